@@ -1,0 +1,217 @@
+#include "ray/wire/task_spec.h"
+
+#include "ray/util/mutex.h"
+#include "ray/v1/types.pb.h"
+#include "ray/wire/convert.h"
+
+namespace ray {
+namespace {
+
+void SetId(std::string* field, std::string_view id) { field->assign(id.data(), id.size()); }
+template <typename Id>
+void SetUnlessNil(std::string* field, const Id& id) {
+  if (!id.IsNil()) SetId(field, id.View());
+}
+
+void TemplateToProto(const TaskTemplate& t, v1::TaskTemplate* out) {
+  out->set_type(static_cast<v1::TaskType>(t.type));
+  SetUnlessNil(out->mutable_job_id(), t.job_id);
+  out->set_function_id(t.function_id);
+  out->set_function_name(t.function_name);
+  out->set_method_name(t.method_name);
+  out->set_name(t.name);
+  ToProto(t.resources, out->mutable_resources());
+  out->set_num_returns(t.num_returns);
+  out->set_max_retries(t.max_retries);
+  out->set_retry_exceptions(t.retry_exceptions);
+  out->set_retry_exception_allowlist(t.retry_exception_allowlist);
+  out->set_max_calls(t.max_calls);
+  out->set_runtime_env(t.runtime_env);
+  SetUnlessNil(out->mutable_actor_id(), t.actor_id);
+  out->set_concurrency_group(t.concurrency_group);
+  v1::SchedulingStrategy* s = out->mutable_strategy();
+  s->set_kind(static_cast<v1::StrategyKind>(t.strategy.kind));
+  SetUnlessNil(s->mutable_node_id(), t.strategy.node_id);
+  s->set_soft(t.strategy.soft);
+  SetUnlessNil(s->mutable_placement_group_id(), t.strategy.placement_group_id);
+  s->set_bundle_index(t.strategy.bundle_index);
+  s->set_capture_child_tasks(t.strategy.capture_child_tasks);
+  out->set_generator_backpressure(t.generator_backpressure);
+  out->set_ray_namespace(t.ray_namespace);
+  out->set_timeout_s(t.timeout_s);
+  out->set_out_of_order(t.out_of_order);
+}
+
+// Equal templates get equal keys, from whatever connection they come, so that the executor's caches hit.
+TaskTemplatePtr TemplateFromProto(const v1::TaskTemplate& m) {
+  auto t = std::make_shared<TaskTemplate>();
+  t->type = static_cast<TaskType>(m.type());
+  t->job_id = JobId::FromBinaryOrNil(m.job_id());
+  t->function_id = m.function_id();
+  t->function_name = m.function_name();
+  t->method_name = m.method_name();
+  t->name = m.name();
+  t->resources = FromProto(m.resources());
+  t->num_returns = m.num_returns();
+  t->max_retries = m.max_retries();
+  t->retry_exceptions = m.retry_exceptions();
+  t->retry_exception_allowlist = m.retry_exception_allowlist();
+  t->max_calls = m.max_calls();
+  t->runtime_env = m.runtime_env();
+  t->actor_id = ActorId::FromBinaryOrNil(m.actor_id());
+  t->concurrency_group = m.concurrency_group();
+  t->strategy.kind = m.strategy().kind();
+  t->strategy.node_id = NodeId::FromBinaryOrNil(m.strategy().node_id());
+  t->strategy.soft = m.strategy().soft();
+  t->strategy.placement_group_id = PlacementGroupId::FromBinaryOrNil(m.strategy().placement_group_id());
+  t->strategy.bundle_index = m.strategy().bundle_index();
+  t->strategy.capture_child_tasks = m.strategy().capture_child_tasks();
+  t->generator_backpressure = m.generator_backpressure();
+  t->ray_namespace = m.ray_namespace();
+  t->timeout_s = m.timeout_s();
+  t->out_of_order = m.out_of_order();
+  static Mutex mu;
+  static auto* keys = new std::unordered_map<std::string, uint64_t>;
+  std::string bytes = m.SerializeAsString();
+  MutexLock lock(&mu);
+  t->key = keys->try_emplace(std::move(bytes), keys->size() + 1).first->second;
+  return t;
+}
+
+void AddRefs(const std::vector<ObjectRefInfo>& refs, google::protobuf::RepeatedPtrField<v1::ObjectRef>* out) {
+  for (const ObjectRefInfo& ref : refs) ToProto(ref, out->Add());
+}
+
+// What differs from call to call.
+void EncodeCall(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
+  SetId(out->mutable_task_id(), spec.task_id.View());
+  if (spec.attempt != 0) out->set_attempt(spec.attempt);
+  if (spec.sequence != 0) out->set_sequence(spec.sequence);
+  if (spec.epoch != 0) out->set_epoch(spec.epoch);
+  if (!spec.parent_task_id.IsNil()) SetId(out->mutable_parent_task_id(), spec.parent_task_id.View());
+  if (spec.depth != 0) out->set_depth(spec.depth);
+  if (spec.args_object) ToProto(*spec.args_object, out->mutable_args_object());
+  bool any_inline = false;
+  for (const TaskArg& arg : spec.refs) any_inline |= arg.value != nullptr;
+  // Part 0 is always the arguments where there are parts at all.
+  if (spec.args) {
+    parts->push_back(spec.args);
+  } else if (any_inline) {
+    parts->push_back(HeapBuffer::CopyOf({}));
+  }
+  for (const TaskArg& arg : spec.refs) {
+    v1::TaskArg* a = out->add_refs();
+    ToProto(arg.ref, a->mutable_ref());
+    a->set_in_store(arg.in_store);
+    if (arg.value == nullptr) continue;
+    a->set_inline_(true);
+    a->set_metadata(arg.metadata);
+    AddRefs(arg.nested, a->mutable_nested());
+    parts->push_back(arg.value);
+  }
+  AddRefs(spec.nested, out->mutable_nested());
+  if (spec.creation) ToProto(*spec.creation, out->mutable_creation());
+}
+
+}  // namespace
+
+void ToProto(const ActorCreation& c, v1::ActorCreation* out) {
+  SetId(out->mutable_actor_id(), c.actor_id.View());
+  out->set_name(c.name);
+  out->set_ray_namespace(c.ray_namespace);
+  out->set_detached(c.detached);
+  out->set_max_restarts(c.max_restarts);
+  out->set_max_task_retries(c.max_task_retries);
+  out->set_max_concurrency(c.max_concurrency);
+  out->set_is_async(c.is_async);
+  out->set_allow_out_of_order(c.allow_out_of_order);
+  for (const auto& [name, limit] : c.concurrency_groups) {
+    auto* group = out->add_concurrency_groups();
+    group->set_name(name);
+    group->set_max_concurrency(limit);
+  }
+  ToProto(c.placement_resources, out->mutable_placement_resources());
+  out->set_class_name(c.class_name);
+  out->set_method_table(c.method_table);
+  ToProto(c.owner, out->mutable_owner());
+  out->set_max_pending_calls(c.max_pending_calls);
+}
+
+ActorCreation FromProto(const v1::ActorCreation& m) {
+  ActorCreation c;
+  c.actor_id = ActorId::FromBinaryOrNil(m.actor_id());
+  c.name = m.name();
+  c.ray_namespace = m.ray_namespace();
+  c.detached = m.detached();
+  c.max_restarts = m.max_restarts();
+  c.max_task_retries = m.max_task_retries();
+  c.max_concurrency = m.max_concurrency();
+  c.is_async = m.is_async();
+  c.allow_out_of_order = m.allow_out_of_order();
+  for (const auto& group : m.concurrency_groups()) c.concurrency_groups.emplace_back(group.name(), group.max_concurrency());
+  c.placement_resources = FromProto(m.placement_resources());
+  c.class_name = m.class_name();
+  c.method_table = m.method_table();
+  c.owner = FromProto(m.owner());
+  c.max_pending_calls = m.max_pending_calls();
+  return c;
+}
+
+void EncodeWhole(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
+  TemplateToProto(*spec.tmpl, out->mutable_template_());
+  ToProto(spec.owner, out->mutable_owner());
+  EncodeCall(spec, out, parts);
+}
+
+void TemplateSender::Encode(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
+  out->Clear();
+  auto [it, fresh] = ids_.try_emplace(spec.tmpl->key, static_cast<uint32_t>(ids_.size() + 1));
+  out->set_template_id(it->second);
+  if (fresh) {
+    TemplateToProto(*spec.tmpl, out->mutable_template_());
+    ToProto(spec.owner, out->mutable_owner());
+  }
+  EncodeCall(spec, out, parts);
+}
+
+Result<TaskSpec> TemplateReceiver::Decode(const v1::TaskSpec& m, PartList parts) {
+  TaskSpec spec;
+  if (m.has_template_()) {
+    Known known{TemplateFromProto(m.template_()), FromProto(m.owner())};
+    spec.tmpl = known.tmpl;
+    spec.owner = known.owner;
+    if (m.template_id() != 0) known_[m.template_id()] = std::move(known);
+  } else {
+    auto it = known_.find(m.template_id());
+    if (it == known_.end()) return Status::InvalidArgument("a task of a template that was not defined on this connection");
+    spec.tmpl = it->second.tmpl;
+    spec.owner = it->second.owner;
+  }
+  RAY_ASSIGN_OR_RETURN(spec.task_id, TaskId::FromBinary(m.task_id()));
+  spec.attempt = m.attempt();
+  spec.sequence = m.sequence();
+  spec.epoch = m.epoch();
+  spec.parent_task_id = TaskId::FromBinaryOrNil(m.parent_task_id());
+  spec.depth = m.depth();
+  if (m.has_args_object()) spec.args_object = FromProto(m.args_object(), spec.owner);
+  size_t next = 1;
+  spec.refs.reserve(static_cast<size_t>(m.refs_size()));
+  for (const auto& a : m.refs()) {
+    TaskArg arg;
+    arg.ref = FromProto(a.ref(), spec.owner);
+    arg.in_store = a.in_store();
+    if (a.inline_()) {
+      if (next >= parts.size()) return Status::InvalidArgument("a task with fewer payload parts than inlined arguments");
+      arg.value = std::move(parts[next++]);
+      arg.metadata = a.metadata();
+      arg.nested = RefsFromProto(a.nested(), spec.owner);
+    }
+    spec.refs.push_back(std::move(arg));
+  }
+  if (m.nested_size() > 0) spec.nested = RefsFromProto(m.nested(), spec.owner);
+  if (!parts.empty() && parts[0]->size() > 0) spec.args = std::move(parts[0]);
+  if (m.has_creation()) spec.creation = std::make_shared<const ActorCreation>(FromProto(m.creation()));
+  return spec;
+}
+
+}  // namespace ray
