@@ -1,0 +1,31 @@
+#include "ray/rpc/core/dispatcher.h"
+
+#include <string>
+
+#include "ray/util/check.h"
+
+namespace ray::rpc {
+
+void Dispatcher::Register(MethodId method, Handler handler) {
+  auto n = static_cast<size_t>(method);
+  RAY_CHECK(n < handlers_.size() && !handlers_[n]) << "handler of " << MethodName(method) << " registered twice";
+  handlers_[n] = std::move(handler);
+}
+
+void Dispatcher::RegisterFallback(Handler handler) {
+  RAY_CHECK(!fallback_) << "fallback registered twice";
+  fallback_ = std::move(handler);
+}
+
+void Dispatcher::Dispatch(Request request, Responder responder) const {
+  auto n = static_cast<size_t>(request.method);
+  const Handler& handler = n < handlers_.size() && handlers_[n] ? handlers_[n] : fallback_;
+  if (handler) {
+    handler(std::move(request), std::move(responder));
+  } else if (responder.valid()) {
+    responder.Fail(
+        Status::Unimplemented("no handler here for " + std::string(MethodName(request.method)) + " (" + std::to_string(n) + ")"));
+  }
+}
+
+}  // namespace ray::rpc

@@ -1,0 +1,39 @@
+// Dispatcher: which handler serves which method, registered once, before the first connection.
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "ray/rpc/core/connection.h"
+
+namespace ray::rpc {
+
+// Immutable after construction phase; then shared by all connections of a process.
+class Dispatcher {
+ public:
+  // REQUIRES: not registered before.
+  void Register(MethodId method, Handler handler);
+  // Serves every method without a handler of its own (a router). Without one they fail with UNIMPLEMENTED, naming the method.
+  void RegisterFallback(Handler handler);
+  // Typed: `handler(const RequestMessage&, Request&, Responder)`. Unparsable requests fail with INVALID_ARGUMENT.
+  template <typename RequestMessage, typename F>
+  void RegisterTyped(MethodId method, F handler) {
+    Register(method, [handler = std::move(handler)](Request request, Responder responder) {
+      RequestMessage message;
+      if (!message.ParseFromArray(request.control.data(), static_cast<int>(request.control.size()))) {
+        if (responder.valid())
+          responder.Fail(Status::InvalidArgument(std::string(MethodName(request.method)) + ": a request that cannot be parsed"));
+        return;
+      }
+      handler(message, request, std::move(responder));
+    });
+  }
+  // On the loop.
+  void Dispatch(Request request, Responder responder) const;
+
+ private:
+  std::array<Handler, kMaxMethodId> handlers_;
+  Handler fallback_;
+};
+
+}  // namespace ray::rpc

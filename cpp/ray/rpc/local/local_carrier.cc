@@ -1,0 +1,234 @@
+#include "ray/rpc/local/local_carrier.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "ray/rpc/local/local_connection.h"
+#include "ray/util/logging.h"
+
+namespace ray::rpc {
+namespace {
+
+constexpr Duration kAcceptPause = std::chrono::milliseconds(100);  // when descriptors have run out
+
+struct SocketAddress {
+  sockaddr_un address{};
+  socklen_t length = 0;
+};
+
+// Through the directory's descriptor, because session directories may be longer than sun_path.
+Result<SocketAddress> AddressOf(int dir_fd, const std::string& name) {
+  if (name.empty() || name.find('/') != std::string::npos) return Status::InvalidArgument("not a socket name: '" + name + "'");
+  std::string path = "/proc/self/fd/" + std::to_string(dir_fd) + "/" + name;
+  SocketAddress out;
+  if (path.size() >= sizeof out.address.sun_path) return Status::InvalidArgument("socket name too long: '" + name + "'");
+  out.address.sun_family = AF_UNIX;
+  std::memcpy(out.address.sun_path, path.c_str(), path.size() + 1);
+  out.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + path.size() + 1);
+  return out;
+}
+
+int NewSocket() { return ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0); }
+
+void EnlargeBuffers(int fd, size_t bytes) {
+  int size = static_cast<int>(bytes);
+  if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size) != 0) setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+  setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+}
+
+// The peer's pid, or PERMISSION_DENIED.
+Result<int64_t> CheckPeer(int fd) {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return Status::FromErrno(errno, "asking who the peer is");
+  if (peer.uid != geteuid() && peer.uid != 0) return Status::PermissionDenied("a peer of user " + std::to_string(peer.uid));
+  return static_cast<int64_t>(peer.pid);
+}
+
+Result<std::shared_ptr<LocalConnection>> MakeConnection(const std::shared_ptr<LocalCarrier::Shared>& shared, int fd) {
+  Result<int64_t> pid = CheckPeer(fd);
+  if (!pid.ok()) {
+    ::close(fd);
+    return pid.status();
+  }
+  EnlargeBuffers(fd, shared->options.socket_buffer_bytes);
+  auto connection = std::make_shared<LocalConnection>(shared, fd, *pid);  // owns fd
+  std::lock_guard lock(shared->mu);
+  if (shared->shut_down) return Status::Unavailable("the carrier is shut down");
+  shared->connections.emplace(connection->id(), connection);
+  return connection;
+}
+
+Result<ConnectionPtr> StartConnection(const std::shared_ptr<LocalConnection>& connection) {
+  Status status = connection->Start();
+  if (!status.ok()) {
+    connection->Close(status);
+    return status;
+  }
+  return ConnectionPtr(connection);
+}
+
+}  // namespace
+
+struct LocalCarrier::Shared::Listener : std::enable_shared_from_this<Listener> {
+  ~Listener() {
+    if (fd >= 0) ::close(fd);
+  }
+
+  std::weak_ptr<Shared> shared;
+  async::EpollLoop* loop = nullptr;
+  int fd = -1;
+  std::string name;
+  std::function<void(const ConnectionPtr&)> on_accept;
+  bool closed = false;  // on the loop
+
+  void OnReadable() {
+    std::shared_ptr<Shared> carrier = shared.lock();
+    if (!carrier) return;
+    for (int i = 0; i < 64 && !closed; ++i) {
+      int peer = accept4(fd, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+      if (peer < 0) {
+        if (errno == EINTR || errno == ECONNABORTED) continue;
+        if (errno != EAGAIN && errno != EWOULDBLOCK) Pause(errno);
+        return;
+      }
+      Result<std::shared_ptr<LocalConnection>> connection = MakeConnection(carrier, peer);
+      if (!connection.ok()) {
+        RAY_LOG(WARNING) << "connection to " << name << " refused: " << connection.status().ToString();
+        continue;
+      }
+      // Nothing is delivered before on_accept: we are on the loop.
+      Result<ConnectionPtr> started = StartConnection(*connection);
+      if (started.ok()) on_accept(*started);
+    }
+  }
+
+  // Out of descriptors: the waiting connection stays in the backlog, which would wake us for ever.
+  void Pause(int err) {
+    RAY_LOG(WARNING) << "cannot accept on " << name << ": " << std::strerror(err);
+    static_cast<void>(loop->ModifyFd(fd, 0).ok());
+    loop->AddTimer(kAcceptPause, [weak = weak_from_this()] {
+      auto self = weak.lock();
+      if (self && !self->closed) static_cast<void>(self->loop->ModifyFd(self->fd, EPOLLIN).ok());
+    });
+  }
+
+  void Close() {
+    closed = true;
+    loop->UnwatchFd(fd);
+    ::close(std::exchange(fd, -1));
+  }
+};
+
+LocalCarrier::Shared::~Shared() {
+  if (dir_fd >= 0) ::close(dir_fd);
+}
+
+Result<std::unique_ptr<LocalCarrier>> LocalCarrier::Make(async::EpollLoop* loop, std::shared_ptr<const Dispatcher> dispatcher,
+                                                         LocalCarrierOptions options) {
+  auto shared = std::make_shared<Shared>();
+  shared->loop = loop;
+  shared->dispatcher = std::move(dispatcher);
+  shared->options = std::move(options);
+  shared->options.max_frame_bytes = std::min<size_t>(shared->options.max_frame_bytes, UINT32_MAX);
+  shared->receive_buffer.reset(new uint8_t[kReceiveBytes]);
+  const std::string& dir = shared->options.sockets_dir;
+  if (mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) return Status::FromErrno(errno, "making " + dir);
+  shared->dir_fd = open(dir.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+  struct stat st {};
+  if (shared->dir_fd < 0 || fstat(shared->dir_fd, &st) != 0) return Status::FromErrno(errno, "opening " + dir);
+  if ((st.st_mode & 077) != 0 || (st.st_uid != geteuid() && geteuid() != 0)) return Status::PermissionDenied(dir + " is not private");
+  loop->AddFlusher([weak = std::weak_ptr<Shared>(shared)] {
+    if (auto strong = weak.lock()) strong->FlushDirty();
+  });
+  return std::unique_ptr<LocalCarrier>(new LocalCarrier(std::move(shared)));
+}
+
+LocalCarrier::LocalCarrier(std::shared_ptr<Shared> shared) : shared_(std::move(shared)) {}
+LocalCarrier::~LocalCarrier() {
+  Shutdown();
+  ::close(std::exchange(shared_->dir_fd, -1));  // connections that someone still holds keep the rest
+}
+
+Result<ConnectionPtr> LocalCarrier::Connect(const std::string& socket_name) {
+  RAY_ASSIGN_OR_RETURN(SocketAddress to, AddressOf(shared_->dir_fd, socket_name));
+  int fd = NewSocket();
+  if (fd < 0) return Status::FromErrno(errno, "making a socket");
+  // A Unix socket connects at once or not at all (EAGAIN: the backlog is full).
+  if (::connect(fd, reinterpret_cast<sockaddr*>(&to.address), to.length) != 0) {
+    int err = errno;
+    ::close(fd);
+    if (err == EAGAIN) return Status::Unavailable("connecting to " + socket_name + ": its backlog is full");
+    return Status::FromErrno(err, "connecting to " + socket_name);
+  }
+  return Adopt(fd);
+}
+
+Result<ConnectionPtr> LocalCarrier::Adopt(int fd) {
+  RAY_ASSIGN_OR_RETURN(std::shared_ptr<LocalConnection> connection, MakeConnection(shared_, fd));
+  return StartConnection(connection);
+}
+
+Status LocalCarrier::Listen(const std::string& socket_name, std::function<void(const ConnectionPtr&)> on_accept) {
+  RAY_ASSIGN_OR_RETURN(SocketAddress at, AddressOf(shared_->dir_fd, socket_name));
+  auto listener = std::make_shared<Shared::Listener>();
+  listener->shared = shared_;
+  listener->loop = shared_->loop;
+  listener->name = socket_name;
+  listener->on_accept = std::move(on_accept);
+  int fd = listener->fd = NewSocket();
+  if (fd < 0) return Status::FromErrno(errno, "making a socket");
+  auto* address = reinterpret_cast<sockaddr*>(&at.address);
+  if (::bind(fd, address, at.length) != 0) {
+    if (errno != EADDRINUSE) return Status::FromErrno(errno, "binding " + socket_name);
+    int probe = NewSocket();
+    bool dead = probe >= 0 && ::connect(probe, address, at.length) != 0 && errno == ECONNREFUSED;
+    if (probe >= 0) ::close(probe);
+    if (!dead) return Status::AlreadyExists(socket_name + " is taken");
+    unlinkat(shared_->dir_fd, socket_name.c_str(), 0);
+    if (::bind(fd, address, at.length) != 0) return Status::FromErrno(errno, "binding " + socket_name);
+  }
+  if (fchmodat(shared_->dir_fd, socket_name.c_str(), 0600, 0) != 0 || ::listen(fd, shared_->options.backlog) != 0) {
+    Status status = Status::FromErrno(errno, "listening on " + socket_name);
+    unlinkat(shared_->dir_fd, socket_name.c_str(), 0);
+    return status;
+  }
+  std::lock_guard lock(shared_->mu);
+  Status status = shared_->shut_down ? Status::Unavailable("the carrier is shut down")
+                                     : shared_->loop->WatchFd(fd, EPOLLIN, [listener](uint32_t) { listener->OnReadable(); });
+  if (!status.ok()) {
+    unlinkat(shared_->dir_fd, socket_name.c_str(), 0);
+    return status;
+  }
+  shared_->listeners.push_back(std::move(listener));
+  return {};
+}
+
+void LocalCarrier::Shutdown() {
+  std::vector<std::shared_ptr<Shared::Listener>> listeners;
+  std::unordered_map<uint64_t, std::shared_ptr<LocalConnection>> connections;
+  {
+    std::lock_guard lock(shared_->mu);
+    shared_->shut_down = true;
+    listeners.swap(shared_->listeners);
+    connections.swap(shared_->connections);
+  }
+  for (auto& listener : listeners) {
+    unlinkat(shared_->dir_fd, listener->name.c_str(), 0);
+    shared_->loop->Post("listener closed", [listener] { listener->Close(); });
+  }
+  for (auto& [id, connection] : connections) connection->Close(Status::Unavailable("this process shuts the connection down"));
+  std::vector<std::shared_ptr<LocalConnection>> dirty;  // if the loop has stopped, nobody flushes them any more
+  std::lock_guard lock(shared_->dirty_mu);
+  dirty.swap(shared_->dirty);
+}
+
+}  // namespace ray::rpc

@@ -1,0 +1,51 @@
+// LocalCarrier: connections over Unix stream sockets, between processes of one user on one machine.
+//
+// All sockets lie in one private directory; a peer of another user (but root) is turned away. Sends go straight from the calling thread to the socket;
+// what it does not take, and what is sent on the loop or corked, waits in the connection's buffer and leaves in one write. Bytes are read on the loop,
+// where handlers and callbacks run. One carrier serves all connections of a process on one loop.
+//
+// Thread-safe. Owned by the process's main object; Shutdown (or the destructor) before the loop stops, so that close callbacks run.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "ray/async/loop.h"
+#include "ray/rpc/core/connection.h"
+#include "ray/rpc/core/dispatcher.h"
+
+namespace ray::rpc {
+
+struct LocalCarrierOptions {
+  std::string sockets_dir;                       // made with mode 0700 if missing; refused if others may enter it
+  size_t max_frame_bytes = size_t{1} << 30;      // larger messages are not sent, and end the connection that brings them
+  size_t socket_buffer_bytes = size_t{1} << 20;  // asked of the kernel; less is fine
+  int backlog = 4096;                            // connections not yet accepted
+};
+
+class LocalCarrier {
+ public:
+  // The loop must outlive the carrier and its connections.
+  static Result<std::unique_ptr<LocalCarrier>> Make(async::EpollLoop* loop, std::shared_ptr<const Dispatcher> dispatcher,
+                                                    LocalCarrierOptions options);
+  ~LocalCarrier();
+
+  // Connects to the socket of that name in the directory. Immediate: NOT_FOUND or UNAVAILABLE if nobody listens.
+  Result<ConnectionPtr> Connect(const std::string& socket_name);
+  // Accepts connections under that name; a socket left by a dead process is replaced, ALREADY_EXISTS if one listens.
+  // `on_accept` runs on the loop, before anything is read from the connection.
+  Status Listen(const std::string& socket_name, std::function<void(const ConnectionPtr&)> on_accept);
+  // Takes a connected stream socket (of a socketpair, or inherited); owns it from now on.
+  Result<ConnectionPtr> Adopt(int fd);
+  // Removes the sockets, closes all connections with UNAVAILABLE and refuses new ones. Idempotent.
+  void Shutdown();
+
+  struct Shared;  // internal
+
+ private:
+  explicit LocalCarrier(std::shared_ptr<Shared> shared);
+  std::shared_ptr<Shared> shared_;
+};
+
+}  // namespace ray::rpc
