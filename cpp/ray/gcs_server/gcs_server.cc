@@ -1,0 +1,31 @@
+#include "ray/gcs_server/gcs_server.h"
+
+#include "ray/gcs_server/services/gcs_state.h"
+
+namespace ray::gcs {
+
+GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* storage) {
+  NodeTableConfig config;
+  config.config_json = options.config_json;
+  config.cluster_id = ClusterId::FromRandom();
+  EffectHandlers handlers;
+  handlers.publish = [this](const v1::PublishNotice& notice) { PublishToSubscribers(state_.get(), notice); };
+  handlers.start = [this](const StartOnNode& order) { StartActorOnNode(state_.get(), order); };
+  handlers.kill = [this](const KillOnNode& order) { KillActorOnNode(state_.get(), order); };
+  handlers.tell_job_finished = [this](const JobId& job) { TellNodesJobFinished(state_.get(), job); };
+  handlers.tell_driver = [this](const TellDriver& message) { TellDriverOfNode(state_.get(), message); };
+  handlers.storage_failed = [failed = std::move(options.on_storage_failed)](const Status& status) {
+    if (failed) failed(status);
+  };
+  state_ = std::make_unique<GcsState>(loop, storage, std::move(config), std::move(handlers));
+  state_->on_empty = std::move(options.on_empty);
+  RegisterNodeService(state_.get(), &dispatcher_);
+  RegisterJobService(state_.get(), &dispatcher_);
+  RegisterActorService(state_.get(), &dispatcher_);
+  RegisterKvService(state_.get(), &dispatcher_);
+  RegisterPubSubService(state_.get(), &dispatcher_);
+}
+
+GcsServer::~GcsServer() = default;
+
+}  // namespace ray::gcs

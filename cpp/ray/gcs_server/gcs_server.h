@@ -1,0 +1,33 @@
+// GcsServer: the tables of a cluster, as services on a Dispatcher. Knows no carrier: main/ puts gRPC in front, tests call the dispatcher.
+// Owned by the composition root; everything runs on the loop. Must outlive the carriers' use of the dispatcher.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "ray/async/loop.h"
+#include "ray/gcs_server/storage/storage.h"
+#include "ray/rpc/core/dispatcher.h"
+
+namespace ray::gcs {
+
+struct GcsServerOptions {
+  std::string config_json;                               // settings for the whole cluster, handed to every raylet
+  std::function<void()> on_empty;                        // the last node that was alive has gone
+  std::function<void(const Status&)> on_storage_failed;  // the process must end
+};
+
+class GcsServer {
+ public:
+  // `loop` and `storage` must outlive the server.
+  GcsServer(GcsServerOptions options, async::Loop* loop, Storage* storage);
+  ~GcsServer();
+  const rpc::Dispatcher* dispatcher() const { return &dispatcher_; }
+
+ private:
+  std::unique_ptr<struct GcsState> state_;
+  rpc::Dispatcher dispatcher_;
+};
+
+}  // namespace ray::gcs

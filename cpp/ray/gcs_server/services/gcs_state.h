@@ -1,0 +1,63 @@
+// GcsState: the tables of one GCS and the links to its raylets; what the services share. Owned by GcsServer; on the loop.
+// Services turn requests into events of the cores, and route what concerns several of them. Nothing else decides anything.
+#pragma once
+
+#include <functional>
+#include <map>
+
+#include "ray/async/loop.h"
+#include "ray/gcs_server/health/health_core.h"
+#include "ray/gcs_server/services/effect_runner.h"
+#include "ray/gcs_server/tables/actor_table_core.h"
+#include "ray/gcs_server/tables/job_table_core.h"
+#include "ray/gcs_server/tables/kv_table_core.h"
+#include "ray/gcs_server/tables/node_table_core.h"
+#include "ray/gcs_server/tables/worker_table_core.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/rpc/pubsub/publisher_core.h"
+
+namespace ray::gcs {
+
+struct GcsState {
+  GcsState(async::Loop* loop, Storage* storage, NodeTableConfig config, EffectHandlers handlers)
+      : loop(loop), nodes(std::move(config)), runner(storage, std::move(handlers)) {}
+
+  async::Loop* const loop;
+  NodeTableCore nodes;
+  HealthCore health;
+  JobTableCore jobs;
+  ActorTableCore actors;
+  KvTableCore kv;
+  WorkerTableCore workers;
+  rpc::PublisherCore publisher;
+  EffectRunner runner;
+  std::map<NodeId, rpc::ConnectionPtr> links;          // of nodes that are alive
+  std::map<uint64_t, rpc::ConnectionPtr> subscribers;  // by connection id
+  std::function<void()> on_empty;                      // the last node has gone
+
+  int64_t wall_ms() const { return loop->clock().WallMillis(); }
+  rpc::ConnectionPtr LinkTo(const NodeId& node) const {
+    auto it = links.find(node);
+    return it == links.end() ? nullptr : it->second;
+  }
+};
+
+// Each registers its handlers; `gcs` must outlive the dispatcher's use.
+void RegisterNodeService(GcsState* gcs, rpc::Dispatcher* dispatcher);
+void RegisterJobService(GcsState* gcs, rpc::Dispatcher* dispatcher);
+void RegisterActorService(GcsState* gcs, rpc::Dispatcher* dispatcher);
+void RegisterKvService(GcsState* gcs, rpc::Dispatcher* dispatcher);
+void RegisterPubSubService(GcsState* gcs, rpc::Dispatcher* dispatcher);
+
+// Job: its driver has left. Node: all that a node's death entails.
+void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out);
+void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call);
+
+// Effects that leave the process.
+void PublishToSubscribers(GcsState* gcs, const v1::PublishNotice& notice);
+void StartActorOnNode(GcsState* gcs, const StartOnNode& order);
+void KillActorOnNode(GcsState* gcs, const KillOnNode& order);
+void TellNodesJobFinished(GcsState* gcs, const JobId& job);
+void TellDriverOfNode(GcsState* gcs, const TellDriver& message);
+
+}  // namespace ray::gcs

@@ -1,0 +1,38 @@
+#include "ray/gcs_server/services/gcs_state.h"
+#include "ray/util/logging.h"
+
+namespace ray::gcs {
+
+void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out) {
+  if (!gcs->jobs.Finish(job, call, gcs->wall_ms(), out)) return;
+  RAY_LOG(INFO) << "job " << job << " has finished";
+  gcs->actors.JobFinished(job, gcs->wall_ms(), out);
+}
+
+void TellNodesJobFinished(GcsState* gcs, const JobId& job) {
+  v1::JobFinishedNotice notice;
+  notice.set_job_id(job.Binary());
+  for (const auto& [node, link] : gcs->links) link->Notify(MethodId::kJobFinished, notice);
+}
+
+void RegisterJobService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
+  dispatcher->RegisterTyped<v1::AddJobRequest>(MethodId::kAddJob,
+                                               [gcs](const v1::AddJobRequest& message, rpc::Request&, rpc::Responder responder) {
+                                                 Effects out;
+                                                 gcs->jobs.Add(message.job(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out);
+                                                 gcs->runner.Run(std::move(out));
+                                               });
+  dispatcher->RegisterTyped<v1::FinishJobRequest>(
+      MethodId::kFinishJob, [gcs](const v1::FinishJobRequest& message, rpc::Request&, rpc::Responder responder) {
+        Effects out;
+        FinishJob(gcs, JobId::FromBinaryOrNil(message.job_id()), gcs->runner.Hold(std::move(responder)), &out);
+        gcs->runner.Run(std::move(out));
+      });
+  dispatcher->RegisterTyped<v1::JobEmpty>(MethodId::kListJobs, [gcs](const v1::JobEmpty&, rpc::Request&, rpc::Responder responder) {
+    Effects out;
+    gcs->jobs.List(gcs->runner.Hold(std::move(responder)), &out);
+    gcs->runner.Run(std::move(out));
+  });
+}
+
+}  // namespace ray::gcs

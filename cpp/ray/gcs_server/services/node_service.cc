@@ -1,0 +1,94 @@
+#include "ray/gcs_server/services/gcs_state.h"
+#include "ray/util/logging.h"
+#include "ray/wire/convert.h"
+#include "ray/wire/version.h"
+
+namespace ray::gcs {
+namespace {
+
+void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out) {
+  const v1::NodeInfo* info = gcs->nodes.Find(node);
+  gcs->actors.NodeChanged(node, FromProto(info->total()), FromProto(info->available()), gcs->wall_ms(), out);
+}
+
+void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const rpc::Request& request, rpc::Responder responder) {
+  // Unset: a client that makes no claim, such as a tool.
+  if (!message.protocol_version().empty() && message.protocol_version() != kProtocolVersion && responder.valid()) {
+    return responder.Fail(Status::FailedPrecondition("the raylet speaks protocol " + message.protocol_version() + ", the GCS speaks " +
+                                                     std::string(kProtocolVersion) + ": they are of different releases"));
+  }
+  NodeId node = NodeId::FromBinaryOrNil(message.node().node_id());
+  Effects out;
+  if (gcs->nodes.Register(message.node(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out)) {
+    rpc::ConnectionPtr link = request.connection;
+    bool is_new_link = gcs->health.LinkUp(node, link->id());
+    gcs->links[node] = link;
+    NodeChanged(gcs, node, &out);
+    RAY_LOG(INFO) << "node " << node << " registered with " << FromProto(message.node().total()).ToString();
+    if (is_new_link) {
+      link->OnClose([gcs, node, id = link->id()](const Status& reason) {
+        if (gcs->health.LinkDown(node, id)) OnNodeDead(gcs, node, "its raylet's connection broke: " + reason.message(), 0);
+      });
+    }
+  }
+  gcs->runner.Run(std::move(out));
+}
+
+void ReportWorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, rpc::Responder responder) {
+  Effects out;
+  if (gcs->workers.Died(message, gcs->runner.Hold(std::move(responder)), &out)) {
+    RAY_LOG(INFO) << (message.is_driver() ? "driver " : "worker ") << WorkerId::FromBinaryOrNil(message.worker_id()) << " (pid "
+                  << message.pid() << ") ended: " << message.detail();
+    gcs->actors.WorkerDied(message, gcs->wall_ms(), &out);
+    if (message.is_driver()) FinishJob(gcs, JobId::FromBinaryOrNil(message.job_id()), 0, &out);
+  }
+  gcs->runner.Run(std::move(out));
+}
+
+}  // namespace
+
+void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call) {
+  Effects out;
+  bool died = gcs->nodes.Die(node, reason, call, gcs->wall_ms(), &out);
+  if (died) {
+    RAY_LOG(WARNING) << "node " << node << " is dead: " << reason;
+    gcs->links.erase(node);
+    // Actors first: those of a driver that ran there then die of the node, not of their job's end.
+    gcs->actors.NodeDied(node, reason, gcs->wall_ms(), &out);
+    for (const JobId& job : gcs->jobs.RunningOn(node)) FinishJob(gcs, job, 0, &out);
+  }
+  gcs->runner.Run(std::move(out), [gcs, died] {
+    if (died && gcs->nodes.num_alive() == 0 && gcs->on_empty) gcs->on_empty();
+  });
+}
+
+void RegisterNodeService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
+  dispatcher->RegisterTyped<v1::RegisterNodeRequest>(
+      MethodId::kRegisterNode, [gcs](const v1::RegisterNodeRequest& message, rpc::Request& request, rpc::Responder responder) {
+        RegisterNode(gcs, message, request, std::move(responder));
+      });
+  dispatcher->RegisterTyped<v1::UnregisterNodeRequest>(
+      MethodId::kUnregisterNode, [gcs](const v1::UnregisterNodeRequest& message, rpc::Request&, rpc::Responder responder) {
+        NodeId node = NodeId::FromBinaryOrNil(message.node_id());
+        gcs->health.Left(node);
+        OnNodeDead(gcs, node, message.reason().empty() ? "it left" : message.reason(), gcs->runner.Hold(std::move(responder)));
+      });
+  dispatcher->RegisterTyped<v1::ReportResourcesRequest>(
+      MethodId::kReportResources, [gcs](const v1::ReportResourcesRequest& message, rpc::Request&, rpc::Responder responder) {
+        Effects out;
+        Reply(gcs->runner.Hold(std::move(responder)), v1::NodeEmpty(), &out);
+        if (gcs->nodes.Report(message, &out)) NodeChanged(gcs, NodeId::FromBinaryOrNil(message.node_id()), &out);
+        gcs->runner.Run(std::move(out));
+      });
+  dispatcher->RegisterTyped<v1::ReportWorkerDiedRequest>(
+      MethodId::kReportWorkerDied, [gcs](const v1::ReportWorkerDiedRequest& message, rpc::Request&, rpc::Responder responder) {
+        ReportWorkerDied(gcs, message, std::move(responder));
+      });
+  dispatcher->RegisterTyped<v1::NodeEmpty>(MethodId::kListNodes, [gcs](const v1::NodeEmpty&, rpc::Request&, rpc::Responder responder) {
+    Effects out;
+    gcs->nodes.List(gcs->runner.Hold(std::move(responder)), &out);
+    gcs->runner.Run(std::move(out));
+  });
+}
+
+}  // namespace ray::gcs

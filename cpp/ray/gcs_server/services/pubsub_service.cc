@@ -1,0 +1,72 @@
+#include "ray/gcs_server/services/gcs_state.h"
+
+namespace ray::gcs {
+namespace {
+
+// What a new subscriber is told at once.
+std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, v1::Channel channel, const std::string& key) {
+  std::vector<v1::PublishNotice> notices;
+  if (channel == v1::CHANNEL_ACTOR) {
+    if (const v1::ActorInfo* actor = gcs.actors.Find(ActorId::FromBinaryOrNil(key))) {
+      v1::PublishNotice& notice = notices.emplace_back();
+      notice.set_key(key);
+      *notice.mutable_actor() = *actor;
+    }
+  } else if (channel == v1::CHANNEL_NODE) {
+    for (const v1::NodeInfo* node : gcs.nodes.All()) *notices.emplace_back().mutable_node() = *node;
+  }
+  for (v1::PublishNotice& notice : notices) notice.set_channel(channel);
+  return notices;
+}
+
+void Subscribe(GcsState* gcs, const v1::SubscribeRequest& message, const rpc::Request& request, rpc::Responder responder) {
+  Effects out;
+  CallToken call = gcs->runner.Hold(std::move(responder));
+  if (!v1::Channel_IsValid(message.channel()) || message.channel() == v1::CHANNEL_UNSPECIFIED) {
+    Fail(call, Status::InvalidArgument("there is no channel " + std::to_string(message.channel())), &out);
+    return gcs->runner.Run(std::move(out));
+  }
+  rpc::ConnectionPtr peer = request.connection;
+  gcs->publisher.Subscribe(peer->id(), message.channel(), message.key());
+  if (gcs->subscribers.emplace(peer->id(), peer).second) {
+    peer->OnClose([gcs, id = peer->id()](const Status&) {
+      gcs->publisher.Drop(id);
+      gcs->subscribers.erase(id);
+    });
+  }
+  Reply(call, v1::PubSubEmpty(), &out);
+  // Behind all that is published already: it must not overtake a newer state.
+  gcs->runner.Run(std::move(out), [gcs, peer, channel = message.channel(), key = message.key()] {
+    for (const v1::PublishNotice& notice : PresentState(*gcs, channel, key)) peer->Notify(MethodId::kPublish, notice);
+  });
+}
+
+}  // namespace
+
+void PublishToSubscribers(GcsState* gcs, const v1::PublishNotice& notice) {
+  std::vector<uint64_t> ids = gcs->publisher.Subscribers(notice.channel(), notice.key());
+  if (ids.empty()) return;
+  std::string bytes = notice.SerializeAsString();
+  // A worker's own raylet knew first.
+  rpc::ConnectionPtr source = notice.has_worker() ? gcs->LinkTo(NodeId::FromBinaryOrNil(notice.worker().node_id())) : nullptr;
+  for (uint64_t id : ids) {
+    const rpc::ConnectionPtr& peer = gcs->subscribers.at(id);
+    if (peer != source) peer->NotifyRaw(MethodId::kPublish, bytes, {});
+  }
+}
+
+void RegisterPubSubService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
+  dispatcher->RegisterTyped<v1::SubscribeRequest>(
+      MethodId::kSubscribe, [gcs](const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder) {
+        Subscribe(gcs, message, request, std::move(responder));
+      });
+  dispatcher->RegisterTyped<v1::SubscribeRequest>(
+      MethodId::kUnsubscribe, [gcs](const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder) {
+        gcs->publisher.Unsubscribe(request.connection->id(), message.channel(), message.key());
+        Effects out;
+        Reply(gcs->runner.Hold(std::move(responder)), v1::PubSubEmpty(), &out);
+        gcs->runner.Run(std::move(out));
+      });
+}
+
+}  // namespace ray::gcs

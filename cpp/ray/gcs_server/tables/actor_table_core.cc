@@ -1,0 +1,404 @@
+#include "ray/gcs_server/tables/actor_table_core.h"
+
+#include "ray/wire/convert.h"
+
+namespace ray::gcs {
+namespace {
+
+Status NoSuchActor(const ActorId& actor) { return Status::NotFound("no actor has the id " + actor.Hex()); }
+
+// Sizes of the pieces first, so that they can be told apart again.
+PartList Flatten(const CreationSpec& spec) {
+  std::string head;
+  auto put = [&head](uint64_t n) { head.append(reinterpret_cast<const char*>(&n), sizeof n); };
+  put(spec.parts.size());
+  put(spec.control.size());
+  for (const BufferPtr& part : spec.parts) put(part->size());
+  PartList pieces{HeapBuffer::CopyOf(head + spec.control)};
+  pieces.insert(pieces.end(), spec.parts.begin(), spec.parts.end());
+  return pieces;
+}
+
+}  // namespace
+
+ActorTableCore::ActorPtr ActorTableCore::Lookup(const ActorId& actor) const {
+  auto it = actors_.find(actor);
+  return it == actors_.end() ? nullptr : it->second;
+}
+
+const v1::ActorInfo* ActorTableCore::Find(const ActorId& actor) const {
+  ActorPtr found = Lookup(actor);
+  return found ? &found->info : nullptr;
+}
+
+std::string ActorTableCore::Describe(const Actor& actor) const {
+  const v1::ActorCreation& creation = actor.info.creation();
+  std::string text = "actor " + creation.class_name() + "(" + actor.id.Hex() + ")";
+  return creation.name().empty() ? text : text + " named \"" + creation.name() + "\"";
+}
+
+v1::ErrorDetail ActorTableCore::DiedOf(const Actor& actor, const std::string& reason, ErrorType type) const {
+  v1::ErrorDetail detail;
+  detail.set_error_type(static_cast<int32_t>(type));
+  detail.set_message("The actor died because " + reason + ".");
+  return detail;
+}
+
+void ActorTableCore::ChangedAndReply(Actor& actor, CallToken call, const google::protobuf::MessageLite* reply, Effects* out) {
+  actor.info.set_version(actor.info.version() + 1);
+  out->push_back(PersistMessage(kTable, actor.id.Binary(), actor.info));
+  if (call != 0) {
+    std::shared_ptr<google::protobuf::MessageLite> copy(reply->New());
+    copy->CheckTypeAndMergeFrom(*reply);
+    out->push_back(Answer{call, {}, std::move(copy)});
+  }
+  Publish publish;
+  publish.notice.set_channel(v1::CHANNEL_ACTOR);
+  publish.notice.set_key(actor.id.Binary());
+  *publish.notice.mutable_actor() = actor.info;
+  out->push_back(std::move(publish));
+}
+
+void ActorTableCore::Changed(Actor& actor, Effects* out) { ChangedAndReply(actor, 0, nullptr, out); }
+
+void ActorTableCore::Register(const v1::RegisterActorRequest& request, CallToken call, int64_t wall_ms, Effects* out) {
+  const v1::TaskTemplate& task = request.spec().template_();
+  const v1::ActorCreation& creation = request.spec().creation();
+  ActorId id = ActorId::FromBinaryOrNil(creation.actor_id());
+  if (id.IsNil()) return Fail(call, Status::InvalidArgument("an actor without a valid id"), out);
+  if (actors_.contains(id)) return Reply(call, v1::RegisterActorReply(), out);
+  std::pair<std::string, std::string> name(creation.ray_namespace(), creation.name());
+  if (!creation.name().empty()) {
+    if (auto it = names_.find(name); it != names_.end()) {
+      v1::RegisterActorReply reply;
+      *reply.mutable_existing() = Lookup(it->second)->info;
+      return Reply(call, std::move(reply), out);
+    }
+    names_.emplace(name, id);
+  }
+  ActorPtr actor = actors_[id] = std::make_shared<Actor>();
+  actor->id = id;
+  v1::ActorInfo& info = actor->info;
+  info.set_actor_id(id.Binary());
+  info.set_state(v1::ACTOR_STATE_DEPENDENCIES_UNREADY);
+  *info.mutable_creation() = creation;
+  info.set_job_id(task.job_id());
+  info.set_function_name(task.function_name());
+  info.set_function_id(task.function_id());
+  info.set_start_time_ms(wall_ms);
+  actor->wish.demand = FromProto(creation.placement_resources());
+  if (task.strategy().kind() == v1::STRATEGY_KIND_NODE_AFFINITY) {
+    actor->wish.node = NodeId::FromBinaryOrNil(task.strategy().node_id());
+    actor->wish.soft = task.strategy().soft();
+  }
+  Address owner = FromProto(creation.owner());
+  actor->owner_node = owner.node_id;
+  actor->owner_worker = owner.worker_id;
+  if (!creation.detached()) by_owner_[owner.worker_id].insert(id);
+  v1::RegisterActorReply reply;
+  ChangedAndReply(*actor, call, &reply, out);
+}
+
+void ActorTableCore::Create(const ActorId& id, std::shared_ptr<const CreationSpec> spec, CallToken call, int64_t wall_ms, Effects* out) {
+  ActorPtr actor = Lookup(id);
+  if (!actor) return Fail(call, NoSuchActor(id), out);
+  // Repeated, or dead meanwhile: the actor's state tells.
+  if (actor->info.state() != v1::ACTOR_STATE_DEPENDENCIES_UNREADY) return Reply(call, v1::ActorEmpty(), out);
+  out->push_back(Persist{kSpecTable, id.Binary(), Flatten(*spec), false});
+  actor->spec = std::move(spec);
+  actor->info.set_state(v1::ACTOR_STATE_PENDING_CREATION);
+  v1::ActorEmpty reply;
+  ChangedAndReply(*actor, call, &reply, out);
+  Place(*actor, out);
+}
+
+void ActorTableCore::Place(Actor& actor, Effects* out) {
+  std::optional<NodeId> node = view_.Place(actor.wish);
+  if (!node) {
+    unplaced_.insert(actor.id);
+    if (actor.told_infeasible) return;
+    actor.told_infeasible = true;
+    std::string where =
+        !actor.wish.node.IsNil() && !actor.wish.soft
+            ? "on node " + actor.wish.node.Hex() + ", which " + (view_.Has(actor.wish.node) ? "can never give that" : "is not there")
+            : "which no node of the cluster can ever give";
+    out->push_back(TellDriver{actor.owner_node, JobId::FromBinaryOrNil(actor.info.job_id()), "infeasible",
+                              "The " + Describe(actor) + " waits: it needs " + actor.wish.demand.ToString() + " " + where +
+                                  ". The cluster's nodes have " + view_.Total().ToString() +
+                                  " in all. It will start as soon as a node that fits joins."});
+    return;
+  }
+  unplaced_.erase(actor.id);
+  actor.node = *node;
+  actor.starting = true;
+  by_node_[*node].insert(actor.id);
+  out->push_back(StartOnNode{*node, actor.id, ++actor.start, actor.info.num_restarts(), actor.spec});
+}
+
+void ActorTableCore::ReleaseWorker(Actor& actor) {
+  if (!actor.worker.IsNil()) by_worker_.erase(actor.worker);
+  if (auto it = by_node_.find(actor.node); it != by_node_.end()) {
+    it->second.erase(actor.id);
+    if (it->second.empty()) by_node_.erase(it);
+  }
+  actor.node = {};
+  actor.worker = {};
+  actor.starting = false;
+  actor.info.clear_address();
+}
+
+void ActorTableCore::BecomeAlive(Actor& actor, const v1::StartActorReply& reply, Effects* out) {
+  actor.starting = false;
+  actor.worker = WorkerId::FromBinaryOrNil(reply.worker().worker_id());
+  by_worker_[actor.worker] = actor.id;
+  actor.info.set_state(v1::ACTOR_STATE_ALIVE);
+  *actor.info.mutable_address() = reply.worker();
+  actor.info.set_pid(reply.pid());
+  actor.info.set_repr_name(reply.repr_name());
+  Changed(actor, out);
+  // Published as alive first, so that the calls which were sent before can still reach it.
+  if (actor.out_of_scope) out->push_back(KillOnNode{actor.node, actor.id, actor.worker, false, "all handles to it have gone out of scope"});
+}
+
+void ActorTableCore::BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken call, int64_t wall_ms, Effects* out) {
+  const v1::ActorCreation& creation = actor.info.creation();
+  cause.set_actor_id(actor.id.Binary());
+  cause.set_class_name(creation.class_name());
+  cause.set_actor_name(creation.name());
+  cause.set_ray_namespace(creation.ray_namespace());
+  if (cause.pid() == 0) cause.set_pid(actor.info.pid());
+  if (actor.info.num_restarts() == 0 && actor.info.state() != v1::ACTOR_STATE_ALIVE) cause.set_never_ran(true);
+  ReleaseWorker(actor);
+  unplaced_.erase(actor.id);
+  if (!creation.name().empty()) names_.erase({creation.ray_namespace(), creation.name()});
+  if (auto it = by_owner_.find(actor.owner_worker); it != by_owner_.end()) {
+    it->second.erase(actor.id);
+    if (it->second.empty()) by_owner_.erase(it);
+  }
+  if (actor.spec) {
+    actor.spec = nullptr;
+    out->push_back(Persist{kSpecTable, actor.id.Binary(), {}, true});
+  }
+  dead_.push_back(actor.id);
+  if (dead_.size() > config_.max_dead) {
+    out->push_back(Persist{kTable, dead_.front().Binary(), {}, true});
+    actors_.erase(dead_.front());
+    dead_.pop_front();
+  }
+  actor.info.set_state(v1::ACTOR_STATE_DEAD);
+  actor.info.set_end_time_ms(wall_ms);
+  *actor.info.mutable_death_cause() = std::move(cause);
+  v1::ActorEmpty reply;
+  ChangedAndReply(actor, call, &reply, out);
+}
+
+void ActorTableCore::OnEnded(Actor& actor, const std::string& reason, ErrorType type, int64_t wall_ms, Effects* out) {
+  if (actor.last_words) return BecomeDead(actor, DiedOf(actor, *actor.last_words), 0, wall_ms, out);
+  std::string why = actor.killed ? "it was killed by `ray.kill`" : reason;
+  if (actor.killed) type = ErrorType::kActorDied;
+  actor.killed = false;
+  int32_t max_restarts = actor.info.creation().max_restarts();
+  if (max_restarts >= 0 && actor.info.num_restarts() >= static_cast<uint32_t>(max_restarts)) {
+    if (max_restarts > 0) why += ", after " + std::to_string(max_restarts) + (max_restarts == 1 ? " restart" : " restarts");
+    return BecomeDead(actor, DiedOf(actor, why, type), 0, wall_ms, out);
+  }
+  ReleaseWorker(actor);
+  actor.info.set_num_restarts(actor.info.num_restarts() + 1);
+  actor.info.set_state(v1::ACTOR_STATE_RESTARTING);
+  actor.info.set_pid(0);
+  actor.told_infeasible = false;
+  Changed(actor, out);
+  Place(actor, out);
+}
+
+void ActorTableCore::FailCreation(const ActorId& id, const v1::ErrorDetail& cause, CallToken call, int64_t wall_ms, Effects* out) {
+  ActorPtr actor = Lookup(id);
+  if (!actor) return Fail(call, NoSuchActor(id), out);
+  if (actor->info.state() != v1::ACTOR_STATE_DEPENDENCIES_UNREADY) return Reply(call, v1::ActorEmpty(), out);
+  BecomeDead(*actor, cause, call, wall_ms, out);
+}
+
+void ActorTableCore::Kill(const ActorId& id, bool no_restart, CallToken call, int64_t wall_ms, Effects* out) {
+  const std::string reason = "it was killed by `ray.kill`";
+  ActorPtr actor = Lookup(id);
+  if (!actor) return Fail(call, NoSuchActor(id), out);
+  if (actor->IsDead()) return Reply(call, v1::ActorEmpty(), out);
+  KillOnNode kill{actor->node, id, actor->worker, true, reason};
+  if (no_restart) {
+    BecomeDead(*actor, DiedOf(*actor, reason), call, wall_ms, out);
+    if (!kill.node.IsNil()) out->push_back(std::move(kill));
+    return;
+  }
+  Reply(call, v1::ActorEmpty(), out);
+  if (!kill.node.IsNil()) {
+    // The end of its process, or of its start, brings the restart.
+    actor->killed = true;
+    out->push_back(std::move(kill));
+  } else if (actor->info.state() == v1::ACTOR_STATE_DEPENDENCIES_UNREADY) {
+    // Nothing has started that could start again.
+    BecomeDead(*actor, DiedOf(*actor, reason), 0, wall_ms, out);
+  } else {
+    actor->killed = true;
+    OnEnded(*actor, reason, ErrorType::kActorDied, wall_ms, out);
+  }
+}
+
+void ActorTableCore::OutOfScope(const ActorId& id, CallToken call, int64_t wall_ms, Effects* out) {
+  ActorPtr actor = Lookup(id);
+  if (!actor || actor->IsDead() || actor->info.creation().detached()) return Reply(call, v1::ActorEmpty(), out);
+  const std::string reason = "all handles to it have gone out of scope";
+  actor->last_words = reason;
+  actor->out_of_scope = true;
+  if (actor->node.IsNil()) return BecomeDead(*actor, DiedOf(*actor, reason), call, wall_ms, out);
+  Reply(call, v1::ActorEmpty(), out);
+  // One that is still starting gets this once it is alive.
+  if (!actor->starting) out->push_back(KillOnNode{actor->node, id, actor->worker, false, reason});
+}
+
+void ActorTableCore::Exiting(const ActorId& id, const WorkerId& worker, CallToken call, Effects* out) {
+  ActorPtr actor = Lookup(id);
+  // It may tell before the answer to its start has come. Dead only when the process is: results of its last calls are still on their way.
+  if (actor && !actor->IsDead() && (actor->worker == worker || actor->starting))
+    actor->last_words = "it left by itself (exit_actor or __ray_terminate__)";
+  Reply(call, v1::ActorEmpty(), out);
+}
+
+void ActorTableCore::Get(const ActorId& id, CallToken call, Effects* out) const {
+  ActorPtr actor = Lookup(id);
+  if (!actor) return Fail(call, NoSuchActor(id), out);
+  v1::GetActorReply reply;
+  *reply.mutable_actor() = actor->info;
+  Reply(call, std::move(reply), out);
+}
+
+void ActorTableCore::GetNamed(const std::string& ray_namespace, const std::string& name, CallToken call, Effects* out) const {
+  auto it = names_.find({ray_namespace, name});
+  if (it == names_.end()) {
+    return Fail(call, Status::NotFound("no actor is named \"" + name + "\" in namespace \"" + ray_namespace + "\""), out);
+  }
+  Get(it->second, call, out);
+}
+
+void ActorTableCore::List(const v1::ListActorsRequest& request, CallToken call, Effects* out) const {
+  v1::ListActorsReply reply;
+  for (const auto& [id, actor] : actors_) {
+    const v1::ActorCreation& creation = actor->info.creation();
+    if (request.named_only() && (creation.name().empty() || actor->IsDead())) continue;
+    if (!request.all_namespaces() && creation.ray_namespace() != request.ray_namespace()) continue;
+    *reply.add_actors() = actor->info;
+  }
+  Reply(call, std::move(reply), out);
+}
+
+void ActorTableCore::Started(const ActorId& id, uint32_t start, const Status& status, const v1::StartActorReply& reply, int64_t wall_ms,
+                             Effects* out) {
+  ActorPtr actor = Lookup(id);
+  if (!actor || actor->start != start || !actor->starting) {
+    // Killed or moved on meanwhile, and the order to end it may have come too early for a worker that was just ready.
+    NodeId node = NodeId::FromBinaryOrNil(reply.worker().node_id());
+    WorkerId worker = WorkerId::FromBinaryOrNil(reply.worker().worker_id());
+    if (status.ok() && !node.IsNil() && !worker.IsNil() && !reply.has_creation_error() && !reply.cancelled()) {
+      out->push_back(KillOnNode{node, id, worker, true, "it was ended while it started"});
+    }
+    return;
+  }
+  // The link broke: the end of the node follows, and brings the restart.
+  if (status.code() == StatusCode::kUnavailable) return;
+  if (!status.ok()) {
+    return BecomeDead(*actor, DiedOf(*actor, "its node could not start it: " + status.message(), ErrorType::kActorUnschedulable), 0,
+                      wall_ms, out);
+  }
+  if (reply.has_creation_error()) {
+    const v1::ErrorDetail& error = reply.creation_error();
+    auto type = static_cast<ErrorType>(error.error_type());
+    bool worker_died = !error.actor_init_failed() && (type == ErrorType::kWorkerDied || type == ErrorType::kActorDied ||
+                                                      type == ErrorType::kOutOfMemory || type == ErrorType::kNodeDied);
+    actor->info.set_pid(error.pid() != 0 ? error.pid() : reply.pid());
+    // What raised once would raise again.
+    if (!worker_died) return BecomeDead(*actor, error, 0, wall_ms, out);
+    std::string how = error.message().empty() ? "its worker process died while its constructor ran" : error.message();
+    while (how.ends_with('.')) how.pop_back();
+    return OnEnded(*actor, how, type == ErrorType::kOutOfMemory ? type : ErrorType::kActorDied, wall_ms, out);
+  }
+  if (reply.cancelled()) {
+    if (actor->killed || actor->last_words) return OnEnded(*actor, "its start was cancelled", ErrorType::kActorDied, wall_ms, out);
+    return BecomeDead(*actor, DiedOf(*actor, "its node cancelled its start"), 0, wall_ms, out);
+  }
+  BecomeAlive(*actor, reply, out);
+}
+
+void ActorTableCore::NodeChanged(const NodeId& node, const ResourceSet& total, const ResourceSet& available, int64_t wall_ms,
+                                 Effects* out) {
+  view_.Set(node, total, available);
+  for (const ActorId& id : std::set<ActorId>(unplaced_)) {
+    if (ActorPtr actor = Lookup(id)) Place(*actor, out);
+  }
+}
+
+void ActorTableCore::NodeDied(const NodeId& node, const std::string& reason, int64_t wall_ms, Effects* out) {
+  view_.Remove(node);
+  if (auto there = by_node_.extract(node)) {
+    for (const ActorId& id : there.mapped()) {
+      if (ActorPtr actor = Lookup(id))
+        OnEnded(*actor, "its node " + node.Hex() + " died (" + reason + ")", ErrorType::kActorDied, wall_ms, out);
+    }
+  }
+  OwnerDied([&node](const Actor& actor) { return actor.owner_node == node; }, "was on node " + node.Hex() + ", which died (" + reason + ")",
+            wall_ms, out);
+}
+
+void ActorTableCore::WorkerDied(const v1::ReportWorkerDiedRequest& report, int64_t wall_ms, Effects* out) {
+  WorkerId worker = WorkerId::FromBinaryOrNil(report.worker_id());
+  if (auto it = by_worker_.find(worker); it != by_worker_.end()) {
+    ActorPtr actor = Lookup(it->second);
+    std::string reason = "its worker process " + (report.detail().empty() ? "died" : report.detail());
+    if (report.out_of_memory()) reason = "its worker process was ended because its node ran out of memory (" + report.detail() + ")";
+    OnEnded(*actor, reason, report.out_of_memory() ? ErrorType::kOutOfMemory : ErrorType::kActorDied, wall_ms, out);
+  }
+  if (by_owner_.contains(worker)) {
+    OwnerDied([&worker](const Actor& actor) { return actor.owner_worker == worker; },
+              "(" + std::string(report.is_driver() ? "driver " : "worker ") + worker.Hex() + ", pid " + std::to_string(report.pid()) +
+                  ") " + (report.detail().empty() ? "died" : report.detail()),
+              wall_ms, out);
+  }
+}
+
+void ActorTableCore::OwnerWasDead(const ActorId& id, const std::string& detail, int64_t wall_ms, Effects* out) {
+  OwnerDied([&id](const Actor& actor) { return actor.id == id; }, detail.empty() ? "died" : detail, wall_ms, out);
+}
+
+void ActorTableCore::OwnerDied(const std::function<bool(const Actor&)>& is_owned, const std::string& what, int64_t wall_ms, Effects* out) {
+  std::vector<ActorPtr> doomed;
+  for (const auto& [owner, ids] : by_owner_) {
+    for (const ActorId& id : ids) {
+      if (ActorPtr actor = Lookup(id); is_owned(*actor)) doomed.push_back(std::move(actor));
+    }
+  }
+  const std::string reason = "its owner " + what;
+  for (const ActorPtr& actor : doomed) {
+    KillOnNode kill{actor->node, actor->id, actor->worker, true, reason};
+    BecomeDead(*actor, DiedOf(*actor, reason), 0, wall_ms, out);
+    if (!kill.node.IsNil()) out->push_back(std::move(kill));
+  }
+}
+
+void ActorTableCore::JobFinished(const JobId& job, int64_t wall_ms, Effects* out) {
+  // Detached actors stay, and so does what they created, however indirectly.
+  std::set<ActorId> staying;
+  std::deque<WorkerId> owners;
+  auto stay = [&](const Actor& actor) {
+    if (staying.insert(actor.id).second && !actor.worker.IsNil()) owners.push_back(actor.worker);
+  };
+  for (const auto& [id, actor] : actors_) {
+    if (!actor->IsDead() && actor->info.creation().detached()) stay(*actor);
+  }
+  for (; !owners.empty(); owners.pop_front()) {
+    auto it = by_owner_.find(owners.front());
+    if (it == by_owner_.end()) continue;
+    for (const ActorId& id : it->second) stay(*Lookup(id));
+  }
+  OwnerDied([&](const Actor& actor) { return actor.info.job_id() == job.View() && !staying.contains(actor.id); },
+            "belonged to job " + job.Hex() + ", which has finished", wall_ms, out);
+}
+
+}  // namespace ray::gcs

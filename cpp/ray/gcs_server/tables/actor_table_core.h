@@ -1,0 +1,115 @@
+// ActorTableCore: the life of every actor: names, creation, placement, restarts, death and its cause.
+//
+//   DEPENDENCIES_UNREADY --Create--> PENDING_CREATION --Started--> ALIVE --worker or node dies--> RESTARTING --Started--> ALIVE
+//   any of them --> DEAD, which is final. PENDING_CREATION and RESTARTING include "no node can take it yet" and "its start is under way".
+//
+// A dead actor gives up its name at once. Who may restart: worker or node died, or ray.kill(no_restart=False), while restarts are left. Who may not:
+// an actor that was killed, left by itself, went out of scope, lost its owner or its job, or whose constructor raised.
+// Pure core: events in, effects out (persist, reply, publish and orders to nodes). Owned by ActorService; on the loop.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+
+#include "ray/common/errors.h"
+#include "ray/gcs_server/tables/effects.h"
+#include "ray/gcs_server/tables/placement.h"
+#include "ray/v1/gcs_actor.pb.h"
+#include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/raylet_lease.pb.h"
+
+namespace ray::gcs {
+
+struct ActorTableConfig {
+  size_t max_dead = 10000;  // dead actors remembered, with their causes
+};
+
+class ActorTableCore {
+ public:
+  explicit ActorTableCore(ActorTableConfig config = {}) : config_(config) {}
+
+  // Requests. `wall_ms` is the time for people.
+  // A name that is taken: nothing is registered, and the reply's `existing` is its holder.
+  void Register(const v1::RegisterActorRequest& request, CallToken call, int64_t wall_ms, Effects* out);
+  // `control` is the v1::CreateActorRequest's spec, serialised.
+  void Create(const ActorId& actor, std::shared_ptr<const CreationSpec> spec, CallToken call, int64_t wall_ms, Effects* out);
+  void FailCreation(const ActorId& actor, const v1::ErrorDetail& cause, CallToken call, int64_t wall_ms, Effects* out);
+  void Kill(const ActorId& actor, bool no_restart, CallToken call, int64_t wall_ms, Effects* out);
+  void OutOfScope(const ActorId& actor, CallToken call, int64_t wall_ms, Effects* out);
+  void Exiting(const ActorId& actor, const WorkerId& worker, CallToken call, Effects* out);
+  void Get(const ActorId& actor, CallToken call, Effects* out) const;
+  void GetNamed(const std::string& ray_namespace, const std::string& name, CallToken call, Effects* out) const;
+  void List(const v1::ListActorsRequest& request, CallToken call, Effects* out) const;
+
+  // What the raylet answered to StartOnNode number `start`.
+  void Started(const ActorId& actor, uint32_t start, const Status& status, const v1::StartActorReply& reply, int64_t wall_ms, Effects* out);
+  // A node has come, or reports what it has; actors that nobody could take are placed if it can.
+  void NodeChanged(const NodeId& node, const ResourceSet& total, const ResourceSet& available, int64_t wall_ms, Effects* out);
+  void NodeDied(const NodeId& node, const std::string& reason, int64_t wall_ms, Effects* out);
+  void WorkerDied(const v1::ReportWorkerDiedRequest& report, int64_t wall_ms, Effects* out);
+  // The owner was gone before it registered this actor.
+  void OwnerWasDead(const ActorId& actor, const std::string& detail, int64_t wall_ms, Effects* out);
+  // Actors of the job end, but for detached ones and those that these created.
+  void JobFinished(const JobId& job, int64_t wall_ms, Effects* out);
+
+  // Nullptr: unknown.
+  const v1::ActorInfo* Find(const ActorId& actor) const;
+
+ private:
+  static constexpr char kTable[] = "actor";
+  static constexpr char kSpecTable[] = "actor_spec";
+
+  struct Actor {
+    ActorId id;
+    v1::ActorInfo info;                        // what others see
+    std::shared_ptr<const CreationSpec> spec;  // from Create to death
+    PlacementView::Wish wish;
+    NodeId owner_node;
+    WorkerId owner_worker;
+    NodeId node;            // where it starts or lives; nil: nowhere
+    WorkerId worker;        // ALIVE; nil else
+    uint32_t start = 0;     // number of the newest StartOnNode
+    bool starting = false;  // that one is under way
+    bool told_infeasible = false;
+    // Set: when its worker or start ends it is dead of this, not restarted.
+    std::optional<std::string> last_words;
+    // Killed with a restart: its next death counts as that, not as a crash.
+    bool killed = false;
+    bool out_of_scope = false;
+    bool IsDead() const { return info.state() == v1::ACTOR_STATE_DEAD; }
+  };
+  using ActorPtr = std::shared_ptr<Actor>;
+
+  ActorPtr Lookup(const ActorId& actor) const;
+  // Persists and publishes what has changed.
+  void Changed(Actor& actor, Effects* out);
+  // Replies after the record is persisted, before it is published.
+  void ChangedAndReply(Actor& actor, CallToken call, const google::protobuf::MessageLite* reply, Effects* out);
+  void Place(Actor& actor, Effects* out);
+  void BecomeAlive(Actor& actor, const v1::StartActorReply& reply, Effects* out);
+  void BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken call, int64_t wall_ms, Effects* out);
+  // Its process, or its start, is over for `reason`: a sentence without its full stop, such as "its worker process was killed by signal 9".
+  void OnEnded(Actor& actor, const std::string& reason, ErrorType type, int64_t wall_ms, Effects* out);
+  void OwnerDied(const std::function<bool(const Actor&)>& is_owned, const std::string& what, int64_t wall_ms, Effects* out);
+  v1::ErrorDetail DiedOf(const Actor& actor, const std::string& reason, ErrorType type = ErrorType::kActorDied) const;
+  void ReleaseWorker(Actor& actor);
+  std::string Describe(const Actor& actor) const;
+
+  const ActorTableConfig config_;
+  PlacementView view_;
+  std::map<ActorId, ActorPtr> actors_;
+  std::map<std::pair<std::string, std::string>, ActorId> names_;  // namespace, name -> holder that is not dead
+  std::unordered_map<WorkerId, ActorId, IdHash> by_worker_;       // of ALIVE actors
+  std::map<WorkerId, std::set<ActorId>> by_owner_;                // not dead and not detached
+  std::map<NodeId, std::set<ActorId>> by_node_;                   // starting or alive there
+  std::set<ActorId> unplaced_;                                    // PENDING_CREATION or RESTARTING, and no node can take them
+  std::deque<ActorId> dead_;                                      // oldest first
+};
+
+}  // namespace ray::gcs

@@ -1,0 +1,100 @@
+#include "ray/gcs_server/tables/node_table_core.h"
+
+namespace ray::gcs {
+
+void NodeTableCore::PublishNode(const v1::NodeInfo& node, Effects* out) {
+  Publish publish;
+  publish.notice.set_channel(v1::CHANNEL_NODE);
+  *publish.notice.mutable_node() = node;
+  out->push_back(std::move(publish));
+}
+
+bool NodeTableCore::Register(const v1::NodeInfo& node, CallToken call, int64_t wall_ms, Effects* out) {
+  NodeId id = NodeId::FromBinaryOrNil(node.node_id());
+  if (id.IsNil()) {
+    Fail(call, Status::InvalidArgument("a node without a valid id"), out);
+    return false;
+  }
+  auto [it, is_new] = nodes_.try_emplace(id);
+  v1::NodeInfo& info = it->second.info;
+  if (!is_new && !info.alive()) {
+    Fail(call,
+         Status::FailedPrecondition("node " + id.Hex() + " was declared dead (" + info.death_reason() +
+                                    "); it has to start anew under another id"),
+         out);
+    return false;
+  }
+  if (is_new) {
+    info = node;
+    info.set_alive(true);
+    info.set_start_time_ms(wall_ms);
+    ++num_alive_;
+    out->push_back(PersistMessage(kTable, id.Binary(), info));
+  }
+  v1::RegisterNodeReply reply;
+  reply.set_config_json(config_.config_json);
+  reply.set_cluster_id(config_.cluster_id.Binary());
+  Reply(call, std::move(reply), out);
+  if (is_new) PublishNode(info, out);
+  return true;
+}
+
+bool NodeTableCore::Report(const v1::ReportResourcesRequest& report, Effects* out) {
+  auto it = nodes_.find(NodeId::FromBinaryOrNil(report.node_id()));
+  if (it == nodes_.end() || !it->second.info.alive() || report.version() <= it->second.version) return false;
+  // Not persisted: raylets report anew to a GCS that restarts. Nor published: what is free is of interest to schedulers only.
+  it->second.version = report.version();
+  *it->second.info.mutable_available() = report.available();
+  if (report.has_total() && report.total().SerializeAsString() != it->second.info.total().SerializeAsString()) {
+    *it->second.info.mutable_total() = report.total();
+    PublishNode(it->second.info, out);
+  }
+  return true;
+}
+
+bool NodeTableCore::Die(const NodeId& node, const std::string& reason, CallToken call, int64_t wall_ms, Effects* out) {
+  auto it = nodes_.find(node);
+  bool dies = it != nodes_.end() && it->second.info.alive();
+  if (dies) {
+    v1::NodeInfo& info = it->second.info;
+    info.set_alive(false);
+    info.set_death_reason(reason);
+    info.set_end_time_ms(wall_ms);
+    info.clear_available();
+    --num_alive_;
+    dead_.push_back(node);
+    if (dead_.size() > config_.max_dead) {
+      out->push_back(Persist{kTable, dead_.front().Binary(), {}, true});
+      nodes_.erase(dead_.front());
+      dead_.pop_front();
+    }
+    out->push_back(PersistMessage(kTable, node.Binary(), info));
+  }
+  Reply(call, v1::NodeEmpty(), out);
+  if (dies) PublishNode(it->second.info, out);
+  return dies;
+}
+
+void NodeTableCore::List(CallToken call, Effects* out) const {
+  v1::ListNodesReply reply;
+  for (const auto& [id, node] : nodes_) *reply.add_nodes() = node.info;
+  Reply(call, std::move(reply), out);
+}
+
+const v1::NodeInfo* NodeTableCore::Find(const NodeId& node) const {
+  auto it = nodes_.find(node);
+  return it == nodes_.end() ? nullptr : &it->second.info;
+}
+
+bool NodeTableCore::IsAlive(const NodeId& node) const {
+  const v1::NodeInfo* info = Find(node);
+  return info != nullptr && info->alive();
+}
+
+std::vector<const v1::NodeInfo*> NodeTableCore::All() const {
+  std::vector<const v1::NodeInfo*> all;
+  for (const auto& [id, node] : nodes_) all.push_back(&node.info);
+  return all;
+}
+
+}  // namespace ray::gcs

@@ -1,0 +1,51 @@
+// NodeTableCore: which nodes there are, what they have, and which are gone for good. Pure; owned by NodeService; on the loop.
+#pragma once
+
+#include <deque>
+#include <map>
+
+#include "ray/common/resources.h"
+#include "ray/gcs_server/tables/effects.h"
+#include "ray/v1/gcs_node.pb.h"
+
+namespace ray::gcs {
+
+struct NodeTableConfig {
+  std::string config_json;  // settings for the whole cluster, handed to every raylet
+  ClusterId cluster_id;
+  size_t max_dead = 1000;  // dead nodes remembered, and refused when they come back
+};
+
+class NodeTableCore {
+ public:
+  explicit NodeTableCore(NodeTableConfig config) : config_(std::move(config)) {}
+
+  // True if the node is now in the table and alive, whether new or not. Refused: an id that was declared dead, or is none.
+  bool Register(const v1::NodeInfo& node, CallToken call, int64_t wall_ms, Effects* out);
+  // True if it took effect: reports that are older than what is known, or of nodes that are not alive, do not.
+  bool Report(const v1::ReportResourcesRequest& report, Effects* out);
+  // The node is gone for good. True if it was alive.
+  bool Die(const NodeId& node, const std::string& reason, CallToken call, int64_t wall_ms, Effects* out);
+  void List(CallToken call, Effects* out) const;
+
+  // Nullptr: unknown.
+  const v1::NodeInfo* Find(const NodeId& node) const;
+  bool IsAlive(const NodeId& node) const;
+  std::vector<const v1::NodeInfo*> All() const;
+  size_t num_alive() const { return num_alive_; }
+
+ private:
+  static constexpr char kTable[] = "node";
+  struct Node {
+    v1::NodeInfo info;
+    uint64_t version = 0;  // of the newest report
+  };
+  static void PublishNode(const v1::NodeInfo& node, Effects* out);
+
+  const NodeTableConfig config_;
+  std::map<NodeId, Node> nodes_;
+  std::deque<NodeId> dead_;  // oldest first
+  size_t num_alive_ = 0;
+};
+
+}  // namespace ray::gcs

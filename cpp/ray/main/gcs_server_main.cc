@@ -1,0 +1,182 @@
+// gcs_server: the cluster's control service. Flags -> composition -> run -> stop.
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+
+#include "ray/async/loop.h"
+#include "ray/gcs_server/gcs_server.h"
+#include "ray/rpc/grpc/grpc_server.h"
+#include "ray/util/flags.h"
+#include "ray/util/fs.h"
+#include "ray/util/log_rotation.h"
+#include "ray/util/logging.h"
+#include "ray/util/sd_notify.h"
+#include "ray/util/signals.h"
+
+namespace ray {
+namespace {
+
+enum ExitCode { kOk = 0, kFailed = 1, kBadFlags = 2, kWatchedGone = 3 };
+
+struct Options {
+  std::vector<std::string> listen;
+  std::string session_dir;
+  std::string log_file;
+  std::string log_level = "info";
+  std::vector<int64_t> watch_pids;
+  int ready_fd = -1;
+  bool exit_when_empty = false;
+  std::string config;
+};
+
+// Text to print, or nothing: run.
+Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* options) {
+  FlagParser flags("gcs_server",
+                   "The control service of a raycore cluster: nodes, jobs, actors and the key-value table. "
+                   "Exit codes: 0 ended as asked, 1 could not start or lost its storage, 2 bad flags, 3 a watched process has gone.");
+  flags.Group("Where");
+  flags.Add("listen", "address to serve, unix:/path; may be repeated; default: unix:<session-dir>/sockets/gcs.sock", &options->listen);
+  flags.Add("session-dir", "folder of the session; sockets and logs are made in it", &options->session_dir);
+  flags.Group("Logging");
+  flags.Add("log-file", "file to log to, rotated by size; default: stderr", &options->log_file);
+  flags.Add("log-level", "debug, info, warning, error or off", &options->log_level);
+  flags.Group("Life");
+  flags.Add("watch-pid", "end at once when this process ends; may be repeated", &options->watch_pids);
+  flags.Add("ready-fd", "descriptor that gets the line READY when the service is up, and is closed then; -1: none", &options->ready_fd);
+  flags.Add("exit-when-empty", "end when the last node has gone", &options->exit_when_empty);
+  flags.ConfigGroup("Cluster");
+  flags.Add("config", "JSON object of settings for the whole cluster, handed to every raylet as it is", &options->config);
+  RAY_ASSIGN_OR_RETURN(std::optional<std::string> text, flags.Parse(argc, argv));
+  if (text) return text;
+  RAY_RETURN_NOT_OK(ParseLogLevel(options->log_level).status());
+  if (options->listen.empty()) {
+    if (options->session_dir.empty()) return Status::InvalidArgument("one of --listen and --session-dir is needed");
+    options->listen.push_back("unix:" + options->session_dir + "/sockets/gcs.sock");
+  }
+  for (const std::string& address : options->listen) {
+    if (!address.starts_with("unix:") || address.size() == 5) {
+      return Status::InvalidArgument(
+          "--listen " + address +
+          ": only unix:/path can be served so far; TCP addresses will need --auth-token-file, which is not there yet");
+    }
+  }
+  return text;
+}
+
+void WriteReady(int fd) {
+  if (fd < 0) return;
+  constexpr std::string_view kLine = "READY\n";
+  if (::write(fd, kLine.data(), kLine.size()) < 0) RAY_LOG(WARNING) << "nobody reads the ready descriptor";
+  ::close(fd);
+}
+
+class Process {
+ public:
+  explicit Process(Options options) : options_(std::move(options)) {}
+
+  int Run() {
+    Status status = Start();
+    if (!status.ok()) {
+      if (code_ == kOk) code_ = kFailed;
+      RAY_LOG(ERROR) << "gcs_server cannot start: " << status.ToString();
+      std::fprintf(stderr, "gcs_server: %s\n", status.message().c_str());
+      return code_;
+    }
+    loop_->Run();
+    (void)SdNotify(notify_socket_, "STOPPING=1");
+    grpc_->Stop();
+    RAY_LOG(INFO) << "gcs_server ends: " << reason_;
+    return code_;
+  }
+
+ private:
+  Status Start() {
+    ::umask(0077);
+    if (!options_.session_dir.empty()) {
+      RAY_RETURN_NOT_OK(MakeDirs(options_.session_dir + "/sockets"));
+      RAY_RETURN_NOT_OK(MakeDirs(options_.session_dir + "/logs"));
+    }
+    LogOptions log;
+    log.file = options_.log_file;
+    ReadRotationLimits(&log);
+    RAY_ASSIGN_OR_RETURN(log.level, ParseLogLevel(options_.log_level));
+    RAY_RETURN_NOT_OK(StartLogging(log));
+    IgnoreSigPipe();
+    InstallCrashReport();
+    if (const char* socket = std::getenv("NOTIFY_SOCKET")) notify_socket_ = socket;
+    // Before any thread is started: signals are for the loop alone.
+    RAY_ASSIGN_OR_RETURN(int signals, OpenSignalFd({SIGTERM, SIGINT, SIGHUP}));
+
+    async::LoopOptions loop_options;
+    loop_options.name = "gcs";
+    loop_options.max_spin = Duration::zero();  // not on any hot path: never burn a core that a worker could use
+    RAY_ASSIGN_OR_RETURN(loop_, async::EpollLoop::Make(loop_options));
+    RAY_RETURN_NOT_OK(loop_->WatchFd(signals, EPOLLIN, [this, signals](uint32_t) {
+      if (int signal = ReadSignalFd(signals); signal != 0) Stop(kOk, "signal " + std::to_string(signal));
+    }));
+    for (int64_t pid : options_.watch_pids) RAY_RETURN_NOT_OK(Watch(pid));
+
+    gcs::GcsServerOptions server_options;
+    server_options.config_json = options_.config;
+    if (options_.exit_when_empty) server_options.on_empty = [this] { Stop(kOk, "the last node has gone"); };
+    server_options.on_storage_failed = [this](const Status& status) { Stop(kFailed, "storage failed: " + status.ToString()); };
+    server_ = std::make_unique<gcs::GcsServer>(std::move(server_options), loop_.get(), &storage_);
+    RAY_ASSIGN_OR_RETURN(grpc_, rpc::GrpcServer::Make({options_.listen}, server_->dispatcher(), loop_.get()));
+    for (const std::string& address : options_.listen) RAY_LOG(INFO) << "gcs_server serves " << address << ", pid " << ::getpid();
+    WriteReady(options_.ready_fd);
+    (void)SdNotify(notify_socket_, "READY=1");
+    return {};
+  }
+
+  Status Watch(int64_t pid) {
+    int fd = static_cast<int>(::syscall(SYS_pidfd_open, static_cast<pid_t>(pid), 0));
+    if (fd < 0) {
+      int error = errno;
+      if (error == ESRCH) code_ = kWatchedGone;
+      return Status::FromErrno(error, "watching process " + std::to_string(pid));
+    }
+    return loop_->WatchFd(fd, EPOLLIN, [this, pid](uint32_t) { Stop(kWatchedGone, "process " + std::to_string(pid) + " has gone"); });
+  }
+
+  void Stop(int code, std::string reason) {
+    if (!reason_.empty()) return;
+    code_ = code;
+    reason_ = std::move(reason);
+    loop_->Stop();
+  }
+
+  const Options options_;
+  std::string notify_socket_;
+  int code_ = kOk;
+  std::string reason_;
+  gcs::MemoryStorage storage_;
+  std::unique_ptr<async::EpollLoop> loop_;
+  std::unique_ptr<gcs::GcsServer> server_;
+  std::unique_ptr<rpc::GrpcServer> grpc_;  // last: goes first
+};
+
+int Main(int argc, char** argv) {
+  Options options;
+  Result<std::optional<std::string>> text = ParseFlags(argc, argv, &options);
+  if (!text.ok()) {
+    std::fprintf(stderr, "gcs_server: %s\nTry --help.\n", text.status().message().c_str());
+    return kBadFlags;
+  }
+  if (*text) {
+    std::fputs((*text)->c_str(), stdout);
+    return kOk;
+  }
+  return Process(std::move(options)).Run();
+}
+
+}  // namespace
+}  // namespace ray
+
+int main(int argc, char** argv) { return ray::Main(argc, argv); }

@@ -1,0 +1,76 @@
+#include "ray/rpc/grpc/grpc_client.h"
+
+#include <grpcpp/channel.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/generic/generic_stub.h>
+#include <grpcpp/security/credentials.h>
+
+#include <optional>
+
+#include "ray/rpc/grpc/grpc_stream.h"
+#include "ray/rpc/grpc/task_engine.h"
+#include "ray/rpc/grpc/unix_target.h"
+
+namespace ray::rpc {
+namespace {
+
+struct ClientCall final : StreamCall {
+  ClientCall(UnixTarget where, grpc::CompletionQueue* queue) : target(std::move(where)) {
+    grpc::ChannelArguments args;
+    args.SetMaxReceiveMessageSize(-1);
+    args.SetMaxSendMessageSize(-1);
+    // The link is one stream: retrying below it would buffer and repeat frames.
+    args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+    args.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    grpc::GenericStub stub(grpc::CreateCustomChannel(target.address(), grpc::InsecureChannelCredentials(), args));
+    io = stub.PrepareCall(&context, kStreamPath, queue);  // the call keeps the channel
+    reader = io.get();
+    writer = io.get();
+  }
+  void Cancel() override { context.TryCancel(); }
+  bool Finish(grpc::Status* status, void* tag) override {
+    io->Finish(status, tag);
+    return true;
+  }
+  UnixTarget target;
+  grpc::ClientContext context;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> io;
+};
+
+struct NoCall final : StreamCall {
+  void Cancel() override {}
+};
+
+}  // namespace
+
+struct GrpcClient::Impl {
+  explicit Impl(async::Loop* l) : loop(l), thread(std::make_unique<grpc::CompletionQueue>(), "grpc-client") {}
+  async::Loop* const loop;
+  CompletionThread thread;
+};
+
+GrpcClient::GrpcClient(async::Loop* loop) {
+  UseTaskEngine();
+  impl_ = std::make_unique<Impl>(loop);
+}
+
+GrpcClient::~GrpcClient() { Stop(); }
+
+void GrpcClient::Stop() { impl_->thread.Stop(); }
+
+ConnectionPtr GrpcClient::Connect(const std::string& target, const Dispatcher* dispatcher) {
+  Result<UnixTarget> where = UnixTarget::Make(target);
+  if (!where.ok()) {
+    auto stream = std::make_shared<GrpcStream>(std::make_shared<NoCall>(), &impl_->thread, dispatcher, impl_->loop);
+    stream->Close(where.status());
+    return stream;
+  }
+  auto call = std::make_shared<ClientCall>(std::move(where).value(), impl_->thread.queue());
+  auto stream = std::make_shared<GrpcStream>(call, &impl_->thread, dispatcher, impl_->loop);
+  stream->Open([&call](void* tag) { call->io->StartCall(tag); });
+  return stream;
+}
+
+}  // namespace ray::rpc

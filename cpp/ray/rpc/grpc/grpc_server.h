@@ -1,0 +1,39 @@
+// GrpcServer: serves a Dispatcher to gRPC peers, without generated stubs.
+//
+// "/ray.v1.NodeLink/Stream" is a bidirectional stream: each gRPC message is a batch of frames (rpc/core/frame.h), and the stream is a Connection
+// on which both sides call. Every other "/ray.v1.<Service>/<Method>" is a unary call: the request message is the control part, the reply's
+// control part the response, so that any gRPC client with our .proto files can call. A unary call cannot be called back.
+// Handlers run on the loop. One thread of our own moves completions; gRPC adds its timers. Owned by the composition root.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/rpc/core/dispatcher.h"
+
+namespace ray::rpc {
+
+inline constexpr size_t kGrpcMaxFrameBytes = size_t{512} << 20;
+
+struct GrpcServerOptions {
+  std::vector<std::string> addresses;  // "unix:/path" (of any length) or "host:port"; at least one
+};
+
+class GrpcServer {
+ public:
+  // Listens when it returns. A stale socket file is replaced. `dispatcher` and `loop` must outlive the server.
+  static Result<std::unique_ptr<GrpcServer>> Make(GrpcServerOptions options, const Dispatcher* dispatcher, async::Loop* loop);
+  ~GrpcServer();  // stops
+  // Ends every connection and removes the sockets; nothing is posted to the loop once it has returned. Idempotent. Not from the loop's handlers.
+  void Stop();
+
+ private:
+  struct Impl;
+  explicit GrpcServer(std::shared_ptr<Impl> impl);
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace ray::rpc
