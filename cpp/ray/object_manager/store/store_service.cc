@@ -1,0 +1,446 @@
+#include "ray/object_manager/store/store_service.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <future>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+
+#include "ray/async/loop.h"
+#include "ray/object_manager/shm/arena.h"
+#include "ray/object_manager/shm/page_warmer.h"
+#include "ray/object_manager/spill/local_disk.h"
+#include "ray/object_manager/spill/spill_core.h"
+#include "ray/object_manager/table/object_table_core.h"
+#include "ray/rpc/local/local_carrier.h"
+#include "ray/util/check.h"
+#include "ray/util/logging.h"
+#include "ray/v1/store.pb.h"
+
+namespace ray::object_manager {
+namespace {
+
+constexpr uint64_t kWarmStep = uint64_t{8} << 20;   // bytes a step of warming makes; writers of the arena's file wait for at most one
+constexpr uint64_t kTrimStep = uint64_t{32} << 20;  // bytes given back at a time; the loop stands still for some 5 ms
+constexpr Duration kTrimPause = std::chrono::milliseconds(50);
+constexpr Duration kTrimCheck = std::chrono::seconds(10);
+
+using rpc::Request;
+using rpc::Responder;
+
+// A file that is used as memory.
+struct Segment {
+  Segment(int fd, uint64_t size) : fd(fd), size(size) {}
+  ~Segment() { ::close(fd); }
+  Segment(const Segment&) = delete;
+  Segment& operator=(const Segment&) = delete;
+  const int fd;
+  const uint64_t size;
+};
+
+}  // namespace
+
+struct StoreService::Impl {
+  // Constant after Make.
+  StoreConfig config;
+  const Clock* clock;
+  std::unique_ptr<Arena> arena;
+  std::unique_ptr<async::EpollLoop> loop;
+  std::unique_ptr<rpc::LocalCarrier> carrier;
+  std::unique_ptr<PageWarmer> warmer;
+  std::unique_ptr<LocalDisk> disk;  // null: no spilling
+  bool started = false;             // Start and Stop only
+  bool stopped = false;
+
+  // On the loop.
+  std::optional<ObjectTableCore> core;
+  std::optional<SpillCore> spill;  // if there is a disk
+  Effects effects;
+  SpillEffects spill_effects;
+  std::unordered_map<uint64_t, std::shared_ptr<Segment>> segments;
+  std::unordered_map<ClientId, Responder> reclaims;  // of the clients that may be asked
+  Token last_token = 0;
+  std::unordered_map<Token, Responder> creates;
+  std::unordered_map<Token, Responder> gets;
+  std::optional<std::pair<Time, async::TimerId>> timer;
+  uint64_t largest_object = 0;
+  bool warming = false;
+  bool trim_armed = false;
+
+  // For Stats.
+  std::atomic<uint64_t> used{0};
+  std::atomic<uint64_t> num_objects{0};
+  std::atomic<uint64_t> spilled_bytes{0};
+  std::atomic<uint64_t> spilled_objects{0};
+  std::atomic<uint64_t> overflow_bytes{0};
+
+  Time Now() const { return clock->Now(); }
+
+  std::shared_ptr<const rpc::Dispatcher> MakeDispatcher();
+  void OnConnect(Responder responder);
+  void OnCreate(const v1::StoreCreateRequest& message, const Request& request, Responder responder);
+  void OnGet(const v1::StoreGetRequest& message, const Request& request, Responder responder);
+  template <typename Fn>
+  void ForEachId(const google::protobuf::RepeatedPtrField<std::string>& ids, Fn fn);
+
+  void Settle();
+  void Apply(CreateReplied& effect);
+  void Apply(GetReplied& effect);
+  void Apply(ObjectSealed& effect);
+  void Apply(ObjectDeleted&) {}
+  void Apply(ObjectEvicted&) {}
+  void Apply(SpillStarted& effect) { spill->Spill(effect.id, effect.offset, effect.size); }
+  void Apply(RestoreStarted& effect) { spill->Restore(effect.id, effect.place.segment, effect.place.offset, &spill_effects); }
+  void Apply(SpillForgotten& effect) { spill->Forget(effect.id, &spill_effects); }
+  void Apply(OverflowWanted& effect);
+  void Apply(OverflowReleased& effect) { segments.erase(effect.segment); }
+  void Apply(ReclaimAsked& effect);
+  void Apply(WriteFile& effect);
+  void Apply(ReadRange& effect);
+  void Apply(DeleteFile& effect) { disk->Delete(effect.directory, effect.file); }
+  void Apply(Spilled& effect);
+  void Apply(Restored& effect);
+  MemoryFile FileOf(const MemoryRange& range) const;
+  void ArmTimer();
+  void MaybeWarm();
+  void ArmTrim(Duration delay);
+  void Trim();
+};
+
+std::shared_ptr<const rpc::Dispatcher> StoreService::Impl::MakeDispatcher() {
+  auto d = std::make_shared<rpc::Dispatcher>();
+  d->RegisterTyped<v1::StoreConnectRequest>(MethodId::kStoreConnect,
+                                            [this](const auto&, Request&, Responder responder) { OnConnect(std::move(responder)); });
+  d->RegisterTyped<v1::StoreCreateRequest>(
+      MethodId::kStoreCreate,
+      [this](const v1::StoreCreateRequest& m, Request& request, Responder responder) { OnCreate(m, request, std::move(responder)); });
+  d->RegisterTyped<v1::StoreGetRequest>(MethodId::kStoreGet, [this](const v1::StoreGetRequest& m, Request& request, Responder responder) {
+    OnGet(m, request, std::move(responder));
+  });
+  d->RegisterTyped<v1::StoreSealRequest>(MethodId::kStoreSeal, [this](const v1::StoreSealRequest& m, Request& request, Responder) {
+    core->Seal(request.connection->id(), ObjectId::FromBinaryOrNil(m.object_id()), m.keep_pin(), Now(), &effects);
+    Settle();
+  });
+  d->RegisterTyped<v1::StoreAbortRequest>(MethodId::kStoreAbort, [this](const v1::StoreAbortRequest& m, Request& request, Responder) {
+    core->Abort(request.connection->id(), ObjectId::FromBinaryOrNil(m.object_id()), Now(), &effects);
+    Settle();
+  });
+  d->RegisterTyped<v1::StoreReleaseRequest>(MethodId::kStoreRelease, [this](const v1::StoreReleaseRequest& m, Request& request, Responder) {
+    ForEachId(m.object_ids(), [&](const ObjectId& id) { core->Release(request.connection->id(), id, Now(), &effects); });
+    Settle();
+  });
+  d->RegisterTyped<v1::StoreFreeRequest>(MethodId::kStoreFree, [this](const v1::StoreFreeRequest& m, Request&, Responder) {
+    ForEachId(m.object_ids(), [&](const ObjectId& id) { core->Free(id, Now(), &effects); });
+    Settle();
+  });
+  d->RegisterTyped<v1::StoreFreeRequest>(MethodId::kStoreContains, [this](const v1::StoreFreeRequest& m, Request&, Responder responder) {
+    v1::StoreContainsReply reply;
+    ForEachId(m.object_ids(), [&](const ObjectId& id) { reply.add_contained(core->Contains(id)); });
+    responder.Send(reply);
+  });
+  d->RegisterTyped<v1::StoreEmpty>(MethodId::kStoreStats, [this](const v1::StoreEmpty&, Request&, Responder responder) {
+    TableStats stats = core->Stats();
+    v1::StoreStatsReply reply;
+    reply.set_capacity(stats.capacity);
+    reply.set_used(stats.used);
+    reply.set_num_objects(stats.num_objects);
+    reply.set_pinned(stats.pinned);
+    reply.set_spilled_bytes(stats.spilled_bytes);
+    reply.set_spilled_objects(stats.spilled_objects);
+    reply.set_overflow_bytes(stats.overflow_bytes);
+    reply.set_total_spilled_bytes(stats.total_spilled_bytes);
+    reply.set_total_restored_bytes(stats.total_restored_bytes);
+    responder.Send(reply);
+  });
+  d->RegisterTyped<v1::StoreSegmentRequest>(
+      MethodId::kStoreSegment, [this](const v1::StoreSegmentRequest& m, Request&, Responder responder) {
+        auto it = segments.find(m.segment());
+        if (it == segments.end()) return responder.Fail(Status::NotFound("the object store has no segment " + std::to_string(m.segment())));
+        v1::StoreSegmentReply reply;
+        reply.set_size(it->second->size);
+        responder.SendWithFd(reply, it->second->fd);
+      });
+  d->RegisterTyped<v1::StoreEmpty>(MethodId::kStoreReclaim, [this](const v1::StoreEmpty&, Request& request, Responder responder) {
+    const ClientId client = request.connection->id();
+    reclaims[client] = std::move(responder);
+    core->OnReclaimed(client, Now(), &effects);
+    Settle();
+  });
+  return d;
+}
+
+template <typename Fn>
+void StoreService::Impl::ForEachId(const google::protobuf::RepeatedPtrField<std::string>& ids, Fn fn) {
+  for (const std::string& id : ids) fn(ObjectId::FromBinaryOrNil(id));
+}
+
+void StoreService::Impl::OnConnect(Responder responder) {
+  v1::StoreConnectReply reply;
+  reply.set_capacity(core->allocator().capacity());
+  reply.set_arena_size(arena->size());
+  responder.SendWithFd(reply, arena->fd());
+}
+
+void StoreService::Impl::OnCreate(const v1::StoreCreateRequest& message, const Request& request, Responder responder) {
+  auto id = ObjectId::FromBinary(message.object_id());
+  if (!id.ok()) return responder.Fail(id.status());
+  CreateRequest create;
+  create.token = ++last_token;
+  create.client = request.connection->id();
+  create.id = *id;
+  create.size = message.size();
+  create.metadata = message.metadata();
+  create.owner = WorkerId::FromBinaryOrNil(message.owner_worker_id());
+  create.try_only = message.try_only();
+  creates.emplace(create.token, std::move(responder));
+  core->Create(std::move(create), Now(), &effects);
+  Settle();
+}
+
+void StoreService::Impl::OnGet(const v1::StoreGetRequest& message, const Request& request, Responder responder) {
+  std::vector<ObjectId> ids;
+  ids.reserve(static_cast<size_t>(message.object_ids_size()));
+  for (const std::string& binary : message.object_ids()) {
+    auto id = ObjectId::FromBinary(binary);
+    if (!id.ok()) return responder.Fail(id.status());
+    ids.push_back(*id);
+  }
+  Time now = Now();
+  Time deadline = Time::Infinite();
+  if (int64_t ms = message.timeout_ms(); ms >= 0 && ms < INT64_MAX / 2'000'000) deadline = now + std::chrono::milliseconds(ms);
+  gets.emplace(++last_token, std::move(responder));
+  core->Get(last_token, request.connection->id(), std::move(ids), now, deadline, &effects);
+  Settle();
+}
+
+void StoreService::Impl::Settle() {
+  // What one core says may give the other something to do.
+  while (!effects.empty() || !spill_effects.empty()) {
+    for (Effect& effect : std::exchange(effects, {})) std::visit([this](auto& e) { Apply(e); }, effect);
+    if (!spill) break;
+    spill->Flush(Now(), &spill_effects);
+    for (SpillEffect& effect : std::exchange(spill_effects, {})) std::visit([this](auto& e) { Apply(e); }, effect);
+  }
+  TableStats stats = core->Stats();
+  spilled_bytes.store(stats.spilled_bytes, std::memory_order_relaxed);
+  spilled_objects.store(stats.spilled_objects, std::memory_order_relaxed);
+  overflow_bytes.store(stats.overflow_bytes, std::memory_order_relaxed);
+  used.store(stats.used, std::memory_order_relaxed);
+  num_objects.store(stats.num_objects, std::memory_order_relaxed);
+  ArmTimer();
+  if (!trim_armed && core->allocator().warm_free_bytes() > config.warm_floor_bytes) ArmTrim(kTrimCheck);
+}
+
+void StoreService::Impl::Apply(CreateReplied& effect) {
+  auto node = creates.extract(effect.token);
+  if (node.empty()) return;
+  if (!effect.status.ok()) return node.mapped().Fail(effect.status);
+  v1::StoreCreateReply reply;
+  reply.set_offset(effect.place.offset);
+  reply.set_segment(effect.place.segment);
+  reply.set_exists(effect.exists);
+  reply.set_warm_bytes(effect.warm_bytes);
+  node.mapped().Send(reply);
+}
+
+void StoreService::Impl::Apply(GetReplied& effect) {
+  auto node = gets.extract(effect.token);
+  if (node.empty()) return;
+  if (!effect.status.ok()) return node.mapped().Fail(effect.status);
+  v1::StoreGetReply reply;
+  for (FoundObject& object : effect.objects) {
+    v1::StoreObject* out = reply.add_objects();
+    out->set_object_id(object.id.Binary());
+    out->set_found(object.found);
+    out->set_lost(object.lost);
+    if (!object.found) continue;
+    out->set_segment(object.place.segment);
+    out->set_offset(object.place.offset);
+    out->set_size(object.size);
+    out->set_metadata(std::move(object.metadata));
+  }
+  node.mapped().Send(reply);
+}
+
+void StoreService::Impl::Apply(ObjectSealed& effect) {
+  // Now, not at the creation: the writer has the processors to itself while it writes.
+  if (effect.size < config.warm_trigger_bytes) return;
+  largest_object = std::max(largest_object, effect.size);
+  MaybeWarm();
+}
+
+void StoreService::Impl::Apply(ReclaimAsked& effect) {
+  auto node = reclaims.extract(effect.client);
+  if (node.empty()) return;
+  v1::StoreReclaimReply reply;
+  for (const ObjectId& id : effect.ids) reply.add_object_ids(id.Binary());
+  node.mapped().Send(reply);
+}
+
+void StoreService::Impl::Apply(OverflowWanted& effect) {
+  disk->MakeSegment(effect.size, [this, number = effect.segment, size = effect.size](Result<int> fd) {
+    auto segment = fd.ok() ? std::make_shared<Segment>(*fd, size) : nullptr;
+    loop->Post("store.segment", [this, number, segment, status = fd.status()] {
+      if (segment != nullptr) segments.emplace(number, segment);
+      core->OnOverflow(number, status, Now(), &effects);
+      Settle();
+    });
+  });
+}
+
+MemoryFile StoreService::Impl::FileOf(const MemoryRange& range) const {
+  return {range.segment == 0 ? arena->fd() : segments.at(range.segment)->fd, range.offset, range.size};
+}
+
+void StoreService::Impl::Apply(WriteFile& effect) {
+  std::vector<MemoryFile> ranges;
+  ranges.reserve(effect.ranges.size());
+  for (const MemoryRange& range : effect.ranges) ranges.push_back(FileOf(range));
+  disk->Write(effect.directory, effect.file, std::move(ranges), [this, file = effect.file](const Status& status) {
+    loop->Post("store.written", [this, file, status] {
+      if (!status.ok()) RAY_LOG(WARNING) << "spilling failed: " << status.ToString();
+      spill->OnWritten(file, status, Now(), &spill_effects);
+      Settle();
+    });
+  });
+}
+
+void StoreService::Impl::Apply(ReadRange& effect) {
+  disk->Read(effect.directory, effect.file, effect.offset, FileOf(effect.to), [this, read = effect.read](const Status& status) {
+    loop->Post("store.read", [this, read, status] {
+      if (!status.ok()) RAY_LOG(WARNING) << "restoring a spilled object failed: " << status.ToString();
+      spill->OnRead(read, status, &spill_effects);
+      Settle();
+    });
+  });
+}
+
+void StoreService::Impl::Apply(Spilled& effect) { core->OnSpilled(effect.id, effect.status, Now(), &effects); }
+
+void StoreService::Impl::Apply(Restored& effect) { core->OnRestored(effect.id, effect.status, Now(), &effects); }
+
+void StoreService::Impl::ArmTimer() {
+  Time next = core->NextDeadline();
+  if (next.is_infinite() || (timer && timer->first <= next)) return;  // a timer that comes too early does no harm
+  if (timer) loop->CancelTimer(timer->second);
+  auto fire = [this] {
+    timer.reset();
+    core->OnTimer(Now(), &effects);
+    Settle();
+  };
+  timer.emplace(next, loop->AddTimer(std::max(Duration::zero(), next - Now()), fire));
+}
+
+void StoreService::Impl::MaybeWarm() {
+  if (warming) return;
+  uint64_t target = std::min(config.warm_ahead_bytes, largest_object);
+  uint64_t have = core->allocator().warm_free_bytes();
+  if (have >= target) return;
+  auto range = core->allocator().NextFresh(std::min(kWarmStep, target - have));
+  if (!range) return;
+  warming = true;
+  warmer->Warm(range->begin, range->end);
+}
+
+void StoreService::Impl::ArmTrim(Duration delay) {
+  trim_armed = true;
+  loop->AddTimer(delay, [this] { Trim(); });
+}
+
+void StoreService::Impl::Trim() {
+  trim_armed = false;
+  auto ranges = core->allocator().Trim(Now(), config.trim_idle, config.warm_floor_bytes, kTrimStep);
+  for (const Range& range : ranges) {
+    if (Status s = arena->ReleasePages(range.begin, range.end); !s.ok()) RAY_LOG(WARNING) << s.ToString();
+  }
+  if (core->allocator().warm_free_bytes() > config.warm_floor_bytes) ArmTrim(ranges.empty() ? kTrimCheck : kTrimPause);
+}
+
+Result<std::unique_ptr<StoreService>> StoreService::Make(const StoreConfig& config, const Clock* clock) {
+  const uint64_t capacity = config.capacity / ArenaAllocator::kPageSize * ArenaAllocator::kPageSize;
+  if (capacity == 0) return Status::InvalidArgument("an object store of " + std::to_string(config.capacity) + " bytes is too small");
+  auto impl = std::make_unique<Impl>();
+  Impl* self = impl.get();
+  impl->config = config;
+  impl->clock = clock;
+  RAY_ASSIGN_OR_RETURN(impl->arena, Arena::Make(capacity));
+  RAY_ASSIGN_OR_RETURN(impl->loop, async::EpollLoop::Make({.name = "store"}));
+  ObjectTableConfig table{.capacity = capacity, .create_grace = config.create_grace};
+  table.disk = !config.spill_directories.empty();
+  table.spill_threshold = config.spill_threshold;
+  table.spill_batch_bytes = config.max_spill_file_bytes;
+  table.overflow_grace = config.overflow_grace;
+  impl->core.emplace(table);
+  if (table.disk) {
+    impl->disk = std::make_unique<LocalDisk>(
+        LocalDiskConfig{.directories = config.spill_directories, .node = config.node, .max_disk_use = config.max_disk_use});
+    impl->spill.emplace(SpillConfig{.num_directories = impl->disk->num_directories(), .max_file_bytes = config.max_spill_file_bytes});
+  }
+  RAY_ASSIGN_OR_RETURN(impl->carrier,
+                       rpc::LocalCarrier::Make(impl->loop.get(), impl->MakeDispatcher(), {.sockets_dir = config.sockets_dir}));
+  impl->warmer = std::make_unique<PageWarmer>(impl->arena.get(), [self](uint64_t begin, uint64_t end, const Status& status) {
+    self->loop->Post("store.warmed", [self, begin, end, ok = status.ok()] {
+      self->warming = false;
+      if (!ok) return;  // no memory to spare: whoever needs pages will make them
+      self->core->allocator().MarkWarm({begin, end}, self->Now());
+      self->MaybeWarm();
+    });
+  });
+  return std::unique_ptr<StoreService>(new StoreService(std::move(impl)));
+}
+
+StoreService::StoreService(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+StoreService::~StoreService() {
+  RAY_CHECK(!impl_->started || impl_->stopped);
+  impl_->warmer->Stop();
+  impl_->carrier.reset();
+}
+
+Status StoreService::Start() {
+  Impl* self = impl_.get();
+  RAY_RETURN_NOT_OK(self->loop->Start());
+  self->started = true;
+  if (self->disk) self->disk->RemoveLeftovers();
+  return self->carrier->Listen(self->config.socket_name, [self](const rpc::ConnectionPtr& connection) {
+    connection->OnClose([self, client = connection->id()](const Status&) {
+      self->reclaims.erase(client);
+      self->core->ClientGone(client, self->Now(), &self->effects);
+      self->Settle();
+    });
+  });
+}
+
+void StoreService::Stop() {
+  if (!impl_->started || impl_->stopped) return;
+  impl_->carrier->Shutdown();
+  // The sockets are closed on the loop: it must get there before it ends, or clients would wait for answers that never come.
+  auto closed = std::make_shared<std::promise<void>>();
+  impl_->loop->Post("store.stop", [closed] { closed->set_value(); });
+  closed->get_future().wait();
+  impl_->loop->Stop();
+  impl_->stopped = true;  // the loop is still: nothing reads this concurrently
+  impl_->warmer->Stop();
+  if (impl_->disk) impl_->disk->Stop();
+  impl_->reclaims.clear();
+  impl_->creates.clear();
+  impl_->gets.clear();
+}
+
+void StoreService::OnWorkerDied(const WorkerId& worker) {
+  impl_->loop->Post("store.worker_died", [self = impl_.get(), worker] {
+    self->core->OwnerDied(worker, self->Now(), &self->effects);
+    self->Settle();
+  });
+}
+
+StoreStats StoreService::Stats() const {
+  auto read = [](const std::atomic<uint64_t>& value) { return value.load(std::memory_order_relaxed); };
+  return {impl_->arena->size(),         read(impl_->used),          read(impl_->num_objects), read(impl_->spilled_bytes),
+          read(impl_->spilled_objects), read(impl_->overflow_bytes)};
+}
+
+}  // namespace ray::object_manager

@@ -1,0 +1,72 @@
+// StoreService: the object store of one node. Shell around the ObjectTableCore: speaks docs/protocol/store-socket.md with its clients, owns the
+// arena and looks after its pages. Lives in the raylet process on a thread and a socket of its own, so that large puts never hold up leases.
+// Owned by the raylet's main object.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ray/common/ids.h"
+#include "ray/util/clock.h"
+#include "ray/util/status.h"
+
+namespace ray::object_manager {
+
+struct StoreConfig {
+  uint64_t capacity = 0;  // bytes for objects, rounded down to pages; only those that were ever used take memory
+  std::string sockets_dir;
+  std::string socket_name = "store.sock";
+  Duration create_grace = std::chrono::seconds(10);  // see ObjectTableConfig
+  // Once objects of at least warm_trigger_bytes are in use, pages for up to as much as the largest of them, at most warm_ahead_bytes, are made
+  // before they are asked for. More: first puts are faster, more memory is taken that may never be used. 0: never.
+  uint64_t warm_ahead_bytes = uint64_t{256} << 20;
+  uint64_t warm_trigger_bytes = uint64_t{8} << 20;
+  // Free memory above warm_floor_bytes goes back to the system after trim_idle without use. Lower: a smaller process, slower puts after a pause.
+  uint64_t warm_floor_bytes = uint64_t{256} << 20;
+  Duration trim_idle = std::chrono::seconds(60);
+  // Where objects go when memory is short: see LocalDiskConfig. None: nowhere, creates fail when the arena is full.
+  std::vector<std::string> spill_directories;
+  std::string node;  // name of the node, for folders in those
+  double max_disk_use = 0.95;
+  // See SpillConfig and ObjectTableConfig.
+  uint64_t max_spill_file_bytes = uint64_t{100} << 20;
+  double spill_threshold = 0.8;
+  Duration overflow_grace = std::chrono::seconds(1);
+};
+
+struct StoreStats {
+  uint64_t capacity = 0;
+  uint64_t used = 0;  // bytes of live objects in memory, as asked for
+  uint64_t num_objects = 0;
+  uint64_t spilled_bytes = 0;  // of live objects that have a copy on disk
+  uint64_t spilled_objects = 0;
+  uint64_t overflow_bytes = 0;  // of live objects in disk-backed memory
+};
+
+class StoreService {
+ public:
+  // `clock` must outlive the service.
+  static Result<std::unique_ptr<StoreService>> Make(const StoreConfig& config, const Clock* clock);
+  // REQUIRES: stopped, if it was started.
+  ~StoreService();
+  StoreService(const StoreService&) = delete;
+  StoreService& operator=(const StoreService&) = delete;
+
+  // Listens; clients may connect once the call has returned.
+  Status Start();
+  // Closes all connections and ends the thread. Idempotent. Clients keep what they have mapped. Not from the store's own thread.
+  void Stop();
+  // The worker's objects may go. Thread-safe, returns at once.
+  void OnWorkerDied(const WorkerId& worker);
+  // Thread-safe.
+  StoreStats Stats() const;
+
+ private:
+  struct Impl;
+  explicit StoreService(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ray::object_manager
