@@ -1,0 +1,355 @@
+// raylet: one node's scheduler, worker pool and object store. Flags -> RayletConfig -> Raylet -> run -> stop.
+//
+// Exit codes: 0 stopped in good order, 1 could not start, 2 bad flags, 3 a watched process or the GCS is gone.
+
+#include <sched.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/raylet/raylet.h"
+#include "ray/raylet/workers/json.h"
+#include "ray/util/flags.h"
+#include "ray/util/fs.h"
+#include "ray/util/log_rotation.h"
+#include "ray/util/logging.h"
+#include "ray/util/sd_notify.h"
+#include "ray/util/signals.h"
+#include "ray/util/subprocess.h"
+
+namespace ray::raylet {
+namespace {
+
+enum ExitCode { kOk = 0, kCannotStart = 1, kBadFlags = 2, kPeerGone = 3 };
+
+struct Options {
+  RayletConfig config;
+  double num_cpus = -1;
+  double num_gpus = 0;
+  uint64_t memory = 0;
+  uint64_t object_store_memory = 0;
+  std::string accelerator_type;
+  std::vector<std::string> resources;
+  std::vector<std::string> labels;
+  std::vector<std::string> spilling_directories;
+  std::vector<int64_t> watch_pids;
+  bool local_mode = false;
+  int ready_fd = -1;
+  LogOptions log;
+  std::string log_level = "info";
+  int max_starts = 0, max_idle = -1, prestart = -1;
+};
+
+int UsableCores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? std::max(1, CPU_COUNT(&set)) : 1;
+}
+
+// Bytes that new processes may take, by the machine and by this process's control group.
+uint64_t AvailableMemory() {
+  uint64_t available = uint64_t{1} << 30;
+  if (auto info = ReadFile("/proc/meminfo"); info.ok()) {
+    if (const size_t at = info->find("MemAvailable:"); at != std::string::npos) {
+      available = std::strtoull(info->c_str() + at + std::string_view("MemAvailable:").size(), nullptr, 10) << 10;
+    }
+  }
+  auto limit = ReadFile("/sys/fs/cgroup/memory.max");
+  auto used = ReadFile("/sys/fs/cgroup/memory.current");
+  if (limit.ok() && used.ok() && !limit->starts_with("max")) {
+    const uint64_t max = std::strtoull(limit->c_str(), nullptr, 10), now = std::strtoull(used->c_str(), nullptr, 10);
+    available = std::min(available, max > now ? max - now : 0);
+  }
+  return available;
+}
+
+// "a=1,b=x" or a flat JSON object, each flag adding to the last.
+Status ParsePairs(const std::string& flag, const std::vector<std::string>& texts, std::map<std::string, std::string>* out) {
+  for (const auto& text : texts) {
+    if (text.starts_with('{')) {
+      auto object = ParseFlatJson(text);
+      if (!object.ok()) return Status::InvalidArgument("--" + flag + ": " + object.status().message());
+      for (const auto& [name, value] : *object) {
+        if (const auto* number = std::get_if<double>(&value)) {
+          std::ostringstream shown;
+          shown.precision(17);
+          shown << *number;
+          (*out)[name] = shown.str();
+        } else if (const auto* string = std::get_if<std::string>(&value)) {
+          (*out)[name] = *string;
+        } else {
+          return Status::InvalidArgument("--" + flag + ": the value of '" + name + "' must be a number or a string");
+        }
+      }
+      continue;
+    }
+    for (std::string_view rest = text; !rest.empty();) {
+      const std::string_view item = rest.substr(0, rest.find(','));
+      rest.remove_prefix(std::min(rest.size(), item.size() + 1));
+      const size_t equals = item.find('=');
+      if (equals == item.npos || equals == 0)
+        return Status::InvalidArgument("--" + flag + ": '" + std::string(item) + "' is not NAME=VALUE");
+      (*out)[std::string(item.substr(0, equals))] = item.substr(equals + 1);
+    }
+  }
+  return Status::Ok();
+}
+
+void AddFlags(FlagParser* flags, Options* options) {
+  RayletConfig& config = options->config;
+  flags->Group("Where");
+  flags->Add("session-dir", "folder of the session: sockets and logs", &config.session_dir).Required();
+  flags->Add("gcs-address", "where the GCS listens, unix:/path", &config.gcs_address).Required();
+  flags->Add("node-ip", "address of this node, as others see it", &config.node_ip);
+  flags->Add("node-name", "name for people; empty: the node's id", &config.node_name);
+  flags->Add("head", "this is the node of the GCS", &config.is_head);
+  flags->Add("python", "interpreter of the workers", &config.python);
+  flags->Group("Resources");
+  flags->Add("num-cpus", "CPUs to schedule; negative: the cores that this process may use", &options->num_cpus);
+  flags->Add("num-gpus", "GPUs to schedule", &options->num_gpus);
+  flags->Add("accelerator-type", "kind of the GPUs; gives the resource accelerator_type:KIND", &options->accelerator_type);
+  flags->AddBytes("memory", "bytes of memory to schedule; 0: 70 % of what is available", &options->memory);
+  flags->AddBytes("object-store-memory", "capacity of the object store; 0: 30 % of the memory that is available",
+                  &options->object_store_memory);
+  flags->Add("resources", "custom resources: NAME=AMOUNT,... or a JSON object; repeatable", &options->resources);
+  flags->Add("labels", "labels of the node: NAME=VALUE,... or a JSON object; repeatable", &options->labels);
+  flags->Group("Life");
+  flags->Add("watch-pid", "stop when this process ends; repeatable", &options->watch_pids);
+  flags->Add("local-mode", "the cluster is this node and lives with its driver: no address but a Unix socket is accepted for the GCS",
+             &options->local_mode);
+  flags->Add("ready-fd", "descriptor that gets 'READY <node id>' once workers and drivers may come", &options->ready_fd);
+  flags->Add("log-file", "file for the log; empty: stderr", &options->log.file);
+  flags->Add("log-level", "debug, info, warning, error or off", &options->log_level);
+  flags->ConfigGroup("Worker pool");
+  flags->Add("worker-max-parallel-starts", "workers started at once; 0: twice the cores", &options->max_starts);
+  flags->Add("worker-max-idle", "idle workers kept; negative: as many as CPUs", &options->max_idle);
+  flags->Add("worker-prestart", "workers started ahead for a new job; negative: the smaller of CPUs and cores", &options->prestart);
+  flags->Add("worker-idle-timeout", "how long an idle worker beyond the kept ones stays", &config.pool.idle_timeout);
+  flags->Add("worker-register-timeout", "how long a started worker may take to report", &config.pool.register_timeout);
+  flags->Add("worker-max-start-attempts", "failed starts in a row before those who wait are told", &config.pool.max_start_attempts);
+  flags->ConfigGroup("Leases");
+  flags->Add("infeasible-notice", "how long a request beyond the node's totals waits before its driver is told",
+             &config.leases.infeasible_notice);
+  flags->Add("reclaim-interval", "least time between two requests to owners for unused leases", &config.leases.reclaim_interval);
+  flags->Add("max-reclaim-interval", "that time after repeated doubling", &config.leases.max_reclaim_interval);
+  flags->ConfigGroup("Object spilling");
+  flags->Add("object-spilling-directory",
+             "folders for objects that the store has no room for, separated by commas; repeatable; none: the session's",
+             &options->spilling_directories);
+  flags->Add("max-disk-use", "share of a disk above which nothing is spilled to it", &config.max_disk_use);
+  flags->AddBytes("max-spill-file-bytes", "small objects share files up to this size", &config.max_spill_file_bytes);
+  flags->Add("spill-threshold", "share of the store above which objects are spilled ahead of need", &config.spill_threshold);
+  flags->Add("overflow-grace", "how long a put waits for memory before it gets a file instead", &config.overflow_grace);
+  flags->ConfigGroup("Reports");
+  flags->Add("report-interval", "least time between two resource reports to the GCS", &config.report_interval);
+  flags->Add("store-poll-interval", "how often the store's fill is looked at for those reports", &config.store_poll_interval);
+  flags->Add("log-coalesce", "how long printed lines are gathered before they go to the driver", &config.log_coalesce);
+  flags->Add("gcs-connect-timeout", "how long the GCS may take to answer at first", &config.connect_timeout);
+  flags->Add("stop-grace", "from asking the workers to leave to killing them, when the node stops", &config.stop_grace);
+}
+
+Status Complete(Options* options) {
+  RayletConfig& config = options->config;
+  RAY_ASSIGN_OR_RETURN(options->log.level, ParseLogLevel(options->log_level));
+  if (options->local_mode && !config.gcs_address.starts_with("unix:")) {
+    return Status::InvalidArgument("--gcs-address: local mode wants unix:/path, not '" + config.gcs_address + "'");
+  }
+  while (config.session_dir.size() > 1 && config.session_dir.back() == '/') config.session_dir.pop_back();
+  for (const std::string& list : options->spilling_directories) {
+    for (std::string_view rest = list; !rest.empty();) {
+      const std::string_view item = rest.substr(0, rest.find(','));
+      rest.remove_prefix(std::min(rest.size(), item.size() + 1));
+      if (!item.starts_with('/')) {
+        return Status::InvalidArgument("--object-spilling-directory: '" + std::string(item) + "' is not an absolute path");
+      }
+      config.object_spilling_directories.emplace_back(item);
+    }
+  }
+  std::map<std::string, std::string> custom;
+  RAY_RETURN_NOT_OK(ParsePairs("resources", options->resources, &custom));
+  RAY_RETURN_NOT_OK(ParsePairs("labels", options->labels, &config.labels));
+  const uint64_t available = AvailableMemory();
+  if (options->memory == 0) options->memory = available * 7 / 10;
+  config.object_store_memory = options->object_store_memory != 0 ? options->object_store_memory : available * 3 / 10;
+  if (options->num_cpus < 0) options->num_cpus = UsableCores();
+
+  std::map<std::string, double> amounts;
+  for (const auto& [name, text] : custom) {
+    char* end = nullptr;
+    const double amount = std::strtod(text.c_str(), &end);
+    if (text.empty() || *end != '\0') return Status::InvalidArgument("--resources: '" + text + "' of " + name + " is not a number");
+    if (name == "CPU" || name == "GPU" || name == "memory" || name == "object_store_memory") {
+      return Status::InvalidArgument("--resources: " + name + " has a flag of its own");
+    }
+    amounts[name] = amount;
+  }
+  amounts["CPU"] = options->num_cpus;
+  amounts["GPU"] = options->num_gpus;
+  amounts["memory"] = static_cast<double>(options->memory);
+  if (!options->accelerator_type.empty()) amounts["accelerator_type:" + options->accelerator_type] = 1;
+  RAY_ASSIGN_OR_RETURN(config.resources, ResourceSet::FromDoubles(amounts));
+
+  const int cpus = static_cast<int>(options->num_cpus), cores = UsableCores();
+  config.pool.max_parallel_starts = options->max_starts > 0 ? options->max_starts : 2 * cores;
+  config.pool.max_idle = options->max_idle >= 0 ? options->max_idle : std::max(cpus, 1);
+  config.pool.prestart = options->prestart >= 0 ? options->prestart : std::min(cpus, cores);
+  return Status::Ok();
+}
+
+// Everything that ends the run goes through Stop; the loop ends when the raylet has left.
+class Main {
+ public:
+  explicit Main(Options options) : options_(std::move(options)) {}
+
+  int Run() {
+    if (const char* socket = std::getenv("NOTIFY_SOCKET")) notify_socket_ = socket;
+    auto signals = OpenSignalFd({SIGTERM, SIGINT, SIGCHLD});  // before any thread exists
+    if (!signals.ok()) return Fail(signals.status());
+    // Workers that a dead zygote leaves become our children, so that their ends are seen.
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1) != 0) return Fail(Status::FromErrno(errno, "becoming a subreaper"));
+    async::LoopOptions loop_options;
+    loop_options.name = "raylet";
+    loop_options.max_spin = Duration::zero();  // the cores are the workers'
+    auto loop = async::EpollLoop::Make(loop_options);
+    if (!loop.ok()) return Fail(loop.status());
+    loop_ = std::move(*loop);
+    auto raylet = Raylet::Make(options_.config, loop_.get());
+    if (!raylet.ok()) return Fail(raylet.status());
+    raylet_ = std::move(*raylet);
+    if (Status status = Wire(*signals); !status.ok()) return Fail(status);
+    loop_->Run();
+    raylet_.reset();
+    for (const int fd : pidfds_) close(fd);
+    close(*signals);
+    RAY_LOG(INFO) << "raylet ends with code " << code_;
+    return code_;
+  }
+
+ private:
+  static int Fail(const Status& status) {
+    RAY_LOG(ERROR) << "the raylet cannot start: " << status.ToString();
+    std::cerr << "raylet: " << status.message() << std::endl;
+    return kCannotStart;
+  }
+
+  Status Wire(int signal_fd) {
+    RAY_RETURN_NOT_OK(loop_->WatchFd(signal_fd, EPOLLIN, [this, signal_fd](uint32_t) { OnSignals(signal_fd); }));
+    for (const int64_t pid : options_.watch_pids) {
+      auto fd = OpenPidFd(static_cast<pid_t>(pid));
+      if (!fd.ok()) {
+        loop_->Post("watch", [this, pid] { Stop(kPeerGone, "watched process " + std::to_string(pid) + " is gone"); });
+        continue;
+      }
+      pidfds_.push_back(*fd);
+      RAY_RETURN_NOT_OK(loop_->WatchFd(*fd, EPOLLIN, [this, pid, fd = *fd](uint32_t) {
+        loop_->UnwatchFd(fd);
+        Stop(kPeerGone, "watched process " + std::to_string(pid) + " has ended");
+      }));
+    }
+    raylet_->SetShutdownHandler([this] { Stop(kOk, "the GCS asked for it"); });
+    return raylet_->Start([this] { OnReady(); },
+                          [this](const Status& status) {
+                            if (ready_) {
+                              Stop(kPeerGone, status.message());
+                            } else {
+                              Fail(status);
+                              Stop(kCannotStart, status.message());
+                            }
+                          });
+  }
+
+  void OnReady() {
+    ready_ = true;
+    if (options_.ready_fd >= 0) {
+      const std::string line = "READY " + raylet_->node_id().Hex() + "\n";
+      if (write(options_.ready_fd, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
+        RAY_LOG(WARNING) << Status::FromErrno(errno, "writing to --ready-fd").ToString();
+      }
+      close(options_.ready_fd);
+    }
+    Notify("READY=1");
+  }
+
+  void OnSignals(int fd) {
+    while (const int signal = ReadSignalFd(fd)) {
+      if (signal == SIGCHLD) {
+        raylet_->ReapChildren();
+      } else if (stopping_) {
+        RAY_LOG(WARNING) << "asked again to stop: at once, then";
+        loop_->Stop();
+      } else {
+        Stop(kOk, signal == SIGTERM ? "SIGTERM" : "SIGINT");
+      }
+    }
+    raylet_->ReapChildren();  // several SIGCHLD may have become one
+  }
+
+  void Stop(int code, const std::string& reason) {
+    if (stopping_) return;
+    stopping_ = true;
+    code_ = code;
+    Notify("STOPPING=1");
+    raylet_->Stop(reason, [this] { loop_->Stop(); });
+  }
+
+  void Notify(std::string_view state) const {
+    if (Status status = SdNotify(notify_socket_, state); !status.ok()) {
+      RAY_LOG(WARNING) << "telling the service manager: " << status.ToString();
+    }
+  }
+
+  Options options_;
+  std::string notify_socket_;
+  std::unique_ptr<async::EpollLoop> loop_;
+  std::unique_ptr<Raylet> raylet_;
+  std::vector<int> pidfds_;
+  bool ready_ = false;
+  bool stopping_ = false;
+  int code_ = kOk;
+};
+
+int RunMain(int argc, char** argv) {
+  Options options;
+  options.config.python = "python3";
+  FlagParser flags(
+      "raylet",
+      "One node's scheduler, worker pool and object store. Exit codes: 0 stopped in good order, 1 could not start, 2 bad flags, "
+      "3 a watched process or the GCS is gone.");
+  AddFlags(&flags, &options);
+  auto help = flags.Parse(argc, argv);
+  if (help.ok() && help->has_value()) {
+    std::cout << **help;
+    return kOk;
+  }
+  Status status = help.ok() ? Complete(&options) : help.status();
+  if (!status.ok()) {
+    std::cerr << "raylet: " << status.message() << "\nTry --help." << std::endl;
+    return kBadFlags;
+  }
+  IgnoreSigPipe();
+  InstallCrashReport();
+  ReadRotationLimits(&options.log);
+  if (status = StartLogging(options.log); !status.ok()) {
+    std::cerr << "raylet: " << status.message() << std::endl;
+    return kCannotStart;
+  }
+  return Main(std::move(options)).Run();
+}
+
+}  // namespace
+}  // namespace ray::raylet
+
+int main(int argc, char** argv) { return ray::raylet::RunMain(argc, argv); }

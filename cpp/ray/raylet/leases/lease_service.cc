@@ -1,0 +1,568 @@
+#include "ray/raylet/leases/lease_service.h"
+
+#include <algorithm>
+#include <set>
+
+#include "ray/common/errors.h"
+#include "ray/raylet/workers/json.h"
+#include "ray/util/logging.h"
+#include "ray/wire/convert.h"
+
+namespace ray::raylet {
+
+using scheduling::LeaseEffects;
+using scheduling::LeaseRequest;
+
+LeaseService::LeaseService(Deps deps, scheduling::LeaseQueueConfig config, scheduling::NodeResources resources)
+    : deps_(std::move(deps)), queue_(config, std::move(resources)) {}
+
+LeaseService::~LeaseService() {
+  *alive_ = false;
+  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
+}
+
+void LeaseService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
+  dispatcher->RegisterTyped<v1::RequestLeaseRequest>(
+      MethodId::kRequestLease, [this](const v1::RequestLeaseRequest& message, rpc::Request&, rpc::Responder responder) {
+        RequestLease(message, std::move(responder));
+      });
+  dispatcher->RegisterTyped<v1::StartActorRequest>(
+      MethodId::kStartActor, [this](const v1::StartActorRequest& message, rpc::Request& request, rpc::Responder responder) {
+        StartActor(message, request, std::move(responder));
+      });
+  // What is answered at once, if an answer is wanted.
+  auto acknowledged = [dispatcher]<typename Message, typename Reply>(MethodId method,
+                                                                     std::function<void(const Message&, rpc::Request&)> handle, Reply) {
+    dispatcher->RegisterTyped<Message>(
+        method, [handle = std::move(handle)](const Message& message, rpc::Request& request, rpc::Responder responder) {
+          handle(message, request);
+          if (responder.valid()) responder.Send(Reply());
+        });
+  };
+  acknowledged(MethodId::kReturnLease, std::function([this](const v1::ReturnLeaseRequest& m, rpc::Request&) { ReturnLease(m); }),
+               v1::LeaseEmpty());
+  acknowledged(MethodId::kCancelLease, std::function([this](const v1::CancelLeaseRequest& m, rpc::Request&) {
+                 CancelLease(LeaseId::FromBinaryOrNil(m.lease_id()));
+               }),
+               v1::LeaseEmpty());
+  acknowledged(MethodId::kKillActorOnNode, std::function([this](const v1::KillActorOnNodeRequest& m, rpc::Request&) { KillActor(m); }),
+               v1::LeaseEmpty());
+  acknowledged(MethodId::kJobFinished,
+               std::function([this](const v1::JobFinishedNotice& m, rpc::Request&) { JobFinished(JobId::FromBinaryOrNil(m.job_id())); }),
+               v1::LeaseEmpty());
+  acknowledged(MethodId::kNotifyBlocked, std::function([this](const v1::WorkerEmpty&, rpc::Request& request) {
+                 const auto it = by_worker_.find(deps_.workers->WorkerOf(request.connection->id()));
+                 if (it == by_worker_.end()) return;
+                 LeaseEffects effects;
+                 queue_.Block(it->second, Now(), &effects);
+                 Run(std::move(effects));
+               }),
+               v1::WorkerEmpty());
+  acknowledged(MethodId::kNotifyUnblocked, std::function([this](const v1::WorkerEmpty&, rpc::Request& request) {
+                 const auto it = by_worker_.find(deps_.workers->WorkerOf(request.connection->id()));
+                 if (it == by_worker_.end()) return;
+                 queue_.Unblock(it->second);
+                 Run({});
+               }),
+               v1::WorkerEmpty());
+}
+
+// ---- requests of owners ----
+
+void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, rpc::Responder responder) {
+  if (!responder.valid()) return;
+  LeaseRequest request;
+  request.lease = LeaseId::FromBinaryOrNil(message.lease_id());
+  request.job = JobId::FromBinaryOrNil(message.job_id());
+  request.owner = FromProto(message.owner()).worker_id;
+  if (request.lease.IsNil() || request.job.IsNil() || request.owner.IsNil()) {
+    responder.Fail(Status::InvalidArgument("RequestLease needs lease_id, job_id and owner"));
+    return;
+  }
+  if (deps_.workers->ConnectionOf(request.owner) == nullptr) {
+    responder.Fail(Status::FailedPrecondition("the owner is not registered with this raylet"));
+    return;
+  }
+  if (const auto known = leases_.find(request.lease); known != leases_.end()) {  // asked again: the answer goes to the latest request
+    known->second.responder = std::move(responder);
+    if (!known->second.worker.IsNil()) AnswerLease(&known->second);
+    return;
+  }
+  request.resources = FromProto(message.resources());
+  request.runtime_env = message.runtime_env();
+  request.task_name = message.task_name();
+  request.dedicated = message.dedicated();
+  if (message.strategy().kind() == v1::STRATEGY_KIND_NODE_AFFINITY) {
+    request.strategy = scheduling::Strategy::kNodeAffinity;
+    request.affinity_node = NodeId::FromBinaryOrNil(message.strategy().node_id());
+    request.affinity_soft = message.strategy().soft();
+  } else if (message.strategy().kind() == v1::STRATEGY_KIND_SPREAD) {
+    request.strategy = scheduling::Strategy::kSpread;
+  }
+  Lease& lease = leases_[request.lease];
+  lease.request = request;
+  lease.responder = std::move(responder);
+  LeaseEffects effects;
+  queue_.Request(std::move(request), Now(), &effects);
+  Run(std::move(effects));
+}
+
+void LeaseService::ReturnLease(const v1::ReturnLeaseRequest& message) {
+  const LeaseId id = LeaseId::FromBinaryOrNil(message.lease_id());
+  const auto it = leases_.find(id);
+  if (it == leases_.end() || it->second.actor != nullptr) return;
+  const WorkerId worker = it->second.worker;
+  if (worker.IsNil()) return CancelLease(id);
+  if (message.worker_failed()) deps_.workers->Kill(worker, "its owner lost the connection to it", /*intended=*/false);
+  EndLease(id, !message.worker_failed() && !message.worker_exiting() && !it->second.request.dedicated);
+}
+
+void LeaseService::CancelLease(const LeaseId& id) {
+  const auto it = leases_.find(id);
+  if (it == leases_.end() || !it->second.worker.IsNil() || it->second.actor != nullptr) return;  // the owner returns what it was given
+  v1::RequestLeaseReply reply;
+  reply.set_cancelled(true);
+  if (it->second.responder.valid()) it->second.responder.Send(reply);
+  Drop(id);
+}
+
+void LeaseService::Drop(const LeaseId& id) {
+  deps_.workers->CancelPop(id);
+  leases_.erase(id);
+  LeaseEffects effects;
+  queue_.Cancel(id, Now(), &effects);
+  queue_.Return(id, Now(), &effects);
+  Run(std::move(effects));
+}
+
+void LeaseService::EndLease(const LeaseId& id, bool reusable) {
+  const auto it = leases_.find(id);
+  const WorkerId worker = it->second.worker;
+  by_worker_.erase(worker);
+  const bool dedicated = it->second.request.dedicated;
+  leases_.erase(it);
+  // The worker first: the next lease then finds it idle.
+  deps_.workers->Return(worker, reusable);
+  if (dedicated) deps_.workers->AskExit(worker, "it was started for one lease", /*must=*/false);
+  LeaseEffects effects;
+  queue_.Return(id, Now(), &effects);
+  Run(std::move(effects));
+}
+
+// ---- effects ----
+
+void LeaseService::Run(LeaseEffects effects) {
+  // Carrying one out may cause others: they queue up behind, so that each list stays in order.
+  for (auto& effect : effects) effects_.push_back(std::move(effect));
+  if (running_effects_) return;
+  running_effects_ = true;
+  while (!effects_.empty()) {
+    const scheduling::LeaseEffect effect = std::move(effects_.front());
+    effects_.pop_front();
+    Apply(effect);
+  }
+  running_effects_ = false;
+  ArmTimer();
+  deps_.on_resources_changed();
+}
+
+void LeaseService::Apply(const scheduling::LeaseEffect& effect) {
+  if (const auto* granted = std::get_if<scheduling::LeaseGranted>(&effect)) {
+    const auto it = leases_.find(granted->request.lease);
+    if (it == leases_.end()) return;  // dropped since
+    it->second.instances = granted->instances;
+    deps_.workers->Pop(granted->request.lease, {granted->request.job, granted->request.runtime_env}, granted->request.dedicated,
+                       /*actor=*/it->second.actor != nullptr);
+  } else if (const auto* spilled = std::get_if<scheduling::LeaseSpilled>(&effect)) {
+    const auto it = leases_.find(spilled->lease);
+    if (it == leases_.end()) return;
+    v1::RequestLeaseReply reply;
+    reply.set_spillback_node_id(spilled->node.Binary());
+    if (it->second.responder.valid()) it->second.responder.Send(reply);
+    leases_.erase(it);
+  } else if (const auto* refused = std::get_if<scheduling::LeaseRefused>(&effect)) {
+    const auto it = leases_.find(refused->lease);
+    if (it == leases_.end()) return;
+    v1::RequestLeaseReply reply;
+    reply.set_unschedulable(refused->reason);
+    if (it->second.responder.valid()) it->second.responder.Send(reply);
+    const auto actor = it->second.actor;
+    leases_.erase(it);
+    if (actor != nullptr)
+      FailActor(actor, static_cast<int32_t>(ErrorType::kActorUnschedulable), "The actor cannot be scheduled: " + refused->reason);
+  } else if (const auto* cancelled = std::get_if<scheduling::LeaseCancelled>(&effect)) {
+    const auto it = leases_.find(cancelled->lease);
+    if (it == leases_.end()) return;
+    v1::RequestLeaseReply reply;
+    reply.set_cancelled(true);
+    if (it->second.responder.valid()) it->second.responder.Send(reply);
+    const auto actor = it->second.actor;
+    leases_.erase(it);
+    if (actor != nullptr) {
+      v1::StartActorReply answer;
+      answer.set_cancelled(true);
+      AnswerActor(actor, std::move(answer));
+      ForgetActor(actor);
+    }
+  } else if (const auto* revoked = std::get_if<scheduling::LeaseRevoked>(&effect)) {
+    const auto it = leases_.find(revoked->lease);
+    if (it == leases_.end()) return;
+    if (it->second.worker.IsNil()) {
+      Drop(revoked->lease);
+    } else {
+      deps_.workers->Kill(it->second.worker, "the owner of its task died", /*intended=*/true);
+    }
+  } else if (const auto* infeasible = std::get_if<scheduling::InfeasibleNotice>(&effect)) {
+    RAY_LOG(WARNING) << infeasible->message;
+    deps_.workers->NotifyDrivers(infeasible->job, "infeasible", infeasible->message);
+  } else if (const auto* reclaim = std::get_if<scheduling::ReclaimWanted>(&effect)) {
+    for (const auto& owner : reclaim->owners) {
+      if (auto connection = deps_.workers->ConnectionOf(owner)) connection->Notify(MethodId::kReclaimLeases, v1::WorkerEmpty());
+    }
+  }
+}
+
+void LeaseService::ArmTimer() {
+  const Time next = queue_.NextDeadline();
+  if (next >= timer_at_) return;
+  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
+  timer_at_ = next;
+  timer_ = deps_.loop->AddTimer(std::max(next - Now(), Duration::zero()), [this] {
+    timer_ = 0;
+    timer_at_ = Time::Infinite();
+    LeaseEffects effects;
+    queue_.Tick(Now(), &effects);
+    Run(std::move(effects));
+  });
+}
+
+void LeaseService::OnAssigned(const LeaseId& id, const WorkerId& worker) {
+  const auto it = leases_.find(id);
+  if (it == leases_.end()) {  // dropped while the answer was on its way
+    deps_.workers->Return(worker, /*reusable=*/true);
+    return;
+  }
+  Lease& lease = it->second;
+  lease.worker = worker;
+  by_worker_[worker] = id;
+  if (lease.actor == nullptr) {
+    AnswerLease(&lease);
+    return;
+  }
+  const auto actor = lease.actor;
+  actor->worker = worker;
+  // Placed: from here on it holds what it holds for life. By default that is nothing, so that actors do not fill the CPUs.
+  LeaseEffects effects;
+  queue_.Shrink(id, FromProto(actor->request.spec().template_().resources()), Now(), &effects);
+  PushCreation(actor);
+  Run(std::move(effects));
+}
+
+void LeaseService::AnswerLease(Lease* lease) {
+  if (!lease->responder.valid()) return;
+  v1::RequestLeaseReply reply;
+  reply.set_granted(true);
+  ToProto(Address{deps_.node_id, lease->worker}, reply.mutable_worker());
+  reply.set_worker_pid(deps_.workers->PidOf(lease->worker));
+  for (const auto& instance : lease->instances) {
+    auto* assigned = reply.add_instances();
+    assigned->set_resource(instance.resource);
+    for (const auto& [index, amount] : instance.shares) {
+      assigned->add_indices(index);
+      assigned->add_amounts(amount);
+    }
+  }
+  lease->responder.Send(reply);
+  lease->responder = {};
+}
+
+void LeaseService::OnPopFailed(const WorkerPopFailed& failure) {
+  const auto it = leases_.find(failure.lease);
+  if (it == leases_.end()) return;
+  Lease lease = std::move(it->second);
+  Drop(failure.lease);
+  if (failure.job_ended) {
+    if (lease.responder.valid()) {
+      v1::RequestLeaseReply reply;
+      reply.set_cancelled(true);
+      lease.responder.Send(reply);
+    }
+  } else {
+    deps_.workers->NotifyDrivers(lease.request.job, "worker_startup_failed", failure.reason);
+    if (lease.responder.valid()) {
+      lease.responder.Fail(Status(StatusCode::kFailedPrecondition, failure.reason, static_cast<int32_t>(ErrorType::kWorkerStartupFailed)));
+    }
+  }
+  if (lease.actor == nullptr) return;
+  if (failure.job_ended) {
+    v1::StartActorReply answer;
+    answer.set_cancelled(true);
+    AnswerActor(lease.actor, std::move(answer));
+    ForgetActor(lease.actor);
+  } else {
+    FailActor(lease.actor, static_cast<int32_t>(ErrorType::kWorkerStartupFailed), failure.reason);
+  }
+}
+
+void LeaseService::OnProcessEnded(const ProcessEnd& end) {
+  // Its own lease: what it ran is lost.
+  if (const auto held = by_worker_.find(end.worker); held != by_worker_.end()) {
+    const LeaseId id = held->second;
+    const auto actor = leases_.at(id).actor;
+    by_worker_.erase(held);
+    leases_.erase(id);
+    LeaseEffects effects;
+    queue_.Return(id, Now(), &effects);
+    if (actor != nullptr) {
+      if (actor->cancelled) {
+        v1::StartActorReply answer;
+        answer.set_cancelled(true);
+        AnswerActor(actor, std::move(answer));
+        ForgetActor(actor);
+      } else {
+        FailActor(actor, static_cast<int32_t>(ErrorType::kWorkerDied), "The worker died while it created the actor: " + end.detail);
+      }
+    }
+    Run(std::move(effects));
+  }
+  // Leases that it owned or waited for.
+  std::vector<LeaseId> waiting;
+  for (const auto& [id, lease] : leases_) {
+    if (lease.request.owner == end.worker && queue_.IsQueued(id)) waiting.push_back(id);
+  }
+  for (const auto& id : waiting) leases_.erase(id);
+  LeaseEffects effects;
+  queue_.OwnerDied(end.worker, Now(), &effects);
+  Run(std::move(effects));
+}
+
+// ---- actors ----
+
+void LeaseService::StartActor(const v1::StartActorRequest& message, rpc::Request& request, rpc::Responder responder) {
+  if (!responder.valid()) return;
+  const auto& spec = message.spec();
+  const ActorId id = ActorId::FromBinaryOrNil(spec.creation().actor_id());
+  const JobId job = JobId::FromBinaryOrNil(spec.template_().job_id());
+  if (id.IsNil() || job.IsNil()) {
+    responder.Fail(Status::InvalidArgument("StartActor needs a spec with template.job_id and creation.actor_id"));
+    return;
+  }
+  if (const auto known = actors_.find(id); known != actors_.end()) {
+    const auto actor = known->second;
+    if (actor->restart == message.restart()) {  // asked again
+      if (actor->reply != nullptr) {
+        responder.Send(*actor->reply);
+      } else {
+        actor->responders.push_back(std::move(responder));
+      }
+      return;
+    }
+    if (actor->restart > message.restart()) {
+      responder.Fail(Status::Aborted("a later start of this actor is known"));
+      return;
+    }
+    v1::KillActorOnNodeRequest kill;  // what is left of the earlier incarnation
+    kill.set_actor_id(id.Binary());
+    kill.set_force(true);
+    kill.set_reason("the actor is started anew");
+    KillActor(kill);
+    actors_.erase(id);
+  }
+  auto actor = std::make_shared<Actor>();
+  actor->id = id;
+  actor->restart = message.restart();
+  actor->request = message;
+  actor->parts = std::move(request.parts);
+  actor->detached = spec.creation().detached();
+  actor->owner = FromProto(spec.creation().owner()).worker_id;
+  actor->lease = LeaseId::FromRandom();
+  actor->responders.push_back(std::move(responder));
+  actors_[id] = actor;
+
+  LeaseRequest lease;
+  lease.lease = actor->lease;
+  lease.job = job;
+  lease.resources = FromProto(spec.creation().placement_resources());
+  if (const ResourceSet kept = FromProto(spec.template_().resources()); !lease.resources.Covers(kept)) lease.resources = kept;
+  lease.runtime_env = spec.template_().runtime_env();
+  lease.task_name = spec.creation().class_name().empty() ? spec.template_().function_name() : spec.creation().class_name();
+  // The GCS chose this node, by affinity or otherwise: a strategy has nothing left to decide here.
+  leases_[lease.lease] = Lease{lease, {}, {}, {}, actor};
+  LeaseEffects effects;
+  queue_.Request(std::move(lease), Now(), &effects);
+  Run(std::move(effects));
+}
+
+void LeaseService::PushCreation(const std::shared_ptr<Actor>& actor) {
+  const auto connection = deps_.workers->ConnectionOf(actor->worker);
+  if (connection == nullptr) return;  // it is dying: OnProcessEnded answers
+  v1::PushTaskRequest push;
+  *push.mutable_spec() = actor->request.spec();
+  push.mutable_spec()->set_template_id(0);
+  push.mutable_spec()->set_attempt(actor->restart);
+  rpc::CallTyped<v1::PushTaskReply>(*connection, MethodId::kPushTask, push, actor->parts,
+                                    [this, actor, alive = alive_](Status status, v1::PushTaskReply& reply, PartList parts) {
+                                      if (*alive) OnCreationReply(actor, status, reply, std::move(parts));
+                                    });
+  actor->parts.clear();
+}
+
+void LeaseService::OnCreationReply(const std::shared_ptr<Actor>& actor, const Status& status, v1::PushTaskReply& reply, PartList parts) {
+  if (actor->reply != nullptr) return;
+  if (!status.ok()) {
+    const auto connection = deps_.workers->ConnectionOf(actor->worker);
+    if (connection == nullptr || connection->closed()) return;  // its end is on the way, with the cause
+    const WorkerId worker = actor->worker;
+    FailActor(actor, static_cast<int32_t>(ErrorType::kActorCreationFailed), "The creation task failed: " + status.message());
+    deps_.workers->AskExit(worker, "its actor could not be created", /*must=*/true);
+    return;
+  }
+  v1::StartActorReply answer;
+  ToProto(Address{deps_.node_id, actor->worker}, answer.mutable_worker());
+  answer.set_pid(deps_.workers->PidOf(actor->worker));
+  if (!reply.is_application_error() && !reply.has_system_error() && !reply.cancelled()) {
+    answer.set_repr_name(reply.repr_name());
+    AnswerActor(actor, std::move(answer));
+    return;
+  }
+  if (reply.cancelled()) {
+    answer.set_cancelled(true);
+  } else {
+    auto* error = answer.mutable_creation_error();
+    if (reply.has_system_error()) *error = reply.system_error();
+    if (reply.is_application_error()) {
+      error->set_error_type(static_cast<int32_t>(ErrorType::kActorCreationFailed));
+      error->set_actor_init_failed(true);
+      if (!parts.empty()) error->set_cause(std::string(parts[0]->view()));
+    }
+    const auto& creation = actor->request.spec().creation();
+    if (error->message().empty()) error->set_message("The constructor of " + creation.class_name() + " raised an exception.");
+    error->set_actor_id(actor->id.Binary());
+    error->set_class_name(creation.class_name());
+    error->set_actor_name(creation.name());
+    error->set_ray_namespace(creation.ray_namespace());
+    error->set_pid(answer.pid());
+    error->set_never_ran(true);
+  }
+  AnswerActor(actor, std::move(answer));
+  const WorkerId worker = actor->worker;
+  ForgetActor(actor);
+  deps_.workers->AskExit(worker, "its actor could not be created", /*must=*/true);
+}
+
+void LeaseService::AnswerActor(const std::shared_ptr<Actor>& actor, v1::StartActorReply reply) {
+  if (actor->reply != nullptr) return;
+  actor->reply = std::make_shared<v1::StartActorReply>(std::move(reply));
+  for (auto& responder : actor->responders) responder.Send(*actor->reply);
+  actor->responders.clear();
+}
+
+void LeaseService::FailActor(const std::shared_ptr<Actor>& actor, int32_t error_type, const std::string& message) {
+  const auto& creation = actor->request.spec().creation();
+  v1::StartActorReply reply;
+  auto* error = reply.mutable_creation_error();
+  error->set_error_type(error_type);
+  error->set_message(message);
+  error->set_actor_id(actor->id.Binary());
+  error->set_class_name(creation.class_name());
+  error->set_actor_name(creation.name());
+  error->set_ray_namespace(creation.ray_namespace());
+  error->set_pid(deps_.workers->PidOf(actor->worker));
+  error->set_never_ran(true);
+  AnswerActor(actor, std::move(reply));
+  ForgetActor(actor);
+}
+
+void LeaseService::ForgetActor(const std::shared_ptr<Actor>& actor) {
+  const auto it = actors_.find(actor->id);
+  if (it != actors_.end() && it->second == actor) actors_.erase(it);
+}
+
+void LeaseService::KillActor(const v1::KillActorOnNodeRequest& message) {
+  const auto it = actors_.find(ActorId::FromBinaryOrNil(message.actor_id()));
+  if (it == actors_.end()) return;
+  const auto actor = it->second;
+  const WorkerId wanted = WorkerId::FromBinaryOrNil(message.worker_id());
+  if (!wanted.IsNil() && wanted != actor->worker) return;  // an incarnation that is gone
+  const std::string reason = message.reason().empty() ? "the actor was killed" : message.reason();
+  if (actor->worker.IsNil()) {  // still waiting for resources or a worker
+    Drop(actor->lease);
+    v1::StartActorReply reply;
+    reply.set_cancelled(true);
+    AnswerActor(actor, std::move(reply));
+    ForgetActor(actor);
+    return;
+  }
+  if (actor->reply == nullptr) actor->cancelled = true;
+  if (message.force() || actor->reply == nullptr) {
+    deps_.workers->Kill(actor->worker, reason, /*intended=*/true);
+  } else {
+    deps_.workers->AskExit(actor->worker, reason, /*must=*/false);
+  }
+}
+
+bool LeaseService::IsOfDetachedActor(const WorkerId& worker) const {
+  const auto held = by_worker_.find(worker);
+  if (held == by_worker_.end()) return false;
+  const auto lease = leases_.find(held->second);
+  return lease != leases_.end() && lease->second.actor != nullptr && lease->second.actor->detached;
+}
+
+void LeaseService::JobFinished(const JobId& job) {
+  if (job.IsNil()) return;
+  RAY_LOG(INFO) << "job " << job << " has ended";
+  // Detached actors stay, and so does whatever they started, directly or not.
+  std::set<WorkerId> kept;
+  for (bool grown = true; grown;) {
+    grown = false;
+    for (const auto& [id, lease] : leases_) {
+      if (lease.worker.IsNil() || kept.contains(lease.worker)) continue;
+      const WorkerId owner = lease.actor != nullptr ? lease.actor->owner : lease.request.owner;
+      if (IsOfDetachedActor(lease.worker) || kept.contains(owner)) grown = kept.insert(lease.worker).second || grown;
+    }
+  }
+  auto keep_lease = [this, &kept](const LeaseId& id) {
+    const auto it = leases_.find(id);
+    if (it == leases_.end()) return false;
+    const Lease& lease = it->second;
+    return lease.actor != nullptr ? lease.actor->detached || kept.contains(lease.actor->owner) : kept.contains(lease.request.owner);
+  };
+  LeaseEffects effects;
+  // The GCS, nil here, cancels the starts of its actors itself: it knows which are detached.
+  queue_.JobFinished(
+      job, [&](const WorkerId& owner) { return owner.IsNil() || kept.contains(owner); }, Now(), &effects);
+  Run(std::move(effects));
+  deps_.workers->JobFinished(
+      job, [&](const WorkerId& worker) { return kept.contains(worker); }, keep_lease);
+}
+
+void LeaseService::WriteStats(JsonWriter* json) const {
+  auto resources = [json](std::string_view name, const ResourceSet& set) {
+    json->Key(name).BeginObject();
+    for (const auto& [resource, amount] : set.items()) json->Key(resource).Double(static_cast<double>(amount) / ResourceSet::kUnit);
+    json->EndObject();
+  };
+  resources("total", queue_.resources().total());
+  resources("available", queue_.resources().available());
+  json->Key("leases").BeginArray();
+  for (const auto& [id, lease] : leases_) {
+    json->BeginObject()
+        .Key("lease_id")
+        .String(id.Hex())
+        .Key("job_id")
+        .String(lease.request.job.Hex())
+        .Key("name")
+        .String(lease.request.task_name);
+    json->Key("resources").String(lease.request.resources.ToString());
+    json->Key("state").String(queue_.IsQueued(id) ? "queued" : lease.worker.IsNil() ? "waiting for a worker" : "held");
+    if (!lease.worker.IsNil()) json->Key("worker_id").String(lease.worker.Hex());
+    if (lease.actor != nullptr) json->Key("actor_id").String(lease.actor->id.Hex());
+    json->EndObject();
+  }
+  json->EndArray();
+  json->Key("queue").BeginArray();
+  for (const auto& line : queue_.DescribeQueue()) json->String(line);
+  json->EndArray();
+}
+
+}  // namespace ray::raylet

@@ -1,0 +1,105 @@
+// LeaseService: leases of workers for tasks, and the starts of actors, on this node.
+//
+// It carries out what LeaseQueueCore decides: a grant takes a worker from WorkerService and answers the owner once it has one. An actor is
+// a lease whose owner is the GCS: the service pushes the creation task to the worker itself and keeps the lease until the worker ends.
+// A lease ends with ReturnLease, with its worker, or with its owner (then the worker is killed: it may still run the owner's task).
+// On the loop only; owned by Raylet.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/raylet/workers/worker_service.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/scheduling/lease_queue_core.h"
+#include "ray/v1/raylet_lease.pb.h"
+#include "ray/v1/worker_task.pb.h"
+
+namespace ray::raylet {
+
+class LeaseService {
+ public:
+  struct Deps {
+    async::Loop* loop;
+    WorkerService* workers;  // set before the first request
+    NodeId node_id;
+    std::function<void()> on_resources_changed;
+  };
+  LeaseService(Deps deps, scheduling::LeaseQueueConfig config, scheduling::NodeResources resources);
+  ~LeaseService();
+  void RegisterHandlers(rpc::Dispatcher* dispatcher);
+
+  // WorkerService's hooks.
+  void OnAssigned(const LeaseId& lease, const WorkerId& worker);
+  void OnPopFailed(const WorkerPopFailed& failure);
+  void OnProcessEnded(const ProcessEnd& end);
+
+  const scheduling::NodeResources& resources() const { return queue_.resources(); }
+  void WriteStats(JsonWriter* json) const;
+
+ private:
+  struct Actor;
+  struct Lease {
+    scheduling::LeaseRequest request;
+    rpc::Responder responder;  // valid until it is answered; never for actors
+    std::vector<scheduling::InstanceShares> instances;
+    WorkerId worker;  // nil until one is assigned
+    std::shared_ptr<Actor> actor;
+  };
+  // One incarnation of an actor on this node, from StartActor to the end of its worker.
+  struct Actor {
+    ActorId id;
+    uint32_t restart = 0;
+    v1::StartActorRequest request;
+    PartList parts;
+    bool detached = false;
+    WorkerId owner;
+    LeaseId lease;
+    WorkerId worker;
+    std::vector<rpc::Responder> responders;  // until it is answered
+    std::shared_ptr<v1::StartActorReply> reply;
+    bool cancelled = false;  // killed before it was up
+    std::string cancel_reason;
+  };
+
+  void RequestLease(const v1::RequestLeaseRequest& message, rpc::Responder responder);
+  void ReturnLease(const v1::ReturnLeaseRequest& message);
+  void CancelLease(const LeaseId& lease);
+  void StartActor(const v1::StartActorRequest& message, rpc::Request& request, rpc::Responder responder);
+  void KillActor(const v1::KillActorOnNodeRequest& message);
+  void JobFinished(const JobId& job);
+
+  void Run(scheduling::LeaseEffects effects);
+  void Apply(const scheduling::LeaseEffect& effect);
+  void ArmTimer();
+  // Drops a lease that has no worker yet, granted or queued.
+  void Drop(const LeaseId& lease);
+  void EndLease(const LeaseId& lease, bool reusable);
+  void AnswerLease(Lease* lease);
+  void PushCreation(const std::shared_ptr<Actor>& actor);
+  void OnCreationReply(const std::shared_ptr<Actor>& actor, const Status& status, v1::PushTaskReply& reply, PartList parts);
+  void AnswerActor(const std::shared_ptr<Actor>& actor, v1::StartActorReply reply);
+  void FailActor(const std::shared_ptr<Actor>& actor, int32_t error_type, const std::string& message);
+  void ForgetActor(const std::shared_ptr<Actor>& actor);
+  Time Now() const { return deps_.loop->clock().Now(); }
+  bool IsOfDetachedActor(const WorkerId& worker) const;
+
+  const Deps deps_;
+  scheduling::LeaseQueueCore queue_;
+  std::map<LeaseId, Lease> leases_;
+  std::unordered_map<WorkerId, LeaseId, IdHash> by_worker_;
+  std::map<ActorId, std::shared_ptr<Actor>> actors_;
+  std::deque<scheduling::LeaseEffect> effects_;
+  bool running_effects_ = false;
+  async::TimerId timer_ = 0;
+  Time timer_at_ = Time::Infinite();
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
+};
+
+}  // namespace ray::raylet

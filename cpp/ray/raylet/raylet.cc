@@ -1,0 +1,387 @@
+#include "ray/raylet/raylet.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <utility>
+
+#include "ray/object_manager/store/store_service.h"
+#include "ray/raylet/leases/lease_service.h"
+#include "ray/raylet/router/router.h"
+#include "ray/raylet/workers/json.h"
+#include "ray/raylet/workers/worker_service.h"
+#include "ray/rpc/grpc/grpc_client.h"
+#include "ray/rpc/local/local_carrier.h"
+#include "ray/util/fs.h"
+#include "ray/util/logging.h"
+#include "ray/v1/gcs_node.pb.h"
+#include "ray/wire/convert.h"
+#include "ray/wire/version.h"
+
+namespace ray::raylet {
+
+namespace {
+
+constexpr std::string_view kStoreMemory = "object_store_memory";
+constexpr char kRayletSocket[] = "raylet.sock";
+constexpr char kStoreSocket[] = "store.sock";
+constexpr Duration kConnectRetry = std::chrono::milliseconds(20);
+constexpr Duration kUnregisterWait = std::chrono::milliseconds(300);
+
+std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+int64_t Units(uint64_t amount) { return static_cast<int64_t>(amount) * ResourceSet::kUnit; }
+
+ResourceSet TotalOf(const RayletConfig& config) {
+  ResourceSet total = config.resources;
+  total.Set(kStoreMemory, Units(config.object_store_memory));
+  total.Set("node:" + config.node_ip, ResourceSet::kUnit);
+  if (config.is_head) total.Set("node:__internal_head__", ResourceSet::kUnit);
+  return total;
+}
+
+}  // namespace
+
+struct Raylet::Impl {
+  Impl(RayletConfig c, async::EpollLoop* l)
+      : config(std::move(c)),
+        loop(l),
+        sockets_dir(config.session_dir + "/sockets"),
+        log_dir(config.session_dir + "/logs"),
+        total(TotalOf(config)) {}
+
+  Status Init();
+  Status Start();
+  void Connect();
+  void OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status);
+  void OnRegistered(const Status& status, const v1::RegisterNodeReply& reply);
+  void End(const Status& status) {
+    if (auto fn = std::exchange(on_end, nullptr)) fn(status);
+  }
+  void Stop(const std::string& reason, std::function<void()> done);
+  void Leave(const std::string& reason, std::function<void()> done);
+  void OnProcessEnded(const ProcessEnd& end);
+  void ReportSoon();
+  void Report();
+  void PollStore();
+  std::string Stats() const;
+
+  RayletConfig config;
+  async::EpollLoop* const loop;
+  const std::string sockets_dir;
+  const std::string log_dir;
+  const ResourceSet total;
+  const NodeId node_id = NodeId::FromRandom();
+  const int64_t start_ms = SystemClock().WallMillis();
+
+  std::function<void()> on_ready;
+  std::function<void(const Status&)> on_end;
+  std::function<void()> on_shutdown;
+
+  // In the order of construction; destroyed in reverse.
+  std::shared_ptr<rpc::Dispatcher> dispatcher = std::make_shared<rpc::Dispatcher>();
+  SystemClock clock;
+  std::unique_ptr<object_manager::StoreService> store;
+  std::unique_ptr<ZygoteLauncher> launcher;
+  std::unique_ptr<LogTailer> logs;
+  std::unique_ptr<WorkerService> workers;
+  std::unique_ptr<LeaseService> leases;
+  std::unique_ptr<Router> router;
+  std::unique_ptr<rpc::LocalCarrier> carrier;
+  std::unique_ptr<rpc::GrpcClient> grpc;
+  rpc::ConnectionPtr gcs;
+  Time connect_deadline;
+
+  bool registered = false;
+  bool stopping = false;
+  uint64_t report_version = 0;
+  ResourceSet reported;  // available, as of the last report
+  uint64_t store_used = 0;
+  Time last_report{INT64_MIN / 2};
+  async::TimerId report_timer = 0;
+  async::TimerId store_timer = 0;
+};
+
+Status Raylet::Impl::Init() {
+  RAY_RETURN_NOT_OK(MakeDirs(sockets_dir));
+  RAY_RETURN_NOT_OK(MakeDirs(log_dir));
+
+  object_manager::StoreConfig store_config;
+  store_config.capacity = config.object_store_memory;
+  store_config.sockets_dir = sockets_dir;
+  store_config.socket_name = kStoreSocket;
+  store_config.spill_directories = config.object_spilling_directories;
+  if (store_config.spill_directories.empty()) store_config.spill_directories.push_back(config.session_dir);
+  store_config.node = node_id.Hex();
+  store_config.max_disk_use = config.max_disk_use;
+  store_config.max_spill_file_bytes = config.max_spill_file_bytes;
+  store_config.spill_threshold = config.spill_threshold;
+  store_config.overflow_grace = config.overflow_grace;
+  RAY_ASSIGN_OR_RETURN(store, object_manager::StoreService::Make(store_config, &clock));
+
+  ZygoteConfig zygote;
+  zygote.python = config.python;
+  zygote.session_dir = config.session_dir;
+  zygote.log_dir = log_dir;
+  launcher = std::make_unique<ZygoteLauncher>(zygote, loop);
+
+  WorkerServiceConfig worker_config;
+  worker_config.pool = config.pool;
+  worker_config.node_id = node_id;
+  worker_config.node_ip = config.node_ip;
+  worker_config.sockets_dir = sockets_dir;
+  auto& welcome = worker_config.welcome;
+  welcome.set_node_id(node_id.Binary());
+  welcome.set_node_ip(config.node_ip);
+  welcome.set_session_dir(config.session_dir);
+  welcome.set_session_name(BaseName(config.session_dir));
+  welcome.set_gcs_address(config.gcs_address);
+  workers = std::make_unique<WorkerService>(
+      std::move(worker_config), loop, launcher.get(),
+      WorkerServiceHooks{[this](const LeaseId& lease, const WorkerId& worker) { leases->OnAssigned(lease, worker); },
+                         [this](const WorkerPopFailed& failure) { leases->OnPopFailed(failure); },
+                         [this](const ProcessEnd& end) { OnProcessEnded(end); }});
+  RAY_ASSIGN_OR_RETURN(
+      logs, LogTailer::Make(log_dir, loop, config.log_coalesce, [this](WorkerLines lines) { workers->ForwardLines(std::move(lines)); }));
+  workers->SetLogTailer(logs.get());
+
+  scheduling::LeaseQueueConfig queue_config = config.leases;
+  queue_config.node = node_id;
+  leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id, [this] { ReportSoon(); }}, queue_config,
+                                          scheduling::NodeResources(total));
+  router = std::make_unique<Router>(RouterHooks{[this](uint64_t connection, const JobId& job) { workers->BindDriverJob(connection, job); },
+                                                [this](const JobId& job) { workers->DrainLogs(job); }});
+
+  workers->RegisterHandlers(dispatcher.get());
+  leases->RegisterHandlers(dispatcher.get());
+  router->RegisterHandlers(dispatcher.get());
+  dispatcher->RegisterTyped<v1::WorkerEmpty>(MethodId::kGetNodeStats,
+                                             [this](const v1::WorkerEmpty&, rpc::Request&, rpc::Responder responder) {
+                                               v1::GetNodeStatsReply reply;
+                                               reply.set_json(Stats());
+                                               if (responder.valid()) responder.Send(reply);
+                                             });
+  dispatcher->RegisterTyped<v1::LeaseEmpty>(MethodId::kShutdownNode,
+                                            [this](const v1::LeaseEmpty&, rpc::Request& request, rpc::Responder responder) {
+                                              if (request.connection != gcs) {
+                                                if (responder.valid())
+                                                  responder.Fail(Status::PermissionDenied("only the GCS may stop a node"));
+                                                return;
+                                              }
+                                              if (responder.valid()) responder.Send(v1::LeaseEmpty());
+                                              if (on_shutdown != nullptr) on_shutdown();
+                                            });
+
+  rpc::LocalCarrierOptions carrier_options;
+  carrier_options.sockets_dir = sockets_dir;
+  RAY_ASSIGN_OR_RETURN(carrier, rpc::LocalCarrier::Make(loop, dispatcher, carrier_options));
+  grpc = std::make_unique<rpc::GrpcClient>(loop);
+  return Status::Ok();
+}
+
+Status Raylet::Impl::Start() {
+  launcher->Start();  // Python warms up while the rest gets ready
+  RAY_RETURN_NOT_OK(store->Start());
+  connect_deadline = loop->clock().Now() + config.connect_timeout;
+  loop->Post("raylet.connect", [this] { Connect(); });
+  return Status::Ok();
+}
+
+// ---- the GCS ----
+
+void Raylet::Impl::Connect() {
+  if (stopping) return;
+  gcs = grpc->Connect(config.gcs_address, dispatcher.get());
+  router->SetGcs(gcs);
+  gcs->OnClose([this, link = gcs](const Status& status) { OnGcsClosed(link, status); });
+  v1::RegisterNodeRequest request;
+  request.set_protocol_version(std::string(kProtocolVersion));
+  auto* node = request.mutable_node();
+  node->set_node_id(node_id.Binary());
+  node->set_node_name(config.node_name.empty() ? node_id.Hex() : config.node_name);
+  node->set_ip(config.node_ip);
+  std::array<char, 256> host{};
+  if (gethostname(host.data(), host.size() - 1) == 0) node->set_hostname(host.data());
+  node->set_alive(true);
+  node->set_is_head(config.is_head);
+  node->set_raylet_socket(sockets_dir + "/" + kRayletSocket);
+  node->set_store_socket(sockets_dir + "/" + kStoreSocket);
+  ToProto(total, node->mutable_total());
+  ToProto(total, node->mutable_available());
+  for (const auto& [key, value] : config.labels) (*node->mutable_labels())[key] = value;
+  node->set_session_dir(config.session_dir);
+  node->set_start_time_ms(start_ms);
+  rpc::CallOptions options;
+  options.timeout = config.connect_timeout;
+  rpc::CallTyped<v1::RegisterNodeReply>(
+      *gcs, MethodId::kRegisterNode, request, {},
+      [this](Status status, v1::RegisterNodeReply& reply, PartList) { OnRegistered(status, reply); }, options);
+}
+
+void Raylet::Impl::OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status) {
+  if (stopping || link != gcs) return;
+  if (!registered && loop->clock().Now() < connect_deadline) {  // it may still be coming up
+    loop->AddTimer(kConnectRetry, [this] { Connect(); });
+    return;
+  }
+  End(Status::Unavailable("the link to the GCS at " + config.gcs_address + " broke: " + status.message()));
+}
+
+void Raylet::Impl::OnRegistered(const Status& status, const v1::RegisterNodeReply& reply) {
+  if (stopping) return;
+  if (!status.ok()) {
+    if (!gcs->closed() && status.code() != StatusCode::kUnavailable) End(status);  // otherwise OnGcsClosed decides
+    return;
+  }
+  registered = true;
+  reported = total;
+  workers->SetClusterConfig(reply.config_json());
+  if (Status listening = carrier->Listen(kRayletSocket, [](const rpc::ConnectionPtr&) {}); !listening.ok()) return End(listening);
+  PollStore();
+  RAY_LOG(INFO) << "node " << node_id << " is registered, with " << total.ToString();
+  if (auto ready = std::exchange(on_ready, nullptr)) ready();
+}
+
+void Raylet::Impl::ReportSoon() {
+  if (!registered || stopping || report_timer != 0) return;
+  const Duration wait = last_report + config.report_interval - loop->clock().Now();
+  report_timer = loop->AddTimer(std::max(wait, Duration::zero()), [this] {
+    report_timer = 0;
+    Report();
+  });
+}
+
+void Raylet::Impl::Report() {
+  if (stopping) return;
+  ResourceSet available = leases->resources().available();
+  // Tasks do not hold the store's memory; what is free is what the store says, unless tasks reserved more.
+  const uint64_t free = config.object_store_memory - std::min(store_used, config.object_store_memory);
+  available.Set(kStoreMemory, std::min(available.Get(kStoreMemory), Units(free)));
+  if (available == reported) return;
+  reported = available;
+  last_report = loop->clock().Now();
+  v1::ReportResourcesRequest report;
+  report.set_node_id(node_id.Binary());
+  report.set_version(++report_version);
+  ToProto(total, report.mutable_total());
+  ToProto(available, report.mutable_available());
+  gcs->Notify(MethodId::kReportResources, report);
+}
+
+void Raylet::Impl::PollStore() {
+  if (stopping) return;
+  const uint64_t used = store->Stats().used;
+  if (used != store_used) {
+    store_used = used;
+    ReportSoon();
+  }
+  store_timer = loop->AddTimer(config.store_poll_interval, [this] { PollStore(); });
+}
+
+void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
+  leases->OnProcessEnded(end);
+  store->OnWorkerDied(end.worker);
+  if (gcs == nullptr || gcs->closed()) return;
+  v1::ReportWorkerDiedRequest report;
+  report.set_node_id(node_id.Binary());
+  report.set_worker_id(end.worker.Binary());
+  report.set_detail(end.detail);
+  report.set_intended(end.intended);
+  report.set_is_driver(end.is_driver);
+  if (!end.job.IsNil()) report.set_job_id(end.job.Binary());
+  report.set_pid(end.pid);
+  gcs->Notify(MethodId::kReportWorkerDied, report);
+}
+
+std::string Raylet::Impl::Stats() const {
+  JsonWriter json;
+  json.BeginObject().Key("node_id").String(node_id.Hex()).Key("pid").Int(getpid());
+  leases->WriteStats(&json);
+  workers->WriteStats(&json);
+  const auto stats = store->Stats();
+  json.Key("store")
+      .BeginObject()
+      .Key("capacity")
+      .Int(static_cast<int64_t>(stats.capacity))
+      .Key("used")
+      .Int(static_cast<int64_t>(stats.used));
+  json.Key("num_objects").Int(static_cast<int64_t>(stats.num_objects));
+  json.Key("spilled_bytes").Int(static_cast<int64_t>(stats.spilled_bytes));
+  json.Key("spilled_objects").Int(static_cast<int64_t>(stats.spilled_objects));
+  json.Key("overflow_bytes").Int(static_cast<int64_t>(stats.overflow_bytes)).EndObject();
+  return json.EndObject().Take();
+}
+
+// ---- the end ----
+
+void Raylet::Impl::Stop(const std::string& reason, std::function<void()> done) {
+  if (stopping) return;
+  stopping = true;
+  RAY_LOG(INFO) << "stopping: " << reason;
+  if (report_timer != 0) loop->CancelTimer(report_timer);
+  if (store_timer != 0) loop->CancelTimer(store_timer);
+  workers->Shutdown(config.stop_grace, [this, reason, done = std::move(done)] { Leave(reason, done); });
+}
+
+void Raylet::Impl::Leave(const std::string& reason, std::function<void()> done) {
+  launcher->Stop();
+  auto finish = [this, done = std::move(done)] {
+    carrier->Shutdown();
+    loop->Post("raylet.done", done);  // after the close callbacks
+  };
+  if (!registered || gcs == nullptr || gcs->closed()) return finish();
+  v1::UnregisterNodeRequest request;
+  request.set_node_id(node_id.Binary());
+  request.set_reason(reason);
+  rpc::CallOptions options;
+  options.timeout = kUnregisterWait;
+  gcs->Call(
+      MethodId::kUnregisterNode, request, {}, [finish](Status, rpc::Reply) { finish(); }, options);
+}
+
+// ---- the facade ----
+
+Raylet::Raylet(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Raylet::~Raylet() {
+  impl_->stopping = true;
+  // The gRPC thread and the store's stop first: nothing arrives while the rest is taken down.
+  if (impl_->grpc != nullptr) impl_->grpc->Stop();
+  if (impl_->store != nullptr) impl_->store->Stop();
+  if (impl_->carrier != nullptr) impl_->carrier->Shutdown();
+}
+
+Result<std::unique_ptr<Raylet>> Raylet::Make(RayletConfig config, async::EpollLoop* loop) {
+  auto impl = std::make_unique<Impl>(std::move(config), loop);
+  RAY_RETURN_NOT_OK(impl->Init());
+  return std::unique_ptr<Raylet>(new Raylet(std::move(impl)));
+}
+
+Status Raylet::Start(std::function<void()> on_ready, std::function<void(const Status&)> on_end) {
+  impl_->on_ready = std::move(on_ready);
+  impl_->on_end = std::move(on_end);
+  return impl_->Start();
+}
+
+void Raylet::Stop(const std::string& reason, std::function<void()> done) { impl_->Stop(reason, std::move(done)); }
+
+void Raylet::ReapChildren() {
+  while (true) {
+    int status = 0;
+    const pid_t pid = waitpid(-1, &status, WNOHANG);
+    if (pid > 0) {
+      impl_->launcher->OnChildReaped(pid, status);
+    } else if (pid == 0 || errno != EINTR) {
+      return;
+    }
+  }
+}
+
+void Raylet::SetShutdownHandler(std::function<void()> fn) { impl_->on_shutdown = std::move(fn); }
+
+const NodeId& Raylet::node_id() const { return impl_->node_id; }
+
+}  // namespace ray::raylet

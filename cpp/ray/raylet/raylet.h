@@ -1,0 +1,71 @@
+// Raylet: one node's composition: worker pool, leases, object store, log forwarding, and the link to the GCS.
+//
+// Everything runs on the loop of the main thread, save the store, which has a thread and a socket of its own. Owned by main.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/common/ids.h"
+#include "ray/common/resources.h"
+#include "ray/raylet/workers/worker_pool_core.h"
+#include "ray/raylet/workers/zygote_launcher.h"
+#include "ray/scheduling/lease_queue_core.h"
+#include "ray/util/status.h"
+
+namespace ray::raylet {
+
+struct RayletConfig {
+  std::string session_dir;
+  std::string gcs_address;  // "unix:/path"
+  std::string node_ip = "127.0.0.1";
+  std::string node_name;  // empty: the node's id
+  bool is_head = false;
+  ResourceSet resources;             // CPU, GPU, memory, accelerator_type:..., custom; what follows from the rest is added
+  uint64_t object_store_memory = 0;  // bytes
+  std::vector<std::string> object_spilling_directories;  // where the store's objects go when it is full; none: the session's folder
+  double max_disk_use = 0.95;                            // share of a disk above which nothing is spilled to it
+  uint64_t max_spill_file_bytes = uint64_t{100} << 20;   // small objects share files up to this size
+  double spill_threshold = 0.8;                          // share of the store above which objects are spilled ahead of need
+  Duration overflow_grace = std::chrono::seconds(1);     // how long a put waits for memory before it gets a file instead
+  std::map<std::string, std::string> labels;
+  std::string python;  // interpreter for the zygote
+  WorkerPoolConfig pool;
+  scheduling::LeaseQueueConfig leases;
+  Duration report_interval = std::chrono::milliseconds(100);      // least time between two resource reports to the GCS
+  Duration store_poll_interval = std::chrono::milliseconds(500);  // how often the store's fill is looked at for those reports
+  Duration log_coalesce = std::chrono::milliseconds(5);           // printed lines are picked up this long after the first
+  Duration stop_grace = std::chrono::seconds(1);                  // from asking the workers to leave to SIGKILL
+  Duration connect_timeout = std::chrono::seconds(10);            // for the first answer of the GCS
+};
+
+class Raylet {
+ public:
+  // The loop must outlive it. Nothing is started yet.
+  static Result<std::unique_ptr<Raylet>> Make(RayletConfig config, async::EpollLoop* loop);
+  ~Raylet();
+
+  // Starts store, zygote and listener and registers with the GCS. `on_ready` runs on the loop once workers and drivers may come;
+  // `on_end` when the raylet cannot go on: the GCS refused it, never answered, or its link broke (before or after it was ready).
+  Status Start(std::function<void()> on_ready, std::function<void(const Status&)> on_end);
+  // On the loop. Asks the workers to leave, kills what is left after the grace, leaves the GCS, removes the sockets; then `done`.
+  void Stop(const std::string& reason, std::function<void()> done);
+  // On the loop: SIGCHLD came. Reaps every child that has ended.
+  void ReapChildren();
+  // A message Shutdown from the GCS asks for this.
+  void SetShutdownHandler(std::function<void()> fn);
+
+  const NodeId& node_id() const;
+
+ private:
+  struct Impl;
+  explicit Raylet(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ray::raylet

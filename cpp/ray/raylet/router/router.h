@@ -1,0 +1,53 @@
+// Router: the node's way to the GCS. It passes on what its processes ask of the GCS and relays the answers, and spreads what the GCS publishes.
+//
+// Subscriptions are kept per connection. Every Subscribe goes on to the GCS (idempotent there), which publishes the key's present state
+// again: so a late subscriber gets it without a copy kept here; the others see a version that they know. On the loop only; owned by Raylet.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "ray/common/ids.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/v1/pubsub.pb.h"
+
+namespace ray::raylet {
+
+struct RouterHooks {
+  std::function<void(uint64_t connection_id, const JobId& job)> on_job_added;  // before its caller gets the answer
+  std::function<void(const JobId& job)> on_job_finishing;                      // before its caller gets the answer
+};
+
+class Router {
+ public:
+  explicit Router(RouterHooks hooks) : hooks_(std::move(hooks)) {}
+  ~Router() { *alive_ = false; }
+  void RegisterHandlers(rpc::Dispatcher* dispatcher);
+  // The link to the GCS; until it is set, and after it has closed, calls fail with UNAVAILABLE.
+  void SetGcs(rpc::ConnectionPtr gcs) { gcs_ = std::move(gcs); }
+
+ private:
+  using Key = std::pair<int, std::string>;  // channel, key
+  void Forward(rpc::Request request, rpc::Responder responder);
+  void Subscribe(const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder);
+  void Unsubscribe(const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder);
+  void Publish(const v1::PublishNotice& message, rpc::Request& request);
+  void Drop(const rpc::ConnectionPtr& connection, const Key& key);
+  void OnSubscriberClosed(uint64_t connection_id);
+
+  struct Subscriber {
+    rpc::ConnectionPtr connection;
+    std::set<Key> keys;
+  };
+  const RouterHooks hooks_;
+  rpc::ConnectionPtr gcs_;
+  std::map<uint64_t, Subscriber> subscribers_;  // by connection
+  std::map<Key, std::set<uint64_t>> by_key_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
+};
+
+}  // namespace ray::raylet

@@ -1,0 +1,320 @@
+// WorkerService, LeaseService and Router together, over real Unix sockets, with workers that live in this process.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include <future>
+#include <set>
+
+#include "ray/raylet/leases/lease_service.h"
+#include "ray/raylet/router/router.h"
+#include "ray/raylet/workers/json.h"
+#include "ray/raylet/workers/worker_service.h"
+#include "ray/rpc/local/local_carrier.h"
+#include "ray/util/fs.h"
+#include "ray/v1/gcs_job.pb.h"
+#include "ray/wire/convert.h"
+#include "ray/wire/version.h"
+
+namespace ray::raylet {
+namespace {
+
+// "Processes" are connections that register by themselves; a killed one closes its connection and reports signal 9.
+class FakeLauncher : public WorkerLauncher {
+ public:
+  void SetEvents(LauncherEvents events) override { events_ = std::move(events); }
+  void Launch(const LaunchRequest& request) override {
+    const int64_t pid = 1000 + static_cast<int64_t>(request.token);
+    events_.on_started(request.token, pid);
+    on_launch(request, pid);
+  }
+  void Signal(int64_t pid, int signal) override { on_signal(pid, signal); }
+  void OnChildReaped(int64_t, int) override {}
+  void Stop() override {}
+
+  LauncherEvents events_;
+  std::function<void(const LaunchRequest&, int64_t)> on_launch;
+  std::function<void(int64_t, int)> on_signal;
+};
+
+class RayletServices : public testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/raylet_services_XXXXXX";
+    dir_ = mkdtemp(name);
+    loop_ = std::move(*async::EpollLoop::Make({}));
+    ASSERT_TRUE(loop_->Start().ok());
+    OnLoop([this] { Build(); });
+  }
+
+  void Build() {
+    WorkerServiceConfig config;
+    config.pool.prestart = 0;
+    config.node_id = node_;
+    workers_ =
+        std::make_unique<WorkerService>(config, loop_.get(), &launcher_,
+                                        WorkerServiceHooks{[this](const LeaseId& l, const WorkerId& w) { leases_->OnAssigned(l, w); },
+                                                           [this](const WorkerPopFailed& f) { leases_->OnPopFailed(f); },
+                                                           [this](const ProcessEnd& e) {
+                                                             ended_.push_back(e);
+                                                             leases_->OnProcessEnded(e);
+                                                           }});
+    leases_ =
+        std::make_unique<LeaseService>(LeaseService::Deps{loop_.get(), workers_.get(), node_, [] {}}, scheduling::LeaseQueueConfig{node_},
+                                       scheduling::NodeResources(*ResourceSet::FromDoubles({{"CPU", 1}})));
+    router_ =
+        std::make_unique<Router>(RouterHooks{[this](uint64_t c, const JobId& j) { workers_->BindDriverJob(c, j); }, [](const JobId&) {}});
+    auto dispatcher = std::make_shared<rpc::Dispatcher>();
+    workers_->RegisterHandlers(dispatcher.get());
+    leases_->RegisterHandlers(dispatcher.get());
+    router_->RegisterHandlers(dispatcher.get());
+    server_ = std::move(*rpc::LocalCarrier::Make(loop_.get(), dispatcher, {dir_ + "/s"}));
+
+    auto peer = std::make_shared<rpc::Dispatcher>();
+    peer->RegisterTyped<v1::PushTaskRequest>(MethodId::kPushTask,
+                                             [this](const v1::PushTaskRequest& request, rpc::Request&, rpc::Responder responder) {
+                                               if (hold_creation_) return held_.push_back(std::move(responder));
+                                               responder.Send(v1::PushTaskReply());
+                                             });
+    peer->RegisterFallback([](rpc::Request, rpc::Responder) {});
+    clients_ = std::move(*rpc::LocalCarrier::Make(loop_.get(), peer, {dir_ + "/c"}));
+
+    launcher_.on_launch = [this](const LaunchRequest& request, int64_t pid) {
+      auto connection = Connect();
+      processes_[pid] = connection;
+      v1::RegisterWorkerRequest message;
+      message.set_worker_id(request.worker.Binary());
+      message.set_job_id(request.job.Binary());
+      message.set_pid(pid);
+      message.set_startup_token(request.token);
+      message.set_protocol_version(std::string(kProtocolVersion));
+      message.set_python_version("3.11");
+      connection->Call(MethodId::kRegisterWorker, message, {}, [](Status status, rpc::Reply) {
+        EXPECT_TRUE(status.ok() || status.code() == StatusCode::kUnavailable) << status.ToString();  // unavailable: the test ended first
+      });
+    };
+    launcher_.on_signal = [this](int64_t pid, int signal) {
+      const auto it = processes_.find(pid);
+      if (it == processes_.end()) return;
+      auto connection = it->second;
+      processes_.erase(it);
+      loop_->Post("kill", [this, connection, pid, signal] {
+        connection->Close(Status::Cancelled("killed"));
+        launcher_.events_.on_exited(pid, signal);  // a raw wait status: ended by that signal
+      });
+    };
+  }
+
+  void TearDown() override {
+    OnLoop([this] {
+      held_.clear();
+      clients_->Shutdown();
+      server_->Shutdown();
+    });
+    OnLoop([this] {
+      router_.reset();
+      leases_.reset();
+      workers_.reset();
+    });
+    loop_->Stop();
+    (void)RemoveTree(dir_).ok();
+  }
+
+  rpc::ConnectionPtr Connect() {
+    int ends[2];
+    EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    auto raylet_end = server_->Adopt(ends[0]);
+    auto own_end = clients_->Adopt(ends[1]);
+    EXPECT_TRUE(raylet_end.ok() && own_end.ok());
+    return *own_end;
+  }
+  template <typename F>
+  void OnLoop(F fn) {
+    auto done = std::make_shared<std::promise<void>>();  // the loop may still be inside set_value when we go on
+    auto future = done->get_future();
+    loop_->Post("test", [&fn, done] {
+      fn();
+      done->set_value();
+    });
+    future.wait();
+  }
+  // Calls and waits for the answer.
+  template <typename Reply>
+  std::pair<Status, Reply> Ask(const rpc::ConnectionPtr& connection, MethodId method, const rpc::MessageLite& request) {
+    auto answer = Begin<Reply>(connection, method, request);
+    return answer.get();
+  }
+  template <typename Reply>
+  std::future<std::pair<Status, Reply>> Begin(const rpc::ConnectionPtr& connection, MethodId method, const rpc::MessageLite& request) {
+    auto promise = std::make_shared<std::promise<std::pair<Status, Reply>>>();
+    rpc::CallTyped<Reply>(*connection, method, request, {}, [promise](Status status, Reply& reply, PartList) {
+      promise->set_value({status, reply});
+    });
+    return promise->get_future();
+  }
+  rpc::ConnectionPtr MakeDriver(const WorkerId& id, const std::string& python = "3.11") {
+    rpc::ConnectionPtr connection;
+    OnLoop([&] { connection = Connect(); });
+    v1::RegisterWorkerRequest message;
+    message.set_worker_id(id.Binary());
+    message.set_job_id(job_.Binary());
+    message.set_is_driver(true);
+    message.set_pid(7);
+    message.set_protocol_version(std::string(kProtocolVersion));
+    message.set_python_version(python);
+    registration_ = Ask<v1::RegisterWorkerReply>(connection, MethodId::kRegisterWorker, message).first;
+    return connection;
+  }
+  v1::RequestLeaseRequest Lease(const LeaseId& id, const WorkerId& owner) {
+    v1::RequestLeaseRequest request;
+    request.set_lease_id(id.Binary());
+    request.set_job_id(job_.Binary());
+    ToProto(Address{node_, owner}, request.mutable_owner());
+    ToProto(*ResourceSet::FromDoubles({{"CPU", 1}}), request.mutable_resources());
+    return request;
+  }
+  v1::StartActorRequest ActorStart(const ActorId& id) {
+    v1::StartActorRequest request;
+    auto* spec = request.mutable_spec();
+    spec->mutable_template_()->set_job_id(job_.Binary());
+    spec->mutable_creation()->set_actor_id(id.Binary());
+    spec->mutable_creation()->set_class_name("A");
+    ToProto(*ResourceSet::FromDoubles({{"CPU", 1}}), spec->mutable_creation()->mutable_placement_resources());
+    return request;
+  }
+  int64_t FreeCpu() {
+    int64_t free = 0;
+    OnLoop([&] { free = leases_->resources().available().Get("CPU"); });
+    return free;
+  }
+
+  std::string dir_;
+  const NodeId node_ = NodeId::FromRandom();
+  const JobId job_ = JobId::FromInt(1);
+  std::unique_ptr<async::EpollLoop> loop_;
+  FakeLauncher launcher_;
+  std::map<int64_t, rpc::ConnectionPtr> processes_;
+  std::unique_ptr<WorkerService> workers_;
+  std::unique_ptr<LeaseService> leases_;
+  std::unique_ptr<Router> router_;
+  std::unique_ptr<rpc::LocalCarrier> server_, clients_;
+  std::vector<ProcessEnd> ended_;
+  bool hold_creation_ = false;
+  std::vector<rpc::Responder> held_;
+  Status registration_;
+};
+
+TEST_F(RayletServices, LeasesAWorkerAndTakesItBack) {
+  const WorkerId owner = WorkerId::FromRandom();
+  auto driver = MakeDriver(owner);
+  ASSERT_TRUE(registration_.ok()) << registration_.ToString();
+  const LeaseId first = LeaseId::FromRandom(), second = LeaseId::FromRandom();
+  auto [status, reply] = Ask<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(first, owner));
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  EXPECT_TRUE(reply.granted());
+  EXPECT_EQ(reply.worker_pid(), 1001);
+  auto again = Ask<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(first, owner)).second;
+  EXPECT_EQ(again.worker().worker_id(), reply.worker().worker_id());
+
+  auto waiting = Begin<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(second, owner));
+  v1::ReturnLeaseRequest back;
+  back.set_lease_id(first.Binary());
+  driver->Notify(MethodId::kReturnLease, back);
+  const auto granted = waiting.get().second;
+  EXPECT_TRUE(granted.granted());
+  EXPECT_EQ(granted.worker().worker_id(), reply.worker().worker_id());  // the same process again
+}
+
+TEST_F(RayletServices, AnOwnersEndKillsTheWorkerItLeased) {
+  const WorkerId owner = WorkerId::FromRandom(), other = WorkerId::FromRandom();
+  auto driver = MakeDriver(owner);
+  auto witness = MakeDriver(other);
+  ASSERT_TRUE(Ask<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(LeaseId::FromRandom(), owner)).second.granted());
+  auto waiting = Begin<v1::RequestLeaseReply>(witness, MethodId::kRequestLease, Lease(LeaseId::FromRandom(), other));
+  driver->Close(Status::Cancelled("gone"));
+  EXPECT_TRUE(waiting.get().second.granted());
+  OnLoop([this] {
+    ASSERT_EQ(ended_.size(), 2u);
+    EXPECT_TRUE(ended_[0].is_driver);
+    EXPECT_NE(ended_[1].detail.find("owner"), std::string::npos);
+  });
+}
+
+TEST_F(RayletServices, CancelAnswersAndFreesThePlace) {
+  const WorkerId owner = WorkerId::FromRandom();
+  auto driver = MakeDriver(owner);
+  Ask<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(LeaseId::FromRandom(), owner));
+  const LeaseId id = LeaseId::FromRandom();
+  auto waiting = Begin<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(id, owner));
+  v1::CancelLeaseRequest cancel;
+  cancel.set_lease_id(id.Binary());
+  driver->Notify(MethodId::kCancelLease, cancel);
+  EXPECT_TRUE(waiting.get().second.cancelled());
+}
+
+TEST_F(RayletServices, StartsAnActorThatThenHoldsNoCpu) {
+  auto gcs = MakeDriver(WorkerId::FromRandom());
+  const ActorId id = ActorId::Of(job_);
+  auto [status, reply] = Ask<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(id));
+  ASSERT_TRUE(status.ok()) << status.ToString();
+  EXPECT_FALSE(reply.has_creation_error());
+  EXPECT_EQ(reply.pid(), 1001);
+  EXPECT_EQ(FreeCpu(), ResourceSet::kUnit);
+  const auto again = Ask<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(id)).second;
+  EXPECT_EQ(again.worker().worker_id(), reply.worker().worker_id());
+}
+
+TEST_F(RayletServices, AWorkerThatDiesInTheConstructorIsTold) {
+  hold_creation_ = true;
+  auto gcs = MakeDriver(WorkerId::FromRandom());
+  auto started = Begin<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(ActorId::Of(job_)));
+  bool held = false;
+  while (!held) OnLoop([&] { held = !held_.empty(); });
+  OnLoop([this] { launcher_.on_signal(1001, SIGKILL); });
+  const auto reply = started.get().second;
+  EXPECT_EQ(reply.creation_error().error_type(), 0);
+  EXPECT_NE(reply.creation_error().message().find("killed by signal 9"), std::string::npos) << reply.creation_error().message();
+}
+
+TEST_F(RayletServices, AKilledStartIsCancelled) {
+  hold_creation_ = true;
+  auto gcs = MakeDriver(WorkerId::FromRandom());
+  const ActorId id = ActorId::Of(job_);
+  auto started = Begin<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(id));
+  v1::KillActorOnNodeRequest kill;
+  kill.set_actor_id(id.Binary());
+  kill.set_force(true);
+  EXPECT_TRUE(Ask<v1::LeaseEmpty>(gcs, MethodId::kKillActorOnNode, kill).first.ok());
+  EXPECT_TRUE(started.get().second.cancelled());
+}
+
+TEST_F(RayletServices, StrangersAreRefused) {
+  MakeDriver(WorkerId::FromRandom());
+  ASSERT_TRUE(registration_.ok());
+  MakeDriver(WorkerId::FromRandom(), "3.12");
+  EXPECT_EQ(registration_.code(), StatusCode::kFailedPrecondition);
+  EXPECT_NE(registration_.message().find("3.12"), std::string::npos);
+}
+
+TEST_F(RayletServices, WithoutAGcsItsCallsFailAtOnce) {
+  auto driver = MakeDriver(WorkerId::FromRandom());
+  EXPECT_EQ(Ask<v1::AddJobReply>(driver, MethodId::kAddJob, v1::AddJobRequest()).first.code(), StatusCode::kUnavailable);
+}
+
+TEST_F(RayletServices, AJobsEndTakesItsWorkers) {
+  const WorkerId owner = WorkerId::FromRandom();
+  auto driver = MakeDriver(owner);
+  Ask<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(LeaseId::FromRandom(), owner));
+  auto waiting = Begin<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(LeaseId::FromRandom(), owner));
+  v1::JobFinishedNotice finished;
+  finished.set_job_id(job_.Binary());
+  EXPECT_TRUE(Ask<v1::LeaseEmpty>(driver, MethodId::kJobFinished, finished).first.ok());
+  EXPECT_TRUE(waiting.get().second.cancelled());
+  size_t ends = 0;
+  while (ends == 0) OnLoop([&] { ends = ended_.size(); });
+  EXPECT_EQ(FreeCpu(), ResourceSet::kUnit);
+}
+
+}  // namespace
+}  // namespace ray::raylet

@@ -1,0 +1,149 @@
+// WorkerService: the processes of this node that speak to the raylet: its workers and the drivers.
+//
+// It owns the worker pool's core, the launcher and the log tailer, carries out the pool's effects, and knows for each process its
+// connection, its job and how it ended. What others learn of a process's end comes from here, once per process and in this order: the lines it
+// printed, the hook, then WorkerDied to every process of the node. On the loop only; owned by Raylet.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "ray/async/loop.h"
+#include "ray/common/ids.h"
+#include "ray/raylet/logs/log_tailer.h"
+#include "ray/raylet/workers/worker_launcher.h"
+#include "ray/raylet/workers/worker_pool_core.h"
+#include "ray/rpc/core/connection.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/v1/raylet_worker.pb.h"
+
+namespace ray::raylet {
+
+class JsonWriter;
+
+struct WorkerServiceConfig {
+  WorkerPoolConfig pool;
+  NodeId node_id;
+  std::string node_ip;
+  std::string sockets_dir;          // where processes that end leave their sockets; empty: not looked after
+  v1::RegisterWorkerReply welcome;  // what every registered process is told
+  Duration exit_status_wait =
+      std::chrono::milliseconds(100);             // how long a closed connection waits for its process's exit status, and the reverse
+  Duration exit_grace = std::chrono::seconds(5);  // from asking a worker to leave, where it must, to SIGKILL
+};
+
+// A process has ended.
+struct ProcessEnd {
+  WorkerId worker;
+  JobId job;
+  int64_t pid = -1;
+  bool is_driver = false;
+  std::string detail;     // for people
+  bool intended = false;  // it said so, or was told to
+};
+
+struct WorkerServiceHooks {
+  std::function<void(const LeaseId& lease, const WorkerId& worker)> on_assigned;
+  std::function<void(const WorkerPopFailed& failure)> on_pop_failed;
+  std::function<void(const ProcessEnd& end)> on_ended;  // registered processes only
+};
+
+class WorkerService {
+ public:
+  // Loop and launcher must outlive the service; `logs` may be null (tests).
+  WorkerService(WorkerServiceConfig config, async::Loop* loop, WorkerLauncher* launcher, WorkerServiceHooks hooks);
+  ~WorkerService();
+  void SetLogTailer(LogTailer* logs) { logs_ = logs; }
+  void SetClusterConfig(std::string json) { config_.welcome.set_config_json(std::move(json)); }
+  void RegisterHandlers(rpc::Dispatcher* dispatcher);
+
+  void Pop(const LeaseId& lease, const WorkerKey& key, bool fresh, bool actor);
+  bool CancelPop(const LeaseId& lease) { return pool_.CancelPop(lease); }
+  void Return(const WorkerId& worker, bool reusable);
+  // SIGKILL. `intended`: nobody need be surprised.
+  void Kill(const WorkerId& worker, const std::string& reason, bool intended);
+  // Asks it to leave once what it runs and has queued is done; with `must`, it is killed if it has not left after exit_grace.
+  void AskExit(const WorkerId& worker, const std::string& reason, bool must);
+  void JobStarted(const JobId& job);
+  void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_worker,
+                   const std::function<bool(const LeaseId&)>& keep_lease);
+  // A driver's job became known after it had registered.
+  void BindDriverJob(uint64_t connection_id, const JobId& job);
+
+  // The process behind a connection; nil for one that has not registered.
+  WorkerId WorkerOf(uint64_t connection_id) const;
+  // Null when it is not registered or has gone.
+  rpc::ConnectionPtr ConnectionOf(const WorkerId& worker) const;
+  int64_t PidOf(const WorkerId& worker) const;
+  void NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message);
+  void ForwardLines(WorkerLines lines);
+  void DrainLogs(const JobId& job) {
+    if (logs_ != nullptr) logs_->DrainJob(job);
+  }
+  void WriteStats(JsonWriter* json) const;
+
+  // Asks all workers to leave; calls `done` when none is left, or after `grace`, having killed the rest. New workers are refused from now on.
+  void Shutdown(Duration grace, std::function<void()> done);
+
+ private:
+  struct Process {
+    WorkerId id;
+    JobId job;
+    bool is_driver = false;
+    uint64_t token = 0;  // of the launch; 0 for drivers
+    int64_t pid = -1;
+    rpc::ConnectionPtr connection;   // null until registered
+    bool closed = false;             // the connection has ended
+    std::optional<int> wait_status;  // the process has ended
+    std::string announced;           // reason given by itself
+    std::string kill_reason;
+    bool intended = false;
+    async::TimerId timer = 0;  // bounds the wait for the other sign of its end, or for a demanded exit
+  };
+
+  void Register(const v1::RegisterWorkerRequest& message, rpc::Request& request, rpc::Responder responder);
+  Status Admit(const v1::RegisterWorkerRequest& message, const WorkerId& worker, const rpc::Connection& connection);
+  void Run(PoolEffects effects);
+  void Apply(const PoolEffect& effect);
+  void ArmTimer();
+  void OnStarted(uint64_t token, int64_t pid);
+  void OnStartFailed(uint64_t token, const std::string& message);
+  void OnExited(int64_t pid, int wait_status);
+  void OnClosed(const WorkerId& worker);
+  void SetTimer(Process* process, Duration delay, void (WorkerService::*fn)(const WorkerId&));
+  void OnExitOverdue(const WorkerId& worker);
+  void OnSignOverdue(const WorkerId& worker);
+  void Finish(const WorkerId& worker);
+  void MaybeShutdownDone();
+  Process* Find(const WorkerId& worker);
+  const Process* Find(const WorkerId& worker) const;
+
+  WorkerServiceConfig config_;
+  async::Loop* const loop_;
+  WorkerLauncher* const launcher_;
+  const WorkerServiceHooks hooks_;
+  LogTailer* logs_ = nullptr;
+  WorkerPoolCore pool_;
+  std::map<WorkerId, Process> processes_;
+  std::map<uint64_t, WorkerId> by_connection_;
+  std::map<uint64_t, WorkerId> by_token_;
+  std::map<int64_t, WorkerId> by_pid_;
+  std::string python_version_;  // that of the first process; the others must match
+  std::deque<PoolEffect> effects_;
+  bool running_effects_ = false;
+  async::TimerId timer_ = 0;
+  Time timer_at_ = Time::Infinite();
+  std::function<void()> shutdown_done_;
+  bool shutting_down_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
+};
+
+// "exit code 1", "killed by signal 9 (Killed)", from a raw wait status.
+std::string DescribeWaitStatus(int wait_status);
+
+}  // namespace ray::raylet

@@ -1,0 +1,225 @@
+#include "ray/raylet/workers/zygote_launcher.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <vector>
+
+#include "ray/raylet/workers/json.h"
+#include "ray/util/logging.h"
+#include "ray/util/subprocess.h"
+
+namespace ray::raylet {
+
+namespace {
+
+constexpr int kZygoteFd = 3;
+constexpr size_t kMaxPacket = 64 << 10;
+
+int PidfdSignal(int fd, int signal) { return static_cast<int>(syscall(SYS_pidfd_send_signal, fd, signal, nullptr, 0)); }
+
+}  // namespace
+
+ZygoteLauncher::ZygoteLauncher(ZygoteConfig config, async::EpollLoop* loop) : config_(std::move(config)), loop_(loop) {}
+
+ZygoteLauncher::~ZygoteLauncher() { Stop(); }
+
+void ZygoteLauncher::Start() {
+  if (fd_ >= 0 || stopped_ || retry_ != 0) return;
+  if (Status status = Spawn(); !status.ok()) RetryLater(status.ToString());
+}
+
+Status ZygoteLauncher::Spawn() {
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return Status::FromErrno(errno, "socketpair for the zygote");
+  fcntl(ends[0], F_SETFL, fcntl(ends[0], F_GETFL) | O_NONBLOCK);  // the zygote's end blocks
+  const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  const int log = open((config_.log_dir + "/zygote.err").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  SpawnOptions options;
+  options.argv = {config_.python, "-m", config_.module, "--fd", std::to_string(kZygoteFd)};
+  options.fds = {{ends[1], kZygoteFd}};
+  if (null >= 0) options.fds.emplace_back(null, 0);
+  if (log >= 0) options.fds.insert(options.fds.end(), {{log, 1}, {log, 2}});
+  options.new_session = true;  // a Ctrl-C at the driver's terminal is the driver's business
+  auto spawned = Subprocess::Spawn(options);
+  for (const int fd : {ends[1], null, log}) {
+    if (fd >= 0) close(fd);
+  }
+  if (!spawned.ok()) {
+    close(ends[0]);
+    return spawned.status();
+  }
+  fd_ = ends[0];
+  pid_ = spawned->Release();  // reaped with all other children, OnChildReaped
+  ready_ = false;
+  sent_.clear();
+  RAY_LOG(INFO) << "zygote started, pid " << pid_;
+  return loop_->WatchFd(fd_, EPOLLIN, [this](uint32_t) { OnReadable(); });
+}
+
+void ZygoteLauncher::Launch(const LaunchRequest& request) {
+  pending_[request.token] = request;
+  if (ready_) {
+    Send(request);
+  } else {
+    Start();
+  }
+}
+
+void ZygoteLauncher::Send(const LaunchRequest& request) {
+  JsonWriter json;
+  json.BeginObject().Key("op").String("fork").Key("token").Int(static_cast<int64_t>(request.token));
+  json.Key("worker_id").String(request.worker.Hex()).Key("job_id").String(request.job.Hex());
+  json.Key("log_dir").String(config_.log_dir).Key("session_dir").String(config_.session_dir);
+  json.Key("env").BeginObject();
+  for (const auto& [name, value] : request.env) json.Key(name).String(value);
+  const std::string text = json.EndObject().EndObject().Take();
+  const ssize_t n = send(fd_, text.data(), text.size(), MSG_NOSIGNAL);
+  if (n == static_cast<ssize_t>(text.size())) {
+    sent_.insert(request.token);
+    return;
+  }
+  if (errno == EAGAIN || errno == ENOBUFS) return;  // sent with the next message that it answers
+  if (errno == EMSGSIZE) {
+    const uint64_t token = request.token;
+    pending_.erase(token);
+    loop_->Post("zygote.fail", [this, token] {
+      if (!stopped_) events_.on_failed(token, "its environment is too large");
+    });
+  }
+  // Anything else means that the zygote is gone, which OnReadable sees.
+}
+
+void ZygoteLauncher::OnReadable() {
+  std::array<char, kMaxPacket> buffer;
+  for (int i = 0; i < 64; ++i) {  // bounded: other sockets want their turn
+    const ssize_t n = recv(fd_, buffer.data(), buffer.size(), 0);
+    if (n > 0) {
+      OnMessage({buffer.data(), static_cast<size_t>(n)});
+      if (fd_ < 0) return;
+      continue;
+    }
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+    OnGone();
+    return;
+  }
+}
+
+void ZygoteLauncher::OnMessage(std::string_view text) {
+  auto parsed = ParseFlatJson(text);
+  if (!parsed.ok()) {
+    RAY_LOG(ERROR) << "the zygote sent what is not understood: " << parsed.status().message();
+    return;
+  }
+  const JsonObject& message = *parsed;
+  const std::string op = JsonString(message, "op");
+  const auto token = static_cast<uint64_t>(JsonNumber(message, "token", 0));
+  const auto pid = static_cast<int64_t>(JsonNumber(message, "pid", -1));
+  if (op == "ready") {
+    ready_ = true;
+    failures_ = 0;
+  } else if (op == "forked") {
+    sent_.erase(token);
+    if (pending_.erase(token) == 0 || pid <= 1) return;
+    auto pidfd = OpenPidFd(static_cast<pid_t>(pid));
+    children_[pid] = Child{pidfd.ok() ? *pidfd : -1};
+    events_.on_started(token, pid);
+  } else if (op == "error") {
+    sent_.erase(token);
+    if (pending_.erase(token) > 0) events_.on_failed(token, JsonString(message, "message"));
+  } else if (op == "exit") {
+    Exited(pid, static_cast<int>(JsonNumber(message, "status", 0)));
+  } else {
+    RAY_LOG(ERROR) << "the zygote sent an unknown op '" << op << "'";
+  }
+  if (!ready_ || fd_ < 0) return;
+  std::vector<LaunchRequest> unsent;
+  for (const auto& [id, request] : pending_) {
+    if (!sent_.contains(id)) unsent.push_back(request);
+  }
+  for (const auto& request : unsent) Send(request);
+}
+
+void ZygoteLauncher::OnGone() {
+  loop_->UnwatchFd(fd_);
+  close(fd_);
+  fd_ = -1;
+  // A zygote that closed its socket but lives is of no use and must not stay.
+  if (pid_ > 0) kill(static_cast<pid_t>(pid_), SIGKILL);
+  if (ready_) failures_ = 0;
+  ready_ = false;
+  RetryLater("the zygote ended");
+}
+
+void ZygoteLauncher::RetryLater(const std::string& why) {
+  if (stopped_) return;
+  ++failures_;
+  RAY_LOG(WARNING) << why << "; start attempt " << failures_ << " failed or was cut short (see zygote.err)";
+  if (failures_ >= config_.max_failures) {
+    failures_ = 0;
+    auto failed = std::move(pending_);
+    pending_.clear();
+    for (const auto& [token, request] : failed) events_.on_failed(token, why + ", repeatedly; see zygote.err in " + config_.log_dir);
+    return;
+  }
+  Duration delay = config_.min_backoff;
+  for (int i = 1; i < failures_ && delay < config_.max_backoff; ++i) delay *= 2;
+  retry_ = loop_->AddTimer(std::min(delay, config_.max_backoff), [this] {
+    retry_ = 0;
+    Start();
+  });
+}
+
+void ZygoteLauncher::Exited(int64_t pid, int wait_status) {
+  const auto it = children_.find(pid);
+  if (it == children_.end()) return;
+  if (it->second.pidfd >= 0) close(it->second.pidfd);
+  children_.erase(it);
+  if (!stopped_) events_.on_exited(pid, wait_status);
+}
+
+void ZygoteLauncher::Signal(int64_t pid, int signal) {
+  const auto it = children_.find(pid);
+  if (it == children_.end()) return;
+  // A descriptor names the process even after its number was given to another; without one (no descriptors left) the number must do.
+  const int rc = it->second.pidfd >= 0 ? PidfdSignal(it->second.pidfd, signal) : kill(static_cast<pid_t>(pid), signal);
+  if (rc != 0 && errno != ESRCH) {
+    RAY_LOG(ERROR) << Status::FromErrno(errno, "signalling worker process " + std::to_string(pid)).ToString();
+  }
+}
+
+void ZygoteLauncher::OnChildReaped(int64_t pid, int wait_status) {
+  if (pid == pid_) {
+    pid_ = -1;
+    return;  // the socket's end says the rest
+  }
+  Exited(pid, wait_status);
+}
+
+void ZygoteLauncher::Stop() {
+  if (stopped_) return;
+  stopped_ = true;
+  if (retry_ != 0) loop_->CancelTimer(retry_);
+  if (fd_ >= 0) {
+    loop_->UnwatchFd(fd_);
+    close(fd_);
+    fd_ = -1;
+  }
+  if (pid_ > 0) kill(static_cast<pid_t>(pid_), SIGKILL);
+  for (const auto& [pid, child] : children_) {
+    if (child.pidfd >= 0) {
+      PidfdSignal(child.pidfd, SIGKILL);
+      close(child.pidfd);
+    }
+  }
+  children_.clear();
+}
+
+}  // namespace ray::raylet

@@ -1,0 +1,133 @@
+// Against a real Python process that speaks the zygote's protocol but runs no ray.
+#include "ray/raylet/workers/zygote_launcher.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+
+#include <fstream>
+#include <future>
+
+#include "ray/util/fs.h"
+
+namespace ray::raylet {
+namespace {
+
+// RAY_TEST_DIE in a worker's environment makes this zygote die instead of forking, once.
+constexpr char kZygote[] = R"py(
+import json, os, signal, socket, sys
+s = socket.socket(fileno=int(sys.argv[2]))
+send = lambda **m: s.send(json.dumps(m).encode())
+send(op="ready", pid=os.getpid())
+signal.signal(signal.SIGCHLD, lambda *_: None)
+rd, wr = os.pipe(); os.set_blocking(wr, False); os.set_blocking(rd, False)
+signal.set_wakeup_fd(wr)
+import select
+while True:
+    ready, _, _ = select.select([s, rd], [], [])
+    if rd in ready:
+        os.read(rd, 1000)
+        while True:
+            try: pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError: break
+            if pid == 0: break
+            send(op="exit", pid=pid, status=status)
+    if s in ready:
+        text = s.recv(65536)
+        if not text: sys.exit(0)
+        m = json.loads(text)
+        once = os.environ["TEST_DIR"] + "/died"
+        if "RAY_TEST_DIE" in m["env"] and not os.path.exists(once):
+            open(once, "w").close(); os._exit(1)
+        if "RAY_TEST_REFUSE" in m["env"]:
+            send(op="error", token=m["token"], message="no"); continue
+        pid = os.fork()
+        if pid == 0:
+            if "RAY_TEST_CODE" in m["env"]: os._exit(int(m["env"]["RAY_TEST_CODE"]))
+            s.close(); signal.pause(); os._exit(0)
+        send(op="forked", token=m["token"], pid=pid)
+)py";
+
+class ZygoteLauncherTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    char name[] = "/tmp/zygote_test_XXXXXX";
+    dir_ = mkdtemp(name);
+    std::ofstream(dir_ + "/fake_zygote.py") << kZygote;
+    setenv("PYTHONPATH", dir_.c_str(), 1);
+    setenv("TEST_DIR", dir_.c_str(), 1);
+    loop_ = std::move(*async::EpollLoop::Make({}));
+    ASSERT_TRUE(loop_->Start().ok());
+    ZygoteConfig config;
+    config.python = "python3";
+    config.module = "fake_zygote";
+    config.session_dir = config.log_dir = dir_;
+    config.min_backoff = std::chrono::milliseconds(1);
+    OnLoop([&] {
+      launcher_ = std::make_unique<ZygoteLauncher>(config, loop_.get());
+      launcher_->SetEvents({[this](uint64_t, int64_t pid) { started_.set_value(pid); },
+                            [this](uint64_t, const std::string& message) { failed_.set_value(message); },
+                            [this](int64_t pid, int status) {
+                              exited_.set_value({pid, status});
+                            }});
+    });
+  }
+  void TearDown() override {
+    OnLoop([this] { launcher_.reset(); });
+    loop_->Stop();
+    while (waitpid(-1, nullptr, WNOHANG) > 0) {
+    }
+    (void)RemoveTree(dir_).ok();
+  }
+  template <typename F>
+  void OnLoop(F fn) {
+    auto done = std::make_shared<std::promise<void>>();  // the loop may still be inside set_value when we go on
+    auto future = done->get_future();
+    loop_->Post("test", [&fn, done] {
+      fn();
+      done->set_value();
+    });
+    future.wait();
+  }
+  void Launch(std::map<std::string, std::string> env) {
+    OnLoop([&] { launcher_->Launch({1, WorkerId::FromRandom(), JobId::FromInt(1), std::move(env)}); });
+  }
+
+  std::string dir_;
+  std::unique_ptr<async::EpollLoop> loop_;
+  std::unique_ptr<ZygoteLauncher> launcher_;
+  std::promise<int64_t> started_;
+  std::promise<std::string> failed_;
+  std::promise<std::pair<int64_t, int>> exited_;
+};
+
+TEST_F(ZygoteLauncherTest, ForksSignalsAndTellsTheEnd) {
+  Launch({});
+  const int64_t pid = started_.get_future().get();
+  OnLoop([&] { launcher_->Signal(pid, SIGKILL); });
+  const auto [ended, status] = exited_.get_future().get();
+  EXPECT_EQ(ended, pid);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  EXPECT_EQ(WTERMSIG(status), SIGKILL);
+}
+
+TEST_F(ZygoteLauncherTest, TellsTheExitCode) {
+  Launch({{"RAY_TEST_CODE", "3"}});
+  const auto [pid, status] = exited_.get_future().get();
+  EXPECT_EQ(WEXITSTATUS(status), 3);
+}
+
+TEST_F(ZygoteLauncherTest, TellsWhyAForkFailed) {
+  Launch({{"RAY_TEST_REFUSE", "1"}});
+  EXPECT_EQ(failed_.get_future().get(), "no");
+}
+
+TEST_F(ZygoteLauncherTest, AZygoteThatDiesIsReplacedAndTheForkAskedAgain) {
+  Launch({{"RAY_TEST_DIE", "1"}});
+  const int64_t pid = started_.get_future().get();
+  EXPECT_GT(pid, 1);
+}
+
+}  // namespace
+}  // namespace ray::raylet
