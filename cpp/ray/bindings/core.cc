@@ -1,0 +1,693 @@
+// The Core of bindings/core.h over core::CoreWorker: ids and structs to and fro, nothing else.
+#include "ray/bindings/core.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <mutex>
+
+#include "ray/core_worker/core_worker.h"
+#include "ray/util/log_rotation.h"
+#include "ray/util/logging.h"
+#include "ray/v1/gcs_job.pb.h"
+#include "ray/v1/gcs_kv.pb.h"
+#include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/raylet_worker.pb.h"
+#include "ray/wire/convert.h"
+#include "ray/wire/error_detail.h"
+#include "ray/wire/value_layout.h"
+
+namespace ray::bindings {
+namespace {
+
+ObjectId ObjectOf(const std::string& id) { return ObjectId::FromBinaryOrNil(id); }
+ObjectRefInfo RefOf(const Ref& ref) { return {ObjectOf(ref.id), ref.owner.empty() ? Address{} : UnpackAddress(ref.owner)}; }
+std::vector<ObjectRefInfo> RefsOf(const std::vector<Ref>& refs) {
+  std::vector<ObjectRefInfo> out;
+  out.reserve(refs.size());
+  for (const Ref& ref : refs) out.push_back(RefOf(ref));
+  return out;
+}
+
+// A ValueIn as the core wants it; `nested` lives here.
+struct View {
+  explicit View(const ValueIn& in) : nested(RefsOf(in.nested)) {
+    value.metadata = in.metadata;
+    value.data = {in.data, in.size};
+    value.buffers = in.buffers;
+    value.nested = nested;
+  }
+  View(const View&) = delete;
+  std::vector<ObjectRefInfo> nested;
+  core::ValueView value;
+};
+
+void FillValue(std::string metadata, BufferPtr blob, ValueOut* out) {
+  out->metadata = std::move(metadata);
+  out->blob = std::move(blob);
+  if (out->blob == nullptr) out->blob = HeapBuffer::CopyOf({});
+  if (!HasPythonLayout(out->metadata)) return;
+  if (Status status = ParsePythonBlob(out); !status.ok()) {
+    ErrorValue error = MakeErrorValue(ErrorType::kObjectLost, "a damaged value: " + status.message());
+    out->metadata = error.metadata;
+    out->blob = error.blob;
+  }
+}
+
+GetStatus ToGetStatus(core::ReadResult result) {
+  return result == core::ReadResult::kTimeout       ? GetStatus::kTimeout
+         : result == core::ReadResult::kInterrupted ? GetStatus::kInterrupted
+                                                    : GetStatus::kReady;
+}
+
+// Descriptor of an eventfd that is readable while tokens wait. Shared with the callbacks, which may outlive the Python object.
+class EventQueueState {
+ public:
+  EventQueueState() : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { RAY_CHECK(fd_ >= 0) << "no descriptor left for a completion queue"; }
+  ~EventQueueState() { ::close(fd_); }
+  void Add(uint64_t token) {
+    std::lock_guard lock(mu_);
+    if (closed_) return;
+    tokens_.push_back(token);
+    if (tokens_.size() == 1) Signal();
+  }
+  std::vector<uint64_t> Drain() {
+    std::lock_guard lock(mu_);
+    uint64_t count;
+    if (!closed_ && ::read(fd_, &count, sizeof count) < 0) count = 0;  // nothing to read is fine
+    return std::exchange(tokens_, {});
+  }
+  std::vector<uint64_t> WaitDrain(int64_t timeout_ms) {
+    {
+      std::lock_guard lock(mu_);
+      if (closed_) return {};
+    }
+    pollfd p{fd_, POLLIN, 0};
+    ::poll(&p, 1, timeout_ms < 0 ? -1 : static_cast<int>(std::min<int64_t>(timeout_ms, INT32_MAX)));
+    return Drain();
+  }
+  void Close() {
+    std::lock_guard lock(mu_);
+    closed_ = true;
+    tokens_.clear();
+    Signal();  // and stays readable: every waiter leaves
+  }
+  int fd() const { return fd_; }
+
+ private:
+  void Signal() {
+    uint64_t one = 1;
+    if (::write(fd_, &one, sizeof one) < 0) return;  // full: readable anyway
+  }
+  const int fd_;
+  std::mutex mu_;
+  std::vector<uint64_t> tokens_;
+  bool closed_ = false;
+};
+
+class EventfdQueue final : public CompletionQueue {
+ public:
+  EventfdQueue() : state_(std::make_shared<EventQueueState>()) {}
+  ~EventfdQueue() override { state_->Close(); }
+  int fd() const override { return state_->fd(); }
+  std::vector<uint64_t> Drain() override { return state_->Drain(); }
+  std::vector<uint64_t> WaitDrain(int64_t timeout_ms) override { return state_->WaitDrain(timeout_ms); }
+  void Close() override { state_->Close(); }
+  const std::shared_ptr<EventQueueState>& state() const { return state_; }
+
+ private:
+  const std::shared_ptr<EventQueueState> state_;
+};
+
+TemplateOptions OptionsOf(const TaskTemplate& t) {
+  TemplateOptions o;
+  o.type = static_cast<int32_t>(t.type);
+  o.function_id = t.function_id;
+  o.function_name = t.function_name;
+  o.method_name = t.method_name;
+  o.name = t.name;
+  o.runtime_env = t.runtime_env;
+  o.concurrency_group = t.concurrency_group;
+  o.resources = t.resources.ToDoubles();
+  o.num_returns = t.num_returns;
+  o.max_retries = t.max_retries;
+  o.retry_exceptions = t.retry_exceptions;
+  o.retry_exception_allowlist = t.retry_exception_allowlist;
+  o.max_calls = t.max_calls;
+  o.strategy_kind = t.strategy.kind;
+  if (!t.strategy.node_id.IsNil()) o.strategy_node_id = t.strategy.node_id.Binary();
+  if (!t.strategy.placement_group_id.IsNil()) o.strategy_placement_group_id = t.strategy.placement_group_id.Binary();
+  o.strategy_soft = t.strategy.soft;
+  o.strategy_capture_child_tasks = t.strategy.capture_child_tasks;
+  o.strategy_bundle_index = t.strategy.bundle_index;
+  o.generator_backpressure = t.generator_backpressure;
+  o.timeout_s = t.timeout_s;
+  o.out_of_order = t.out_of_order;
+  return o;
+}
+
+ActorOptions OptionsOf(const ActorCreation& c) {
+  ActorOptions o;
+  o.name = c.name;
+  o.ray_namespace = c.ray_namespace;
+  o.class_name = c.class_name;
+  o.method_table = c.method_table;
+  o.detached = c.detached;
+  o.is_async = c.is_async;
+  o.allow_out_of_order = c.allow_out_of_order;
+  o.max_restarts = c.max_restarts;
+  o.max_task_retries = c.max_task_retries;
+  o.max_concurrency = c.max_concurrency;
+  o.max_pending_calls = c.max_pending_calls;
+  o.concurrency_groups = c.concurrency_groups;
+  o.placement_resources = c.placement_resources.ToDoubles();
+  return o;
+}
+
+ActorFields FieldsOf(const v1::ActorInfo& info) {
+  const v1::ActorCreation& c = info.creation();
+  ActorFields f;
+  f.actor_id = info.actor_id();
+  f.class_name = c.class_name();
+  f.name = c.name();
+  f.ray_namespace = c.ray_namespace();
+  f.method_table = c.method_table();
+  f.function_id = info.function_id();
+  f.job_id = info.job_id();
+  f.node_id = info.address().node_id();
+  f.owner = PackAddress(FromProto(c.owner()));
+  f.repr_name = info.repr_name();
+  f.state = info.state();
+  f.pid = info.pid();
+  f.num_restarts = static_cast<int32_t>(info.num_restarts());
+  f.max_task_retries = c.max_task_retries();
+  f.max_pending_calls = c.max_pending_calls();
+  f.max_concurrency = c.max_concurrency();
+  f.detached = c.detached();
+  f.is_async = c.is_async();
+  f.allow_out_of_order = c.allow_out_of_order();
+  return f;
+}
+
+class CoreImpl final : public Core {
+ public:
+  CoreImpl(std::unique_ptr<core::CoreWorker> worker, const CoreOptions& options)
+      : worker_(std::move(worker)), namespace_(options.ray_namespace) {
+    const core::CoreWorkerInfo& i = worker_->info();
+    info_.worker_id = i.address.worker_id.Binary();
+    info_.node_id = i.address.node_id.Binary();
+    info_.job_id = i.job_id.Binary();
+    info_.node_ip = i.node_ip;
+    info_.session_dir = i.session_dir;
+    info_.session_name = i.session_name;
+    info_.gcs_address = i.gcs_address;
+    info_.config_json = i.config_json;
+    info_.address = PackAddress(i.address);
+  }
+  void Shutdown(const std::string& reason) override { worker_->Shutdown(reason); }
+  const CoreInfo& info() const override { return info_; }
+
+  // --- objects
+  Status Put(const ValueIn& in, std::string* object_id) override {
+    View view(in);
+    ObjectId id;
+    RAY_RETURN_NOT_OK(worker_->objects().Put(view.value, &id));
+    *object_id = id.Binary();
+    return Status::Ok();
+  }
+
+  GetStatus Get(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<ValueOut>* out) override {
+    std::vector<core::ReadValue> values;
+    core::ReadResult result = worker_->objects().Get(RefsOf(refs), timeout_ms, &values);
+    values.resize(refs.size());
+    out->assign(refs.size(), {});
+    for (size_t i = 0; i < refs.size(); ++i) {
+      if (!values[i].metadata.empty()) {
+        FillValue(std::move(values[i].metadata), std::move(values[i].blob), &(*out)[i]);
+      } else if (result == core::ReadResult::kClosed) {
+        ErrorValue error = worker_->ClosedError();
+        FillValue(error.metadata, error.blob, &(*out)[i]);
+      }
+    }
+    return ToGetStatus(result);
+  }
+
+  bool TryGet(const Ref& ref, ValueOut* out) override {
+    core::ReadValue value;
+    if (!worker_->objects().TryGet(RefOf(ref), &value)) return false;
+    FillValue(std::move(value.metadata), std::move(value.blob), out);
+    return true;
+  }
+
+  bool IsReady(const std::string& object_id) override { return worker_->objects().IsReady(ObjectOf(object_id)); }
+
+  GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool, std::vector<bool>* ready) override {
+    core::ReadResult result = worker_->objects().Wait(RefsOf(refs), static_cast<size_t>(std::max(0, num_returns)), timeout_ms, ready);
+    ready->resize(refs.size());
+    if (result == core::ReadResult::kClosed) ready->assign(refs.size(), true);  // a get of any tells that the session is over
+    return ToGetStatus(result);
+  }
+
+  std::unique_ptr<CompletionQueue> NewCompletionQueue() override { return std::make_unique<EventfdQueue>(); }
+
+  void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token) override {
+    worker_->objects().WatchObject(RefOf(ref), [state = static_cast<EventfdQueue*>(queue)->state(), token] { state->Add(token); });
+  }
+
+  void AddLocalRef(const std::string& id) override { worker_->objects().AddLocalRef(ObjectOf(id)); }
+  void AddBorrowedRef(const Ref& ref, const std::string& outer_id, uint64_t task_token) override {
+    worker_->objects().AddBorrowedRef(RefOf(ref), outer_id.empty() ? ObjectId::Nil() : ObjectOf(outer_id), task_token);
+  }
+  void RemoveLocalRef(const std::string& id) override { worker_->objects().RemoveLocalRef(ObjectOf(id)); }
+  std::string OwnerOf(const std::string& id) override {
+    Address owner = worker_->objects().OwnerOf(ObjectOf(id));
+    return owner.IsNil() ? std::string() : PackAddress(owner);
+  }
+  Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
+                      std::vector<int64_t>* sizes) override {
+    std::vector<core::Location> locations;
+    RAY_RETURN_NOT_OK(worker_->objects().GetLocations(RefsOf(refs), timeout_ms, &locations));
+    node_ids->assign(refs.size(), {});
+    sizes->assign(refs.size(), -1);
+    for (size_t i = 0; i < locations.size() && i < refs.size(); ++i) {
+      if (!locations[i].known) continue;
+      (*sizes)[i] = static_cast<int64_t>(locations[i].size);
+      for (const NodeId& node : locations[i].node_ids) (*node_ids)[i].push_back(node.Binary());
+    }
+    return Status::Ok();
+  }
+  std::string Explain(const std::string& id) override { return worker_->Explain(ObjectOf(id)); }
+
+  // --- tasks and actors
+  Status RegisterTemplate(const TemplateOptions& o, uint64_t* handle) override {
+    TaskTemplate t;
+    t.type = static_cast<TaskType>(o.type);
+    t.function_id = o.function_id;
+    t.function_name = o.function_name;
+    t.method_name = o.method_name;
+    t.name = o.name;
+    t.runtime_env = o.runtime_env;
+    t.concurrency_group = o.concurrency_group;
+    RAY_ASSIGN_OR_RETURN(t.resources, ResourceSet::FromDoubles(o.resources));
+    t.num_returns = o.num_returns;
+    t.max_retries = o.max_retries;
+    t.retry_exceptions = o.retry_exceptions;
+    t.retry_exception_allowlist = o.retry_exception_allowlist;
+    t.max_calls = o.max_calls;
+    t.strategy.kind = o.strategy_kind;
+    t.strategy.node_id = NodeId::FromBinaryOrNil(o.strategy_node_id);
+    t.strategy.placement_group_id = PlacementGroupId::FromBinaryOrNil(o.strategy_placement_group_id);
+    t.strategy.soft = o.strategy_soft;
+    t.strategy.capture_child_tasks = o.strategy_capture_child_tasks;
+    t.strategy.bundle_index = o.strategy_bundle_index;
+    t.generator_backpressure = o.generator_backpressure;
+    t.timeout_s = o.timeout_s;
+    t.out_of_order = o.out_of_order;
+    t.ray_namespace = Namespace({});
+    *handle = worker_->RegisterTemplate(std::move(t));
+    return Status::Ok();
+  }
+
+  Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<std::string>* return_ids) override {
+    View view(args);
+    std::vector<ObjectId> ids;
+    RAY_RETURN_NOT_OK(worker_->SubmitTask(handle, view.value, RefsOf(refs), &ids));
+    TakeIds(ids, return_ids);
+    return Status::Ok();
+  }
+
+  Status CreateActor(uint64_t handle, const ActorOptions& o, const ValueIn& args, const std::vector<Ref>& refs,
+                     std::string* actor_id) override {
+    ActorCreation c;
+    c.name = o.name;
+    c.ray_namespace = Namespace(o.ray_namespace);
+    c.detached = o.detached;
+    c.max_restarts = o.max_restarts;
+    c.max_task_retries = o.max_task_retries;
+    c.max_concurrency = o.max_concurrency;
+    c.is_async = o.is_async;
+    c.allow_out_of_order = o.allow_out_of_order;
+    c.concurrency_groups = o.concurrency_groups;
+    RAY_ASSIGN_OR_RETURN(c.placement_resources, ResourceSet::FromDoubles(o.placement_resources));
+    c.class_name = o.class_name;
+    c.method_table = o.method_table;
+    c.max_pending_calls = o.max_pending_calls;
+    View view(args);
+    ActorId actor;
+    RAY_RETURN_NOT_OK(worker_->CreateActor(handle, std::move(c), view.value, RefsOf(refs), &actor));
+    *actor_id = actor.Binary();
+    return Status::Ok();
+  }
+
+  Status SubmitActorTask(const std::string& actor_id, uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs,
+                         std::vector<std::string>* return_ids) override {
+    View view(args);
+    std::vector<ObjectId> ids;
+    RAY_RETURN_NOT_OK(worker_->SubmitActorTask(ActorId::FromBinaryOrNil(actor_id), handle, view.value, RefsOf(refs), &ids));
+    TakeIds(ids, return_ids);
+    return Status::Ok();
+  }
+
+  void RegisterActorHandle(const std::string& actor_id, const std::string&, const ActorOptions& options) override {
+    worker_->actors().RegisterHandle(ActorId::FromBinaryOrNil(actor_id), options.max_pending_calls, options.class_name);
+  }
+  Status KillActor(const std::string& actor_id, bool no_restart) override {
+    return worker_->actors().Kill(ActorId::FromBinaryOrNil(actor_id), no_restart);
+  }
+  Status CancelTask(const Ref& ref, bool force, bool recursive) override { return worker_->CancelTask(RefOf(ref), force, recursive); }
+  Status GetNamedActor(const std::string& name, const std::string& ray_namespace, ActorFields* out) override {
+    v1::ActorInfo info;
+    RAY_RETURN_NOT_OK(worker_->actors().GetNamed(name, Namespace(ray_namespace), &info));
+    *out = FieldsOf(info);
+    return Status::Ok();
+  }
+  Status ListActors(bool named_only, bool all_namespaces, const std::string& ray_namespace, std::vector<ActorFields>* out) override {
+    v1::ListActorsRequest request;
+    request.set_named_only(named_only);
+    request.set_all_namespaces(all_namespaces);
+    request.set_ray_namespace(Namespace(ray_namespace));
+    v1::ListActorsReply reply;
+    RAY_RETURN_NOT_OK(worker_->actors().List(request, &reply));
+    for (const auto& actor : reply.actors()) out->push_back(FieldsOf(actor));
+    return Status::Ok();
+  }
+
+  // --- streaming generators
+  GetStatus NextGeneratorItem(const std::string& generator_id, int64_t timeout_ms, std::string* object_id) override {
+    object_id->clear();
+    TaskId task = ObjectOf(generator_id).task_id();
+    async::EpollLoop& loop = worker_->loop();
+    Time deadline = timeout_ms < 0 ? Time::Infinite() : loop.clock().Now() + std::chrono::milliseconds(timeout_ms);
+    while (true) {
+      bool end;
+      ObjectId item;
+      if (worker_->streams().TryNext(task, &end, &item)) {
+        if (!end) *object_id = item.Binary();
+        return GetStatus::kReady;
+      }
+      auto waiter = std::make_shared<async::Waiter>();
+      worker_->streams().OnNext(task, [waiter] { waiter->Notify(); });
+      switch (worker_->objects().Block(waiter.get(), deadline)) {
+        case core::ReadResult::kReady: break;
+        case core::ReadResult::kTimeout: return GetStatus::kTimeout;
+        case core::ReadResult::kInterrupted: return GetStatus::kInterrupted;
+        case core::ReadResult::kClosed:  // its stream has failed, or is gone
+          if (!worker_->streams().TryNext(task, &end, &item)) end = true;
+          if (!end) *object_id = item.Binary();
+          return GetStatus::kReady;
+      }
+    }
+  }
+  void WatchGenerator(const std::string& generator_id, CompletionQueue* queue, uint64_t token) override {
+    worker_->streams().OnNext(ObjectOf(generator_id).task_id(),
+                              [state = static_cast<EventfdQueue*>(queue)->state(), token] { state->Add(token); });
+  }
+  bool TryNextGeneratorItem(const std::string& generator_id, bool* end, std::string* object_id) override {
+    object_id->clear();
+    ObjectId item;
+    if (!worker_->streams().TryNext(ObjectOf(generator_id).task_id(), end, &item)) return false;
+    if (!*end) *object_id = item.Binary();
+    return true;
+  }
+  void ReleaseGenerator(const std::string& generator_id) override { worker_->streams().Release(ObjectOf(generator_id).task_id()); }
+
+  // --- executor side
+  bool NextTask(int64_t timeout_ms, TaskIn* out) override {
+    Time deadline = timeout_ms < 0 ? Time::Infinite() : worker_->loop().clock().Now() + std::chrono::milliseconds(timeout_ms);
+    core::NextItem item;
+    if (!worker_->receiver().Next(deadline, &item)) return false;
+    Fill(item, out);
+    return true;
+  }
+  bool TryNextTask(TaskIn* out) override {
+    core::NextItem item;
+    if (!worker_->receiver().TryNext(&item)) return false;
+    Fill(item, out);
+    return true;
+  }
+
+  bool TemplateOf(uint64_t token, TemplateOptions* out) override {
+    TaskTemplatePtr tmpl = worker_->receiver().TemplateOf(token);
+    if (tmpl != nullptr) *out = OptionsOf(*tmpl);
+    return tmpl != nullptr;
+  }
+  Status FinishTask(uint64_t token, const TaskOut& out) override {
+    core::TaskResult result;
+    std::vector<std::unique_ptr<View>> views;
+    views.reserve(out.returns.size());
+    for (const ValueIn& value : out.returns) {
+      views.push_back(std::make_unique<View>(value));
+      result.returns.push_back(views.back()->value);
+    }
+    result.application_error = out.is_application_error;
+    result.retryable_error = out.is_retryable_error;
+    result.cancelled = out.cancelled;
+    result.worker_exiting = out.worker_exiting;
+    result.more_follows = out.more_follows;
+    result.generator_items = out.generator_items;
+    result.repr_name = out.repr_name;
+    result.run_ns = out.run_ns;
+    return worker_->receiver().Finish(token, result);
+  }
+  Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop) override {
+    View view(value);
+    return worker_->receiver().ReportItem(token, index, view.value, stop);
+  }
+  bool IsCancelled(uint64_t token) override { return worker_->receiver().IsCancelled(token); }
+  void SetInterruptThread() override { worker_->receiver().SetInterruptThread(); }
+  void AnnounceExit(const std::string& reason, bool intended) override { worker_->AnnounceExit(reason, intended); }
+  void SetCurrentTask(uint64_t token) override { worker_->receiver().SetCurrent(token); }
+
+  // --- GCS
+  Status KvGet(const std::string& ns, const std::string& key, bool* found, std::string* value) override {
+    v1::KvGetRequest request;
+    request.set_ns(ns);
+    request.set_key(key);
+    v1::KvGetReply reply;
+    RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kKvGet, request, &reply));
+    *found = reply.found();
+    value->swap(*reply.mutable_value());
+    return Status::Ok();
+  }
+  Status KvPut(const std::string& ns, const std::string& key, const std::string& value, bool overwrite, bool* added) override {
+    v1::KvPutRequest request;
+    request.set_ns(ns);
+    request.set_key(key);
+    request.set_value(value);
+    request.set_overwrite(overwrite);
+    v1::KvPutReply reply;
+    RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kKvPut, request, &reply));
+    *added = reply.added();
+    return Status::Ok();
+  }
+  Status KvDel(const std::string& ns, const std::string& key, bool by_prefix, int64_t* deleted) override {
+    v1::KvDelRequest request;
+    request.set_ns(ns);
+    request.set_key(key);
+    request.set_by_prefix(by_prefix);
+    v1::KvDelReply reply;
+    RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kKvDel, request, &reply));
+    *deleted = reply.deleted();
+    return Status::Ok();
+  }
+  Status KvExists(const std::string& ns, const std::string& key, bool* exists) override {
+    v1::KvGetRequest request;
+    request.set_ns(ns);
+    request.set_key(key);
+    v1::KvExistsReply reply;
+    RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kKvExists, request, &reply));
+    *exists = reply.exists();
+    return Status::Ok();
+  }
+  Status KvKeys(const std::string& ns, const std::string& prefix, std::vector<std::string>* keys) override {
+    v1::KvKeysRequest request;
+    request.set_ns(ns);
+    request.set_prefix(prefix);
+    v1::KvKeysReply reply;
+    RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kKvKeys, request, &reply));
+    keys->assign(reply.keys().begin(), reply.keys().end());
+    return Status::Ok();
+  }
+  Status ListNodes(std::vector<NodeFields>* out) override {
+    v1::ListNodesReply reply;
+    RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kListNodes, v1::NodeEmpty(), &reply));
+    for (const auto& n : reply.nodes()) {
+      NodeFields f;
+      f.node_id = n.node_id();
+      f.node_name = n.node_name();
+      f.ip = n.ip();
+      f.hostname = n.hostname();
+      f.raylet_socket = n.raylet_socket();
+      f.store_socket = n.store_socket();
+      f.death_reason = n.death_reason();
+      f.alive = n.alive();
+      f.is_head = n.is_head();
+      f.total = FromProto(n.total()).ToDoubles();
+      f.available = FromProto(n.available()).ToDoubles();
+      f.labels.insert(n.labels().begin(), n.labels().end());
+      f.port = n.port();
+      out->push_back(std::move(f));
+    }
+    return Status::Ok();
+  }
+  Status ListJobs(std::vector<JobFields>* out) override {
+    v1::ListJobsReply reply;
+    RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kListJobs, v1::JobEmpty(), &reply));
+    for (const auto& j : reply.jobs()) {
+      out->push_back({j.job_id(), j.ray_namespace(), j.entrypoint(), j.config_json(), j.driver_pid(), j.start_time_ms(), j.end_time_ms()});
+    }
+    return Status::Ok();
+  }
+  Status NodeStats(std::string* json) override {
+    v1::GetNodeStatsReply reply;
+    RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kGetNodeStats, v1::WorkerEmpty(), &reply));
+    json->swap(*reply.mutable_json());
+    return Status::Ok();
+  }
+
+  bool NextEvent(int64_t timeout_ms, Event* out) override {
+    core::UserEvent event;
+    if (!worker_->events().Next(timeout_ms, &event)) return false;
+    *out = {event.kind,
+            std::move(event.name),
+            std::move(event.text),
+            std::move(event.node_ip),
+            std::move(event.message_kind),
+            event.pid,
+            event.is_stderr,
+            {}};
+    if (event.blob != nullptr) {
+      out->error.metadata = ErrorMetadata(ErrorType::kTaskExecutionException);
+      out->error.blob = std::move(event.blob);
+      if (!ParsePythonBlob(&out->error).ok()) return false;
+    }
+    return true;
+  }
+
+ private:
+  std::string Namespace(const std::string& given) {
+    if (!given.empty()) return given;
+    std::lock_guard lock(mu_);
+    return namespace_;
+  }
+
+  static void TakeIds(const std::vector<ObjectId>& ids, std::vector<std::string>* out) {
+    out->clear();
+    out->reserve(ids.size());
+    for (const ObjectId& id : ids) out->push_back(id.Binary());
+  }
+
+  void Fill(const core::NextItem& item, TaskIn* out) {
+    *out = TaskIn();
+    if (item.kind == core::NextItem::kExit) {
+      out->kind = TaskIn::kExit;
+      out->exit_reason = item.reason;
+      return;
+    }
+    core::ReceivedTask& task = *item.task;
+    const TaskSpec& spec = task.spec;
+    out->token = task.token;
+    out->task_id = spec.task_id.Binary();
+    if (item.kind == core::NextItem::kCancel) {
+      out->kind = TaskIn::kCancel;
+      return;
+    }
+    out->kind = TaskIn::kRun;
+    out->template_key = spec.tmpl->key;
+    ActorId actor = spec.task_id.actor_id();
+    if (spec.tmpl->type != TaskType::kNormal) out->actor_id = actor.Binary();
+    out->job_id = spec.tmpl->job_id.Binary();
+    if (!spec.parent_task_id.IsNil()) out->parent_task_id = spec.parent_task_id.Binary();
+    out->ray_namespace = spec.tmpl->ray_namespace;
+    out->caller_address = PackAddress(spec.owner);
+    out->attempt = spec.attempt;
+    if (!task.args.metadata.empty()) {
+      out->has_args = true;
+      FillValue(std::move(task.args.metadata), std::move(task.args.blob), &out->args);
+    }
+    out->ref_values.resize(task.ref_values.size());
+    for (size_t i = 0; i < task.ref_values.size(); ++i) {
+      FillValue(std::move(task.ref_values[i].metadata), std::move(task.ref_values[i].blob), &out->ref_values[i]);
+      out->refs.push_back({spec.refs[i].ref.id.Binary(), PackAddress(spec.refs[i].ref.owner)});
+    }
+    if (spec.tmpl->num_returns != 0 && spec.tmpl->type != TaskType::kActorCreation) {
+      for (uint32_t i = 0; i < spec.tmpl->NumReturnIds(); ++i) out->return_ids.push_back(ObjectId::ForReturn(spec.task_id, i).Binary());
+    }
+    if (spec.creation != nullptr) {
+      out->is_actor_creation = true;
+      out->actor = OptionsOf(*spec.creation);
+      out->was_restarted = spec.attempt > 0;
+      worker_->SetOwnActor(spec.creation->actor_id);
+      if (out->ray_namespace.empty()) out->ray_namespace = spec.creation->ray_namespace;
+    }
+    for (const auto& assigned : task.instances) {
+      std::vector<std::pair<int32_t, double>> indices;
+      for (int i = 0; i < assigned.indices_size() && i < assigned.amounts_size(); ++i) {
+        indices.emplace_back(assigned.indices(i), static_cast<double>(assigned.amounts(i)) / static_cast<double>(ResourceSet::kUnit));
+      }
+      out->instances.emplace_back(assigned.resource(), std::move(indices));
+    }
+    std::lock_guard lock(mu_);
+    if (namespace_.empty()) namespace_ = out->ray_namespace;  // what a worker submits is of the namespace of its job
+  }
+
+  const std::unique_ptr<core::CoreWorker> worker_;
+  std::mutex mu_;
+  std::string namespace_;  // guarded by mu_; workers: of the first task
+  CoreInfo info_;
+};
+
+}  // namespace
+
+Status ParsePythonBlob(ValueOut* value) {
+  RAY_ASSIGN_OR_RETURN(PythonBlob parsed, ray::ParsePythonBlob(value->blob->view()));
+  value->pickle = {parsed.pickle.data(), parsed.pickle.size()};
+  value->buffers = std::move(parsed.buffers);
+  return Status::Ok();
+}
+
+Status ParseError(const ValueOut& value, ErrorFields* out) {
+  if (value.blob == nullptr) return Status::InvalidArgument("not an error value");
+  RAY_ASSIGN_OR_RETURN(v1::ErrorDetail detail, ParseErrorValue(value.metadata, value.blob->view()));
+  out->error_type = detail.error_type();
+  out->message = detail.message();
+  out->actor_id = detail.actor_id();
+  out->cause = detail.cause();
+  out->class_name = detail.class_name();
+  out->actor_name = detail.actor_name();
+  out->ray_namespace = detail.ray_namespace();
+  if (v1::Address owner; !detail.owner_address().empty() && owner.ParseFromString(detail.owner_address()))
+    out->owner_address = PackAddress(FromProto(owner));
+  out->task_id = detail.task_id();
+  out->actor_init_failed = detail.actor_init_failed();
+  out->never_ran = detail.never_ran();
+  out->preempted = detail.preempted();
+  out->pid = detail.pid();
+  return Status::Ok();
+}
+
+Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
+  RAY_ASSIGN_OR_RETURN(LogLevel level, ParseLogLevel(options.log_level));
+  LogOptions log{.file = options.log_file, .level = level};
+  ReadRotationLimits(&log);
+  RAY_RETURN_NOT_OK(StartLogging(log));
+  core::CoreWorkerConfig config;
+  config.is_driver = options.is_driver;
+  config.session_dir = options.session_dir;
+  config.worker_id = options.worker_id.empty() ? WorkerId::FromRandom() : WorkerId::FromBinaryOrNil(options.worker_id);
+  if (config.worker_id.IsNil()) return Status::InvalidArgument("a worker id has 28 bytes");
+  config.startup_token = options.startup_token;
+  config.job_id = JobId::FromBinaryOrNil(options.job_id);
+  config.ray_namespace = options.ray_namespace;
+  config.entrypoint = options.entrypoint;
+  config.job_config_json = options.job_config_json;
+  config.python_version = options.python_version;
+  config.max_inline_bytes = static_cast<size_t>(std::max<int64_t>(0, options.max_inline_bytes));
+  RAY_ASSIGN_OR_RETURN(auto worker, core::CoreWorker::Start(config));
+  *out = std::make_unique<CoreImpl>(std::move(worker), options);
+  return Status::Ok();
+}
+
+}  // namespace ray::bindings

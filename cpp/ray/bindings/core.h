@@ -1,0 +1,257 @@
+// Everything that Cython sees of the C++ core: plain structs and one class. No protobuf, no templates of ours, no callbacks into
+// Python: whatever the core wants from Python is fetched by a thread that calls NextTask or waits on a CompletionQueue.
+//
+// Threads: every method may be called by any user thread, without the GIL (those marked [gil-ok] never block and may be called with it).
+// Ids are their raw bytes in std::string; an empty owner means "this process". Owners are 56 bytes: node id + worker id.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "ray/common/buffer.h"
+#include "ray/util/status.h"
+
+namespace ray::bindings {
+
+struct CoreOptions {
+  bool is_driver = false;
+  std::string session_dir;      // sockets are in <session_dir>/sockets
+  std::string worker_id;        // 28 bytes; empty: a fresh one
+  uint64_t startup_token = 0;   // forked workers
+  std::string job_id;           // workers: 4 bytes. Drivers: empty, AddJob is called with the fields below
+  std::string ray_namespace;    // drivers
+  std::string entrypoint;       // drivers
+  std::string job_config_json;  // drivers
+  std::string log_file;         // of the C++ core; empty: stderr
+  std::string log_level = "INFO";
+  std::string python_version;
+  int64_t max_inline_bytes = 100 << 10;  // blobs up to this stay in the owner's memory
+  int64_t lineage_cap_bytes = 1 << 30;
+};
+
+struct CoreInfo {  // constant after Start
+  std::string worker_id, node_id, job_id, node_ip, session_dir, session_name, gcs_address, config_json, address /* 56 bytes */;
+};
+
+struct Ref {
+  std::string id;     // 28 bytes
+  std::string owner;  // 56 bytes, or empty: this process
+};
+
+// A value to write, not copied until it is stored. metadata "RAW": `data` is the blob. "PYTHON": `data` is the pickle and `buffers` its
+// out-of-band buffers. A decimal error number: `data` is the blob, or for "3" the pickle.
+struct ValueIn {
+  std::string metadata;
+  const char* data = nullptr;
+  size_t size = 0;
+  std::vector<std::pair<const char*, size_t>> buffers;
+  std::vector<Ref> nested;  // refs and actor-handle refs inside the value
+};
+
+// A value as read. PYTHON: `pickle` and `buffers` are windows into `blob`, which every Python buffer made of them must keep alive.
+struct ValueOut {
+  std::string metadata;
+  BufferPtr blob;
+  std::pair<const char*, size_t> pickle{nullptr, 0};
+  std::vector<std::pair<const char*, size_t>> buffers;
+};
+
+// Fields of an ErrorDetail, for making the exception.
+struct ErrorFields {
+  int32_t error_type = -1;
+  std::string message, actor_id, cause /* blob, metadata "3", may be empty */, class_name, actor_name, ray_namespace, owner_address,
+      task_id;
+  bool actor_init_failed = false, never_ran = false, preempted = false;
+  int64_t pid = 0;
+};
+Status ParseError(const ValueOut& value, ErrorFields* out);  // [gil-ok]
+Status ParsePythonBlob(ValueOut* value);                     // [gil-ok] fills pickle and buffers from blob
+
+struct TemplateOptions {  // static part of a task or method; see TaskTemplate in types.proto
+  int32_t type = 1;       // 1 normal, 2 actor creation, 3 actor task
+  std::string function_id, function_name, method_name, name, runtime_env, concurrency_group;
+  std::map<std::string, double> resources;
+  int32_t num_returns = 1;  // -1 dynamic, -2 streaming
+  int32_t max_retries = 3;
+  bool retry_exceptions = false;
+  std::string retry_exception_allowlist;
+  int32_t max_calls = 0;
+  int32_t strategy_kind = 0;  // StrategyKind
+  std::string strategy_node_id, strategy_placement_group_id;
+  bool strategy_soft = false, strategy_capture_child_tasks = false;
+  int32_t strategy_bundle_index = -1;
+  int64_t generator_backpressure = -1;
+  double timeout_s = 0;
+  bool out_of_order = false;
+};
+
+struct ActorOptions {  // see ActorCreation
+  std::string name, ray_namespace, class_name, method_table;
+  bool detached = false, is_async = false, allow_out_of_order = false;
+  int32_t max_restarts = 0, max_task_retries = 0, max_concurrency = 1, max_pending_calls = -1;
+  std::vector<std::pair<std::string, int32_t>> concurrency_groups;
+  std::map<std::string, double> placement_resources;
+};
+
+struct ActorFields {  // an actor as the GCS knows it
+  std::string actor_id, class_name, name, ray_namespace, method_table, function_id, job_id, node_id, owner, repr_name;
+  int32_t state = 0;  // ActorState
+  int64_t pid = 0;
+  int32_t num_restarts = 0, max_task_retries = 0, max_pending_calls = -1, max_concurrency = 1;
+  bool detached = false, is_async = false, allow_out_of_order = false;
+};
+
+struct NodeFields {
+  std::string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason;
+  bool alive = false, is_head = false;
+  std::map<std::string, double> total, available;
+  std::map<std::string, std::string> labels;
+  int32_t port = 0;
+};
+
+struct JobFields {
+  std::string job_id, ray_namespace, entrypoint, config_json;
+  int64_t driver_pid = 0, start_time_ms = 0, end_time_ms = 0;
+};
+
+// What the executor is to do next.
+struct TaskIn {
+  enum Kind : int32_t { kRun = 1, kCancel = 2 /* async actors: cancel task_id */, kExit = 3 /* leave; exit_reason says why */ };
+  int32_t kind = kRun;
+  uint64_t token = 0;         // names the run in the calls below
+  uint64_t template_key = 0;  // equal for calls of one template; see TemplateOf
+  std::string task_id, actor_id, job_id, parent_task_id, ray_namespace, caller_address, exit_reason;
+  bool exit_force = false;
+  uint32_t attempt = 0;
+  bool has_args = false;
+  ValueOut args;                     // pickled (args, kwargs)
+  std::vector<ValueOut> ref_values;  // values of the top-level refs, in placeholder order
+  std::vector<Ref> refs;             // the refs themselves
+  std::vector<std::string> return_ids;
+  bool is_actor_creation = false;
+  ActorOptions actor;                                                                      // creation only
+  std::vector<std::pair<std::string, std::vector<std::pair<int32_t, double>>>> instances;  // "GPU" -> [(index, amount)]
+  bool was_restarted = false;
+};
+
+struct TaskOut {
+  std::vector<ValueIn> returns;  // one per return id (a failed task: one, used for all)
+  bool is_application_error = false, is_retryable_error = false, cancelled = false, worker_exiting = false;
+  bool more_follows = false;  // see core::TaskResult
+  int64_t generator_items = 0;
+  std::string repr_name;  // actor creation
+  uint64_t run_ns = 0;
+};
+
+struct Event {  // for the driver's printing thread
+  enum Kind : int32_t { kLog = 1, kMessage = 2, kWorkerDied = 3, kUnreadError = 4 };
+  int32_t kind = kLog;
+  std::string name, text, node_ip, message_kind;
+  int64_t pid = 0;
+  bool is_stderr = false;
+  ValueOut error;  // kUnreadError: a task's error whose last ref went without anybody having read it
+};
+
+// Completions of WatchObject without a thread hop: its descriptor becomes readable (an asyncio loop adds it as a reader).
+class CompletionQueue {
+ public:
+  virtual ~CompletionQueue() = default;
+  virtual int fd() const = 0;                                       // [gil-ok]
+  virtual std::vector<uint64_t> Drain() = 0;                        // [gil-ok] tokens ready; clears the descriptor
+  virtual std::vector<uint64_t> WaitDrain(int64_t timeout_ms) = 0;  // blocks; empty at the timeout or after Close
+  virtual void Close() = 0;                                         // [gil-ok]
+};
+
+enum class GetStatus : int32_t { kReady = 0, kTimeout = 1, kInterrupted = 2 /* run signal handlers, call again */ };
+
+class Core {
+ public:
+  // Connects to the raylet of session_dir, registers, and for drivers adds the job. UNAVAILABLE when nobody answers.
+  static Status Start(const CoreOptions& options, std::unique_ptr<Core>* out);
+  virtual ~Core() = default;
+  // Leaves in good order: drivers finish the job; blocked callers get CANCELLED. Idempotent.
+  virtual void Shutdown(const std::string& reason) = 0;
+  virtual const CoreInfo& info() const = 0;
+
+  // --- objects
+  virtual Status Put(const ValueIn& value, std::string* object_id) = 0;
+  // Owned values of ≤ max_inline_bytes never block. out[i].metadata is empty where not ready. timeout_ms -1: none.
+  virtual GetStatus Get(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<ValueOut>* out) = 0;
+  virtual bool TryGet(const Ref& ref, ValueOut* out) = 0;  // [gil-ok] value ready in this process (memory or a mapped object)
+  virtual bool IsReady(const std::string& object_id) = 0;  // [gil-ok] what Wait would count as ready, known without asking anybody
+  // ready[i] set for at most num_returns, the first ones in order. kTimeout when fewer are ready.
+  virtual GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local,
+                         std::vector<bool>* ready) = 0;
+  virtual std::unique_ptr<CompletionQueue> NewCompletionQueue() = 0;
+  virtual void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token) = 0;  // [gil-ok] token appears once ready (or failed)
+  virtual void AddLocalRef(const std::string& object_id) = 0;                            // [gil-ok] another Python handle to a known ref
+  // A ref that came inside a value (or out of band: `outer_id` empty, then it is registered at once). [gil-ok]
+  virtual void AddBorrowedRef(const Ref& ref, const std::string& outer_id, uint64_t task_token) = 0;
+  virtual void RemoveLocalRef(const std::string& object_id) = 0;  // [gil-ok]
+  virtual std::string OwnerOf(const std::string& object_id) = 0;  // [gil-ok] 56 bytes; empty: unknown here
+  virtual Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
+                              std::vector<int64_t>* sizes) = 0;
+  // For people: what a get of it waits for now.
+  virtual std::string Explain(const std::string& object_id) = 0;  // [gil-ok]
+
+  // --- tasks and actors
+  virtual Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle) = 0;  // [gil-ok] once per distinct options
+  // `args` has metadata "" when there are none; refs: top-level refs in placeholder order; args.nested: refs inside.
+  virtual Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<std::string>* return_ids) = 0;
+  // `methods` maps nothing: templates of methods are registered apart. A taken name: ALREADY_EXISTS. [blocks if named]
+  virtual Status CreateActor(uint64_t handle, const ActorOptions& options, const ValueIn& args, const std::vector<Ref>& refs,
+                             std::string* actor_id) = 0;
+  // RESOURCE_EXHAUSTED beyond max_pending_calls.
+  virtual Status SubmitActorTask(const std::string& actor_id, uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs,
+                                 std::vector<std::string>* return_ids) = 0;
+  // Before a handle that came from elsewhere is used. `owner` = its creator (counts as a borrowed ref of ObjectId::ForActorHandle, which the
+  // caller adds with AddBorrowedRef unless the handle is weak). [gil-ok]
+  virtual void RegisterActorHandle(const std::string& actor_id, const std::string& owner, const ActorOptions& options) = 0;
+  virtual Status KillActor(const std::string& actor_id, bool no_restart) = 0;
+  virtual Status CancelTask(const Ref& ref, bool force, bool recursive) = 0;
+  virtual Status GetNamedActor(const std::string& name, const std::string& ray_namespace, ActorFields* out) = 0;
+  virtual Status ListActors(bool named_only, bool all_namespaces, const std::string& ray_namespace, std::vector<ActorFields>* out) = 0;
+
+  // --- streaming generators, consumer side
+  // The next item's ref: kReady with *object_id set; empty *object_id = end of stream. kTimeout.
+  virtual GetStatus NextGeneratorItem(const std::string& generator_id, int64_t timeout_ms, std::string* object_id) = 0;
+  virtual void WatchGenerator(const std::string& generator_id, CompletionQueue* queue, uint64_t token) = 0;   // next item (or end) known
+  virtual bool TryNextGeneratorItem(const std::string& generator_id, bool* end, std::string* object_id) = 0;  // [gil-ok]
+  virtual void ReleaseGenerator(const std::string& generator_id) = 0;  // [gil-ok] unconsumed items go; the producer is told to stop
+
+  // --- executor side (workers)
+  // Next thing to do; blocks, serving sockets meanwhile. false: nothing came in timeout_ms (-1: none) or a signal arrived.
+  virtual bool NextTask(int64_t timeout_ms, TaskIn* out) = 0;
+  virtual bool TryNextTask(TaskIn* out) = 0;  // [gil-ok] never blocks
+  // The static part of a run, for the first with its template_key. False: the run has ended. [gil-ok]
+  virtual bool TemplateOf(uint64_t token, TemplateOptions* out) = 0;
+  // Sends the result. Large returns are written to the store (may block on memory). Must be called once per run token.
+  virtual Status FinishTask(uint64_t token, const TaskOut& out) = 0;
+  // One more item of a streaming task; blocks while the consumer is behind. *stop: nobody consumes any more.
+  virtual Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop) = 0;
+  virtual bool IsCancelled(uint64_t token) = 0;  // [gil-ok]
+  // Which thread to interrupt with SIGINT when the running normal task is cancelled: the calling one.
+  virtual void SetInterruptThread() = 0;
+  virtual void AnnounceExit(const std::string& reason, bool intended) = 0;  // actor exit: also tells the GCS not to restart
+  // The calling thread now runs the task of `token` (0: none): parent of what it submits, blocked accounting. [gil-ok]
+  virtual void SetCurrentTask(uint64_t token) = 0;
+
+  // --- GCS
+  virtual Status KvGet(const std::string& ns, const std::string& key, bool* found, std::string* value) = 0;
+  virtual Status KvPut(const std::string& ns, const std::string& key, const std::string& value, bool overwrite, bool* added) = 0;
+  virtual Status KvDel(const std::string& ns, const std::string& key, bool by_prefix, int64_t* deleted) = 0;
+  virtual Status KvExists(const std::string& ns, const std::string& key, bool* exists) = 0;
+  virtual Status KvKeys(const std::string& ns, const std::string& prefix, std::vector<std::string>* keys) = 0;
+  virtual Status ListNodes(std::vector<NodeFields>* out) = 0;
+  virtual Status ListJobs(std::vector<JobFields>* out) = 0;
+  virtual Status NodeStats(std::string* json) = 0;
+
+  // --- events for the driver's printing thread
+  virtual bool NextEvent(int64_t timeout_ms, Event* out) = 0;  // blocks; false at the timeout or after Shutdown
+};
+
+}  // namespace ray::bindings

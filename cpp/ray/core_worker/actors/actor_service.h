@@ -1,0 +1,61 @@
+// ActorService: what this process does about actors besides calling them: creating, naming, killing, following their state.
+//
+// An actor that we create is ours: its handles are counted as an object of ours, the arguments of its constructor are kept for as long as it may be
+// started again. Every actor that we have a handle of is subscribed to; news reach the ActorSubmitter. Owned by the CoreWorker. Thread-safe.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/core_worker/objects/object_service.h"
+#include "ray/core_worker/peers/peer_pool.h"
+#include "ray/core_worker/submit/actor_submitter.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/util/mutex.h"
+#include "ray/v1/gcs_actor.pb.h"
+
+namespace ray::core {
+
+class ActorService {
+ public:
+  struct Deps {
+    async::EpollLoop* loop = nullptr;
+    PeerPool* peers = nullptr;
+    ObjectService* objects = nullptr;
+    ActorSubmitter* submitter = nullptr;
+    Address self;
+  };
+  explicit ActorService(Deps deps) : deps_(deps) {}
+  // kPublish.
+  void RegisterHandlers(rpc::Dispatcher* dispatcher);
+
+  // `task` is the creation task, arguments not resolved. Named actors are registered before the return (ALREADY_EXISTS), others on the way. One
+  // handle is counted for the caller.
+  Status Create(const PendingTaskPtr& task);
+  // A handle that came from elsewhere. Idempotent.
+  void RegisterHandle(const ActorId& actor, int64_t max_pending_calls, const std::string& class_name);
+  Status Kill(const ActorId& actor, bool no_restart);
+  Status GetNamed(const std::string& name, const std::string& ray_namespace, v1::ActorInfo* out);
+  Status List(const v1::ListActorsRequest& request, v1::ListActorsReply* out);
+  void OnOutOfScope(const std::vector<ActorId>& actors);
+  // This worker's actor leaves by itself. Waits until the GCS knows.
+  Status AnnounceExiting(const ActorId& actor, const WorkerId& worker);
+
+ private:
+  void Subscribe(const ActorId& actor);
+  void SendCreation(const PendingTaskPtr& task);
+  void OnCreationRefused(const PendingTaskPtr& task, const Status& status);
+  void OnPublish(const v1::ActorInfo& info);
+  void DropArguments(const ActorId& actor);
+
+  const Deps deps_;
+  Mutex mu_;
+  std::unordered_map<ActorId, PendingTaskPtr, IdHash> created_ GUARDED_BY(mu_);  // by us and not dead: holds the constructor's arguments
+  std::unordered_set<ActorId, IdHash> detached_ GUARDED_BY(mu_);                 // created by us; their handles are counted in vain
+};
+
+}  // namespace ray::core

@@ -1,0 +1,457 @@
+#include "ray/core_worker/core_worker.h"
+
+#include <unistd.h>
+
+#include "ray/core_worker/submit/dependency_resolver.h"
+#include "ray/object_manager/client/store_client.h"
+#include "ray/util/logging.h"
+#include "ray/v1/gcs_job.pb.h"
+#include "ray/v1/raylet_worker.pb.h"
+#include "ray/wire/convert.h"
+#include "ray/wire/value_layout.h"
+
+namespace ray::core {
+namespace {
+
+constexpr char kProtocolVersion[] = "1";
+
+}  // namespace
+
+// --- life ---
+
+Result<std::unique_ptr<CoreWorker>> CoreWorker::Start(const CoreWorkerConfig& config) {
+  std::unique_ptr<CoreWorker> worker(new CoreWorker(config));
+  RAY_ASSIGN_OR_RETURN(worker->loop_, async::EpollLoop::Make({.name = "ray_io"}));
+  RAY_RETURN_NOT_OK(worker->loop_->Start());
+  Status status = worker->Connect();
+  if (!status.ok()) {
+    worker->Shutdown("start failed");
+    return status;
+  }
+  return worker;
+}
+
+Status CoreWorker::Connect() {
+  info_.session_dir = config_.session_dir;
+  info_.job_id = config_.job_id;
+  info_.address.worker_id = config_.worker_id;
+  dispatcher_ = std::make_shared<rpc::Dispatcher>();
+  dispatcher_->RegisterFallback(
+      [this](rpc::Request request, rpc::Responder responder) { HoldUntilReady(std::move(request), std::move(responder)); });
+  RAY_ASSIGN_OR_RETURN(carrier_, rpc::LocalCarrier::Make(loop_.get(), dispatcher_, {.sockets_dir = config_.session_dir + "/sockets"}));
+  peers_ = PeerPool::Make([this](const std::string& socket) { return carrier_->Connect(socket); }, loop_.get());
+  // Before registering: whoever is told of us may call at once.
+  RAY_RETURN_NOT_OK(carrier_->Listen(WorkerSocketName(config_.worker_id), [](const rpc::ConnectionPtr&) {}));
+  auto raylet = carrier_->Connect("raylet.sock");
+  if (!raylet.ok()) return Status::Unavailable("no raylet answers in " + config_.session_dir + ": " + raylet.status().message());
+  peers_->SetRaylet(*raylet);
+  if (config_.is_driver) RAY_RETURN_NOT_OK(AddJob(*raylet));
+  RAY_RETURN_NOT_OK(Register(*raylet));
+  (*raylet)->OnClose([this](const Status& status) { OnRayletClosed(status); });
+  return Status::Ok();
+}
+
+Status CoreWorker::AddJob(const rpc::ConnectionPtr& raylet) {
+  v1::AddJobRequest request;
+  v1::JobInfo* job = request.mutable_job();
+  job->set_driver_worker_id(config_.worker_id.Binary());
+  job->set_driver_pid(getpid());
+  job->set_ray_namespace(config_.ray_namespace);
+  job->set_entrypoint(config_.entrypoint);
+  job->set_config_json(config_.job_config_json);
+  job->set_start_time_ms(loop_->clock().WallMillis());
+  v1::AddJobReply reply;
+  RAY_RETURN_NOT_OK(SyncCall(loop_.get(), raylet, MethodId::kAddJob, request, {}, &reply, std::chrono::seconds(30)));
+  RAY_ASSIGN_OR_RETURN(info_.job_id, JobId::FromBinary(reply.job_id()));
+  return Status::Ok();
+}
+
+Status CoreWorker::Register(const rpc::ConnectionPtr& raylet) {
+  v1::RegisterWorkerRequest request;
+  request.set_worker_id(config_.worker_id.Binary());
+  request.set_job_id(info_.job_id.Binary());
+  request.set_is_driver(config_.is_driver);
+  request.set_pid(getpid());
+  request.set_startup_token(config_.startup_token);
+  request.set_protocol_version(kProtocolVersion);
+  request.set_python_version(config_.python_version);
+  struct State {
+    async::Waiter waiter;
+    Status status;
+  };
+  auto state = std::make_shared<State>();
+  // The services are made right in the callback, on the loop: the next frame, from whomever, finds them.
+  rpc::CallTyped<v1::RegisterWorkerReply>(*raylet, MethodId::kRegisterWorker, request, {},
+                                          [this, state](Status status, v1::RegisterWorkerReply& reply, PartList) {
+                                            if (status.ok()) {
+                                              info_.address.node_id = NodeId::FromBinaryOrNil(reply.node_id());
+                                              info_.node_ip = reply.node_ip();
+                                              if (!reply.session_dir().empty()) info_.session_dir = reply.session_dir();
+                                              info_.session_name = reply.session_name();
+                                              info_.gcs_address = reply.gcs_address();
+                                              info_.config_json = reply.config_json();
+                                              MakeServices();
+                                              RegisterHandlers();
+                                              ready_ = true;
+                                              ServeHeld();
+                                            }
+                                            state->status = std::move(status);
+                                            state->waiter.Notify();
+                                          },
+                                          {.timeout = std::chrono::seconds(30)});
+  while (loop_->Wait(&state->waiter, Time::Infinite()) != async::WaitResult::kDone) {
+  }
+  return state->status;
+}
+
+void CoreWorker::MakeServices() {
+  store_ = std::make_unique<LazyStore>([this]() -> Result<std::unique_ptr<ValueStore>> {
+    RAY_ASSIGN_OR_RETURN(store_client_, object_manager::StoreClient::Connect(carrier_.get(), loop_.get(), "store.sock", config_.worker_id));
+    return WrapStoreClient(store_client_.get());
+  });
+  deaths_ = std::make_unique<DeathNotes>(loop_.get());
+  ObjectService::Deps deps;
+  deps.loop = loop_.get();
+  deps.store = store_.get();
+  deps.peers = peers_;
+  deps.self = info_.address;
+  deps.job_id = info_.job_id;
+  deps.options.max_inline_bytes = config_.max_inline_bytes;
+  if (!config_.is_driver) deps.on_blocked = [this](bool blocked) { receiver_->OnBlocked(blocked); };
+  if (config_.is_driver) {
+    deps.on_unread_error = [this](BufferPtr blob) { events_.Add({.kind = UserEvent::kUnreadError, .blob = std::move(blob)}); };
+  }
+  deps.on_actor_out_of_scope = [this](const std::vector<ActorId>& actors) { actors_->OnOutOfScope(actors); };
+  objects_ = ObjectService::Make(std::move(deps));
+  streams_ = std::make_unique<GeneratorStreams>(objects_.get());
+  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get());
+  submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{
+      .loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .deaths = deaths_.get(), .self = info_.address, .config = {}});
+  actor_submitter_ = std::make_unique<ActorSubmitter>(
+      ActorSubmitter::Deps{.loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .objects = objects_.get()});
+  actors_ = std::make_unique<ActorService>(ActorService::Deps{
+      .loop = loop_.get(), .peers = peers_.get(), .objects = objects_.get(), .submitter = actor_submitter_.get(), .self = info_.address});
+  TaskReceiver::Deps receive;
+  receive.loop = loop_.get();
+  receive.peers = peers_.get();
+  receive.objects = objects_.get();
+  receive.self = info_.address;
+  receive.cancel_owned = [this](const TaskId& id, bool force, bool recursive) { return CancelOwned(id, force, recursive); };
+  receive.cancel_children = [this](const TaskId& parent, bool force) {
+    for (const PendingTaskPtr& child : tasks_->ChildrenOf(parent)) CancelOwned(child->spec.task_id, force, true);
+  };
+  receiver_ = std::make_unique<TaskReceiver>(std::move(receive));
+}
+
+void CoreWorker::RegisterHandlers() {
+  objects_->RegisterHandlers(dispatcher_.get());
+  actors_->RegisterHandlers(dispatcher_.get());
+  receiver_->RegisterHandlers(dispatcher_.get());
+  dispatcher_->RegisterTyped<v1::ReportGeneratorItemRequest>(
+      MethodId::kReportGeneratorItem,
+      [this](const v1::ReportGeneratorItemRequest& message, rpc::Request& request, rpc::Responder responder) {
+        size_t part = 0;
+        TaskId task = TaskId::FromBinaryOrNil(message.task_id());
+        // In-store items are on the only node there is for now: that of the executor, which is ours.
+        ReturnValue item = ReturnFromProto(message.item(), request.parts, &part, info_.address);
+        auto answer = std::make_shared<rpc::Responder>(std::move(responder));
+        streams_->Report(task, message.index(), std::move(item), [answer](bool stop) {
+          v1::ReportGeneratorItemReply reply;
+          reply.set_stop(stop);
+          if (answer->valid()) answer->Send(reply);
+        });
+      });
+  dispatcher_->RegisterTyped<v1::WorkerDiedNotice>(MethodId::kWorkerDied,
+                                                   [this](const v1::WorkerDiedNotice& notice, rpc::Request&, rpc::Responder) {
+                                                     WorkerId worker = WorkerId::FromBinaryOrNil(notice.worker_id());
+                                                     deaths_->Add(worker, {notice.detail(), notice.out_of_memory(), notice.intended()});
+                                                     peers_->MarkDead(worker);
+                                                   });
+  dispatcher_->Register(MethodId::kReclaimLeases, [this](rpc::Request, rpc::Responder) { submitter_->Reclaim(); });
+  dispatcher_->RegisterTyped<v1::LogLinesNotice>(MethodId::kLogLines, [this](const v1::LogLinesNotice& notice, rpc::Request&,
+                                                                             rpc::Responder) {
+    UserEvent event{
+        .kind = UserEvent::kLog, .name = notice.name(), .node_ip = notice.node_ip(), .pid = notice.pid(), .is_stderr = notice.is_stderr()};
+    for (const std::string& line : notice.lines()) {
+      event.text = line;
+      events_.Add(event);
+    }
+  });
+  dispatcher_->RegisterTyped<v1::DriverMessageNotice>(
+      MethodId::kDriverMessage, [this](const v1::DriverMessageNotice& notice, rpc::Request&, rpc::Responder) {
+        events_.Add({.kind = UserEvent::kMessage, .text = notice.message(), .message_kind = notice.kind()});
+      });
+}
+
+void CoreWorker::HoldUntilReady(rpc::Request request, rpc::Responder responder) {
+  if (ready_) {
+    if (responder.valid()) responder.Fail(Status::Unimplemented(std::string(MethodName(request.method)) + " is not served by workers"));
+    return;
+  }
+  Held held{std::move(request), {}, std::move(responder)};
+  held.control = std::string(held.request.control);
+  held_.push_back(std::move(held));
+}
+
+void CoreWorker::ServeHeld() {
+  auto held = std::move(held_);
+  held_.clear();
+  for (Held& h : held) {
+    h.request.control = h.control;
+    dispatcher_->Dispatch(std::move(h.request), std::move(h.responder));
+  }
+}
+
+void CoreWorker::OnRayletClosed(const Status& status) {
+  if (shut_down_) return;
+  if (!config_.is_driver) {
+    RAY_LOG(INFO) << "the raylet is gone: " << status.ToString();
+    _exit(1);
+  }
+  raylet_lost_ = true;
+  RAY_LOG(ERROR) << "the raylet is gone: " << status.ToString();
+  streams_->FailAll(ClosedError());
+  objects_->Shutdown();
+  events_.Add(
+      {.kind = UserEvent::kMessage, .text = "The raylet of this node has died; the session cannot go on.", .message_kind = "raylet_died"});
+}
+
+ErrorValue CoreWorker::ClosedError() const {
+  return MakeErrorValue(ErrorType::kLocalRayletDied, raylet_lost_ ? "The node's raylet has died." : "The session was shut down.");
+}
+
+void CoreWorker::Shutdown(const std::string& reason) {
+  if (shut_down_.exchange(true)) return;
+  // Blocked callers leave.
+  if (streams_ != nullptr) streams_->FailAll(ClosedError());
+  if (objects_ != nullptr) objects_->Shutdown();
+  if (receiver_ != nullptr) receiver_->Shutdown();
+  if (submitter_ != nullptr) submitter_->Shutdown();
+  rpc::ConnectionPtr raylet = peers_ == nullptr ? nullptr : peers_->raylet();
+  if (raylet != nullptr && !raylet->closed()) {
+    if (config_.is_driver && !info_.job_id.IsNil()) {
+      v1::FinishJobRequest request;
+      request.set_job_id(info_.job_id.Binary());
+      v1::JobEmpty reply;
+      Status status = SyncCall(loop_.get(), raylet, MethodId::kFinishJob, request, {}, &reply, std::chrono::seconds(1));
+      if (!status.ok()) RAY_LOG(INFO) << "finishing the job: " << status.ToString();
+    }
+    v1::AnnounceExitRequest notice;
+    notice.set_reason(reason);
+    notice.set_intended(true);
+    raylet->Notify(MethodId::kAnnounceExit, notice);
+    raylet->Flush();
+  }
+  events_.Close();  // not before: ahead of its answer to FinishJob the raylet sends what the workers printed last
+  if (store_ != nullptr) store_->Close();
+  if (peers_ != nullptr) peers_->Close();
+  if (carrier_ != nullptr) carrier_->Shutdown();
+  if (loop_ == nullptr) return;
+  // Connections are taken down on the loop, and their close callbacks after that. Undone they would hold each other for ever.
+  SettleLoop();
+  SettleLoop();
+  loop_->Stop();
+}
+
+void CoreWorker::SettleLoop() {
+  if (loop_->InLoop()) return;
+  auto done = std::make_shared<async::Waiter>();
+  loop_->Post("settle", [done] { done->Notify(); });
+  const Time deadline = loop_->clock().Now() + std::chrono::seconds(1);
+  while (loop_->Wait(done.get(), deadline) == async::WaitResult::kInterrupted && loop_->clock().Now() < deadline) {
+  }
+}
+
+CoreWorker::CoreWorker(const CoreWorkerConfig& config) : config_(config) {}
+
+CoreWorker::~CoreWorker() { Shutdown("destroyed"); }
+
+void CoreWorker::AnnounceExit(const std::string& reason, bool intended) {
+  ActorId actor = own_actor();
+  if (!actor.IsNil() && intended) {
+    Status status = actors_->AnnounceExiting(actor, config_.worker_id);
+    if (!status.ok()) RAY_LOG(WARNING) << "telling the GCS that the actor leaves: " << status.ToString();
+  }
+  if (auto raylet = peers_->raylet()) {
+    v1::AnnounceExitRequest notice;
+    notice.set_reason(reason);
+    notice.set_intended(intended);
+    raylet->Notify(MethodId::kAnnounceExit, notice);
+    raylet->Flush();
+  }
+}
+
+ActorId CoreWorker::own_actor() const {
+  MutexLock lock(&mu_);
+  return own_actor_;
+}
+
+void CoreWorker::SetOwnActor(const ActorId& actor) {
+  MutexLock lock(&mu_);
+  own_actor_ = actor;
+}
+
+// --- tasks ---
+
+uint64_t CoreWorker::RegisterTemplate(TaskTemplate tmpl) {
+  tmpl.job_id = info_.job_id;
+  ClassNo cls = tmpl.type == TaskType::kNormal ? submitter_->ClassOf(tmpl) : 0;
+  MutexLock lock(&mu_);
+  tmpl.key = templates_.size() + 1;
+  templates_.push_back({std::make_shared<const TaskTemplate>(std::move(tmpl)), cls});
+  return templates_.size();
+}
+
+CoreWorker::Template CoreWorker::Find(uint64_t handle) const {
+  MutexLock lock(&mu_);
+  return handle >= 1 && handle <= templates_.size() ? templates_[handle - 1] : Template{};
+}
+
+Result<PendingTaskPtr> CoreWorker::BuildTask(const TaskTemplatePtr& tmpl, const TaskId& id, const ValueView& args,
+                                             std::span<const ObjectRefInfo> refs) {
+  auto task = std::make_shared<PendingTask>();
+  TaskSpec& spec = task->spec;
+  spec.tmpl = tmpl;
+  spec.task_id = id;
+  spec.owner = info_.address;
+  spec.parent_task_id = TaskReceiver::CurrentTask();
+  spec.depth = TaskReceiver::CurrentDepth() + 1;
+  task->submitted_at = loop_->clock().Now();
+  spec.refs.reserve(refs.size());
+  task->held.reserve(refs.size() + args.nested.size() + 2);
+  for (const ObjectRefInfo& ref : refs) {
+    TaskArg arg;
+    arg.ref = ref;
+    if (arg.ref.owner.IsNil()) arg.ref.owner = info_.address;
+    task->held.push_back(ref.id);
+    spec.refs.push_back(std::move(arg));
+  }
+  for (const ObjectRefInfo& ref : args.nested) task->held.push_back(ref.id);
+  if (tmpl->num_returns != 0) {
+    for (uint32_t i = 0; i < tmpl->NumReturnIds(); ++i) task->return_ids.push_back(ObjectId::ForReturn(id, i));
+  }
+  if (args.metadata.empty()) return task;
+  std::vector<ConstBytes> buffers(args.buffers.begin(), args.buffers.end());
+  size_t size = PythonBlobSize(args.data.size(), buffers);
+  if (size <= config_.max_inline_bytes) {
+    uint8_t* bytes = nullptr;
+    spec.args = MakePackedBuffer(size, &bytes);
+    WritePythonBlob(args.data, buffers, bytes);
+    return task;
+  }
+  // The hold of the task replaces the handle once it is counted.
+  ObjectId stored;
+  RAY_RETURN_NOT_OK(objects_->Put(args, &stored));
+  spec.args_object = ObjectRefInfo{stored, info_.address};
+  task->held.push_back(stored);
+  return task;
+}
+
+Status CoreWorker::SubmitTask(uint64_t handle, const ValueView& args, std::span<const ObjectRefInfo> refs,
+                              std::vector<ObjectId>* return_ids) {
+  Template t = Find(handle);
+  if (t.tmpl == nullptr || t.tmpl->type != TaskType::kNormal) return Status::InvalidArgument("not a template of a task");
+  if (shut_down_ || raylet_lost_)
+    return Status(StatusCode::kUnavailable, "the session is over", static_cast<int32_t>(ErrorType::kLocalRayletDied));
+  RAY_ASSIGN_OR_RETURN(PendingTaskPtr task, BuildTask(t.tmpl, TaskId::Of(info_.job_id, ActorId::Nil()), args, refs));
+  task->cls = t.cls;
+  tasks_->Add(task);
+  if (task->spec.args_object) objects_->RemoveLocalRef(task->spec.args_object->id);
+  *return_ids = task->return_ids;
+  if (task->spec.refs.empty()) {
+    submitter_->Submit(task);
+    return Status::Ok();
+  }
+  ResolveArguments(objects_.get(), task, [this, task](const ErrorValue* error) {
+    if (error != nullptr) {
+      tasks_->Fail(*task, *error);
+    } else if (tasks_->Find(task->spec.task_id) != nullptr) {  // else it was cancelled meanwhile
+      submitter_->Submit(task);
+    }
+  });
+  return Status::Ok();
+}
+
+Status CoreWorker::SubmitActorTask(const ActorId& actor, uint64_t handle, const ValueView& args, std::span<const ObjectRefInfo> refs,
+                                   std::vector<ObjectId>* return_ids) {
+  Template t = Find(handle);
+  if (t.tmpl == nullptr || t.tmpl->type != TaskType::kActorTask) return Status::InvalidArgument("not a template of a method");
+  if (shut_down_ || raylet_lost_)
+    return Status(StatusCode::kUnavailable, "the session is over", static_cast<int32_t>(ErrorType::kLocalRayletDied));
+  RAY_ASSIGN_OR_RETURN(PendingTaskPtr task, BuildTask(t.tmpl, TaskId::Of(info_.job_id, actor), args, refs));
+  // A call keeps its actor in scope until it is answered.
+  task->held.push_back(ObjectId::ForActorHandle(actor));
+  *return_ids = task->return_ids;
+  Status status = actor_submitter_->Submit(actor, task);
+  if (task->spec.args_object) objects_->RemoveLocalRef(task->spec.args_object->id);
+  return status;
+}
+
+Status CoreWorker::CreateActor(uint64_t handle, ActorCreation creation, const ValueView& args, std::span<const ObjectRefInfo> refs,
+                               ActorId* actor) {
+  Template t = Find(handle);
+  if (t.tmpl == nullptr || t.tmpl->type != TaskType::kActorCreation) return Status::InvalidArgument("not a template of an actor");
+  *actor = ActorId::Of(info_.job_id);
+  creation.actor_id = *actor;
+  creation.owner = info_.address;
+  RAY_ASSIGN_OR_RETURN(PendingTaskPtr task, BuildTask(t.tmpl, TaskId::ForActorCreation(*actor), args, refs));
+  task->return_ids.clear();
+  task->spec.creation = std::make_shared<const ActorCreation>(std::move(creation));
+  Status status = actors_->Create(task);
+  if (task->spec.args_object) objects_->RemoveLocalRef(task->spec.args_object->id);
+  return status;
+}
+
+void CoreWorker::Cancel(const PendingTaskPtr& task, bool force, bool recursive) {
+  if (task->unresolved.load() > 0) {  // nobody else has it
+    if (task->spec.tmpl->type == TaskType::kActorTask) {
+      actor_submitter_->Cancel(task->spec.task_id.actor_id(), task, recursive);
+    } else {
+      tasks_->Fail(*task, CancelledError(task->spec.task_id));
+    }
+  } else if (task->spec.tmpl->type == TaskType::kActorTask) {
+    actor_submitter_->Cancel(task->spec.task_id.actor_id(), task, recursive);
+  } else {
+    submitter_->Cancel(task, force, recursive);
+  }
+}
+
+bool CoreWorker::CancelOwned(const TaskId& id, bool force, bool recursive) {
+  PendingTaskPtr task = tasks_->Cancel(id);
+  if (task == nullptr) return false;
+  Cancel(task, force && task->spec.tmpl->type == TaskType::kNormal, recursive);
+  return true;
+}
+
+Status CoreWorker::CancelTask(const ObjectRefInfo& ref, bool force, bool recursive) {
+  TaskId id = ref.id.task_id();
+  if (PendingTaskPtr task = tasks_->Find(id); task != nullptr && force && task->spec.tmpl->type == TaskType::kActorTask) {
+    return Status::InvalidArgument("force=True is not allowed for actor tasks");
+  }
+  if (CancelOwned(id, force, recursive)) return Status::Ok();
+  Address owner = ref.owner.IsNil() ? objects_->OwnerOf(ref.id) : ref.owner;
+  if (owner.IsNil() || owner == info_.address) return Status::Ok();  // it is over
+  RAY_ASSIGN_OR_RETURN(rpc::ConnectionPtr connection, peers_->Get(owner));
+  v1::CancelTaskRequest request;
+  request.set_task_id(id.Binary());
+  request.set_force(force);
+  request.set_recursive(recursive);
+  connection->Call(MethodId::kCancelTask, request, {}, [](Status, rpc::Reply) {});
+  return Status::Ok();
+}
+
+std::string CoreWorker::Explain(const ObjectId& id) {
+  PendingTaskPtr task = id.IsPut() ? nullptr : tasks_->Find(id.task_id());
+  if (task == nullptr) return objects_->Explain(id);
+  std::string text = "task " + task->spec.tmpl->DisplayName() + " (" + id.task_id().Hex() + "): ";
+  if (task->unresolved.load() > 0) {
+    for (const TaskArg& arg : task->spec.refs) {
+      StoredValue value;
+      if (!objects_->Lookup(arg.ref.id, &value)) return text + "it waits for its argument " + arg.ref.id.Hex();
+    }
+  }
+  if (task->spec.tmpl->type == TaskType::kActorTask) return text + actor_submitter_->Explain(task->spec.task_id.actor_id());
+  return text + submitter_->Explain(*task);
+}
+
+}  // namespace ray::core

@@ -1,0 +1,149 @@
+// CoreWorker: one worker or driver of a cluster: facade over its services, and their wiring.
+//
+// Start connects to the node's raylet and registers; services are made the moment the raylet has told who and where we are. Shutdown undoes it: blocked
+// callers first, then what we still owe others, then connections, then the loop. The raylet's connection is our life line: without it a worker ends at
+// once (nobody would reap it), a driver's blocked calls fail.
+// Thread-safe. Methods marked [blocks] must not be called on the loop or with the GIL.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/core_worker/actors/actor_service.h"
+#include "ray/core_worker/execute/task_receiver.h"
+#include "ray/core_worker/lifecycle/lazy_store.h"
+#include "ray/core_worker/objects/object_service.h"
+#include "ray/core_worker/peers/peer_pool.h"
+#include "ray/core_worker/services/event_queue.h"
+#include "ray/core_worker/services/sync_call.h"
+#include "ray/core_worker/submit/actor_submitter.h"
+#include "ray/core_worker/submit/task_submitter.h"
+#include "ray/core_worker/tasks/generator_streams.h"
+#include "ray/core_worker/tasks/task_manager.h"
+#include "ray/rpc/local/local_carrier.h"
+
+namespace ray::object_manager {
+class StoreClient;
+}
+
+namespace ray::core {
+
+struct CoreWorkerConfig {
+  bool is_driver = false;
+  std::string session_dir;  // sockets are in <session_dir>/sockets
+  WorkerId worker_id;
+  uint64_t startup_token = 0;                              // forked workers
+  JobId job_id;                                            // workers; drivers get theirs from AddJob
+  std::string ray_namespace, entrypoint, job_config_json;  // drivers
+  std::string python_version;
+  size_t max_inline_bytes = 100 << 10;
+};
+
+struct CoreWorkerInfo {  // constant after Start
+  Address address;
+  JobId job_id;
+  std::string node_ip, session_dir, session_name, gcs_address, config_json;
+};
+
+class CoreWorker {
+ public:
+  // [blocks] UNAVAILABLE when nobody answers in the session's folder.
+  static Result<std::unique_ptr<CoreWorker>> Start(const CoreWorkerConfig& config);
+  ~CoreWorker();
+  // [blocks] Idempotent.
+  void Shutdown(const std::string& reason);
+  const CoreWorkerInfo& info() const { return info_; }
+  // Why blocked calls end: the raylet died, or Shutdown. As an error value.
+  ErrorValue ClosedError() const;
+
+  // job_id and key are filled in here. The handle is valid for good.
+  uint64_t RegisterTemplate(TaskTemplate tmpl);
+  // `args`: the pickle; empty metadata: none. Its nested refs and `refs` must be held by the caller during the call. The returns have one handle each.
+  // [blocks] if the arguments go to the store.
+  Status SubmitTask(uint64_t handle, const ValueView& args, std::span<const ObjectRefInfo> refs, std::vector<ObjectId>* return_ids);
+  Status SubmitActorTask(const ActorId& actor, uint64_t handle, const ValueView& args, std::span<const ObjectRefInfo> refs,
+                         std::vector<ObjectId>* return_ids);
+  // [blocks] if named. creation.actor_id and owner are filled in here.
+  Status CreateActor(uint64_t handle, ActorCreation creation, const ValueView& args, std::span<const ObjectRefInfo> refs, ActorId* actor);
+  // The task that makes `ref`. Settled ones are left alone.
+  Status CancelTask(const ObjectRefInfo& ref, bool force, bool recursive);
+  // For people: what a get of it waits for.
+  std::string Explain(const ObjectId& id);
+  // [blocks] Tells the raylet, and the GCS if this is an actor, that the process leaves by itself.
+  void AnnounceExit(const std::string& reason, bool intended);
+
+  // [blocks] A call to the raylet or, through it, the GCS.
+  template <typename ReplyMessage>
+  Status CallRaylet(MethodId method, const rpc::MessageLite& request, ReplyMessage* reply) {
+    return SyncCall(loop_.get(), peers_->raylet(), method, request, {}, reply);
+  }
+  async::EpollLoop& loop() { return *loop_; }
+  ObjectService& objects() { return *objects_; }
+  TaskReceiver& receiver() { return *receiver_; }
+  ActorService& actors() { return *actors_; }
+  GeneratorStreams& streams() { return *streams_; }
+  EventQueue& events() { return events_; }
+  // Id of the actor that lives here; nil: none (yet).
+  ActorId own_actor() const;
+  void SetOwnActor(const ActorId& actor);
+
+ private:
+  explicit CoreWorker(const CoreWorkerConfig& config);
+  Status Connect();
+  Status AddJob(const rpc::ConnectionPtr& raylet);
+  Status Register(const rpc::ConnectionPtr& raylet);
+  void MakeServices();      // on the loop
+  void RegisterHandlers();  // on the loop
+  void HoldUntilReady(rpc::Request request, rpc::Responder responder);
+  void ServeHeld();
+  void OnRayletClosed(const Status& status);
+  void SettleLoop();  // returns when the loop has run what is posted now
+  Result<PendingTaskPtr> BuildTask(const TaskTemplatePtr& tmpl, const TaskId& id, const ValueView& args,
+                                   std::span<const ObjectRefInfo> refs);
+  void Cancel(const PendingTaskPtr& task, bool force, bool recursive);
+  bool CancelOwned(const TaskId& id, bool force, bool recursive);
+  struct Template {
+    TaskTemplatePtr tmpl;
+    ClassNo cls = 0;
+  };
+  Template Find(uint64_t handle) const;
+
+  // A request that came before the services were there.
+  struct Held {
+    rpc::Request request;
+    std::string control;
+    rpc::Responder responder;
+  };
+
+  const CoreWorkerConfig config_;
+  CoreWorkerInfo info_;
+  EventQueue events_;
+  // In the order of construction; destroyed in reverse, after the loop has stopped.
+  std::unique_ptr<async::EpollLoop> loop_;
+  std::shared_ptr<rpc::Dispatcher> dispatcher_;
+  std::unique_ptr<rpc::LocalCarrier> carrier_;
+  std::shared_ptr<PeerPool> peers_;
+  std::unique_ptr<object_manager::StoreClient> store_client_;
+  std::unique_ptr<LazyStore> store_;
+  std::unique_ptr<DeathNotes> deaths_;
+  std::shared_ptr<ObjectService> objects_;
+  std::unique_ptr<GeneratorStreams> streams_;
+  std::unique_ptr<TaskManager> tasks_;
+  std::unique_ptr<TaskSubmitter> submitter_;
+  std::unique_ptr<ActorSubmitter> actor_submitter_;
+  std::unique_ptr<ActorService> actors_;
+  std::unique_ptr<TaskReceiver> receiver_;
+
+  bool ready_ = false;      // on the loop: services are made
+  std::vector<Held> held_;  // on the loop
+  std::atomic<bool> shut_down_{false}, raylet_lost_{false};
+  mutable Mutex mu_;
+  std::vector<Template> templates_ GUARDED_BY(mu_);
+  ActorId own_actor_ GUARDED_BY(mu_);
+};
+
+}  // namespace ray::core

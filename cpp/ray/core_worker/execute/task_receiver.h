@@ -1,0 +1,147 @@
+// TaskReceiver: the executing side of a worker: shell of the RunQueueCore.
+//
+// Takes pushed tasks, fetches the arguments that did not travel with them, hands tasks to the threads that call Next, and sends their results. A
+// reply goes out when (1) its values are sealed or at hand, (2) the owner may be told of the refs inside them, (3) the refs that the task keeps are
+// registered with their owners. Owned by the CoreWorker. Thread-safe; handlers run on the loop; nothing is called with the lock held, but the
+// notification of waiting threads.
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/core_worker/execute/run_queue_core.h"
+#include "ray/core_worker/objects/object_service.h"
+#include "ray/core_worker/peers/peer_pool.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/util/mutex.h"
+#include "ray/v1/worker_task.pb.h"
+#include "ray/wire/task_spec.h"
+
+namespace ray::core {
+
+// A received task, from its push to its reply.
+struct ReceivedTask {
+  uint64_t token = 0;
+  TaskSpec spec;
+  std::vector<v1::AssignedInstances> instances;
+  rpc::Responder responder;
+  rpc::ConnectionPtr connection;  // where it came from
+  Time started;
+  std::vector<ObjectId> borrowed;      // top-level refs that are held here until its end
+  std::atomic<uint32_t> unfetched{0};  // arguments still to come, plus one while they are being asked for
+  std::atomic<bool> cancelled{false};
+  std::atomic<bool> stop{false};      // streaming: nobody consumes any more
+  bool running = false;               // guarded by the receiver's lock
+  std::vector<ReadValue> ref_values;  // set by Next
+  ReadValue args;                     // set by Next; empty metadata: none
+};
+using ReceivedTaskPtr = std::shared_ptr<ReceivedTask>;
+
+struct NextItem {
+  enum Kind { kRun, kCancel, kExit };
+  Kind kind = kRun;
+  ReceivedTaskPtr task;  // kRun, kCancel
+  std::string reason;    // kExit
+};
+
+struct TaskResult {
+  std::vector<ValueView> returns;  // one for each return id; fewer: the last serves for the rest
+  bool application_error = false, retryable_error = false, cancelled = false, worker_exiting = false;
+  int64_t generator_items = 0;
+  bool more_follows = false;  // another call of the same template is about to run on the same thread: the reply may wait for that one's
+  std::string repr_name;
+  uint64_t run_ns = 0;  // 0: as measured here
+};
+
+class TaskReceiver {
+ public:
+  struct Deps {
+    async::EpollLoop* loop = nullptr;
+    PeerPool* peers = nullptr;
+    ObjectService* objects = nullptr;
+    Address self;
+    // Cancels a task that this process submitted. False: not known (any more).
+    std::function<bool(const TaskId& task, bool force, bool recursive)> cancel_owned;
+    // Cancels what a task submitted.
+    std::function<void(const TaskId& parent, bool force)> cancel_children;
+  };
+  explicit TaskReceiver(Deps deps) : deps_(std::move(deps)) {}
+
+  // kPushTask, kStealTasks, kCancelTask, kExit.
+  void RegisterHandlers(rpc::Dispatcher* dispatcher);
+
+  // The next thing to do. False: nothing by the deadline, or a signal came. REQUIRES: not on the loop, GIL not held.
+  bool Next(Time deadline, NextItem* out);
+  bool TryNext(NextItem* out);
+  // The result of a run; exactly once for each. May block on the store.
+  Status Finish(uint64_t token, const TaskResult& result);
+  // One more item; with back-pressure it blocks until the consumer allows the next. *stop: no more are wanted.
+  Status ReportItem(uint64_t token, int64_t index, const ValueView& value, bool* stop);
+  bool IsCancelled(uint64_t token);
+  TaskTemplatePtr TemplateOf(uint64_t token);  // null: no such run
+  void SetInterruptThread();
+  // The calling thread runs `token` (0: none).
+  void SetCurrent(uint64_t token);
+  // Task of the calling thread; nil outside tasks.
+  static TaskId CurrentTask();
+  static int64_t CurrentDepth();
+  // The calling thread is blocked in get or wait, or goes on.
+  void OnBlocked(bool blocked);
+  // The connection of an earlier request has closed.
+  void Shutdown();
+
+ private:
+  struct Caller {
+    TemplateReceiver templates;
+  };
+  struct ReplyState;
+  using ReplyStatePtr = std::shared_ptr<ReplyState>;
+
+  void HandlePush(const v1::PushTaskRequest& message, rpc::Request& request, rpc::Responder responder);
+  void HandleCancel(const v1::CancelTaskRequest& message, rpc::Responder responder);
+  void HandleExit(const v1::ExitRequest& message);
+  void HandBack(uint32_t max);
+  // Tells the raylet if it is not what it was told last. True: it is blocked, as of now.
+  bool TellBlocked();
+  void FetchArguments(const ReceivedTaskPtr& task);
+  void OnConnectionClosed(uint64_t id);
+  void MarkReady(uint64_t token);
+  bool PopLocked(NextItem* out) REQUIRES(mu_);
+  void WakeLocked() REQUIRES(mu_);
+  bool Prepare(const NextItem& item);
+  // Not run: gives its refs back and answers `reply`.
+  void Abandon(const ReceivedTaskPtr& task, const v1::PushTaskReply& reply);
+  void Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts);
+  void SendWhenSafe(const ReceivedTaskPtr& task, const ReplyStatePtr& state, std::span<const ValueView> values);
+  ReceivedTaskPtr FindRun(uint64_t token);
+
+  const Deps deps_;
+  std::unordered_map<uint64_t, Caller> callers_;  // on the loop; by connection
+
+  Mutex mu_;
+  RunQueueCore queue_ GUARDED_BY(mu_);
+  std::unordered_map<uint64_t, ReceivedTaskPtr> runs_ GUARDED_BY(mu_);
+  std::deque<ReceivedTaskPtr> cancels_ GUARDED_BY(mu_);  // for async actors
+  std::vector<async::Waiter*> waiters_ GUARDED_BY(mu_);
+  uint64_t next_token_ GUARDED_BY(mu_) = 1;
+  bool exit_requested_ GUARDED_BY(mu_) = false, exit_told_ GUARDED_BY(mu_) = false;
+  bool leaving_ GUARDED_BY(mu_) = false;  // takes no more normal tasks
+  bool is_actor_ GUARDED_BY(mu_) = false, is_async_actor_ GUARDED_BY(mu_) = false;
+  std::string exit_reason_ GUARDED_BY(mu_);
+  pthread_t interrupt_thread_ GUARDED_BY(mu_) = 0;
+  int32_t blocked_ GUARDED_BY(mu_) = 0;  // threads blocked in get or wait, of the present work
+  uint64_t work_ GUARDED_BY(mu_) = 1;    // counts the moments at which the last running task ended
+  uint32_t corked_ GUARDED_BY(mu_) = 0;  // replies since the last that left at once
+  Mutex telling_mu_;                     // before mu_
+  bool told_blocked_ GUARDED_BY(telling_mu_) = false;
+};
+
+}  // namespace ray::core

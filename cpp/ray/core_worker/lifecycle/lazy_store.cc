@@ -1,0 +1,87 @@
+#include "ray/core_worker/lifecycle/lazy_store.h"
+
+namespace ray::core {
+
+Result<std::shared_ptr<ValueStore>> LazyStore::Connected() {
+  auto present = [&]() -> std::shared_ptr<ValueStore> {
+    MutexLock lock(&mu_);
+    return store_;
+  };
+  if (auto store = present()) return store;
+  MutexLock connecting(&connecting_);
+  if (auto store = present()) return store;
+  {
+    MutexLock lock(&mu_);
+    if (closed_) return Status::Unavailable("the object store was closed");
+  }
+  RAY_ASSIGN_OR_RETURN(std::shared_ptr<ValueStore> made, connect_());
+  MutexLock lock(&mu_);
+  if (closed_) return Status::Unavailable("the object store was closed");
+  store_ = made;
+  return made;
+}
+
+Status LazyStore::Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
+                        const std::function<Status(const PieceWriter&)>& fill) {
+  RAY_ASSIGN_OR_RETURN(auto store, Connected());
+  return store->Write(id, size, metadata, owner, fill);
+}
+
+Result<std::vector<BufferPtr>> LazyStore::Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) {
+  RAY_ASSIGN_OR_RETURN(auto store, Connected());
+  return store->Get(ids, deadline, interrupted);
+}
+
+Result<std::vector<bool>> LazyStore::Contains(const std::vector<ObjectId>& ids) {
+  RAY_ASSIGN_OR_RETURN(auto store, Connected());
+  return store->Contains(ids);
+}
+
+BufferPtr LazyStore::TryGet(const ObjectId& id) {
+  std::shared_ptr<ValueStore> store;
+  {
+    MutexLock lock(&mu_);
+    store = store_;
+  }
+  return store == nullptr ? nullptr : store->TryGet(id);
+}
+
+void LazyStore::Free(const std::vector<ObjectId>& ids) {
+  std::shared_ptr<ValueStore> store;
+  {
+    MutexLock lock(&mu_);
+    store = store_;
+    if (store == nullptr) {
+      if (closed_) return;
+      pending_free_.insert(pending_free_.end(), ids.begin(), ids.end());
+      if (!connector_.joinable()) {
+        connector_ = std::thread([this] {
+          auto connected = Connected();
+          std::vector<ObjectId> pending;
+          {
+            MutexLock inner(&mu_);
+            pending.swap(pending_free_);
+          }
+          if (connected.ok()) (*connected)->Free(pending);
+        });
+      }
+      return;
+    }
+  }
+  store->Free(ids);
+}
+
+void LazyStore::Close() {
+  std::thread connector;
+  {
+    MutexLock lock(&mu_);
+    closed_ = true;
+    connector.swap(connector_);
+  }
+  if (connector.joinable()) connector.join();
+  std::shared_ptr<ValueStore> store;
+  MutexLock lock(&mu_);
+  store.swap(store_);
+}
+
+}  // namespace ray::core

@@ -1,0 +1,44 @@
+// ValueStore: what the object service needs of the node's shared-memory store. The real one wraps object_manager's StoreClient; tests use a map.
+// Thread-safe.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ray/common/address.h"
+#include "ray/common/buffer.h"
+#include "ray/util/clock.h"
+#include "ray/util/status.h"
+
+namespace ray::object_manager {
+class StoreClient;
+}
+
+namespace ray::core {
+
+// Called for each piece of a value in rising order of offset: (offset, bytes, size).
+using PieceWriter = std::function<Status(size_t offset, const char* bytes, size_t size)>;
+
+class ValueStore {
+ public:
+  virtual ~ValueStore() = default;
+  // Creates the object, lets `fill` write it and seals it. Blocks while the store has no room; on a failure nothing is left behind.
+  virtual Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
+                       const std::function<Status(const PieceWriter&)>& fill) = 0;
+  // The sealed bytes, mapped. Blocks until `deadline`. Null entries: not there by then. DATA_LOSS: one of them is gone for good. `*interrupted`: a signal came, call again.
+  virtual Result<std::vector<BufferPtr>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) = 0;
+  // The bytes if this process has them mapped (or can map them without waiting); else null. Never blocks.
+  virtual BufferPtr TryGet(const ObjectId& id) = 0;
+  // For each: the store of this node has it, wherever it keeps it. Blocks for the answer.
+  virtual Result<std::vector<bool>> Contains(const std::vector<ObjectId>& ids) = 0;
+  // One-way. Never blocks.
+  virtual void Free(const std::vector<ObjectId>& ids) = 0;
+};
+
+// `client` must outlive it. Deadlines are those of the SystemClock, as on the EpollLoop that the client needs.
+std::unique_ptr<ValueStore> WrapStoreClient(object_manager::StoreClient* client);
+
+}  // namespace ray::core

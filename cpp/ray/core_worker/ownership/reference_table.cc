@@ -1,0 +1,341 @@
+#include "ray/core_worker/ownership/reference_table.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ray/util/check.h"
+
+namespace ray::core {
+
+struct ReferenceTable::Rare {
+  bool borrowed = false;
+  Address owner;             // borrowed: whose it is
+  uint32_t given = 0;        // borrowed: counts that the owner keeps for us
+  uint32_t registering = 0;  // borrowed: our own registrations on their way; the entry stays until they are answered
+  std::vector<std::pair<WorkerId, uint32_t>> borrowers;  // owned: who else has it; no zero counts
+  std::vector<ObjectId> nested;                          // what its value contains, once for each time
+};
+
+ReferenceTable::Entry::Entry() = default;
+ReferenceTable::Entry::~Entry() = default;
+ReferenceTable::ReferenceTable(const Address& self) : self_(self) {}
+ReferenceTable::~ReferenceTable() = default;
+
+ReferenceTable::Rare& ReferenceTable::RareOf(Entry* entry) {
+  if (entry->rare == nullptr) entry->rare = std::make_unique<Rare>();
+  return *entry->rare;
+}
+
+ReferenceTable::Entry* ReferenceTable::FindLocked(const ObjectId& id) {
+  auto it = entries_.find(id);
+  return it == entries_.end() ? nullptr : &it->second;
+}
+
+ReferenceTable::Entry* ReferenceTable::FindOrBorrowLocked(const ObjectRefInfo& ref) {
+  auto [it, is_new] = entries_.try_emplace(ref.id);
+  if (is_new) {
+    Rare& rare = RareOf(&it->second);
+    rare.borrowed = true;
+    rare.owner = ref.owner;
+    if (!dead_.contains(ref.owner.worker_id)) related_[ref.owner.worker_id].insert(ref.id);
+  }
+  return &it->second;
+}
+
+void ReferenceTable::ForgetRelationLocked(const WorkerId& worker, const ObjectId& id) {
+  auto it = related_.find(worker);
+  if (it == related_.end()) return;
+  it->second.erase(id);
+  if (it->second.empty()) related_.erase(it);
+}
+
+void ReferenceTable::ContainLocked(Entry* outer, std::span<const ObjectId> nested) {
+  for (const ObjectId& id : nested) {
+    Entry* inner = FindLocked(id);
+    if (inner == nullptr) continue;
+    ++inner->contained;
+    RareOf(outer).nested.push_back(id);
+  }
+}
+
+void ReferenceTable::MaybeDropLocked(const ObjectId& first, RefEffects* effects) {
+  // A work list, not recursion: chains of values that contain one another may be long.
+  std::vector<ObjectId> more;
+  ObjectId id = first;
+  while (true) {
+    auto it = entries_.find(id);
+    if (it != entries_.end()) {
+      Entry& entry = it->second;
+      Rare* rare = entry.rare.get();
+      const bool held = entry.local != 0 || entry.submitted != 0 || entry.contained != 0 ||
+                        (rare != nullptr && (rare->registering != 0 || !rare->borrowers.empty()));
+      if (!held) {
+        effects->dropped.push_back(id);
+        if (rare != nullptr && rare->borrowed) {
+          ForgetRelationLocked(rare->owner.worker_id, id);
+          if (rare->given != 0 && !dead_.contains(rare->owner.worker_id)) effects->give_back.push_back({id, rare->owner, rare->given});
+        } else if (id.index() == 0) {
+          effects->actors_out_of_scope.push_back(id.task_id().actor_id());
+        } else {
+          effects->freed.push_back(id);
+        }
+        if (rare != nullptr) {
+          for (const ObjectId& inner_id : rare->nested) {
+            Entry* inner = FindLocked(inner_id);
+            RAY_CHECK(inner != nullptr && inner->contained != 0) << "containment of " << inner_id;
+            if (--inner->contained == 0) more.push_back(inner_id);
+          }
+        }
+        entries_.erase(it);
+      }
+    }
+    if (more.empty()) return;
+    id = more.back();
+    more.pop_back();
+  }
+}
+
+void ReferenceTable::AddOwned(const ObjectId& id, uint32_t local, std::span<const ObjectId> nested) {
+  MutexLock lock(&mu_);
+  auto [it, is_new] = entries_.try_emplace(id);
+  it->second.local += local;
+  if (is_new && !nested.empty()) ContainLocked(&it->second, nested);
+}
+
+bool ReferenceTable::AddLocal(const ObjectId& id) {
+  MutexLock lock(&mu_);
+  Entry* entry = FindLocked(id);
+  if (entry == nullptr) return false;
+  ++entry->local;
+  return true;
+}
+
+void ReferenceTable::RemoveLocal(const ObjectId& id, RefEffects* effects) {
+  MutexLock lock(&mu_);
+  Entry* entry = FindLocked(id);
+  if (entry == nullptr || entry->local == 0) return;
+  if (--entry->local == 0) MaybeDropLocked(id, effects);
+}
+
+void ReferenceTable::AddSubmitted(std::span<const ObjectId> ids) {
+  if (ids.empty()) return;
+  MutexLock lock(&mu_);
+  for (const ObjectId& id : ids) {
+    if (Entry* entry = FindLocked(id)) ++entry->submitted;
+  }
+}
+
+void ReferenceTable::RemoveSubmitted(std::span<const ObjectId> ids, RefEffects* effects) {
+  if (ids.empty()) return;
+  MutexLock lock(&mu_);
+  for (const ObjectId& id : ids) {
+    Entry* entry = FindLocked(id);
+    if (entry == nullptr || entry->submitted == 0) continue;
+    if (--entry->submitted == 0) MaybeDropLocked(id, effects);
+  }
+}
+
+ReferenceTable::Borrow ReferenceTable::AddBorrowed(const ObjectRefInfo& ref, uint64_t task, ObjectId* outer) {
+  MutexLock lock(&mu_);
+  if (ref.owner.IsNil() || ref.owner == self_) {
+    *outer = ObjectId::Nil();
+    auto [it, is_new] = entries_.try_emplace(ref.id);
+    ++it->second.local;
+    return is_new ? Borrow::kFreed : Borrow::kKnown;
+  }
+  Entry* entry = FindOrBorrowLocked(ref);
+  ++entry->local;
+  const Rare* rare = entry->rare.get();
+  // With an owner of another name on file (a faulty peer), the first one stays.
+  if (rare == nullptr || !rare->borrowed || rare->given != 0) {
+    *outer = ObjectId::Nil();
+    return Borrow::kKnown;
+  }
+  if (task != 0) {
+    *outer = ObjectId::Nil();
+    covered_[task].push_back(ref.id);
+    return Borrow::kCovered;
+  }
+  if (rare->registering != 0) {  // its own cover lasts until the answer
+    *outer = ObjectId::Nil();
+    return Borrow::kKnown;
+  }
+  ++entry->rare->registering;
+  if (Entry* cover = FindLocked(*outer)) {
+    ++cover->submitted;
+  } else {
+    *outer = ObjectId::Nil();
+  }
+  return Borrow::kRegister;
+}
+
+void ReferenceTable::OnRegistered(const ObjectId& id, const ObjectId& outer, bool counted, RefEffects* effects) {
+  MutexLock lock(&mu_);
+  Entry* entry = FindLocked(id);
+  RAY_CHECK(entry != nullptr && entry->rare != nullptr && entry->rare->registering != 0) << "registration of " << id;
+  --entry->rare->registering;
+  if (counted) ++entry->rare->given;
+  MaybeDropLocked(id, effects);
+  if (outer.IsNil()) return;
+  Entry* cover = FindLocked(outer);
+  RAY_CHECK(cover != nullptr && cover->submitted != 0) << "cover by " << outer;
+  if (--cover->submitted == 0) MaybeDropLocked(outer, effects);
+}
+
+std::vector<ObjectRefInfo> ReferenceTable::EndTask(uint64_t task, std::vector<ObjectId>* in_flight) {
+  std::vector<ObjectRefInfo> to_register;
+  MutexLock lock(&mu_);
+  if (covered_.empty()) return to_register;
+  auto node = covered_.extract(task);
+  if (!node) return to_register;
+  std::vector<ObjectId>& ids = node.mapped();
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  for (const ObjectId& id : ids) {
+    Entry* entry = FindLocked(id);
+    if (entry == nullptr || entry->rare == nullptr || !entry->rare->borrowed || entry->rare->given != 0) continue;
+    if (entry->rare->registering != 0) {
+      in_flight->push_back(id);
+    } else if (!dead_.contains(entry->rare->owner.worker_id)) {
+      ++entry->rare->registering;
+      to_register.push_back({id, entry->rare->owner});
+    }
+  }
+  return to_register;
+}
+
+bool ReferenceTable::IsRegistering(const ObjectId& id) const {
+  MutexLock lock(&mu_);
+  auto it = entries_.find(id);
+  return it != entries_.end() && it->second.rare != nullptr && it->second.rare->registering != 0;
+}
+
+void ReferenceTable::AddGiven(const ObjectId& outer, std::span<const ObjectRefInfo> nested, RefEffects* effects) {
+  if (nested.empty()) return;
+  std::vector<ObjectId> ids;
+  ids.reserve(nested.size());
+  MutexLock lock(&mu_);
+  for (const ObjectRefInfo& ref : nested) {
+    ids.push_back(ref.id);
+    if (ref.owner.IsNil() || ref.owner == self_) continue;
+    Entry* entry = FindOrBorrowLocked(ref);
+    if (entry->rare != nullptr && entry->rare->borrowed) ++entry->rare->given;
+  }
+  Entry* holder = FindLocked(outer);
+  if (holder != nullptr && (holder->rare == nullptr || holder->rare->nested.empty())) {
+    ContainLocked(holder, ids);
+  } else {
+    for (const ObjectId& id : ids) MaybeDropLocked(id, effects);
+  }
+}
+
+std::vector<ObjectRefInfo> ReferenceTable::NestedOf(const ObjectId& outer) const {
+  std::vector<ObjectRefInfo> nested;
+  MutexLock lock(&mu_);
+  auto it = entries_.find(outer);
+  if (it == entries_.end() || it->second.rare == nullptr) return nested;
+  for (const ObjectId& id : it->second.rare->nested) {
+    auto inner = entries_.find(id);
+    RAY_CHECK(inner != entries_.end()) << "containment of " << id;
+    const Rare* rare = inner->second.rare.get();
+    nested.push_back({id, rare != nullptr && rare->borrowed ? rare->owner : self_});
+  }
+  return nested;
+}
+
+bool ReferenceTable::AddBorrower(const ObjectId& id, const WorkerId& borrower) {
+  MutexLock lock(&mu_);
+  Entry* entry = FindLocked(id);
+  if (entry == nullptr || (entry->rare != nullptr && entry->rare->borrowed)) return false;
+  if (dead_.contains(borrower)) return true;
+  auto& borrowers = RareOf(entry).borrowers;
+  auto it = std::find_if(borrowers.begin(), borrowers.end(), [&](const auto& b) { return b.first == borrower; });
+  if (it != borrowers.end()) {
+    ++it->second;
+  } else {
+    borrowers.emplace_back(borrower, 1);
+    related_[borrower].insert(id);
+  }
+  return true;
+}
+
+void ReferenceTable::RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, RefEffects* effects) {
+  MutexLock lock(&mu_);
+  Entry* entry = FindLocked(id);
+  if (entry == nullptr || entry->rare == nullptr) return;
+  auto& borrowers = entry->rare->borrowers;
+  auto it = std::find_if(borrowers.begin(), borrowers.end(), [&](const auto& b) { return b.first == borrower; });
+  if (it == borrowers.end()) return;
+  it->second -= std::min(it->second, count);
+  if (it->second != 0) return;
+  borrowers.erase(it);
+  ForgetRelationLocked(borrower, id);
+  MaybeDropLocked(id, effects);
+}
+
+std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffects* effects) {
+  std::vector<ObjectId> orphans;
+  MutexLock lock(&mu_);
+  dead_.insert(worker);
+  auto node = related_.extract(worker);
+  if (!node) return orphans;
+  std::vector<ObjectId> ids(node.mapped().begin(), node.mapped().end());
+  std::sort(ids.begin(), ids.end());
+  for (const ObjectId& id : ids) {
+    Entry* entry = FindLocked(id);
+    if (entry == nullptr || entry->rare == nullptr) continue;  // dropped just now, by containment
+    if (entry->rare->borrowed) {
+      orphans.push_back(id);
+    } else {
+      std::erase_if(entry->rare->borrowers, [&](const auto& b) { return b.first == worker; });
+      MaybeDropLocked(id, effects);
+    }
+  }
+  return orphans;
+}
+
+bool ReferenceTable::Contains(const ObjectId& id) const {
+  MutexLock lock(&mu_);
+  return entries_.contains(id);
+}
+
+bool ReferenceTable::IsOwned(const ObjectId& id) const {
+  MutexLock lock(&mu_);
+  auto it = entries_.find(id);
+  return it != entries_.end() && (it->second.rare == nullptr || !it->second.rare->borrowed);
+}
+
+Address ReferenceTable::OwnerOf(const ObjectId& id) const {
+  MutexLock lock(&mu_);
+  auto it = entries_.find(id);
+  if (it == entries_.end()) return {};
+  return it->second.rare != nullptr && it->second.rare->borrowed ? it->second.rare->owner : self_;
+}
+
+std::string ReferenceTable::Describe(const ObjectId& id) const {
+  MutexLock lock(&mu_);
+  auto it = entries_.find(id);
+  if (it == entries_.end()) return "unknown here";
+  const Entry& entry = it->second;
+  const Rare* rare = entry.rare.get();
+  std::string text = rare != nullptr && rare->borrowed ? "owned by worker " + rare->owner.worker_id.Hex() : "owned here";
+  auto say = [&](size_t n, const char* what) {
+    if (n != 0) text += ", " + std::to_string(n) + what;
+  };
+  say(entry.local, " handle(s)");
+  say(entry.submitted, " use(s) by tasks in flight");
+  say(entry.contained, " time(s) inside other values");
+  if (rare != nullptr) {
+    say(rare->borrowers.size(), " borrower(s)");
+    say(rare->given, " count(s) at its owner");
+    say(rare->registering, " registration(s) on the way");
+  }
+  return text;
+}
+
+size_t ReferenceTable::size() const {
+  MutexLock lock(&mu_);
+  return entries_.size();
+}
+
+}  // namespace ray::core

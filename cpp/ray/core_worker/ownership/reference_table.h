@@ -1,0 +1,118 @@
+// ReferenceTable: who holds which object, as far as this process has to know (docs/architecture/ownership.md).
+//
+// An entry exists for each object that this process holds, and for each owned one that anybody holds. Holds are: handles in this process (local),
+// tasks in flight (submitted), values that contain it (contained), and, for owned ones, the processes it was lent to (borrowers, with a count each).
+// An entry without holds goes. What has to be done then is returned as effects, which the caller carries out after the call: nothing here calls out.
+// Pure (no I/O, no clock) and a monitor with one mutex: user threads come here on every call.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "ray/common/address.h"
+#include "ray/util/mutex.h"
+
+namespace ray::core {
+
+struct RefEffects {
+  struct GiveBack {
+    ObjectId id;
+    Address owner;
+    uint32_t count;  // all counts that we were given
+  };
+  std::vector<ObjectId> dropped;             // entries of owned and borrowed objects that went: their values here are not needed
+  std::vector<ObjectId> freed;               // those of them that we owned: copies in stores go, lineage may be released
+  std::vector<GiveBack> give_back;           // RemoveBorrowers to send
+  std::vector<ActorId> actors_out_of_scope;  // handle objects that we owned
+  bool empty() const { return dropped.empty() && give_back.empty() && actors_out_of_scope.empty(); }
+};
+
+class ReferenceTable {
+ public:
+  explicit ReferenceTable(const Address& self);
+  ~ReferenceTable();
+
+  // A new object of ours with `local` handles that contains `nested` (each known here).
+  void AddOwned(const ObjectId& id, uint32_t local = 1, std::span<const ObjectId> nested = {});
+  // One more handle. False: unknown.
+  bool AddLocal(const ObjectId& id);
+  void RemoveLocal(const ObjectId& id, RefEffects* effects);
+  // Tasks in flight (or any other use that must keep the objects): unknown ids are ignored, in both.
+  void AddSubmitted(std::span<const ObjectId> ids);
+  void RemoveSubmitted(std::span<const ObjectId> ids, RefEffects* effects);
+
+  enum class Borrow {
+    kKnown,     // nothing to do
+    kCovered,   // the running task's caller covers it until EndTask
+    kRegister,  // AddBorrowers is to be sent, then OnRegistered called, even if it fails; the entry lives until then
+    kFreed,     // it is ours and is gone: an entry was made whose value is an error
+  };
+  // A handle came into being for a ref that was read from somewhere. `task`: token of the running task through whose arguments it came, or 0.
+  // `outer`: with kRegister it is held (submitted) until OnRegistered, if known; else it is made nil.
+  Borrow AddBorrowed(const ObjectRefInfo& ref, uint64_t task, ObjectId* outer);
+  // Our own AddBorrowers of the object came back. `outer`: as AddBorrowed left it, or nil. `counted`: the owner added a count.
+  void OnRegistered(const ObjectId& id, const ObjectId& outer, bool counted, RefEffects* effects);
+  // The task of `task` is over: the refs that came through it, are still held, and of which the owner does not know us. Each is to be registered,
+  // then OnRegistered(id, nil) called; those with a registration already on its way are left out of the list and counted in `*in_flight`.
+  std::vector<ObjectRefInfo> EndTask(uint64_t task, std::vector<ObjectId>* in_flight);
+
+  // A registration of ours has not been answered yet.
+  bool IsRegistering(const ObjectId& id) const;
+
+  // A value of `outer` arrived from elsewhere, with refs inside; of each that is not ours we were made a borrower once. If `outer` is known and has no
+  // nested ones yet, it contains them from now on; else the counts go back.
+  void AddGiven(const ObjectId& outer, std::span<const ObjectRefInfo> nested, RefEffects* effects);
+  // What `outer` contains.
+  std::vector<ObjectRefInfo> NestedOf(const ObjectId& outer) const;
+
+  // Owner side. False: not an object of ours (any more). Dead workers are not added.
+  bool AddBorrower(const ObjectId& id, const WorkerId& borrower);
+  void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, RefEffects* effects);
+  // As a borrower it holds nothing any more. Returns the objects here that it owned: their values will never come.
+  std::vector<ObjectId> WorkerDied(const WorkerId& worker, RefEffects* effects);
+
+  bool Contains(const ObjectId& id) const;
+  bool IsOwned(const ObjectId& id) const;
+  // Nil address: unknown here.
+  Address OwnerOf(const ObjectId& id) const;
+  // For people: "2 handles, 1 task in flight, lent to 1 process".
+  std::string Describe(const ObjectId& id) const;
+  size_t size() const;
+
+ private:
+  struct Rare;  // what few entries have: all of a borrowed one, borrowers, contents
+  struct Entry {
+    Entry();
+    ~Entry();
+    uint32_t local = 0;
+    uint32_t submitted = 0;
+    uint32_t contained = 0;  // values known here, still held, that contain it
+    std::unique_ptr<Rare> rare;
+  };
+  struct Hash {
+    size_t operator()(const ObjectId& id) const noexcept { return id.Hash(); }
+  };
+  using Map = std::unordered_map<ObjectId, Entry, Hash>;
+  // Drops the entry if nothing holds it, and then what only it contained.
+  void MaybeDropLocked(const ObjectId& id, RefEffects* effects) REQUIRES(mu_);
+  void ContainLocked(Entry* outer, std::span<const ObjectId> nested) REQUIRES(mu_);
+  Entry* FindLocked(const ObjectId& id) REQUIRES(mu_);
+  Entry* FindOrBorrowLocked(const ObjectRefInfo& ref) REQUIRES(mu_);
+  void ForgetRelationLocked(const WorkerId& worker, const ObjectId& id) REQUIRES(mu_);
+  static Rare& RareOf(Entry* entry);  // makes it
+
+  const Address self_;
+  mutable Mutex mu_;
+  Map entries_ GUARDED_BY(mu_);
+  std::unordered_map<uint64_t, std::vector<ObjectId>> covered_ GUARDED_BY(mu_);  // by task: refs that came through it
+  // Entries that the death of a worker touches: ours that it borrows, and its own that we borrow.
+  std::unordered_map<WorkerId, std::unordered_set<ObjectId, IdHash>, IdHash> related_ GUARDED_BY(mu_);
+  std::unordered_set<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
+};
+
+}  // namespace ray::core

@@ -1,0 +1,132 @@
+#include "ray/core_worker/peers/peer_pool.h"
+
+namespace ray::core {
+namespace {
+
+// A worker that sends its last reply and leaves must not lose it to the news of its death, which travels another way.
+constexpr Duration kLastWords = std::chrono::seconds(1);
+
+}  // namespace
+
+std::shared_ptr<PeerPool> PeerPool::Make(Connector connector, async::Loop* loop) {
+  return std::shared_ptr<PeerPool>(new PeerPool(std::move(connector), loop));
+}
+
+Result<rpc::ConnectionPtr> PeerPool::Get(const Address& peer) {
+  {
+    MutexLock lock(&mu_);
+    if (auto it = outgoing_.find(peer.worker_id); it != outgoing_.end() && !it->second->closed()) return it->second;
+    if (closed_) return Status(StatusCode::kFailedPrecondition, "this process is shutting down");
+    if (dead_.contains(peer.worker_id)) return Status::Unavailable("worker " + peer.worker_id.Hex() + " has died");
+  }
+  // Without the lock: connecting is a system call. Of two threads that come here at once one throws its connection away.
+  auto made = connector_(WorkerSocketName(peer.worker_id));
+  if (!made.ok()) return Status::Unavailable("worker " + peer.worker_id.Hex() + " does not answer: " + made.status().message());
+  rpc::ConnectionPtr mine = *std::move(made), winner;
+  {
+    MutexLock lock(&mu_);
+    auto& slot = outgoing_[peer.worker_id];
+    if (closed_ || dead_.contains(peer.worker_id)) {
+      outgoing_.erase(peer.worker_id);
+    } else if (slot != nullptr && !slot->closed()) {
+      winner = slot;
+    } else {
+      winner = slot = mine;
+    }
+  }
+  if (winner != mine) mine->Close(Status::Cancelled("another connection to this worker is in use"));
+  if (winner == nullptr) return Status::Unavailable("worker " + peer.worker_id.Hex() + " has died");
+  if (winner == mine) ForgetOnClose(peer.worker_id, mine);
+  return winner;
+}
+
+Result<rpc::ConnectionPtr> PeerPool::ReplyRoute(const Address& peer) {
+  {
+    MutexLock lock(&mu_);
+    if (auto it = incoming_.find(peer.worker_id); it != incoming_.end() && !it->second->closed()) return it->second;
+  }
+  return Get(peer);
+}
+
+void PeerPool::Adopt(const Address& peer, const rpc::ConnectionPtr& incoming) {
+  {
+    MutexLock lock(&mu_);
+    if (closed_ || peer.worker_id.IsNil() || dead_.contains(peer.worker_id)) return;
+    auto& slot = incoming_[peer.worker_id];
+    if (slot == incoming) return;
+    slot = incoming;
+  }
+  ForgetOnClose(peer.worker_id, incoming);
+}
+
+void PeerPool::SetRaylet(rpc::ConnectionPtr raylet) {
+  MutexLock lock(&mu_);
+  raylet_ = std::move(raylet);
+}
+
+rpc::ConnectionPtr PeerPool::raylet() const {
+  MutexLock lock(&mu_);
+  return raylet_;
+}
+
+void PeerPool::MarkDead(const WorkerId& worker) {
+  std::vector<rpc::ConnectionPtr> ended;
+  std::vector<DeathHandler> handlers;
+  {
+    MutexLock lock(&mu_);
+    if (!dead_.insert(worker).second) return;
+    for (auto* connections : {&outgoing_, &incoming_}) {
+      if (auto node = connections->extract(worker)) ended.push_back(std::move(node.mapped()));
+    }
+    handlers = handlers_;
+  }
+  if (!ended.empty()) {
+    loop_->AddTimer(kLastWords, [ended = std::move(ended)] {
+      for (const auto& connection : ended) connection->Close(Status::Unavailable("the worker has died"));
+    });
+  }
+  for (const auto& handler : handlers) handler(worker);
+}
+
+bool PeerPool::IsDead(const WorkerId& worker) const {
+  MutexLock lock(&mu_);
+  return dead_.contains(worker);
+}
+
+void PeerPool::OnWorkerDied(DeathHandler handler) {
+  MutexLock lock(&mu_);
+  handlers_.push_back(std::move(handler));
+}
+
+void PeerPool::Close() {
+  std::vector<rpc::ConnectionPtr> open;
+  {
+    MutexLock lock(&mu_);
+    closed_ = true;
+    for (auto* connections : {&outgoing_, &incoming_}) {
+      for (auto& [worker, connection] : *connections) open.push_back(std::move(connection));
+      connections->clear();
+    }
+  }
+  for (const auto& connection : open) connection->Close(Status::Cancelled("this process is shutting down"));
+}
+
+void PeerPool::Forget(const WorkerId& worker, const rpc::Connection* connection) {
+  rpc::ConnectionPtr last;  // dies outside the lock
+  MutexLock lock(&mu_);
+  for (auto* connections : {&outgoing_, &incoming_}) {
+    auto it = connections->find(worker);
+    if (it != connections->end() && it->second.get() == connection) {
+      last = std::move(it->second);
+      connections->erase(it);
+    }
+  }
+}
+
+void PeerPool::ForgetOnClose(const WorkerId& worker, const rpc::ConnectionPtr& connection) {
+  connection->OnClose([pool = weak_from_this(), worker, raw = connection.get()](const Status&) {
+    if (auto self = pool.lock()) self->Forget(worker, raw);
+  });
+}
+
+}  // namespace ray::core

@@ -1,0 +1,71 @@
+// PeerPool: the connections of this process to other workers and drivers, one per peer, made when first needed.
+//
+// Also knows who is dead: a worker whose death was told is refused at once, and death handlers run. Ownership hand-over needs an order across the
+// two directions: what we tell a peer after a reply to it has to arrive after that reply, and replies leave on the connection that the *peer*
+// opened. So incoming connections are adopted once their peer is known, and ReplyRoute prefers them.
+// Thread-safe. Handlers and OnClose run on the loop; nothing is called with the lock held.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/common/address.h"
+#include "ray/common/socket_name.h"
+#include "ray/rpc/core/connection.h"
+#include "ray/util/mutex.h"
+
+namespace ray::core {
+
+// Opens a connection to the socket of that name in the session's folder, or says why not. Does not block for long (a Unix connect).
+using Connector = std::function<Result<rpc::ConnectionPtr>(const std::string& socket_name)>;
+using DeathHandler = std::function<void(const WorkerId& worker)>;
+
+class PeerPool : public std::enable_shared_from_this<PeerPool> {
+ public:
+  // `loop` runs the delayed closing of MarkDead.
+  static std::shared_ptr<PeerPool> Make(Connector connector, async::Loop* loop);
+
+  // The connection that we opened to the peer, opening it now if there is none. UNAVAILABLE when it is dead or does not answer;
+  // FAILED_PRECONDITION after Close.
+  Result<rpc::ConnectionPtr> Get(const Address& peer);
+  // Like Get, but the connection that the peer opened to us where one lives: frames on it follow the replies that we sent it.
+  Result<rpc::ConnectionPtr> ReplyRoute(const Address& peer);
+  // Tells that `incoming` was opened by `peer`. Handlers of requests that name their sender call it (PushTask, GetObject, AddBorrowers)
+  // before they answer. Cheap when known.
+  void Adopt(const Address& peer, const rpc::ConnectionPtr& incoming);
+
+  void SetRaylet(rpc::ConnectionPtr raylet);
+  // Null before SetRaylet.
+  rpc::ConnectionPtr raylet() const;
+
+  // The worker has ended (kWorkerDied): it is refused from now on, handlers run here and now. Its connections get a second to deliver
+  // what it said last, then they are closed, in case a child of it still holds its sockets open. Idempotent.
+  void MarkDead(const WorkerId& worker);
+  bool IsDead(const WorkerId& worker) const;
+  // REQUIRES: before the first MarkDead. Run in the order of registration.
+  void OnWorkerDied(DeathHandler handler);
+
+  // Closes all but the raylet's; later Gets fail.
+  void Close();
+
+ private:
+  PeerPool(Connector connector, async::Loop* loop) : connector_(std::move(connector)), loop_(loop) {}
+  void Forget(const WorkerId& worker, const rpc::Connection* connection);
+  void ForgetOnClose(const WorkerId& worker, const rpc::ConnectionPtr& connection);
+
+  const Connector connector_;
+  async::Loop* const loop_;
+  mutable Mutex mu_;
+  std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> outgoing_ GUARDED_BY(mu_);
+  std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> incoming_ GUARDED_BY(mu_);
+  std::unordered_set<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
+  std::vector<DeathHandler> handlers_ GUARDED_BY(mu_);
+  rpc::ConnectionPtr raylet_ GUARDED_BY(mu_);
+  bool closed_ GUARDED_BY(mu_) = false;
+};
+
+}  // namespace ray::core

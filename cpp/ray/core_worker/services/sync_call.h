@@ -1,0 +1,46 @@
+// SyncCall: a request from a user thread, which drives the loop until the reply. For control calls (names, key-values, kills), not for the hot path.
+#pragma once
+
+#include <memory>
+
+#include "ray/async/loop.h"
+#include "ray/rpc/core/connection.h"
+
+namespace ray::core {
+
+// DEADLINE_EXCEEDED after `timeout` (0: none). UNAVAILABLE without a connection. REQUIRES: not on the loop, GIL not held.
+template <typename ReplyMessage>
+Status SyncCall(async::EpollLoop* loop, const rpc::ConnectionPtr& connection, MethodId method, const rpc::MessageLite& request,
+                const PartList& parts, ReplyMessage* reply, Duration timeout = std::chrono::seconds(60)) {
+  if (connection == nullptr) return Status::Unavailable("not connected to the raylet");
+  struct State {
+    async::Waiter waiter;
+    Status status;
+    ReplyMessage reply;
+  };
+  auto state = std::make_shared<State>();
+  rpc::CallOptions options;
+  options.timeout = timeout;
+  rpc::CallTyped<ReplyMessage>(
+      *connection, method, request, parts,
+      [state](Status status, ReplyMessage& message, PartList) {
+        state->status = std::move(status);
+        state->reply.Swap(&message);
+        state->waiter.Notify();
+      },
+      options);
+  // The carrier answers every call, so this ends; the extra time covers a loop that was stopped meanwhile.
+  Time deadline = timeout == Duration::zero() ? Time::Infinite() : loop->clock().Now() + timeout + std::chrono::seconds(1);
+  async::WaitResult result;
+  do {
+    result = loop->Wait(&state->waiter, deadline);
+  } while (result == async::WaitResult::kInterrupted && loop->clock().Now() < deadline && !connection->closed());
+  if (!state->waiter.IsSet()) {
+    return connection->closed() ? Status::Unavailable("the connection to the raylet broke")
+                                : Status::DeadlineExceeded("no answer to " + std::string(MethodName(method)));
+  }
+  if (state->status.ok()) reply->Swap(&state->reply);
+  return state->status;
+}
+
+}  // namespace ray::core

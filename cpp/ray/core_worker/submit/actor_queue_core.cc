@@ -1,0 +1,169 @@
+#include "ray/core_worker/submit/actor_queue_core.h"
+
+#include <algorithm>
+
+namespace ray::core {
+
+void ActorQueueCore::Submit(CallNo no, bool ready, bool out_of_order, int32_t retries, ActorEffects* out) {
+  if (phase_ == ActorPhase::kDead) {
+    out->push_back({ActorEffect::kFailDead, no});
+    return;
+  }
+  Call call{no, retries, ready, out_of_order};
+  overtakers_ |= out_of_order;
+  if (phase_ == ActorPhase::kAlive && ready && (waiting_.empty() || out_of_order)) {
+    Send(call, out);
+    return;
+  }
+  waiting_.push_back(call);
+  if (ready) Drain(out);
+}
+
+void ActorQueueCore::Ready(CallNo no, ActorEffects* out) {
+  auto it = std::find_if(waiting_.begin(), waiting_.end(), [&](const Call& c) { return c.no == no; });
+  if (it == waiting_.end()) return;
+  it->ready = true;
+  if (phase_ == ActorPhase::kAlive && it->out_of_order && it != waiting_.begin()) {
+    Call call = *it;
+    waiting_.erase(it);
+    Send(call, out);
+    return;
+  }
+  Drain(out);
+}
+
+bool ActorQueueCore::Remove(CallNo no, ActorEffects* out) {
+  auto it = std::find_if(waiting_.begin(), waiting_.end(), [&](const Call& c) { return c.no == no; });
+  if (it != waiting_.end()) {
+    waiting_.erase(it);
+    Drain(out);
+    return true;
+  }
+  if (std::erase_if(lost_, [&](const Call& c) { return c.no == no; }) > 0) return true;
+  for (Call& call : in_flight_) {
+    if (call.no == no) call.retries = 0;
+  }
+  return false;
+}
+
+bool ActorQueueCore::Answered(uint64_t epoch, uint64_t sequence) {
+  if (epoch != epoch_ || sequence < first_sequence_ || sequence - first_sequence_ >= in_flight_.size()) return false;
+  Call& call = in_flight_[sequence - first_sequence_];
+  if (call.done) return false;
+  call.done = true;
+  --in_flight_live_;
+  while (!in_flight_.empty() && in_flight_.front().done) {
+    in_flight_.pop_front();
+    ++first_sequence_;
+  }
+  return true;
+}
+
+void ActorQueueCore::OnAlive(uint64_t incarnation, ActorEffects* out) {
+  if (phase_ == ActorPhase::kDead || incarnation < incarnation_) return;
+  // The same news twice, or of the connection that stands.
+  if (phase_ == ActorPhase::kAlive && incarnation == incarnation_) return;
+  if (phase_ == ActorPhase::kAlive) LoseInFlight();
+  incarnation_ = incarnation;
+  phase_ = ActorPhase::kDisconnected;
+  out->push_back({ActorEffect::kConnect});
+}
+
+void ActorQueueCore::Connected(ActorEffects* out) {
+  if (phase_ == ActorPhase::kDead || phase_ == ActorPhase::kAlive) return;
+  ++epoch_;
+  first_sequence_ = 0;
+  phase_ = ActorPhase::kAlive;
+  SettleLost(out);
+  Drain(out);
+}
+
+void ActorQueueCore::ConnectionLost(uint64_t epoch, ActorEffects* out) {
+  if (phase_ != ActorPhase::kAlive || epoch != epoch_) return;
+  LoseInFlight();
+  phase_ = ActorPhase::kDisconnected;
+}
+
+void ActorQueueCore::OnRestarting(uint64_t incarnation, ActorEffects* out) {
+  if (phase_ == ActorPhase::kDead || incarnation < incarnation_) return;
+  if (phase_ == ActorPhase::kAlive) {
+    if (incarnation == incarnation_) return;
+    LoseInFlight();
+  }
+  incarnation_ = incarnation;
+  phase_ = ActorPhase::kRestarting;
+  SettleLost(out);
+  Drain(out);
+}
+
+void ActorQueueCore::OnDead(ActorEffects* out) {
+  if (phase_ == ActorPhase::kDead) return;
+  LoseInFlight();
+  phase_ = ActorPhase::kDead;
+  for (const auto* calls : {&lost_, &waiting_}) {
+    for (const Call& call : *calls) out->push_back({ActorEffect::kFailDead, call.no});
+  }
+  lost_.clear();
+  waiting_.clear();
+}
+
+void ActorQueueCore::LoseInFlight() {
+  for (const Call& call : in_flight_) {
+    if (!call.done) lost_.push_back(call);
+  }
+  in_flight_.clear();
+  in_flight_live_ = 0;
+}
+
+void ActorQueueCore::SettleLost(ActorEffects* out) {
+  auto lost = std::move(lost_);
+  lost_.clear();
+  for (auto it = lost.rbegin(); it != lost.rend(); ++it) {
+    if (it->retries == 0) continue;
+    if (it->retries > 0) --it->retries;
+    it->retried = true;
+    waiting_.push_front(*it);
+  }
+  // Effects in the order of the calls.
+  size_t retried = 0;
+  for (const Call& call : lost) {
+    bool again = retried < waiting_.size() && waiting_[retried].no == call.no;
+    out->push_back({again ? ActorEffect::kRetried : ActorEffect::kFailUnavailable, call.no});
+    retried += again;
+  }
+}
+
+void ActorQueueCore::Drain(ActorEffects* out) {
+  if (phase_ == ActorPhase::kAlive) {
+    while (!waiting_.empty() && waiting_.front().ready) {
+      Call call = waiting_.front();
+      waiting_.pop_front();
+      Send(call, out);
+    }
+    // Behind one that waits, those that may overtake.
+    for (size_t i = 1; overtakers_ && i < waiting_.size();) {
+      if (waiting_[i].ready && waiting_[i].out_of_order) {
+        Call call = waiting_[i];
+        waiting_.erase(waiting_.begin() + static_cast<ptrdiff_t>(i));
+        Send(call, out);
+      } else {
+        ++i;
+      }
+    }
+  } else if (phase_ == ActorPhase::kRestarting) {
+    std::erase_if(waiting_, [&](const Call& call) {
+      if (!call.ready || call.retries != 0 || call.retried) return false;
+      out->push_back({ActorEffect::kFailUnavailable, call.no});
+      return true;
+    });
+  }
+}
+
+void ActorQueueCore::Send(Call call, ActorEffects* out) {
+  uint64_t sequence = first_sequence_ + in_flight_.size();
+  in_flight_.push_back(call);
+  ++in_flight_live_;
+  out->push_back({ActorEffect::kSend, call.no, sequence, epoch_});
+}
+
+}  // namespace ray::core

@@ -1,0 +1,171 @@
+#include "ray/core_worker/submit/actor_queue_core.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace ray::core {
+namespace {
+
+class Queue {
+ public:
+  ActorQueueCore core;
+  ActorEffects out;
+  // "send 7#0@1" = call 7 as number 0 of epoch 1.
+  std::string Take() {
+    std::string text;
+    for (const ActorEffect& e : out) {
+      if (!text.empty()) text += ", ";
+      std::string call = std::to_string(e.call);
+      switch (e.kind) {
+        case ActorEffect::kConnect: text += "connect"; break;
+        case ActorEffect::kSend: text += "send " + call + "#" + std::to_string(e.sequence) + "@" + std::to_string(e.epoch); break;
+        case ActorEffect::kRetried: text += "retried " + call; break;
+        case ActorEffect::kFailUnavailable: text += "unavailable " + call; break;
+        case ActorEffect::kFailDead: text += "dead " + call; break;
+      }
+    }
+    out.clear();
+    return text;
+  }
+  std::string Submit(CallNo call, int32_t retries = 0, bool ready = true, bool ooo = false) {
+    core.Submit(call, ready, ooo, retries, &out);
+    return Take();
+  }
+  std::string Ready(CallNo call) {
+    core.Ready(call, &out);
+    return Take();
+  }
+  std::string Alive(uint64_t n) {
+    core.OnAlive(n, &out);
+    return Take();
+  }
+  std::string Connected() {
+    core.Connected(&out);
+    return Take();
+  }
+  std::string Lost(uint64_t epoch) {
+    core.ConnectionLost(epoch, &out);
+    return Take();
+  }
+  std::string Restarting(uint64_t n) {
+    core.OnRestarting(n, &out);
+    return Take();
+  }
+  std::string Dead() {
+    core.OnDead(&out);
+    return Take();
+  }
+};
+
+TEST(ActorQueueCore, CallsWaitForTheActorAndLeaveInOrder) {
+  Queue q;
+  EXPECT_EQ(q.Submit(1), "");
+  EXPECT_EQ(q.Submit(2), "");
+  EXPECT_EQ(q.Alive(0), "connect");
+  EXPECT_EQ(q.Connected(), "send 1#0@1, send 2#1@1");
+  EXPECT_EQ(q.Alive(0), "");
+  EXPECT_EQ(q.Submit(3), "send 3#2@1");
+  EXPECT_TRUE(q.core.Answered(1, 0));
+  EXPECT_FALSE(q.core.Answered(1, 0));
+  EXPECT_TRUE(q.core.Answered(1, 2));
+  EXPECT_EQ(q.core.pending(), 1u);
+  EXPECT_EQ(q.Submit(4), "send 4#3@1");
+}
+
+TEST(ActorQueueCore, UnreadyArgumentsHoldUpLaterCallsOnly) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  EXPECT_EQ(q.Submit(1, 0, false), "");
+  EXPECT_EQ(q.Submit(2), "");
+  EXPECT_EQ(q.Submit(3, 0, true, true), "send 3#0@1");
+  EXPECT_EQ(q.Ready(1), "send 1#1@1, send 2#2@1");
+}
+
+TEST(ActorQueueCore, RestartResendsThoseWithRetriesInOrder) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  q.Submit(1, 1);
+  q.Submit(2, 0);
+  q.Submit(3, -1);
+  EXPECT_EQ(q.Lost(1), "");
+  EXPECT_FALSE(q.core.Answered(1, 0));
+  EXPECT_EQ(q.Submit(4, 2), "");
+  EXPECT_EQ(q.Restarting(1), "retried 1, unavailable 2, retried 3");
+  EXPECT_EQ(q.Submit(5, 0), "unavailable 5");  // no call without retries waits for a restart
+  EXPECT_EQ(q.Alive(1), "connect");
+  EXPECT_EQ(q.Connected(), "send 1#0@2, send 3#1@2, send 4#2@2");
+  // The second loss: call 1 has used up its retry.
+  EXPECT_EQ(q.Lost(2), "");
+  EXPECT_EQ(q.Restarting(2), "unavailable 1, retried 3, retried 4");
+}
+
+TEST(ActorQueueCore, RemovedCallsAreNotSentAgain) {
+  Queue q;
+  ActorEffects out;
+  q.Alive(0);
+  q.Connected();
+  q.Submit(1, -1);
+  q.Submit(2, -1);
+  q.Submit(3, -1);
+  EXPECT_FALSE(q.core.Remove(1, &out));  // it may run
+  EXPECT_EQ(q.Lost(1), "");
+  EXPECT_TRUE(q.core.Remove(2, &out));  // nobody has it
+  EXPECT_EQ(q.Restarting(1), "unavailable 1, retried 3");
+  EXPECT_EQ(q.core.pending(), 1u);
+}
+
+TEST(ActorQueueCore, BrokenConnectionToALivingActor) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  q.Submit(1, 0);
+  q.Lost(1);
+  EXPECT_EQ(q.Submit(2, 0), "");
+  EXPECT_EQ(q.Connected(), "unavailable 1, send 2#0@2");
+}
+
+TEST(ActorQueueCore, DeathFailsAllAndWhatComesLater) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  q.Submit(1);
+  q.Submit(2, 0, false);
+  q.Lost(1);
+  EXPECT_EQ(q.Dead(), "dead 1, dead 2");
+  EXPECT_EQ(q.Submit(3), "dead 3");
+  EXPECT_EQ(q.Alive(5), "");
+  EXPECT_EQ(q.core.pending(), 0u);
+}
+
+TEST(ActorQueueCore, OldNewsIsIgnoredAndRemoveUnblocks) {
+  Queue q;
+  q.Restarting(2);
+  EXPECT_EQ(q.Alive(1), "");
+  q.Alive(2);
+  q.Connected();
+  q.Submit(1, 0, false);
+  q.Submit(2);
+  q.core.Remove(1, &q.out);
+  EXPECT_EQ(q.Take(), "send 2#0@1");
+  EXPECT_FALSE(q.core.Remove(2, &q.out));
+}
+
+TEST(ActorQueueCore, LimitOfPendingCalls) {
+  Queue q;
+  q.core.SetMaxPending(2);
+  q.Submit(1);
+  EXPECT_FALSE(q.core.Full());
+  q.Submit(2);
+  EXPECT_TRUE(q.core.Full());
+  q.Alive(0);
+  q.Connected();
+  EXPECT_TRUE(q.core.Full());
+  q.core.Answered(1, 0);
+  EXPECT_FALSE(q.core.Full());
+}
+
+}  // namespace
+}  // namespace ray::core

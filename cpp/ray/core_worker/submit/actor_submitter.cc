@@ -1,0 +1,291 @@
+#include "ray/core_worker/submit/actor_submitter.h"
+
+#include "ray/core_worker/submit/dependency_resolver.h"
+#include "ray/util/logging.h"
+#include "ray/wire/convert.h"
+
+namespace ray::core {
+namespace {
+
+constexpr Duration kReconnect = std::chrono::milliseconds(100);
+
+int32_t RetriesLeft(const PendingTask& task) {
+  int32_t max = task.spec.tmpl->max_retries;
+  return max < 0 ? -1 : std::max(0, max - static_cast<int32_t>(task.spec.attempt));
+}
+
+}  // namespace
+
+bool ActorSubmitter::AddActor(const ActorId& actor, ActorPhase phase, int64_t max_pending_calls, const std::string& class_name) {
+  auto queue = std::make_shared<Queue>(phase, max_pending_calls);
+  queue->id = actor;
+  queue->class_name = class_name;
+  MutexLock lock(&mu_);
+  return queues_.emplace(actor, std::move(queue)).second;
+}
+
+bool ActorSubmitter::Knows(const ActorId& actor) { return Find(actor) != nullptr; }
+
+ActorSubmitter::QueuePtr ActorSubmitter::Find(const ActorId& actor) {
+  MutexLock lock(&mu_);
+  auto it = queues_.find(actor);
+  return it == queues_.end() ? nullptr : it->second;
+}
+
+template <typename Event>
+void ActorSubmitter::Run(const QueuePtr& queue, Event event) {
+  std::vector<Later> later;
+  bool connect;
+  {
+    MutexLock lock(&queue->mu);
+    ActorEffects effects;
+    event(queue->core, &effects);
+    connect = CarryOutLocked(queue, effects, &later);
+  }
+  if (connect) Connect(queue);
+  if (!later.empty()) Settle(queue, later);
+}
+
+bool ActorSubmitter::CarryOutLocked(const QueuePtr& queue, const ActorEffects& effects, std::vector<Later>* later) {
+  bool connect = false;
+  for (const ActorEffect& e : effects) {
+    if (e.kind == ActorEffect::kConnect) {
+      connect = true;
+      continue;
+    }
+    PendingTaskPtr task = PendingTask::FromNumber(e.call)->shared_from_this();
+    if (e.kind == ActorEffect::kSend) {
+      task->spec.sequence = e.sequence;
+      task->spec.epoch = e.epoch;
+      task->lease.store(1, std::memory_order_relaxed);  // sent
+      auto& channel = queue->channel;
+      channel->Push(task->spec, nullptr,
+                    [this, queue, channel, task, epoch = e.epoch, sequence = e.sequence](Status status, rpc::Reply reply) {
+                      OnAnswer(queue, channel, task, epoch, sequence, std::move(status), std::move(reply));
+                    });
+      continue;
+    }
+    if (e.kind == ActorEffect::kRetried) ++task->spec.attempt;  // before it is sent again, which may be the next effect
+    task->lease.store(0, std::memory_order_relaxed);
+    later->push_back({std::move(task), e.kind});
+  }
+  return connect;
+}
+
+void ActorSubmitter::Connect(const QueuePtr& queue) {
+  Address address;
+  {
+    MutexLock lock(&queue->mu);
+    address = queue->address;
+  }
+  auto connection = deps_.peers->Get(address);
+  if (!connection.ok()) {
+    RAY_LOG(INFO) << "actor " << queue->id << " cannot be reached yet: " << connection.status().ToString();
+    MutexLock lock(&queue->mu);
+    ReconnectLaterLocked(queue);
+    return;
+  }
+  uint64_t epoch = 0;
+  Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
+    if (queue->address.worker_id != address.worker_id || core.phase() != ActorPhase::kDisconnected) return;  // other news came meanwhile
+    queue->channel = std::make_shared<TaskChannel>(*connection, address);
+    core.Connected(out);
+    epoch = core.epoch();
+  });
+  if (epoch == 0) return;
+  (*connection)->OnClose([this, queue, epoch](const Status&) {
+    Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
+      core.ConnectionLost(epoch, out);
+      if (core.phase() == ActorPhase::kDisconnected) ReconnectLaterLocked(queue);
+    });
+  });
+}
+
+// The GCS will say what became of it; should only the connection have broken, a new one settles the matter.
+void ActorSubmitter::ReconnectLaterLocked(const QueuePtr& queue) {
+  if (queue->reconnecting) return;
+  queue->reconnecting = true;
+  deps_.loop->AddTimer(kReconnect, [this, queue] {
+    bool again;
+    {
+      MutexLock lock(&queue->mu);
+      queue->reconnecting = false;
+      again = queue->core.phase() == ActorPhase::kDisconnected;
+    }
+    if (again) Connect(queue);
+  });
+}
+
+Status ActorSubmitter::Submit(const ActorId& actor, const PendingTaskPtr& task) {
+  QueuePtr queue = Find(actor);
+  if (queue == nullptr) return Status::NotFound("unknown actor " + actor.Hex());
+  {
+    MutexLock lock(&queue->mu);
+    if (queue->core.Full()) {
+      return Status::ResourceExhausted("the actor has " + std::to_string(queue->core.pending()) +
+                                       " pending calls of this process, as many as max_pending_calls allows");
+    }
+  }
+  deps_.tasks->Add(task);
+  bool ready = task->spec.refs.empty();
+  Enqueue(queue, task, ready);
+  if (ready) return Status::Ok();
+  ResolveArguments(deps_.objects, task, [this, queue, task](const ErrorValue* error) {
+    if (error != nullptr) {
+      ErrorValue copy = *error;
+      Run(queue, [&](ActorQueueCore& core, ActorEffects* out) { core.Remove(task->number(), out); });
+      deps_.tasks->Fail(*task, copy);
+    } else {
+      Run(queue, [&](ActorQueueCore& core, ActorEffects* out) { core.Ready(task->number(), out); });
+    }
+  });
+  return Status::Ok();
+}
+
+void ActorSubmitter::OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskChannel>& channel, const PendingTaskPtr& task,
+                              uint64_t epoch, uint64_t sequence, Status status, rpc::Reply reply) {
+  channel->OnAnswer();
+  if (!status.ok() && status.code() == StatusCode::kUnavailable && channel->connection()->closed()) {
+    Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
+      core.ConnectionLost(epoch, out);
+      if (core.phase() == ActorPhase::kDisconnected) ReconnectLaterLocked(queue);
+    });
+    return;
+  }
+  {
+    MutexLock lock(&queue->mu);
+    if (!queue->core.Answered(epoch, sequence)) return;
+  }
+  static thread_local v1::PushTaskReply message;
+  if (status.ok() && !message.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
+    status = Status::DataLoss("an answer to a call that cannot be parsed");
+  }
+  if (!status.ok()) {
+    deps_.tasks->Fail(*task, MakeErrorValue(DetailOf(status, ErrorType::kActorUnavailable)));
+    return;
+  }
+  if (deps_.tasks->Answered(task, message, reply.parts, channel->peer()) != TaskVerdict::kRetry) return;
+  ++task->spec.attempt;
+  Enqueue(queue, task, true);
+}
+
+void ActorSubmitter::Enqueue(const QueuePtr& queue, const PendingTaskPtr& task, bool ready) {
+  bool taken = false;
+  Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
+    // Cancel looks for it under the same lock after it has set the flag: it either finds it here, or it does not get here.
+    if (task->cancelled) return;
+    taken = true;
+    task->lease.store(0, std::memory_order_relaxed);
+    core.Submit(task->number(), ready, task->spec.tmpl->out_of_order, RetriesLeft(*task), out);
+  });
+  if (!taken) deps_.tasks->Fail(*task, CancelledError(task->spec.task_id));
+}
+
+void ActorSubmitter::Settle(const QueuePtr& queue, const std::vector<Later>& later) {
+  ErrorValue death;
+  {
+    MutexLock lock(&queue->mu);
+    death = queue->death;
+  }
+  for (const Later& l : later) {
+    if (l.kind == ActorEffect::kRetried) {
+      deps_.tasks->Lost(l.task);
+    } else if (l.kind == ActorEffect::kFailDead) {
+      deps_.tasks->Fail(*l.task, death);
+    } else {
+      v1::ErrorDetail detail;
+      detail.set_error_type(static_cast<int32_t>(ErrorType::kActorUnavailable));
+      detail.set_actor_id(queue->id.Binary());
+      detail.set_class_name(queue->class_name);
+      detail.set_message("The actor " + queue->id.Hex() +
+                         " is unavailable: its process was lost or it restarts. The task may or may not have been executed on the actor.");
+      deps_.tasks->Fail(*l.task, MakeErrorValue(detail));
+    }
+  }
+}
+
+void ActorSubmitter::Cancel(const ActorId& actor, const PendingTaskPtr& task, bool recursive) {
+  QueuePtr queue = Find(actor);
+  bool removed = queue == nullptr;
+  rpc::ConnectionPtr connection;
+  if (queue != nullptr) {
+    Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
+      removed = core.Remove(task->number(), out);
+      if (queue->channel != nullptr && core.phase() == ActorPhase::kAlive) connection = queue->channel->connection();
+    });
+  }
+  if (removed) {
+    deps_.tasks->Fail(*task, CancelledError(task->spec.task_id));
+  } else if (connection != nullptr) {
+    v1::CancelTaskRequest request;
+    request.set_task_id(task->spec.task_id.Binary());
+    request.set_recursive(recursive);
+    connection->Call(MethodId::kCancelTask, request, {}, [](Status, rpc::Reply) {});
+  }
+}
+
+void ActorSubmitter::OnActorInfo(const v1::ActorInfo& info) {
+  ActorId actor = ActorId::FromBinaryOrNil(info.actor_id());
+  QueuePtr queue = Find(actor);
+  if (queue == nullptr) return;
+  if (info.state() == v1::ACTOR_STATE_DEAD) {
+    v1::ErrorDetail cause = info.death_cause();
+    if (cause.class_name().empty()) cause.set_class_name(info.creation().class_name());
+    OnDead(actor, cause);
+    return;
+  }
+  Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
+    switch (info.state()) {
+      case v1::ACTOR_STATE_DEPENDENCIES_UNREADY: core.OnPending(true); break;
+      case v1::ACTOR_STATE_PENDING_CREATION: core.OnPending(false); break;
+      case v1::ACTOR_STATE_RESTARTING: core.OnRestarting(info.num_restarts(), out); break;
+      case v1::ACTOR_STATE_ALIVE:
+        queue->address = FromProto(info.address());
+        queue->pid = info.pid();
+        core.OnAlive(info.num_restarts(), out);
+        break;
+      default: break;
+    }
+  });
+}
+
+void ActorSubmitter::OnDead(const ActorId& actor, const v1::ErrorDetail& cause) {
+  QueuePtr queue = Find(actor);
+  if (queue == nullptr) return;
+  v1::ErrorDetail detail = cause;
+  if (detail.error_type() == 0) detail.set_error_type(static_cast<int32_t>(ErrorType::kActorDied));
+  if (detail.actor_id().empty()) detail.set_actor_id(actor.Binary());
+  if (detail.class_name().empty()) detail.set_class_name(queue->class_name);
+  Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
+    if (core.phase() != ActorPhase::kDead) queue->death = MakeErrorValue(detail);
+    core.OnDead(out);
+    queue->channel = nullptr;
+  });
+}
+
+ActorPhase ActorSubmitter::PhaseOf(const ActorId& actor) {
+  QueuePtr queue = Find(actor);
+  if (queue == nullptr) return ActorPhase::kDead;
+  MutexLock lock(&queue->mu);
+  return queue->core.phase();
+}
+
+std::string ActorSubmitter::Explain(const ActorId& actor) {
+  QueuePtr queue = Find(actor);
+  if (queue == nullptr) return "its actor is unknown here";
+  MutexLock lock(&queue->mu);
+  std::string name = "actor " + (queue->class_name.empty() ? "" : queue->class_name + " ") + actor.Hex();
+  switch (queue->core.phase()) {
+    case ActorPhase::kDependencies: return "its " + name + " waits for the arguments of its constructor";
+    case ActorPhase::kPending: return "its " + name + " is being created: it waits for resources or runs its constructor";
+    case ActorPhase::kAlive:
+      return "it was sent to its " + name + " (pid " + std::to_string(queue->pid) + "), which has " +
+             std::to_string(queue->core.in_flight()) + " unanswered calls from here";
+    case ActorPhase::kDisconnected: return "the connection to its " + name + " broke";
+    case ActorPhase::kRestarting: return "its " + name + " is restarting";
+    case ActorPhase::kDead: return "its " + name + " is dead";
+  }
+  return {};
+}
+
+}  // namespace ray::core

@@ -1,0 +1,81 @@
+// ActorSubmitter: shell of the ActorQueueCores, one for each actor that this process calls.
+//
+// A queue's lock is held while its frames are handed to the connection (which never blocks or calls back): so they leave in the order of their
+// numbers, and a call is on record before it can be answered. Everything else is called without it. Thread-safe. Owned by the CoreWorker.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+
+#include "ray/async/loop.h"
+#include "ray/core_worker/peers/peer_pool.h"
+#include "ray/core_worker/submit/actor_queue_core.h"
+#include "ray/core_worker/submit/task_channel.h"
+#include "ray/core_worker/tasks/task_manager.h"
+#include "ray/util/mutex.h"
+#include "ray/v1/gcs_actor.pb.h"
+
+namespace ray::core {
+
+class ActorSubmitter {
+ public:
+  struct Deps {
+    async::Loop* loop = nullptr;
+    PeerPool* peers = nullptr;
+    TaskManager* tasks = nullptr;
+    ObjectService* objects = nullptr;
+  };
+  explicit ActorSubmitter(Deps deps) : deps_(deps) {}
+
+  // False: known already.
+  bool AddActor(const ActorId& actor, ActorPhase phase, int64_t max_pending_calls, const std::string& class_name);
+  bool Knows(const ActorId& actor);
+  // REQUIRES: not in the table yet. NOT_FOUND: never added. RESOURCE_EXHAUSTED: too many calls are pending; nothing was done.
+  Status Submit(const ActorId& actor, const PendingTaskPtr& task);
+  // Marked cancelled before.
+  void Cancel(const ActorId& actor, const PendingTaskPtr& task, bool recursive);
+  // News from the GCS (kPublish), or of our own failed creation.
+  void OnActorInfo(const v1::ActorInfo& info);
+  void OnDead(const ActorId& actor, const v1::ErrorDetail& cause);
+  // For people.
+  std::string Explain(const ActorId& actor);
+  ActorPhase PhaseOf(const ActorId& actor);  // kDead if unknown
+
+ private:
+  struct Queue {
+    Queue(ActorPhase phase, int64_t max_pending) : core(phase, max_pending) {}
+    ActorId id;
+    std::string class_name;
+    Mutex mu;
+    ActorQueueCore core GUARDED_BY(mu);
+    std::shared_ptr<TaskChannel> channel GUARDED_BY(mu);
+    Address address GUARDED_BY(mu);
+    int64_t pid GUARDED_BY(mu) = 0;
+    ErrorValue death GUARDED_BY(mu);
+    bool reconnecting GUARDED_BY(mu) = false;  // a timer runs
+  };
+  using QueuePtr = std::shared_ptr<Queue>;
+  struct Later {
+    PendingTaskPtr task;
+    ActorEffect::Kind kind;
+  };
+
+  QueuePtr Find(const ActorId& actor);
+  // Applies `event` to the core and carries out what it says.
+  template <typename Event>
+  void Run(const QueuePtr& queue, Event event);
+  bool CarryOutLocked(const QueuePtr& queue, const ActorEffects& effects, std::vector<Later>* later);
+  void Connect(const QueuePtr& queue);
+  void ReconnectLaterLocked(const QueuePtr& queue);
+  void OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskChannel>& channel, const PendingTaskPtr& task, uint64_t epoch,
+                uint64_t sequence, Status status, rpc::Reply reply);
+  void Enqueue(const QueuePtr& queue, const PendingTaskPtr& task, bool ready);
+  void Settle(const QueuePtr& queue, const std::vector<Later>& later);
+
+  const Deps deps_;
+  Mutex mu_;
+  std::unordered_map<ActorId, QueuePtr, IdHash> queues_ GUARDED_BY(mu_);
+};
+
+}  // namespace ray::core

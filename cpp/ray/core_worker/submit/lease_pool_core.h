@@ -1,0 +1,132 @@
+// LeasePoolCore: how an owner uses leased workers for its normal tasks.
+//
+// Problem: a lease costs a round trip to the raylet and perhaps a new process, a short task costs microseconds. So leases are kept and
+// reused per scheduling class, short tasks are pipelined onto a busy worker (as many as it runs in 2 ms by what was measured for their
+// template), and since a guess may be wrong, unstarted tasks are stolen back for workers that have nothing to do, and further leases are
+// asked for while anything waits. A worker that hands a task back by itself is blocked: it gets nothing until it finishes one.
+//
+// Pure: events and time in, effects out, in order. Not thread-safe: its shell holds a lock. Numbers of tasks and leases are the shell's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "ray/util/clock.h"
+
+namespace ray::core {
+
+using TaskNo = uint64_t;   // names a pending task; opaque here
+using LeaseNo = uint64_t;  // a lease, from its request on; never reused
+using ClassNo = uint32_t;  // a scheduling class: resources, job, runtime environment, strategy
+
+struct LeasePoolConfig {
+  Duration pipeline_budget = std::chrono::milliseconds(2);  // work pushed ahead to one worker, by estimate
+  Duration unknown_cost = std::chrono::milliseconds(1);     // assumed of a template that never ran: two at a time
+  uint32_t max_depth = 256;                                 // tasks pushed to one worker at most
+  uint32_t max_requests = 16;                               // unanswered lease requests per class
+  Duration idle_timeout = std::chrono::milliseconds(100);   // then an unused lease goes back
+  Duration overdue = std::chrono::milliseconds(5);          // a head that runs longer has its followers stolen
+  Duration backoff_min = std::chrono::milliseconds(10), backoff_max = std::chrono::seconds(1);  // after a refused request
+};
+
+struct LeaseEffect {
+  enum Kind {
+    kRequest,        // ask the raylet for `lease` of class `cls`
+    kCancelRequest,  // `lease` is not wanted any more; its answer still comes
+    kPush,           // send `task` to the worker of `lease`
+    kSteal,          // ask the worker of `lease` for `count` unstarted tasks
+    kReturn,         // give `lease` back
+    kLost,           // `task` was on a worker that is gone and may have begun: the retry rules decide
+    kFail,           // `task` can never run (a refusal for good of its class)
+  };
+  Kind kind;
+  ClassNo cls = 0;
+  LeaseNo lease = 0;
+  TaskNo task = 0;
+  uint32_t count = 0;
+  bool worker_failed = false, worker_exiting = false;
+};
+using LeaseEffects = std::vector<LeaseEffect>;
+
+class LeasePoolCore {
+ public:
+  explicit LeasePoolCore(const LeasePoolConfig& config) : config_(config) {}
+
+  void Submit(TaskNo task, ClassNo cls, uint64_t template_key, Time now, LeaseEffects* out);
+  // Still queued: forgets it. False: it was pushed (or is unknown).
+  bool RemoveQueued(TaskNo task, ClassNo cls, Time now, LeaseEffects* out);
+  void Granted(LeaseNo lease, Time now, LeaseEffects* out);
+  // The request ended without a lease. `for_good`: nothing of that class can ever run.
+  void Refused(LeaseNo lease, bool cancelled, bool for_good, Time now, LeaseEffects* out);
+  // The worker answered `task`: it ran for `run` (zero: unknown).
+  void Done(LeaseNo lease, TaskNo task, Duration run, bool worker_exiting, Time now, LeaseEffects* out);
+  // The worker handed `task` back unstarted; it is queued again, ahead.
+  void Returned(LeaseNo lease, TaskNo task, Time now, LeaseEffects* out);
+  // The worker is gone. The task that may have begun is reported lost, those behind it are queued again.
+  void WorkerLost(LeaseNo lease, Time now, LeaseEffects* out);
+  // The raylet wants leases back: unused ones go at once.
+  void Reclaim(Time now, LeaseEffects* out);
+  // To be called by the time that NextTick names (infinite: no need).
+  void Tick(Time now, LeaseEffects* out);
+  Time NextTick() const;
+
+  size_t queued(ClassNo cls) const;
+  size_t requests(ClassNo cls) const;
+  size_t num_leases() const { return leases_.size(); }
+  // Since when the class has waited for its first unanswered request; infinite: it has none.
+  Time waiting_since(ClassNo cls) const;
+
+ private:
+  struct Queued {
+    TaskNo task;
+    uint64_t template_key;
+  };
+  struct Pushed {
+    TaskNo task;
+    uint64_t template_key;
+    int64_t cost_ns;  // estimate when it was pushed
+  };
+  struct Lease {
+    LeaseNo no = 0;
+    ClassNo cls = 0;
+    std::deque<Pushed> pushed;  // in the order of sending; the first may be running
+    int64_t cost_ns = 0;        // sum over pushed
+    Time head_since, idle_since;
+    bool parked = false;    // handed something back: gets nothing until it finishes a task. Invariant: pushed is not empty
+    bool exiting = false;   // leaves after what it has
+    bool stealing = false;  // asked for tasks, none of its answers since
+  };
+  struct Class {
+    std::deque<Queued> queued;
+    std::vector<Lease*> leases;
+    std::map<LeaseNo, Time> requests;  // unanswered, by age
+    Duration backoff = Duration::zero();
+    Time retry_at;  // no request before
+  };
+
+  int64_t CostOf(uint64_t template_key) const;
+  void Pump(ClassNo no, Class& c, Time now, LeaseEffects* out);
+  void PushTo(Lease& lease, const Queued& q, Time now, LeaseEffects* out);
+  bool Overdue(const Lease& lease, Time now) const;
+  void StealFor(Class& c, Time now, LeaseEffects* out);
+  void AdjustRequests(ClassNo no, Class& c, Time now, LeaseEffects* out);
+  void Drop(Lease* lease, bool failed, LeaseEffects* out);
+  void AfterAnswer(Lease& lease, Time now);
+  bool Take(Lease& lease, TaskNo task, Pushed* out);
+
+  const LeasePoolConfig config_;
+  LeaseNo next_lease_ = 1;
+  Time last_tick_;  // an overdue head is looked at again only after a while
+  std::map<ClassNo, Class> classes_;
+  std::unordered_map<LeaseNo, std::unique_ptr<Lease>> leases_;
+  std::unordered_map<LeaseNo, ClassNo> requests_;  // request -> class
+  std::unordered_map<uint64_t, int64_t> cost_ns_;  // template -> moving average of its run time
+};
+
+}  // namespace ray::core

@@ -1,0 +1,89 @@
+// TaskSubmitter: shell of the LeasePoolCore: normal tasks from "arguments ready" to the verdict.
+//
+// The lock is held while frames are handed to connections (which never block or call back), so that a task cannot be answered, or its worker declared
+// lost, before its push is on record; everything else is called without it. Thread-safe. Owned by the CoreWorker.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+
+#include "ray/async/loop.h"
+#include "ray/core_worker/peers/peer_pool.h"
+#include "ray/core_worker/submit/death_notes.h"
+#include "ray/core_worker/submit/lease_pool_core.h"
+#include "ray/core_worker/submit/task_channel.h"
+#include "ray/core_worker/tasks/task_manager.h"
+#include "ray/util/mutex.h"
+
+namespace ray::core {
+
+class TaskSubmitter {
+ public:
+  struct Deps {
+    async::Loop* loop = nullptr;
+    PeerPool* peers = nullptr;
+    TaskManager* tasks = nullptr;
+    DeathNotes* deaths = nullptr;
+    Address self;
+    LeasePoolConfig config;
+  };
+  explicit TaskSubmitter(Deps deps) : deps_(std::move(deps)), pool_(deps_.config) {}
+
+  ClassNo ClassOf(const TaskTemplate& tmpl);
+  // REQUIRES: in the TaskManager's table, arguments ready.
+  void Submit(const PendingTaskPtr& task);
+  // Marked cancelled before. Settles it if it was not sent, else tells its worker.
+  void Cancel(const PendingTaskPtr& task, bool force, bool recursive);
+  // kReclaimLeases.
+  void Reclaim();
+  // No further requests or retries; leases go back.
+  void Shutdown();
+  // For people: "queued since 3 s for {CPU: 1} ...".
+  std::string Explain(const PendingTask& task);
+
+ private:
+  struct Class {
+    TaskTemplate tmpl;  // resources, job, runtime_env, strategy are those of all its tasks
+  };
+  struct Lease {
+    LeaseId id;
+    ClassNo cls = 0;
+    std::shared_ptr<TaskChannel> channel;  // null: requested
+    Instances instances;
+    int64_t pid = 0;
+  };
+  // What has to be done without the lock.
+  struct Later {
+    TaskNo task;
+    enum Kind { kLost, kRefused /* can never run */, kCancelled } kind;
+    Address worker;
+    PendingTaskPtr keep;
+  };
+
+  void Run(const std::function<void(Time now, LeaseEffects*)>& event, const ErrorValue& refusal = {});
+  void CarryOutLocked(LeaseEffects* effects, Time now, std::vector<Later>* later) REQUIRES(mu_);
+  void PushLocked(LeaseNo no, TaskNo task_no) REQUIRES(mu_);
+  void RequestLocked(LeaseNo no, ClassNo cls) REQUIRES(mu_);
+  void ScheduleTickLocked(Time now) REQUIRES(mu_);
+  void Settle(const std::vector<Later>& later, const ErrorValue& refusal);
+  void OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply);
+  void OnAnswer(const PendingTaskPtr& task, LeaseNo no, const std::shared_ptr<TaskChannel>& channel, Status status, rpc::Reply reply);
+  void OnConnectionClosed(uint64_t id);
+  void Resubmit(const PendingTaskPtr& task);
+
+  const Deps deps_;
+  Mutex mu_;
+  LeasePoolCore pool_ GUARDED_BY(mu_);
+  std::map<std::string, ClassNo> class_numbers_ GUARDED_BY(mu_);
+  std::vector<Class> classes_ GUARDED_BY(mu_);
+  std::unordered_map<LeaseNo, Lease> leases_ GUARDED_BY(mu_);
+  std::unordered_set<uint64_t> watched_ GUARDED_BY(mu_);  // connections whose end we hear of
+  Time tick_due_ GUARDED_BY(mu_) = Time::Infinite();
+  bool closed_ GUARDED_BY(mu_) = false;
+};
+
+}  // namespace ray::core

@@ -1,0 +1,177 @@
+#include "ray/core_worker/tasks/generator_streams.h"
+
+#include <utility>
+
+namespace ray::core {
+
+void GeneratorStreams::Create(const TaskId& task, int64_t backpressure) {
+  MutexLock lock(&mu_);
+  streams_[task].limit = backpressure;
+}
+
+std::vector<std::function<void(bool)>> GeneratorStreams::AllowedLocked(Stream& stream) {
+  std::vector<std::function<void(bool)>> allowed;
+  while (!stream.withheld.empty() && (stream.limit < 0 || stream.arrived - stream.consumed < stream.limit)) {
+    allowed.push_back(std::move(stream.withheld.begin()->second));
+    stream.withheld.erase(stream.withheld.begin());
+  }
+  return allowed;
+}
+
+void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(bool)> answer) {
+  std::vector<std::function<void()>> waiters;
+  std::vector<std::function<void(bool)>> allowed;
+  bool stop = false, fresh = false, late = false;
+  ObjectId id = ItemId(task, index);
+  {
+    MutexLock lock(&mu_);
+    auto it = streams_.find(task);
+    if (it == streams_.end()) {
+      stop = true;
+    } else {
+      fresh = index == it->second.arrived && it->second.end < 0;  // else: a later attempt tells what is known
+    }
+  }
+  item.id = id;
+  if (stop) {
+    objects_->Discard(item);
+    answer(true);
+    return;
+  }
+  if (!fresh) {
+    // The value of the first attempt stays, and so does its copy in the store, which has the same id.
+    item.in_store = false;
+    objects_->Discard(item);
+  }
+  // The object is there before anybody can learn of it.
+  if (fresh) {
+    objects_->AddOwned(std::span(&id, 1));
+    objects_->StoreReturn(item);
+  }
+  {
+    MutexLock lock(&mu_);
+    auto it = streams_.find(task);
+    if (it == streams_.end()) {
+      stop = true;
+    } else {
+      Stream& stream = it->second;
+      late = fresh && stream.end >= 0;  // it failed meanwhile, and that took the place of this item
+      if (fresh && !late) ++stream.arrived;
+      stream.withheld[index] = std::move(answer);
+      allowed = AllowedLocked(stream);
+      waiters.swap(stream.waiters);
+    }
+  }
+  if (stop) {
+    if (fresh) objects_->RemoveLocalRef(id);
+    answer(true);
+    return;
+  }
+  if (late) objects_->RemoveLocalRef(id);
+  for (auto& waiter : waiters) waiter();
+  for (auto& go : allowed) go(false);
+}
+
+void GeneratorStreams::End(const TaskId& task, int64_t items) {
+  std::vector<std::function<void()>> waiters;
+  {
+    MutexLock lock(&mu_);
+    auto it = streams_.find(task);
+    if (it == streams_.end()) return;
+    // Reports travel before the answer on the same connection: all are here. Should one be missing, the stream ends before it.
+    it->second.end = std::min(items, it->second.arrived);
+    waiters.swap(it->second.waiters);
+  }
+  for (auto& waiter : waiters) waiter();
+}
+
+void GeneratorStreams::Fail(const TaskId& task, int64_t, const ErrorValue& error) {
+  int64_t index;
+  {
+    MutexLock lock(&mu_);
+    auto it = streams_.find(task);
+    if (it == streams_.end() || it->second.end >= 0) return;
+    index = it->second.arrived;
+  }
+  ObjectId id = ItemId(task, index);
+  objects_->AddOwned(std::span(&id, 1));
+  objects_->StoreError(id, error.metadata, error.blob);
+  std::vector<std::function<void()>> waiters;
+  bool gone = false;
+  {
+    MutexLock lock(&mu_);
+    auto it = streams_.find(task);
+    gone = it == streams_.end();
+    if (!gone) {
+      it->second.arrived = it->second.end = index + 1;
+      waiters.swap(it->second.waiters);
+    }
+  }
+  if (gone) objects_->RemoveLocalRef(id);
+  for (auto& waiter : waiters) waiter();
+}
+
+bool GeneratorStreams::TryNext(const TaskId& task, bool* end, ObjectId* item) {
+  std::vector<std::function<void(bool)>> allowed;
+  *end = false;
+  {
+    MutexLock lock(&mu_);
+    auto it = streams_.find(task);
+    if (it == streams_.end()) {
+      *end = true;
+      return true;
+    }
+    Stream& stream = it->second;
+    if (stream.consumed < stream.arrived) {
+      *item = NextId(task, stream);
+      ++stream.consumed;
+      allowed = AllowedLocked(stream);
+    } else if (stream.end >= 0) {
+      *end = true;
+      return true;
+    } else {
+      return false;
+    }
+  }
+  for (auto& go : allowed) go(false);
+  return true;
+}
+
+void GeneratorStreams::OnNext(const TaskId& task, std::function<void()> callback) {
+  {
+    MutexLock lock(&mu_);
+    auto it = streams_.find(task);
+    if (it != streams_.end() && it->second.consumed >= it->second.arrived && it->second.end < 0) {
+      it->second.waiters.push_back(std::move(callback));
+      return;
+    }
+  }
+  callback();
+}
+
+void GeneratorStreams::FailAll(const ErrorValue& error) {
+  std::vector<TaskId> open;
+  {
+    MutexLock lock(&mu_);
+    for (const auto& [task, stream] : streams_) {
+      if (stream.end < 0) open.push_back(task);
+    }
+  }
+  for (const TaskId& task : open) Fail(task, -1, error);
+}
+
+void GeneratorStreams::Release(const TaskId& task) {
+  Stream stream;
+  {
+    MutexLock lock(&mu_);
+    auto it = streams_.find(task);
+    if (it == streams_.end()) return;
+    stream = std::move(it->second);
+    streams_.erase(it);
+  }
+  for (int64_t i = stream.consumed; i < stream.arrived; ++i) objects_->RemoveLocalRef(ItemId(task, i));
+  for (auto& [index, answer] : stream.withheld) answer(true);
+  for (auto& waiter : stream.waiters) waiter();
+}
+
+}  // namespace ray::core

@@ -1,0 +1,62 @@
+// GeneratorStreams: the streaming generators of this owner: which items have come, which were taken, and how far the producer may run ahead.
+//
+// Item i of a stream is the object with index i + 2 of its task (index 1 is the generator itself). An item is owned here from its arrival and gets
+// one handle, which the consumer takes over. The producer's reports are answered once fewer than the limit are unconsumed.
+// Thread-safe; callbacks and answers run without the lock.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "ray/core_worker/objects/object_service.h"
+#include "ray/util/mutex.h"
+#include "ray/wire/error_detail.h"
+
+namespace ray::core {
+
+class GeneratorStreams {
+ public:
+  explicit GeneratorStreams(ObjectService* objects) : objects_(objects) {}
+
+  // `backpressure`: unconsumed items allowed; -1: no limit.
+  void Create(const TaskId& task, int64_t backpressure);
+  // `answer(stop)` runs when the producer may go on.
+  void Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(bool stop)> answer);
+  void End(const TaskId& task, int64_t items);
+  // The error becomes the last item; `items` < 0: after those that came.
+  void Fail(const TaskId& task, int64_t items, const ErrorValue& error);
+
+  // False: nothing yet. Else the next item (whose handle is the caller's from now on), or *end.
+  bool TryNext(const TaskId& task, bool* end, ObjectId* item);
+  // `callback` once TryNext would return true; at once if it does.
+  void OnNext(const TaskId& task, std::function<void()> callback);
+  // Every stream that has not ended fails.
+  void FailAll(const ErrorValue& error);
+  // Nobody consumes any more: what was not taken is dropped, the producer is told to stop at its next report.
+  void Release(const TaskId& task);
+
+  static ObjectId ItemId(const TaskId& task, int64_t index) { return ObjectId::ForReturn(task, static_cast<uint32_t>(index) + 1); }
+
+ private:
+  struct Stream {
+    int64_t limit = -1;
+    int64_t arrived = 0;                                    // items [0, arrived) are here
+    int64_t consumed = 0;                                   // of them the first were taken
+    int64_t end = -1;                                       // number of items, once known
+    std::map<int64_t, std::function<void(bool)>> withheld;  // by index of the item that was reported
+    std::vector<std::function<void()>> waiters;
+  };
+  static std::vector<std::function<void(bool)>> AllowedLocked(Stream& stream);
+  static ObjectId NextId(const TaskId& task, const Stream& stream) { return ItemId(task, stream.consumed); }
+
+  ObjectService* const objects_;
+  Mutex mu_;
+  std::unordered_map<TaskId, Stream, IdHash> streams_ GUARDED_BY(mu_);
+};
+
+}  // namespace ray::core

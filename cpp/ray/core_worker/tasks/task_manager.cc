@@ -1,0 +1,146 @@
+#include "ray/core_worker/tasks/task_manager.h"
+
+#include "ray/wire/convert.h"
+
+namespace ray::core {
+
+ErrorValue WorkerDiedError(const std::string& detail) {
+  return MakeErrorValue(ErrorType::kWorkerDied, "The worker died unexpectedly while executing this task: " + detail);
+}
+
+ErrorValue CancelledError(const TaskId& task) {
+  v1::ErrorDetail detail;
+  detail.set_error_type(static_cast<int32_t>(ErrorType::kTaskCancelled));
+  detail.set_message("the task was cancelled");
+  detail.set_task_id(task.Binary());
+  return MakeErrorValue(detail);
+}
+
+ReturnValue ReturnFromProto(const v1::ReturnObject& message, const PartList& parts, size_t* next_part, const Address& executor) {
+  ReturnValue value;
+  value.id = ObjectId::FromBinaryOrNil(message.object_id());
+  value.metadata = message.metadata();
+  value.in_store = message.in_store();
+  value.size = message.size();
+  if (value.in_store) {
+    value.node_id = executor.node_id;
+  } else if (*next_part < parts.size()) {
+    value.blob = parts[(*next_part)++];
+    value.size = value.blob->size();
+  } else {
+    ErrorValue error = MakeErrorValue(ErrorType::kObjectLost, "the value of a result was missing in its message");
+    value.metadata = error.metadata;
+    value.blob = error.blob;
+  }
+  if (message.nested_size() > 0) value.nested = RefsFromProto(message.nested(), executor);
+  return value;
+}
+
+void TaskManager::Add(const PendingTaskPtr& task) {
+  objects_->AddOwned(task->return_ids);
+  if (!task->held.empty()) objects_->AddSubmitted(task->held);
+  if (task->is_streaming()) streams_->Create(task->spec.task_id, task->spec.tmpl->generator_backpressure);
+  MutexLock lock(&mu_);
+  table_.Add(task->spec.task_id, task, task->spec.tmpl->max_retries);
+}
+
+TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTaskReply& reply, const PartList& parts,
+                                  const Address& executor) {
+  TaskVerdict verdict;
+  {
+    MutexLock lock(&mu_);
+    verdict = table_.Answered(task->spec.task_id, {reply.is_application_error(), reply.is_retryable_error(), reply.cancelled()});
+  }
+  if (verdict != TaskVerdict::kComplete || reply.has_system_error()) {
+    // Nobody reads these values: what came with them goes back. Copies in the store have the ids of the next attempt's, which replaces them.
+    size_t part = 0;
+    for (const auto& returned : reply.returns()) {
+      ReturnValue value = ReturnFromProto(returned, parts, &part, executor);
+      if (verdict == TaskVerdict::kRetry) value.in_store = false;
+      objects_->Discard(value);
+    }
+  }
+  if (verdict == TaskVerdict::kNone || verdict == TaskVerdict::kRetry) return verdict;
+  if (verdict == TaskVerdict::kCancelled) {
+    StoreFailure(*task, CancelledError(task->spec.task_id));
+    return verdict;
+  }
+  if (reply.has_system_error()) {
+    StoreFailure(*task, MakeErrorValue(reply.system_error()));
+    return verdict;
+  }
+  size_t part = 0;
+  bool stream_failed = task->is_streaming() && reply.is_application_error();
+  for (int i = 0; i < reply.returns_size(); ++i) {
+    ReturnValue value = ReturnFromProto(reply.returns(i), parts, &part, executor);
+    if (stream_failed && i == 0) streams_->Fail(task->spec.task_id, reply.generator_items(), {value.metadata, value.blob});
+    objects_->StoreReturn(value);
+  }
+  if (task->is_streaming() && !stream_failed) streams_->End(task->spec.task_id, reply.generator_items());
+  if (!task->held.empty()) objects_->RemoveSubmitted(task->held);
+  return verdict;
+}
+
+TaskVerdict TaskManager::Lost(const PendingTaskPtr& task, bool charge) {
+  TaskVerdict verdict;
+  {
+    MutexLock lock(&mu_);
+    verdict = table_.Lost(task->spec.task_id, charge);
+  }
+  if (verdict == TaskVerdict::kCancelled) StoreFailure(*task, CancelledError(task->spec.task_id));
+  return verdict;
+}
+
+void TaskManager::Fail(const PendingTask& task, const ErrorValue& error) {
+  TaskVerdict verdict;
+  PendingTaskPtr keep;
+  {
+    MutexLock lock(&mu_);
+    if (const auto* entry = table_.Find(task.spec.task_id)) keep = entry->task;
+    verdict = table_.Failed(task.spec.task_id);
+  }
+  if (verdict == TaskVerdict::kNone) return;
+  StoreFailure(task, verdict == TaskVerdict::kCancelled ? CancelledError(task.spec.task_id) : error);
+}
+
+void TaskManager::StoreFailure(const PendingTask& task, const ErrorValue& error) {
+  if (task.is_streaming()) streams_->Fail(task.spec.task_id, -1, error);
+  for (const ObjectId& id : task.return_ids) objects_->StoreError(id, error.metadata, error.blob);
+  // An earlier attempt may have left copies in the store.
+  if (task.spec.attempt > 0 && !task.return_ids.empty()) objects_->store()->Free(task.return_ids);
+  if (!task.held.empty()) objects_->RemoveSubmitted(task.held);
+}
+
+PendingTaskPtr TaskManager::Cancel(const TaskId& id) {
+  MutexLock lock(&mu_);
+  const auto* entry = table_.Find(id);
+  if (entry == nullptr) return nullptr;
+  PendingTaskPtr task = entry->task;
+  table_.Cancel(id);
+  task->cancelled = true;
+  return task;
+}
+
+PendingTaskPtr TaskManager::Find(const TaskId& id) const {
+  MutexLock lock(&mu_);
+  const auto* entry = table_.Find(id);
+  return entry == nullptr ? nullptr : entry->task;
+}
+
+std::vector<PendingTaskPtr> TaskManager::ChildrenOf(const TaskId& parent) const {
+  MutexLock lock(&mu_);
+  return table_.ChildrenOf(parent);
+}
+
+bool TaskManager::IsCancelled(const TaskId& id) const {
+  MutexLock lock(&mu_);
+  const auto* entry = table_.Find(id);
+  return entry != nullptr && entry->cancelled;
+}
+
+size_t TaskManager::size() const {
+  MutexLock lock(&mu_);
+  return table_.size();
+}
+
+}  // namespace ray::core

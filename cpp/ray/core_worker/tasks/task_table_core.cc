@@ -1,0 +1,74 @@
+#include "ray/core_worker/tasks/task_table_core.h"
+
+#include "ray/core_worker/tasks/pending_task.h"
+
+namespace ray::core {
+
+void TaskTableCore::Add(const TaskId& id, PendingTaskPtr task, int32_t max_retries) {
+  entries_.try_emplace(id, Entry{std::move(task), false, max_retries, 0});
+}
+
+const TaskTableCore::Entry* TaskTableCore::Find(const TaskId& id) const {
+  auto it = entries_.find(id);
+  return it == entries_.end() ? nullptr : &it->second;
+}
+
+TaskVerdict TaskTableCore::Answered(const TaskId& id, const Answer& answer) {
+  auto it = entries_.find(id);
+  if (it == entries_.end()) return TaskVerdict::kNone;
+  Entry& entry = it->second;
+  // A cancelled task that raised was interrupted; one that came to its end did so before the cancellation reached it.
+  if (answer.cancelled || (entry.cancelled && answer.application_error)) {
+    entries_.erase(it);
+    return TaskVerdict::kCancelled;
+  }
+  if (answer.application_error && answer.retryable && entry.retries_left != 0) {
+    if (entry.retries_left > 0) --entry.retries_left;
+    ++entry.attempt;
+    return TaskVerdict::kRetry;
+  }
+  entries_.erase(it);
+  return TaskVerdict::kComplete;
+}
+
+TaskVerdict TaskTableCore::Lost(const TaskId& id, bool charge) {
+  auto it = entries_.find(id);
+  if (it == entries_.end()) return TaskVerdict::kNone;
+  Entry& entry = it->second;
+  if (entry.cancelled) {
+    entries_.erase(it);
+    return TaskVerdict::kCancelled;
+  }
+  if (charge && entry.retries_left == 0) {
+    entries_.erase(it);
+    return TaskVerdict::kFail;
+  }
+  if (charge && entry.retries_left > 0) --entry.retries_left;
+  ++entry.attempt;
+  return TaskVerdict::kRetry;
+}
+
+TaskVerdict TaskTableCore::Failed(const TaskId& id) {
+  auto it = entries_.find(id);
+  if (it == entries_.end()) return TaskVerdict::kNone;
+  bool cancelled = it->second.cancelled;
+  entries_.erase(it);
+  return cancelled ? TaskVerdict::kCancelled : TaskVerdict::kFail;
+}
+
+bool TaskTableCore::Cancel(const TaskId& id) {
+  auto it = entries_.find(id);
+  if (it == entries_.end()) return false;
+  it->second.cancelled = true;
+  return true;
+}
+
+std::vector<PendingTaskPtr> TaskTableCore::ChildrenOf(const TaskId& parent) const {
+  std::vector<PendingTaskPtr> children;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.task->spec.parent_task_id == parent) children.push_back(entry.task);
+  }
+  return children;
+}
+
+}  // namespace ray::core
