@@ -1,0 +1,214 @@
+"""Waiting for refs without blocking: asyncio futures, `concurrent.futures` and callbacks.
+
+An event loop gets a completion queue of its own, whose descriptor it watches: a value that arrives wakes the loop
+and no other thread. Futures for threads share one queue and one helper thread, which sleeps in the core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from ray._core.object_ref import ObjectRef, active_worker
+from ray._core.worker import Completions, CoreWorker
+
+
+def _settle(future: Any, worker: CoreWorker, ref: ObjectRef) -> bool:
+    """Gives the value of `ref` to the future; False if it is not in this process yet."""
+    try:
+        ready, value, failed = worker.try_get(ref)
+    except BaseException as error:
+        future.set_exception(error)
+        return True
+    if not ready:
+        return False
+    if failed:
+        future.set_exception(value)
+    else:
+        future.set_result(value)
+    return True
+
+
+class _LoopWatcher:
+    """The completion queue of one event loop. Used on the loop's thread only."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, worker: CoreWorker) -> None:
+        self.worker = worker
+        self._queue: Completions = worker.completion_queue()
+        self._loop = weakref.ref(loop)
+        self._waiting: dict[int, tuple[asyncio.Future[Any], ObjectRef | None]] = {}
+        self._tokens = itertools.count(1)
+        loop.add_reader(self._queue.fd(), self._drain)
+
+    def watch(self, ref: ObjectRef, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
+        """Resolves to the value of `ref`."""
+        future: asyncio.Future[Any] = loop.create_future()
+        if not _settle(future, self.worker, ref):
+            token = next(self._tokens)
+            self._waiting[token] = (future, ref)
+            self._queue.watch(ref, token)
+        return future
+
+    def watch_ready(self, ref: ObjectRef, loop: asyncio.AbstractEventLoop, *, generator: bool) -> asyncio.Future[Any]:
+        """Resolves to None once `ref`, or the next item of the generator `ref`, is there."""
+        future: asyncio.Future[Any] = loop.create_future()
+        token = next(self._tokens)
+        self._waiting[token] = (future, None)
+        if generator:
+            self._queue.watch_generator(ref, token)
+        else:
+            self._queue.watch(ref, token)
+        return future
+
+    def _drain(self) -> None:
+        for token in self._queue.drain():
+            future, ref = self._waiting.pop(token, (None, None))
+            if future is None or future.done():
+                continue
+            if ref is None:
+                future.set_result(None)
+            elif not _settle(future, self.worker, ref):
+                self._fetch(future, ref)
+
+    def _fetch(self, future: asyncio.Future[Any], ref: ObjectRef) -> None:
+        """The value is ready but not in this process: one blocking get on a helper thread."""
+        loop = self._loop()
+        if loop is None:
+            return
+
+        def copy(done: asyncio.Future[Any]) -> None:
+            if future.done():
+                return
+            error = done.exception()
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(done.result()[0])
+
+        loop.run_in_executor(None, self.worker.get, [ref]).add_done_callback(copy)
+
+    def retire(self) -> None:
+        loop = self._loop()
+        if loop is not None and not loop.is_closed():
+            loop.remove_reader(self._queue.fd())
+        self._queue.close()
+
+
+class _FutureThread:
+    """One helper thread that completes `concurrent.futures` futures and runs callbacks."""
+
+    def __init__(self, worker: CoreWorker) -> None:
+        self.worker = worker
+        self._queue: Completions = worker.completion_queue()
+        self._waiting: dict[int, Callable[[], None]] = {}
+        self._tokens = itertools.count(1)
+        threading.Thread(target=self._run, name="ray-futures", daemon=True).start()
+
+    def watch(self, ref: ObjectRef, then: Callable[[], None]) -> Callable[[], None]:
+        """Runs `then` on the helper thread once `ref` is ready; returns what takes that back."""
+        token = next(self._tokens)
+        self._waiting[token] = then
+        self._queue.watch(ref, token)
+        return lambda: void(self._waiting.pop(token, None))
+
+    def _run(self) -> None:
+        while not self.worker.closed:
+            for token in self._queue.wait_drain(1000):
+                then = self._waiting.pop(token, None)
+                if then is not None:
+                    then()
+        for then in list(self._waiting.values()):  # shut down: each finds that out by itself
+            then()
+
+
+def void(_: object) -> None:
+    """Drops a value where an expression must have none."""
+
+
+_watchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWatcher] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+_future_threads: list[_FutureThread] = []  # the one of the present core, if it was needed yet
+
+
+def _watcher(loop: asyncio.AbstractEventLoop) -> _LoopWatcher:
+    worker = active_worker()
+    found = _watchers.get(loop)
+    if found is not None and found.worker is worker:
+        return found
+    with _lock:
+        for other, watcher in list(_watchers.items()):
+            if other.is_closed() or other is loop:
+                watcher.retire()
+                del _watchers[other]
+        found = _watchers[loop] = _LoopWatcher(loop, worker)
+    return found
+
+
+def _future_thread() -> _FutureThread:
+    worker = active_worker()
+    with _lock:
+        if not _future_threads or _future_threads[0].worker is not worker:
+            _future_threads[:] = [_FutureThread(worker)]
+        return _future_threads[0]
+
+
+def wait_for(ref: ObjectRef) -> asyncio.Future[Any]:
+    """An asyncio future of the running loop with the value of `ref`."""
+    loop = asyncio.get_event_loop()
+    return _watcher(loop).watch(ref, loop)
+
+
+def wait_ready(ref: ObjectRef) -> asyncio.Future[Any]:
+    """An asyncio future that is done once `ref` is ready, without reading it."""
+    loop = asyncio.get_running_loop()
+    return _watcher(loop).watch_ready(ref, loop, generator=False)
+
+
+def generator_ready(generator: ObjectRef) -> asyncio.Future[Any]:
+    """An asyncio future that is done once the next item of the stream, or its end, is known."""
+    loop = asyncio.get_running_loop()
+    return _watcher(loop).watch_ready(generator, loop, generator=True)
+
+
+def threaded_future(ref: ObjectRef) -> Future[Any]:
+    """A `concurrent.futures.Future` with the value of `ref`."""
+    future: Future[Any] = Future()
+    helper = _future_thread()
+
+    def settle() -> None:
+        if not future.done():
+            _settle_threaded(future, helper.worker, ref)
+
+    helper.watch(ref, settle)
+    return future
+
+
+def _settle_threaded(future: Future[Any], worker: CoreWorker, ref: ObjectRef) -> None:
+    if _settle(future, worker, ref):
+        return
+    try:
+        value = worker.get([ref])[0]
+    except BaseException as error:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+def on_completed(ref: ObjectRef, callback: Callable[[Any], None]) -> None:
+    """Calls `callback` with the value, or the exception, on a helper thread."""
+
+    def done(future: Future[Any]) -> None:
+        error = future.exception()
+        callback(error if error is not None else future.result())
+
+    threaded_future(ref).add_done_callback(done)
+
+
+def on_ready(ref: ObjectRef, callback: Callable[[], None]) -> Callable[[], None]:
+    """Calls `callback` on a helper thread once `ref` is ready; returns what cancels that."""
+    return _future_thread().watch(ref, callback)

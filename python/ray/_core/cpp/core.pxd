@@ -1,0 +1,205 @@
+# What ray/bindings/core.h declares. Nothing here throws; what may block is called without the GIL.
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
+from libcpp cimport bool
+from libcpp.map cimport map
+from libcpp.memory cimport shared_ptr, unique_ptr
+from libcpp.string cimport string
+from libcpp.utility cimport pair
+from libcpp.vector cimport vector
+
+ctypedef pair[const char*, size_t] Span
+ctypedef vector[pair[string, vector[pair[int32_t, double]]]] Instances
+
+cdef extern from "ray/util/status.h" namespace "ray" nogil:
+    cdef enum class StatusCode(uint8_t):
+        kOk
+        kCancelled
+        kInvalidArgument
+        kDeadlineExceeded
+        kNotFound
+        kAlreadyExists
+        kResourceExhausted
+        kUnavailable
+
+    cdef cppclass Status:
+        bool ok() const
+        StatusCode code() const
+        int32_t cause() const
+        const string& message() const
+
+cdef extern from "ray/common/buffer.h" namespace "ray" nogil:
+    cdef cppclass Buffer:
+        const uint8_t* data() const
+        size_t size() const
+
+    ctypedef shared_ptr[const Buffer] BufferPtr
+
+cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
+    cdef cppclass CoreOptions:
+        bool is_driver
+        string session_dir, worker_id
+        uint64_t startup_token
+        string job_id, ray_namespace, entrypoint, job_config_json, log_file, log_level, python_version
+        int64_t max_inline_bytes, lineage_cap_bytes
+
+    cdef cppclass CoreInfo:
+        string worker_id, node_id, job_id, node_ip, session_dir, session_name, gcs_address, config_json, address
+
+    cdef cppclass Ref:
+        string id
+        string owner
+
+    cdef cppclass ValueIn:
+        string metadata
+        const char* data
+        size_t size
+        vector[Span] buffers
+        vector[Ref] nested
+
+    cdef cppclass ValueOut:
+        string metadata
+        BufferPtr blob
+        Span pickle
+        vector[Span] buffers
+
+    cdef cppclass ErrorFields:
+        int32_t error_type
+        string message, actor_id, cause, class_name, actor_name, ray_namespace, owner_address, task_id
+        bool actor_init_failed, never_ran, preempted
+        int64_t pid
+
+    Status ParseError(const ValueOut& value, ErrorFields* out)
+    Status ParsePythonBlob(ValueOut* value)
+
+    cdef cppclass TemplateOptions:
+        int32_t type
+        string function_id, function_name, method_name, name, runtime_env, concurrency_group
+        map[string, double] resources
+        int32_t num_returns, max_retries
+        bool retry_exceptions
+        string retry_exception_allowlist
+        int32_t max_calls, strategy_kind
+        string strategy_node_id, strategy_placement_group_id
+        bool strategy_soft, strategy_capture_child_tasks
+        int32_t strategy_bundle_index
+        int64_t generator_backpressure
+        double timeout_s
+        bool out_of_order
+
+    cdef cppclass ActorOptions:
+        string name, ray_namespace, class_name, method_table
+        bool detached, is_async, allow_out_of_order
+        int32_t max_restarts, max_task_retries, max_concurrency, max_pending_calls
+        vector[pair[string, int32_t]] concurrency_groups
+        map[string, double] placement_resources
+
+    cdef cppclass ActorFields:
+        string actor_id, class_name, name, ray_namespace, method_table, function_id, job_id, node_id, owner, repr_name
+        int32_t state
+        int64_t pid
+        int32_t num_restarts, max_task_retries, max_pending_calls, max_concurrency
+        bool detached, is_async, allow_out_of_order
+
+    cdef cppclass NodeFields:
+        string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason
+        bool alive, is_head
+        map[string, double] total, available
+        map[string, string] labels
+        int32_t port
+
+    cdef cppclass JobFields:
+        string job_id, ray_namespace, entrypoint, config_json
+        int64_t driver_pid, start_time_ms, end_time_ms
+
+    cdef cppclass TaskIn:
+        int32_t kind
+        uint64_t token
+        uint64_t template_key
+        string task_id, actor_id, job_id, parent_task_id, ray_namespace, caller_address, exit_reason
+        bool exit_force
+        uint32_t attempt
+        bool has_args
+        ValueOut args
+        vector[ValueOut] ref_values
+        vector[Ref] refs
+        vector[string] return_ids
+        bool is_actor_creation
+        ActorOptions actor
+        Instances instances
+        bool was_restarted
+
+    cdef cppclass TaskOut:
+        vector[ValueIn] returns
+        bool is_application_error, is_retryable_error, cancelled, worker_exiting, more_follows
+        int64_t generator_items
+        string repr_name
+        uint64_t run_ns
+
+    cdef cppclass Event:
+        int32_t kind
+        string name, text, node_ip, message_kind
+        int64_t pid
+        bool is_stderr
+        ValueOut error
+
+    cdef cppclass CompletionQueue:
+        int fd() const
+        vector[uint64_t] Drain()
+        vector[uint64_t] WaitDrain(int64_t timeout_ms)
+        void Close()
+
+    cdef enum class GetStatus(int32_t):
+        kReady
+        kTimeout
+        kInterrupted
+
+    cdef cppclass Core:
+        @staticmethod
+        Status Start(const CoreOptions& options, unique_ptr[Core]* out)
+        void Shutdown(const string& reason)
+        const CoreInfo& info() const
+        Status Put(const ValueIn& value, string* object_id)
+        GetStatus Get(const vector[Ref]& refs, int64_t timeout_ms, vector[ValueOut]* out)
+        bool TryGet(const Ref& ref, ValueOut* out)
+        bool IsReady(const string& object_id)
+        GetStatus Wait(const vector[Ref]& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local, vector[bool]* ready)
+        unique_ptr[CompletionQueue] NewCompletionQueue()
+        void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token)
+        void AddLocalRef(const string& object_id)
+        void AddBorrowedRef(const Ref& ref, const string& outer_id, uint64_t task_token)
+        void RemoveLocalRef(const string& object_id)
+        string OwnerOf(const string& object_id)
+        Status GetLocations(const vector[Ref]& refs, int64_t timeout_ms, vector[vector[string]]* node_ids, vector[int64_t]* sizes)
+        string Explain(const string& object_id)
+        Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle)
+        Status SubmitTask(uint64_t handle, const ValueIn& args, const vector[Ref]& refs, vector[string]* return_ids)
+        Status CreateActor(uint64_t handle, const ActorOptions& options, const ValueIn& args, const vector[Ref]& refs, string* actor_id)
+        Status SubmitActorTask(const string& actor_id, uint64_t handle, const ValueIn& args, const vector[Ref]& refs,
+                               vector[string]* return_ids)
+        void RegisterActorHandle(const string& actor_id, const string& owner, const ActorOptions& options)
+        Status KillActor(const string& actor_id, bool no_restart)
+        Status CancelTask(const Ref& ref, bool force, bool recursive)
+        Status GetNamedActor(const string& name, const string& ray_namespace, ActorFields* out)
+        Status ListActors(bool named_only, bool all_namespaces, const string& ray_namespace, vector[ActorFields]* out)
+        GetStatus NextGeneratorItem(const string& generator_id, int64_t timeout_ms, string* object_id)
+        void WatchGenerator(const string& generator_id, CompletionQueue* queue, uint64_t token)
+        bool TryNextGeneratorItem(const string& generator_id, bool* end, string* object_id)
+        void ReleaseGenerator(const string& generator_id)
+        bool NextTask(int64_t timeout_ms, TaskIn* out)
+        bool TryNextTask(TaskIn* out)
+        bool TemplateOf(uint64_t token, TemplateOptions* out)
+        Status FinishTask(uint64_t token, const TaskOut& out)
+        Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop)
+        bool IsCancelled(uint64_t token)
+        void SetInterruptThread()
+        void AnnounceExit(const string& reason, bool intended)
+        void SetCurrentTask(uint64_t token)
+        Status KvGet(const string& ns, const string& key, bool* found, string* value)
+        Status KvPut(const string& ns, const string& key, const string& value, bool overwrite, bool* added)
+        Status KvDel(const string& ns, const string& key, bool by_prefix, int64_t* deleted)
+        Status KvExists(const string& ns, const string& key, bool* exists)
+        Status KvKeys(const string& ns, const string& prefix, vector[string]* keys)
+        Status ListNodes(vector[NodeFields]* out)
+        Status ListJobs(vector[JobFields]* out)
+        Status NodeStats(string* json)
+        bool NextEvent(int64_t timeout_ms, Event* out)

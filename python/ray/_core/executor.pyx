@@ -1,0 +1,294 @@
+# cython: language_level=3, embedsignature=True
+"""The worker's side of the core: what to run next, and what came of it."""
+import time
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libcpp cimport bool
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+from ray._core.cpp.core cimport Core, Event, Status, TaskIn, TaskOut, TemplateOptions
+from ray._core.status cimport check
+from ray._core.values cimport Packed, pack, pack_error, unpack
+from ray._core.worker cimport CoreWorker, of_str, to_bytes, to_str
+
+RUN, CANCEL, EXIT = 1, 2, 3
+
+
+class TaskTemplate:
+    """The static part of a task, shared by all runs of it; `cached` belongs to the executor."""
+
+    __slots__ = (
+        "type", "function_id", "function_name", "method_name", "name", "runtime_env", "concurrency_group", "resources", "num_returns",
+        "retry_exceptions", "retry_exception_allowlist", "max_calls", "placement_group_id", "capture_child_tasks", "cached",
+    )
+
+
+cdef dict _templates = {}  # template_key -> TaskTemplate; bounded by what the core keeps apart
+
+
+cdef object _template(Core* core, TaskIn* task):
+    cdef TemplateOptions options
+    found = _templates.get(task.template_key)
+    if found is not None:
+        return found
+    if not core.TemplateOf(task.token, &options):
+        raise LookupError("a run that has ended")
+    made = TaskTemplate()
+    made.type = options.type
+    made.function_id = to_bytes(options.function_id)
+    made.function_name = to_str(options.function_name)
+    made.method_name = to_str(options.method_name)
+    made.name = to_str(options.name)
+    made.runtime_env = to_str(options.runtime_env)
+    made.concurrency_group = to_str(options.concurrency_group)
+    made.resources = {to_str(item.first): item.second for item in options.resources}
+    made.num_returns = options.num_returns
+    made.retry_exceptions = options.retry_exceptions
+    made.retry_exception_allowlist = to_bytes(options.retry_exception_allowlist)
+    made.max_calls = options.max_calls
+    made.placement_group_id = to_bytes(options.strategy_placement_group_id)
+    made.capture_child_tasks = options.strategy_capture_child_tasks
+    made.cached = None
+    _templates[task.template_key] = made
+    return made
+
+
+class ArgumentError(Exception):
+    """An argument of a task is the error in `cause`, so the task cannot run."""
+
+    def __init__(self, cause):
+        super().__init__(cause)
+        self.cause = cause
+
+
+cdef class TaskRun:
+    """One thing to do. Exactly one of `finish`, `finish_error` and `finish_cancelled` is called for each run of kind RUN."""
+
+    cdef TaskIn task
+    cdef readonly CoreWorker worker
+    cdef readonly object template
+    cdef double started
+
+    @property
+    def kind(self):
+        return self.task.kind
+
+    @property
+    def token(self):
+        return self.task.token
+
+    @property
+    def task_id(self):
+        return to_bytes(self.task.task_id)
+
+    @property
+    def actor_id(self):
+        return to_bytes(self.task.actor_id)
+
+    @property
+    def job_id(self):
+        return to_bytes(self.task.job_id)
+
+    @property
+    def ray_namespace(self):
+        return to_str(self.task.ray_namespace)
+
+    @property
+    def caller_address(self):
+        return to_bytes(self.task.caller_address)
+
+    @property
+    def exit_reason(self):
+        return to_str(self.task.exit_reason)
+
+    @property
+    def exit_force(self):
+        return self.task.exit_force
+
+    @property
+    def attempt(self):
+        return self.task.attempt
+
+    @property
+    def num_returns(self):
+        """Number of results to store: what the caller asked for, 1 for dynamic and streaming tasks."""
+        return self.task.return_ids.size()
+
+    @property
+    def is_actor_creation(self):
+        return self.task.is_actor_creation
+
+    @property
+    def was_restarted(self):
+        return self.task.was_restarted
+
+    @property
+    def actor_options(self):
+        """Options of the actor being created."""
+        return {
+            "name": to_str(self.task.actor.name),
+            "ray_namespace": to_str(self.task.actor.ray_namespace),
+            "class_name": to_str(self.task.actor.class_name),
+            "method_table": to_bytes(self.task.actor.method_table),
+            "is_async": self.task.actor.is_async,
+            "allow_out_of_order": self.task.actor.allow_out_of_order,
+            "max_task_retries": self.task.actor.max_task_retries,
+            "max_concurrency": self.task.actor.max_concurrency,
+            "max_pending_calls": self.task.actor.max_pending_calls,
+            "concurrency_groups": {to_str(item.first): item.second for item in self.task.actor.concurrency_groups},
+        }
+
+    @property
+    def instances(self):
+        """Resource -> [(index, amount)] of those with numbered instances."""
+        return {to_str(item.first): [(one.first, one.second) for one in item.second] for item in self.task.instances}
+
+    def load_args(self):
+        """The arguments as (args, kwargs). Raises ArgumentError where a ref among them holds an error."""
+        cdef bint failed = False
+        cdef size_t i
+        cdef string no_outer
+        self.started = time.perf_counter()
+        if not self.task.has_args:
+            return (), {}
+        loaded = unpack(self.task.args, no_outer, self.task.token, &failed)
+        if failed:
+            raise loaded
+        if self.task.ref_values.empty():
+            return loaded
+        args, kwargs, places = loaded
+        positional = list(args)
+        for i in range(self.task.ref_values.size()):
+            value = unpack(self.task.ref_values[i], self.task.refs[i].id, self.task.token, &failed)
+            if failed:
+                raise ArgumentError(value)
+            place = places[i]
+            if type(place) is int:
+                positional[place] = value
+            else:
+                kwargs[place] = value
+        return positional, kwargs
+
+    def set_current(self):
+        """The calling thread runs this task from now on."""
+        self.worker.core.get().SetCurrentTask(self.task.token)
+
+    def is_cancelled(self):
+        return self.worker.core.get().IsCancelled(self.task.token)
+
+    def finish(self, results, *, bint worker_exiting=False, int64_t generator_items=0, repr_name="", bint more_follows=False):
+        """Sends results: a sequence with one value for each return id.
+
+        `more_follows`: another call of the same template is about to run on this thread; the reply may leave with that one's.
+        """
+        cdef TaskOut out
+        cdef Packed packed
+        cdef list keep = []
+        for value in results:
+            packed = pack(value)
+            keep.append(packed)  # owns the bytes that `out` points to
+            out.returns.push_back(packed.value)
+        out.worker_exiting = worker_exiting
+        out.generator_items = generator_items
+        out.more_follows = more_follows
+        if repr_name:
+            out.repr_name = of_str(repr_name)
+        self._send(&out)
+
+    def finish_error(self, error, *, bint retryable=False, bint worker_exiting=False, int64_t generator_items=0):
+        """Sends a RayTaskError as the value of every return id. What cannot be pickled raises, and nothing was sent."""
+        cdef TaskOut out
+        cdef Packed packed = pack_error(error)
+        out.returns.push_back(packed.value)
+        out.is_application_error = True
+        out.is_retryable_error = retryable
+        out.worker_exiting = worker_exiting
+        out.generator_items = generator_items
+        self._send(&out)
+
+    def finish_cancelled(self, *, int64_t generator_items=0):
+        cdef TaskOut out
+        out.cancelled = True
+        out.generator_items = generator_items
+        self._send(&out)
+
+    cdef int _send(self, TaskOut* out) except -1:
+        cdef Core* core = self.worker.core.get()
+        cdef Status status
+        if self.started != 0:
+            out.run_ns = <uint64_t>((time.perf_counter() - self.started) * 1e9)
+        with nogil:
+            status = core.FinishTask(self.task.token, out[0])
+        check(status)
+        return 0
+
+    def report_item(self, int64_t index, value):
+        """Sends one item of a streaming task; waits while the consumer is behind. Returns whether to stop."""
+        cdef Core* core = self.worker.core.get()
+        cdef Packed packed = pack(value)
+        cdef bool stop = False
+        cdef Status status
+        with nogil:
+            status = core.ReportGeneratorItem(self.task.token, index, packed.value, &stop)
+        check(status)
+        return stop
+
+
+def next_task(CoreWorker worker not None, int64_t timeout_ms=-1):
+    """The next TaskRun, at once if there is one; None when nothing came in time or a signal arrived."""
+    cdef Core* core = worker.core.get()
+    cdef TaskRun run = TaskRun.__new__(TaskRun)
+    cdef bool found = core.TryNextTask(&run.task)
+    if not found:
+        if timeout_ms == 0:
+            return None
+        with nogil:
+            found = core.NextTask(timeout_ms, &run.task)
+        if not found:
+            PyErr_CheckSignals()
+            return None
+    run.worker = worker
+    if run.task.kind == 1:
+        run.template = _template(core, &run.task)
+    return run
+
+
+def clear_current(CoreWorker worker not None):
+    """The calling thread runs no task any more."""
+    worker.core.get().SetCurrentTask(0)
+
+
+def set_interrupt_thread(CoreWorker worker not None):
+    """Cancelled normal tasks interrupt the calling thread with SIGINT."""
+    worker.core.get().SetInterruptThread()
+
+
+def announce_exit(CoreWorker worker not None, reason, bint intended):
+    """Tells raylet and GCS that this process leaves; intended: the actor is not restarted."""
+    cdef string text = of_str(reason)
+    with nogil:
+        worker.core.get().AnnounceExit(text, intended)
+
+
+def next_event(CoreWorker worker not None, int64_t timeout_ms=-1):
+    """The next event for the driver as a dict; None at the timeout or after shutdown."""
+    cdef Event event
+    cdef bool found
+    cdef bint failed = False
+    cdef string no_outer
+    with nogil:
+        found = worker.core.get().NextEvent(timeout_ms, &event)
+    if not found:
+        return None
+    return {
+        "kind": event.kind,
+        "name": to_str(event.name),
+        "text": to_str(event.text),
+        "node_ip": to_str(event.node_ip),
+        "message_kind": to_str(event.message_kind),
+        "pid": event.pid,
+        "is_stderr": event.is_stderr,
+        "error": unpack(event.error, no_outer, 0, &failed) if event.error.blob else None,
+    }

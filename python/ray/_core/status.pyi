@@ -1,0 +1,1 @@
+# No Python names: Status is turned into exceptions inside the extension modules.

@@ -1,0 +1,25 @@
+from libcpp.memory cimport unique_ptr
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+from ray._core.cpp.core cimport Core, Ref, ValueIn, ValueOut
+from ray._core.object_ref cimport ObjectRef
+
+cdef class CoreWorker:
+    # Freed with this object, which every caller inside holds; shutdown only stops it.
+    cdef unique_ptr[Core] core
+    cdef readonly object info        # dict of CoreInfo; constant
+    cdef readonly bint closed
+    # Called with the list of refs that a get has waited for 10 s, or None.
+    cdef public object on_slow_get
+
+    cdef Core* alive(self) except NULL
+    cdef list _adopt_all(self, vector[string]* ids)
+    cdef bint _try(self, Core* core, ObjectRef ref, Py_ssize_t i, list results) except -1
+    cdef int _get_blocking(self, Core* core, vector[Ref]* pending, vector[Py_ssize_t]* places, list refs, list results, timeout) except -1
+    cdef int _take(self, vector[Ref]* pending, vector[Py_ssize_t]* places, vector[ValueOut]* out, list results) except -1
+
+cdef bytes to_bytes(const string& data)
+cdef str to_str(const string& data)
+cdef string of_str(object text) except *
+cdef bint small(const ValueIn& value)

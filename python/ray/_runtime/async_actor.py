@@ -1,0 +1,229 @@
+"""Async actors: an event loop in a thread for each concurrency group; calls of all of them interleave at their awaits.
+
+Calls are passed to the loop in batches: whatever arrived since the loop last looked takes one wake-up, and the replies
+of a batch whose calls end without waiting for anything share a few frames on the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any
+
+from ray._core import executor as core_executor
+from ray._core.executor import TaskRun
+from ray._runtime.session import current_task
+from ray._runtime.task_context import ActorState, TaskContext
+
+if TYPE_CHECKING:
+    from ray._runtime.executor import Executor
+
+_STREAMING = -2
+
+
+class _Attributed:
+    """Awaits a coroutine, with each of its steps run as the given task: what it submits there is its child."""
+
+    def __init__(self, run: TaskRun, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._run = run
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        run, coroutine = self._run, self._coroutine
+        clear, core = core_executor.clear_current, run.worker
+        send: Callable[[Any], Any] = coroutine.send
+        value: Any = None
+        while True:
+            run.set_current()
+            try:
+                awaited = send(value)
+            except StopIteration as stop:
+                return stop.value
+            finally:
+                clear(core)
+            try:
+                value = yield awaited
+                send = coroutine.send
+            except BaseException as error:  # CancelledError among them: the coroutine decides
+                value, send = error, coroutine.throw
+
+
+class _Group:
+    """One event loop and the calls on it. All but `submit`, `cancel`, `run_sync` and `stop` happens on its thread."""
+
+    def __init__(self, executor: Executor, name: str, limit: int) -> None:
+        self._executor = executor
+        self._limit = limit
+        self._loop = _new_loop()
+        self._inbox: deque[TaskRun] = deque()  # filled by the main thread
+        self._waiting: deque[TaskRun] = deque()  # above the limit
+        self._tasks: dict[bytes, asyncio.Task[None]] = {}
+        self._starting: deque[TaskRun] = deque()  # have a task whose first step is still to come, in the order of these
+        self._unwanted: set[bytes] = set()  # those of them that were cancelled
+        self._thread = threading.Thread(target=self._main, name=f"ray-async-{name or 'default'}", daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def submit(self, run: TaskRun) -> None:
+        wake = not self._inbox
+        self._inbox.append(run)
+        if wake:
+            self._loop.call_soon_threadsafe(self._take)
+
+    def cancel(self, task_id: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._cancel, task_id)
+
+    def run_sync(self, function: Callable[[], Any], context: TaskContext) -> Any:
+        """Runs `function` on the loop's thread and waits for it."""
+
+        async def call() -> Any:
+            current_task.set(context)
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()
+
+    def stop(self) -> None:
+        """Waits for all calls, then ends the loop."""
+        if self._thread is threading.current_thread() or not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._drain(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    async def _drain(self) -> None:
+        self._take()
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
+    def _take(self) -> None:
+        inbox, waiting = self._inbox, self._waiting
+        while inbox:
+            waiting.append(inbox.popleft())
+        while waiting and len(self._tasks) < self._limit:
+            run = waiting.popleft()
+            self._starting.append(run)
+            self._tasks[run.task_id] = self._loop.create_task(self._run(run, run.task_id))
+
+    def _cancel(self, task_id: bytes) -> None:
+        self._take()
+        if any(run.task_id == task_id for run in self._starting):
+            # A task that is cancelled before its first step never runs, and nobody would answer the call.
+            self._unwanted.add(task_id)
+            return
+        task = self._tasks.get(task_id)
+        if task is not None:
+            task.cancel()
+            return
+        for run in self._waiting:
+            if run.task_id == task_id:
+                self._waiting.remove(run)
+                run.finish_cancelled()
+                return
+
+    async def _run(self, run: TaskRun, task_id: bytes) -> None:
+        executor, starting = self._executor, self._starting
+        while starting and starting.popleft() is not run:
+            pass  # user code cancelled that one's asyncio task before its first step
+        current_task.set(executor.context_of(run))
+        template = run.template
+        items = 0
+        try:
+            if self._unwanted and task_id in self._unwanted:
+                self._unwanted.discard(task_id)
+                raise asyncio.CancelledError
+            function = executor.function_of(run)
+            if template.cached is None:
+                template.cached = inspect.iscoroutinefunction(function)
+            args, kwargs = run.load_args()
+            result = function(*args, **kwargs)
+            if template.cached or inspect.iscoroutine(result):
+                result = await _Attributed(run, result)
+            del args, kwargs
+            if template.num_returns == _STREAMING:
+                items = await self._stream(run, result)
+                results: list[Any] = [None]
+            else:
+                results = executor.shape_results(run, result)
+            # Only of the same method: a call of another one might end the process, and what is done with it.
+            more = bool(starting) and starting[0].template is template
+            run.finish(results, generator_items=items, more_follows=more)
+        except asyncio.CancelledError:
+            run.finish_cancelled(generator_items=items)
+        except BaseException as error:
+            self._failed(run, error, items)
+        finally:
+            self._tasks.pop(task_id, None)
+            executor.flush()
+            if self._waiting:
+                self._take()
+
+    def _failed(self, run: TaskRun, error: BaseException, items: int) -> None:
+        from ray._runtime.executor import Leave
+
+        try:
+            self._executor.finish_failed(run, error, items=items)
+        except Leave as leave:
+            self._executor.request_leave(leave)
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+
+    async def _stream(self, run: TaskRun, result: Any) -> int:
+        count = 0
+        loop = self._loop
+        if hasattr(result, "__aiter__"):
+            async for item in result:
+                # The consumer's pace may hold this back, so not on the loop's thread.
+                if await loop.run_in_executor(None, run.report_item, count, item):
+                    break
+                count += 1
+        else:
+            for item in result:
+                if await loop.run_in_executor(None, run.report_item, count, item):
+                    break
+                count += 1
+        return count
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # type: ignore[import-not-found,unused-ignore]  # used where it is installed
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+class AsyncRunner:
+    """Runs the methods of an async actor; plain methods run on the loop too, between awaits."""
+
+    def __init__(self, executor: Executor, actor: ActorState) -> None:
+        self._default = _Group(executor, "", actor.options["max_concurrency"])
+        self._groups = {
+            name: _Group(executor, name, limit) for name, limit in actor.options["concurrency_groups"].items()
+        }
+
+    def construct(self, function: Callable[[], Any], context: TaskContext) -> Any:
+        """Runs the constructor where the methods will run."""
+        return self._default.run_sync(function, context)
+
+    def submit(self, run: TaskRun) -> None:
+        """Passes the call to its group's loop."""
+        group = run.template.concurrency_group
+        (self._groups.get(group, self._default) if group else self._default).submit(run)
+
+    def cancel(self, task_id: bytes) -> None:
+        """Cancels the call's asyncio task."""
+        for group in (self._default, *self._groups.values()):
+            group.cancel(task_id)
+
+    def stop(self) -> None:
+        """Waits for all calls that were passed on."""
+        for group in (self._default, *self._groups.values()):
+            group.stop()

@@ -1,0 +1,336 @@
+"""Runs what the core hands to a worker: functions, and the constructor and methods of the one actor that may live here.
+
+Normal tasks and plain actors run on the main thread. Threaded actors have pools (`thread_actor`), async actors event
+loops (`async_actor`); there the main thread only passes calls on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any, Protocol
+
+from ray._core import executor as core_executor
+from ray._core.executor import TaskRun
+from ray._core.generator import DynamicObjectRefGenerator
+from ray._runtime import accelerators
+from ray._runtime.session import Session, current_task
+from ray._runtime.streams import NamedStream, Names
+from ray._runtime.task_context import ActorState, TaskContext
+from ray._runtime.task_errors import may_retry, task_error
+from ray.exceptions import AsyncioActorExit, RayTaskError
+
+DYNAMIC, STREAMING = -1, -2
+_NO_ACCELERATORS: dict[str, list[Any]] = {}
+
+
+class NumReturnsWarning(UserWarning):
+    """A task returned something although its caller asked for nothing."""
+
+
+class Leave(BaseException):
+    """The worker is to end.
+
+    Attributes:
+        intended: an actor that left on purpose, not to be restarted.
+        code: of the process.
+        force: without hooks and exit handlers.
+        drain: after the calls that were handed over.
+    """
+
+    def __init__(self, reason: str, *, intended: bool, code: int = 0, force: bool = False, drain: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.intended = intended
+        self.code = code
+        self.force = force
+        self.drain = drain
+
+
+class ActorRunner(Protocol):
+    """How an actor that is not plain runs its methods."""
+
+    def submit(self, run: TaskRun) -> None:
+        """Starts the call, on another thread."""
+
+    def cancel(self, task_id: bytes) -> None:
+        """Cancels the running call, if it can be."""
+
+    def stop(self) -> None:
+        """Waits for the calls that run, and ends the threads."""
+
+
+class Executor:
+    """The main loop's hands. Everything but `run_here` and the `finish*` helpers is used on the main thread only."""
+
+    def __init__(self, session: Session, names: Names, streams: list[NamedStream]) -> None:
+        self.session = session
+        self.actor: ActorState | None = None
+        self.interruptible: TaskRun | None = None  # the normal task that SIGINT may end
+        self._names = names
+        self._streams = streams
+        self._runner: ActorRunner | None = None
+        self._runs: dict[Any, int] = {}  # template -> runs, where max_calls is set
+        self._visibility = accelerators.Visibility()
+        self._actor_accelerators = _NO_ACCELERATORS
+        self.leaving: Leave | None = None  # set by other threads: the main loop is to end
+
+    def handle(self, run: TaskRun) -> None:
+        """Does one thing that the core asked for. Raises Leave where the process is to end."""
+        if run.kind == core_executor.EXIT:
+            raise Leave(run.exit_reason, intended=True, force=run.exit_force, drain=True)
+        if run.kind == core_executor.CANCEL:
+            if self._runner is not None:
+                self._runner.cancel(run.task_id)
+        elif self._runner is not None:
+            self._runner.submit(run)
+        elif run.is_actor_creation:
+            self._create_actor(run)
+        else:
+            self._run_on_main(run)
+
+    # --- normal tasks and methods of plain actors
+
+    def _run_on_main(self, run: TaskRun) -> None:
+        accelerator_ids = self._actor_accelerators
+        if self.actor is None:
+            self._names.current = run.template.name
+            instances = run.instances
+            accelerator_ids = accelerators.ids_of(instances) if instances else _NO_ACCELERATORS
+            self._visibility.apply(accelerator_ids)
+        context = TaskContext(run, self.actor, accelerator_ids)
+        self.session.default_task = context
+        current_task.set(context)
+        run.set_current()
+        try:
+            self.run_here(run, self._count_run(run))
+        finally:
+            core_executor.clear_current(self.session.core)
+            current_task.set(None)
+            if self.actor is None:
+                self.session.default_task = None
+            for stream in self._streams:
+                if stream.dirty:
+                    stream.flush_if_dirty()
+
+    def _count_run(self, run: TaskRun) -> bool:
+        """Whether this is the last run that max_calls allows."""
+        template = run.template
+        if template.max_calls <= 0:
+            return False
+        count = self._runs[template] = self._runs.get(template, 0) + 1
+        return bool(count >= template.max_calls)
+
+    def run_here(self, run: TaskRun, last: bool = False) -> None:
+        """Runs a task that is not a coroutine on the calling thread and reports how it ended."""
+        items = 0
+        try:
+            if self.actor is None:
+                self.interruptible = run
+            try:
+                function = self.function_of(run)
+                args, kwargs = run.load_args()
+                result = function(*args, **kwargs)
+                del args, kwargs
+                if run.template.num_returns == STREAMING:
+                    for item in self._iterate(result):
+                        if run.report_item(items, item):
+                            break
+                        items += 1
+                        del item
+                    results: list[Any] = [None]
+                else:
+                    results = self.shape_results(run, result)
+                del result
+            finally:
+                self.interruptible = None
+            run.finish(results, worker_exiting=last, generator_items=items)
+        except BaseException as error:
+            self.finish_failed(run, error, last=last, items=items)
+        if last:
+            raise Leave("max_calls reached", intended=True)
+
+    def function_of(self, run: TaskRun) -> Callable[..., Any]:
+        """What to call for `run`: the task's function, or the bound method of the actor."""
+        template = run.template
+        if self.actor is not None:
+            name = template.method_name
+            implicit = _IMPLICIT.get(name)
+            if implicit is not None and not hasattr(type(self.actor.instance), name):
+                return lambda *args, **kwargs: implicit(self.actor, *args, **kwargs)
+            return getattr(self.actor.instance, name)  # type: ignore[no-any-return]
+        if template.cached is None:
+            template.cached = self.session.functions.fetch(template.function_id)
+        return template.cached  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _iterate(result: Any) -> Iterable[Any]:
+        if not hasattr(result, "__iter__"):
+            raise ValueError(f"A streaming task must return a generator or an iterable, not {type(result).__name__}.")
+        return result  # type: ignore[no-any-return]
+
+    def shape_results(self, run: TaskRun, result: Any) -> list[Any]:
+        """One value for each return id. Raises ValueError where the count is wrong."""
+        wanted = run.template.num_returns
+        if wanted == 1:
+            return [result]
+        if wanted == 0:
+            if result is not None:
+                name = run.template.name
+                warnings.warn(
+                    f"Task {name!r} has num_returns=0 but returned a {type(result).__name__}, which is dropped.",
+                    NumReturnsWarning,
+                    stacklevel=1,
+                )
+            return []
+        if wanted == DYNAMIC:
+            return [DynamicObjectRefGenerator([self.session.put(item) for item in self._iterate(result)])]
+        if inspect.isgenerator(result) or (hasattr(result, "__iter__") and not hasattr(result, "__len__")):
+            results = []
+            for item in result:
+                results.append(item)
+                if len(results) > wanted:
+                    break
+        elif hasattr(result, "__iter__"):
+            results = list(result)
+        else:
+            raise ValueError(f"Task returned a {type(result).__name__}, but num_returns={wanted}.")
+        if len(results) != wanted:
+            raise ValueError(f"Task returned {len(results)} objects, but num_returns={wanted}.")
+        return results
+
+    def finish_failed(self, run: TaskRun, error: BaseException, *, last: bool = False, items: int = 0) -> None:
+        """Reports that `run` raised `error`. Raises Leave where `error` means that the process is to end."""
+        if isinstance(error, Leave):
+            raise error
+        if isinstance(error, (SystemExit, AsyncioActorExit)):
+            raise self.leave_for(error)
+        if isinstance(error, KeyboardInterrupt) and run.is_cancelled():
+            run.finish_cancelled(generator_items=items)
+            return
+        retryable = may_retry(error, run)
+        made: RayTaskError = task_error(error, run, self.actor, self.session.node_ip)
+        # Frames hold the task's arguments; they must not outlive it.
+        error.__traceback__ = None
+        run.finish_error(made, retryable=retryable, worker_exiting=last, generator_items=items)
+
+    def leave_for(self, error: BaseException) -> Leave:
+        """What exit_actor(), sys.exit() and os-level ends inside user code mean for the process."""
+        if self.actor is not None:
+            return Leave("exit_actor() or sys.exit() was called in the actor", intended=True)
+        code = getattr(error, "code", 1)
+        number = code if isinstance(code, int) else (0 if code is None else 1)
+        return Leave(f"sys.exit({code!r}) was called in a task", intended=False, code=number)
+
+    # --- actors
+
+    def _create_actor(self, run: TaskRun) -> None:
+        self.actor = actor = ActorState(run)
+        self._names.current = actor.options["class_name"]
+        self._actor_accelerators = accelerators.ids_of(actor.instances) if actor.instances else _NO_ACCELERATORS
+        self._visibility.apply(self._actor_accelerators)
+        context = TaskContext(run, actor, self._actor_accelerators)
+        self.session.default_task = context
+        current_task.set(context)
+        run.set_current()
+        try:
+            cls = self.session.functions.fetch(run.template.function_id)
+            args, kwargs = run.load_args()
+            if actor.options["is_async"]:
+                from ray._runtime.async_actor import AsyncRunner
+
+                runner = AsyncRunner(self, actor)  # user constructors may need the loop
+                actor.instance = runner.construct(functools.partial(cls, *args, **kwargs), context)
+                self._runner = runner
+            else:
+                actor.instance = cls(*args, **kwargs)
+                if actor.options["max_concurrency"] > 1 or actor.options["concurrency_groups"]:
+                    from ray._runtime.thread_actor import ThreadRunner
+
+                    self._runner = ThreadRunner(self, actor)
+            del args, kwargs
+            if cls.__repr__ is not object.__repr__:
+                with contextlib.suppress(Exception):  # what the user's code shows of itself is not worth an actor
+                    actor.repr_name = self._names.current = repr(actor.instance)
+            run.finish([None] * run.num_returns, repr_name=actor.repr_name)
+        except (SystemExit, AsyncioActorExit) as error:
+            raise self.leave_for(error) from None
+        except BaseException as error:
+            self.finish_failed(run, error)
+            raise Leave("the actor's constructor failed", intended=True) from None
+        finally:
+            core_executor.clear_current(self.session.core)
+            current_task.set(None)
+            for stream in self._streams:
+                stream.flush_if_dirty()
+
+    def context_of(self, run: TaskRun) -> TaskContext:
+        """The context of a method call."""
+        return TaskContext(run, self.actor, self._actor_accelerators)
+
+    def flush(self) -> None:
+        """Writes out what was printed so far."""
+        for stream in self._streams:
+            stream.flush_if_dirty()
+
+    def request_leave(self, leave: Leave) -> None:
+        """From another thread: ends the main loop, which may be waiting in the core."""
+        self.leaving = leave
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+
+    def stop(self, leave: Leave) -> None:
+        """At the end: lets calls finish if `leave` says so, then runs `__ray_shutdown__`. Neither when forced."""
+        if leave.force:
+            return
+        if self._runner is not None and leave.drain:
+            self._runner.stop()
+        instance = self.actor.instance if self.actor is not None else None
+        hook = getattr(instance, "__ray_shutdown__", None)
+        if callable(hook):
+            try:
+                hook()
+            except Exception:
+                sys.excepthook(*sys.exc_info())
+
+    def on_sigint(self, signum: int, frame: FrameType | None) -> None:
+        """The core sends SIGINT when the running task is cancelled; one that comes too late means nothing."""
+        run = self.interruptible
+        if run is not None and run.is_cancelled():
+            self.interruptible = None
+            raise KeyboardInterrupt
+
+    def install_signal_handlers(self) -> None:
+        """SIGINT cancels, SIGTERM leaves in good order; whatever was inherited."""
+        signal.signal(signal.SIGINT, self.on_sigint)
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGUSR2, _on_wake)
+        core_executor.set_interrupt_thread(self.session.core)
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    raise Leave("SIGTERM", intended=False, code=128 + signum)
+
+
+def _on_wake(signum: int, frame: FrameType | None) -> None:
+    """Only makes a wait in the core return."""
+
+
+def _terminate(actor: ActorState) -> None:
+    raise Leave("__ray_terminate__ was called", intended=True, drain=True)
+
+
+# Methods that every actor has. The class may define its own.
+_IMPLICIT: dict[str, Callable[..., Any]] = {
+    "__ray_ready__": lambda actor: True,
+    "__ray_terminate__": _terminate,
+    "__ray_call__": lambda actor, function, *args, **kwargs: function(actor.instance, *args, **kwargs),
+}
+
+__all__ = ["ActorRunner", "Executor", "Leave"]

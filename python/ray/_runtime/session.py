@@ -1,0 +1,309 @@
+"""The `Session`: this process as a driver or worker of a cluster, and the context that tells which one is current."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from ray._core import gcs, object_ref
+from ray._core.generator import ObjectRefGenerator
+from ray._core.ids import ActorID, JobID, NodeID, TaskID, WorkerID
+from ray._core.object_ref import ObjectRef
+from ray._core.worker import CoreWorker
+from ray._runtime import runtime_env
+from ray._runtime.function_table import FunctionTable
+from ray._serialization import context as _context  # noqa: F401  # registers the pickler with the core
+from ray.exceptions import RaySystemError
+
+if TYPE_CHECKING:
+    from ray._runtime.cluster_process import LocalCluster
+    from ray._runtime.log_stream import LogStream
+    from ray._runtime.task_context import TaskContext
+
+logger = logging.getLogger("ray")
+
+_STREAMING = -2
+_DEFAULT_MAX_RETRIES = 3
+
+
+class Session:
+    """A connection to a cluster. One per process at a time; any thread may use it.
+
+    Attributes:
+        core: the CoreWorker.
+        is_driver: False in workers.
+        job_id, node_id, worker_id, address: who and where this process is; `address` owns the refs made here.
+        namespace, job_config: of the job.
+        runtime_env: of this process; what it submits inherits it.
+        cluster: the processes that `ray.init` started, to be stopped at the end; else None.
+        method_templates: cache of the API layer, as long-lived as the template handles in it.
+    """
+
+    def __init__(self, core: CoreWorker, *, is_driver: bool, namespace: str, job_config: dict[str, Any]) -> None:
+        info = core.info
+        self.core = core
+        self.is_driver = is_driver
+        self.namespace = namespace
+        self.job_config = job_config
+        self.runtime_env: dict[str, Any] = job_config.get("runtime_env") or {}
+        self.job_id = JobID(info["job_id"]) if len(info["job_id"]) == JobID.SIZE else JobID.nil()
+        self.node_id = NodeID(info["node_id"])
+        self.worker_id = WorkerID(info["worker_id"])
+        self.address: bytes = info["address"]
+        self.node_ip: str = info["node_ip"]
+        self.session_dir: str = info["session_dir"]
+        self.session_name: str = info["session_name"]
+        self.gcs_address: str = info["gcs_address"]
+        self.default_max_retries = int(os.environ.get("RAY_task_max_retries", _DEFAULT_MAX_RETRIES))  # noqa: SIM112  # Ray's name
+        self.method_templates: dict[Any, tuple[int, int]] = {}
+        self.functions = FunctionTable(core)
+        self.cluster: LocalCluster | None = None
+        self.log_stream: LogStream | None = None
+        self.default_task: TaskContext | None = None  # for threads that user code started
+        self.put = core.put  # the hot calls go straight to the core
+        self.get = core.get
+        self.wait = core.wait  # of refs only
+        core.on_slow_get = self._explain_slow_get
+
+    # --- objects
+
+    def wait_mixed(
+        self, refs: list[Any], num_returns: int, timeout: float | None, fetch_local: bool = True
+    ) -> tuple[list[Any], list[Any]]:
+        """Splits `refs` (generators too) into at most `num_returns` ready ones and the rest, in their order."""
+        from ray._runtime.generator_wait import wait_mixed
+
+        flags = wait_mixed(self.core, refs, num_returns, timeout, fetch_local)
+        ready = [ref for ref, flag in zip(refs, flags, strict=True) if flag]
+        return ready, [ref for ref, flag in zip(refs, flags, strict=True) if not flag]
+
+    def _explain_slow_get(self, refs: list[ObjectRef]) -> None:
+        shown = "\n".join(f"  {ref.hex()}: {self.core.explain(ref)}" for ref in refs[:5])
+        more = f"\n  ... and {len(refs) - 5} more" if len(refs) > 5 else ""
+        logger.warning("ray.get has been waiting for 10 s for\n%s%s", shown, more)
+
+    def get_locations(self, refs: list[ObjectRef], timeout_ms: int) -> tuple[list[list[bytes]], list[int]]:
+        """Node ids with a copy, and sizes, of each ref."""
+        return self.core.get_locations(refs, timeout_ms)
+
+    # --- tasks and actors
+
+    def register_template(self, **fields: Any) -> int:
+        """The handle of a task's static part; fields as in TemplateOptions of ray/bindings/core.h."""
+        return self.core.register_template(fields)
+
+    def runtime_env_json(self, own: dict[str, Any] | None) -> str:
+        """The environment of what is submitted with `own`, as it travels."""
+        return runtime_env.to_json(runtime_env.merge(self.runtime_env, own))
+
+    def submit_task(self, template: int, num_returns: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Submits a task: its refs, or the generator of a streaming one."""
+        refs = self.core.submit_task(template, args, kwargs)
+        return ObjectRefGenerator(refs[0]) if num_returns == _STREAMING else refs
+
+    def submit_actor_task(
+        self, actor_id: bytes, template: int, num_returns: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Submits a method call: its refs, or the generator of a streaming one.
+
+        Raises:
+            PendingCallsLimitExceeded: too many calls in flight.
+        """
+        refs = self.core.submit_actor_task(actor_id, template, args, kwargs)
+        return ObjectRefGenerator(refs[0]) if num_returns == _STREAMING else refs
+
+    def create_actor(
+        self, template: int, options: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> bytes:
+        """Starts an actor; its id. Raises ActorAlreadyExistsError."""
+        return self.core.create_actor(template, options, args, kwargs)
+
+    def export_function(self, obj: Any) -> bytes:
+        """Makes a function or class known to the cluster; its id."""
+        return self.functions.export(obj)
+
+    def actor_handle_ref(self, actor_id: bytes) -> ObjectRef:
+        """The ref that counts a strong handle, after `create_actor` or `add_actor_handle_ref`."""
+        return object_ref.adopt_handle(_handle_id(actor_id))
+
+    def add_actor_handle_ref(self, actor_id: bytes, owner: bytes, options: dict[str, Any]) -> None:
+        """A strong handle came from elsewhere: the actor is known and counted once from now on."""
+        self.core.register_actor_handle(actor_id, owner, options)
+        object_ref.borrow_handle(_handle_id(actor_id), owner)
+
+    def register_actor_handle(self, actor_id: bytes, owner: bytes, options: dict[str, Any]) -> None:
+        """A weak handle came from elsewhere."""
+        self.core.register_actor_handle(actor_id, owner, options)
+
+    def serialize_actor_handle(self, handle: Any) -> None:
+        """Called while `handle` is pickled: a strong one keeps its actor alive from inside the value."""
+        if handle._ref is not None:
+            object_ref.note_nested(handle._ref)
+
+    def kill_actor(self, actor_id: bytes, no_restart: bool) -> None:
+        """Ends an actor's process at once."""
+        self.core.kill_actor(actor_id, no_restart)
+
+    def cancel(self, ref: ObjectRef, force: bool, recursive: bool) -> None:
+        """Cancels the task that makes `ref`."""
+        self.core.cancel(ref, force, recursive)
+
+    def get_named_actor(self, name: str, ray_namespace: str) -> dict[str, Any] | None:
+        """Fields of the actor of that name, or None."""
+        return gcs.get_named_actor(self.core, name, ray_namespace)
+
+    def list_actors(
+        self, *, named_only: bool = False, all_namespaces: bool = True, ray_namespace: str = ""
+    ) -> list[dict[str, Any]]:
+        """Fields of all actors."""
+        return gcs.list_actors(self.core, named_only, all_namespaces, ray_namespace)
+
+    # --- tables
+
+    def list_nodes(self) -> list[dict[str, Any]]:
+        """Fields of all nodes, dead ones too."""
+        return gcs.list_nodes(self.core)
+
+    def kv_get(self, ns: bytes, key: bytes) -> bytes | None:
+        """The value of a key, or None."""
+        return gcs.kv_get(self.core, ns, key)
+
+    def kv_put(self, ns: bytes, key: bytes, value: bytes, overwrite: bool = True) -> bool:
+        """Sets a key; whether it is new."""
+        return gcs.kv_put(self.core, ns, key, value, overwrite)
+
+    def kv_del(self, ns: bytes, key: bytes, by_prefix: bool = False) -> int:
+        """Deletes keys; how many."""
+        return gcs.kv_del(self.core, ns, key, by_prefix)
+
+    def kv_exists(self, ns: bytes, key: bytes) -> bool:
+        """Whether there is such a key."""
+        return gcs.kv_exists(self.core, ns, key)
+
+    def kv_keys(self, ns: bytes, prefix: bytes) -> list[bytes]:
+        """All keys with that prefix."""
+        return gcs.kv_keys(self.core, ns, prefix)
+
+    # --- the running task
+
+    @property
+    def task(self) -> TaskContext | None:
+        """The task that the calling code belongs to; None on drivers."""
+        return current_task.get() or self.default_task
+
+    @property
+    def current_actor_fields(self) -> dict[str, Any]:
+        """Fields of the actor in this process, as the GCS would give them. REQUIRES: inside an actor."""
+        task = self.task
+        assert task is not None and task.actor is not None
+        actor = task.actor
+        return {**actor.options, "actor_id": actor.actor_id.binary(), "owner": actor.owner}
+
+    def is_cancelled(self, task: TaskContext) -> bool:
+        """Whether the running `task` was cancelled."""
+        return task.is_cancelled()
+
+    def shutdown(self, reason: str = "shutdown") -> None:
+        """Disconnects; stops the cluster if it was started for this session. Idempotent."""
+        if _holder.session is self:
+            _holder.session = None
+        self.core.shutdown(reason)
+        self.core.on_slow_get = None  # no cycle: descriptors go with the last reference to the core
+        if self.log_stream is not None:
+            self.log_stream.join()
+        if self.cluster is not None:
+            self.cluster.stop()
+
+
+def _handle_id(actor_id: bytes) -> bytes:
+    """Id of the object that counts the handles of an actor: index 0 of its creation task."""
+    return b"\xff" * (TaskID.SIZE - ActorID.SIZE) + actor_id + b"\0\0\0\0"
+
+
+class _Holder:
+    """Where the current session is kept; shared by all threads of the process."""
+
+    __slots__ = ("session",)
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+
+
+_holder = _Holder()
+current_task: ContextVar[TaskContext | None] = ContextVar("ray_task", default=None)
+
+
+def current_session() -> Session | None:
+    """The session of this process, or None."""
+    return _holder.session
+
+
+def require_session() -> Session:
+    """The session of this process. Raises RaySystemError where there is none."""
+    session = _holder.session
+    if session is None:
+        raise RaySystemError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
+    return session
+
+
+def set_session(session: Session | None) -> None:
+    """Makes `session` the one of this process."""
+    _holder.session = session
+
+
+def _after_fork() -> None:
+    # A forked child has the memory of a session but none of its threads.
+    _holder.session = None
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def start_driver(
+    *,
+    gcs_address: str,
+    namespace: str,
+    job_config: dict[str, Any],
+    cluster: LocalCluster | None = None,
+    log_to_driver: bool = True,
+) -> Session:
+    """Connects this process as a driver to the local cluster at `gcs_address` and makes that the current session.
+
+    Raises:
+        ConnectionError: nobody answers there.
+    """
+    session_dir = _session_dir_of(gcs_address)
+    worker_id = os.urandom(WorkerID.SIZE)
+    try:
+        core = CoreWorker.start(
+            is_driver=True,
+            session_dir=session_dir,
+            worker_id=worker_id,
+            ray_namespace=namespace,
+            entrypoint=" ".join([sys.executable, *sys.argv]),
+            job_config_json=json.dumps(job_config),
+            log_file=os.path.join(session_dir, "logs", f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
+            log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL", "info").upper(),
+            python_version=".".join(map(str, sys.version_info[:3])),
+        )
+    except Exception as error:
+        raise ConnectionError(f"Could not connect to the Ray cluster at {gcs_address}: {error}") from error
+    session = Session(core, is_driver=True, namespace=namespace, job_config=job_config)
+    session.cluster = cluster
+    from ray._runtime.log_stream import LogStream
+
+    session.log_stream = LogStream(core, own_ip=session.node_ip, print_logs=log_to_driver)
+    set_session(session)
+    return session
+
+
+def _session_dir_of(gcs_address: str) -> str:
+    """The session directory that a local cluster's address, unix:<session_dir>/sockets/gcs.sock, names."""
+    path = gcs_address.removeprefix("unix:")
+    if path == gcs_address or os.path.basename(path) != "gcs.sock":
+        raise ConnectionError(f"{gcs_address!r} is not the address of a cluster on this machine")
+    return os.path.dirname(os.path.dirname(path))

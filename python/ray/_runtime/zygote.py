@@ -1,0 +1,170 @@
+"""Forks workers: a small process that has imported what they all need, so that a new one is ready in milliseconds.
+
+Started by the raylet as `python -m ray._runtime.zygote --fd 3`, where descriptor 3 is a SOCK_SEQPACKET socket with one
+JSON object in each datagram. From the raylet: {"op": "fork", "token", "worker_id", "job_id", "log_dir", "session_dir",
+"env"}. To it: {"op": "ready", "pid"}, {"op": "forked", "token", "pid"}, {"op": "error", "token", "message"} and
+{"op": "exit", "pid", "status"} with the raw wait status.
+It has one thread, holds no connection but that one, and ends when the raylet does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_MAX_DATAGRAM = 1 << 20
+_LATER = ("numpy",)  # imported while nobody asks; workers share the pages
+_QUIET_MS = 300  # nobody asked for so long: an import takes tens of milliseconds, in which forks would wait
+
+
+class Zygote:
+    """The loop of the zygote."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._later = list(_LATER)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def serve(self) -> WorkerRequest | None:
+        """Serves until the raylet is gone (None); in a forked child returns what the child is to be."""
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._send({"op": "ready", "pid": os.getpid()})
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        poller.register(self._wake_read, select.POLLIN)
+        gc.freeze()
+        while True:
+            events = dict(poller.poll(_QUIET_MS if self._later else None))
+            if not events:
+                self._import_next()
+            if self._wake_read in events:
+                self._reap()
+            if self._sock.fileno() in events:
+                try:
+                    datagram = self._sock.recv(_MAX_DATAGRAM)
+                except InterruptedError:
+                    continue
+                except OSError:
+                    return None
+                if not datagram:
+                    return None
+                request = self._handle(json.loads(datagram))
+                if request is not None:
+                    return request
+
+    def _import_next(self) -> None:
+        name = self._later.pop(0)
+        with contextlib.suppress(ImportError):  # numpy is optional
+            importlib.import_module(name)
+        gc.collect()
+        gc.freeze()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the raylet is gone: recv will tell
+            self._sock.send(json.dumps(message).encode())
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._send({"op": "exit", "pid": pid, "status": status})
+
+    def _handle(self, message: dict[str, Any]) -> WorkerRequest | None:
+        if message.get("op") != "fork":
+            return None
+        token = message.get("token", 0)
+        try:
+            request = WorkerRequest(message)
+            parent = os.getpid()
+            pid = os.fork()
+        except (OSError, KeyError, ValueError) as error:
+            self._send({"op": "error", "token": token, "message": f"{type(error).__name__}: {error}"})
+            return None
+        if pid:
+            self._send({"op": "forked", "token": token, "pid": pid})
+            return None
+        request.zygote_pid = parent
+        self._become_child()
+        return request
+
+    def _become_child(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        self._sock.close()
+
+
+class WorkerRequest:
+    """A parsed fork request."""
+
+    def __init__(self, message: dict[str, Any]) -> None:
+        self.token = int(message["token"])
+        self.worker_id = bytes.fromhex(message["worker_id"])
+        self.job_id = bytes.fromhex(message["job_id"])
+        self.log_dir = str(message["log_dir"])
+        self.session_dir = str(message["session_dir"])
+        self.env: dict[str, str] = dict(message.get("env") or {})
+        self.zygote_pid = 0
+
+    def run(self) -> None:
+        """Turns this process into the worker; does not return."""
+        from ray._runtime import streams, worker_main
+
+        die_with_parent(self.zygote_pid)
+        stem = f"worker-{self.worker_id.hex()}-{self.job_id.hex()}-{os.getpid()}"
+        streams.redirect(os.path.join(self.log_dir, stem))
+        os.environ.update(self.env)
+        args = worker_main.WorkerArgs(self.session_dir, self.worker_id, self.job_id, self.token, self.log_dir)
+        worker_main.main(args)
+
+
+def die_with_parent(parent: int) -> None:
+    """This process gets SIGKILL when its parent ends; at once if it has already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def main() -> None:
+    """Runs the zygote."""
+    # Not argparse: it brings modules that no worker needs, and the first worker of a cluster waits for this process.
+    if len(sys.argv) != 3 or sys.argv[1] != "--fd":
+        raise SystemExit("usage: python -m ray._runtime.zygote --fd NUMBER")
+    fd = int(sys.argv[2])
+    die_with_parent(os.getppid())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
+    os.set_inheritable(fd, False)
+    from ray._runtime import worker_main  # noqa: F401  # what every worker needs, before the first fork
+
+    request = Zygote(socket.socket(fileno=fd)).serve()
+    if request is None:
+        return
+    try:
+        request.run()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The pickler for values that are not plain: cloudpickle with buffers out of band, and our registered serializers."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from ray._core import values
+from ray._serialization import errors
+from ray._serialization.registry import reduce_registered
+
+
+def _make_pickler() -> type[pickle.Pickler]:
+    from cloudpickle import Pickler  # takes 30 ms to import, so not before it is needed
+
+    class ValuePickler(Pickler):  # type: ignore[misc]  # cloudpickle has no types
+        def reducer_override(self, obj: Any) -> Any:
+            reduced = reduce_registered(obj)
+            return super().reducer_override(obj) if reduced is None else reduced
+
+    return ValuePickler
+
+
+_pickler: type[pickle.Pickler] | None = None  # made once, on the first value that needs it
+
+
+def _class() -> type[pickle.Pickler]:
+    global _pickler
+    if _pickler is None:
+        _pickler = _make_pickler()
+    return _pickler
+
+
+def dumps(value: Any, views: list[memoryview] | None = None) -> bytes:
+    """Pickles `value`; contiguous buffers go to `views`, if given.
+
+    Raises:
+        TypeError: it cannot be pickled; the text says which part of it.
+    """
+    file = io.BytesIO()
+    callback: Callable[[pickle.PickleBuffer], None] | None = None
+    if views is not None:
+        out = views
+
+        def callback(buffer: pickle.PickleBuffer) -> None:
+            out.append(buffer.raw())
+
+    try:
+        _class()(file, protocol=5, buffer_callback=callback).dump(value)
+    except (TypeError, pickle.PicklingError, AttributeError) as error:
+        from ray.util.check_serialize import explain
+
+        raise TypeError(f"Could not serialize {_short(value)}:\n{explain(value)}") from error
+    return file.getvalue()
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"an object of {type(value)!r}"
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def load_failed(error: Exception) -> Exception:
+    """What a value that cannot be unpickled is replaced by."""
+    from ray.exceptions import RaySystemError
+
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    made = RaySystemError(f"System error: {error}", text)
+    made.__cause__ = error
+    return made
+
+
+values.register(dumps, errors.make_exception, load_failed)

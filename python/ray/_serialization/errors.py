@@ -1,0 +1,60 @@
+"""From the error numbers of the core to the exceptions of `ray.exceptions`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ray import exceptions as ex
+
+_OWNER_DIED, _RECONSTRUCTION_PUT = 9, 27
+
+Fields = dict[str, Any]
+
+# What each number becomes, from the fields of the error and the hex id of the object. Numbers: cpp/ray/common/errors.h.
+_MAKERS: dict[int, Callable[[Fields, str], Exception]] = {
+    0: lambda f, _: ex.WorkerCrashedError(f["message"] or None),
+    1: lambda f, _: ex.ActorDiedError.from_fields(f, f["init_error"]),
+    5: lambda f, _: _cancelled(f),
+    6: lambda f, _: ex.ActorDiedError.from_fields({**f, "actor_init_failed": True}, f["init_error"]),
+    7: lambda f, _: ex.RuntimeEnvSetupError(f["message"]),
+    8: lambda f, ref: ex.ObjectLostError(ref, f["owner_address"]),
+    9: lambda f, ref: ex.OwnerDiedError(ref, f["owner_address"]),
+    10: lambda f, ref: ex.ReferenceCountingAssertionError(ref, f["owner_address"]),
+    14: lambda f, ref: ex.ObjectFetchTimedOutError(ref, f["owner_address"]),
+    15: lambda f, _: ex.LocalRayletDiedError(f["message"] or None),
+    16: lambda f, _: ex.TaskPlacementGroupRemoved(f["message"] or None),
+    17: lambda f, _: ex.ActorPlacementGroupRemoved(f["message"] or None),
+    18: lambda f, _: ex.TaskUnschedulableError(f["message"]),
+    19: lambda f, _: ex.ActorUnschedulableError(f["message"]),
+    20: lambda f, _: ex.OutOfDiskError(f["message"] or None),
+    21: lambda f, ref: ex.ObjectFreedError(ref, f["owner_address"]),
+    22: lambda f, _: ex.OutOfMemoryError(f["message"] or None),
+    23: lambda f, _: ex.NodeDiedError(f["message"] or None),
+    24: lambda f, _: ex.ObjectRefStreamEndOfStreamError(f["message"]),
+    25: lambda f, _: ex.ActorUnavailableError(f["message"], f["actor_id"] or None),
+    33: lambda f, _: ex.RaySystemError(f["message"]),
+    34: lambda f, _: ex.StreamingGeneratorReplayInconsistentError(f["message"]),
+    40: lambda f, _: ex.ObjectStoreFullError(f["message"] or None),
+    41: lambda f, _: ex.TaskTimeoutError(f["message"]),
+}
+# Reasons why an object cannot be made again.
+_UNRECONSTRUCTABLE = frozenset({11, 12, 13, 26, 27, 28, 29, 30, 31, 32})
+
+
+def _cancelled(fields: Fields) -> Exception:
+    from ray._core.ids import TaskID
+
+    task_id = fields["task_id"]
+    return ex.TaskCancelledError(TaskID(task_id) if len(task_id) == TaskID.SIZE else None, fields["message"] or None)
+
+
+def make_exception(fields: Fields, object_id: str) -> Exception:
+    """The exception for the fields of an ErrorDetail that object `object_id` (hex) holds."""
+    number = fields["error_type"]
+    maker = _MAKERS.get(number)
+    if maker is not None:
+        return maker(fields, object_id)
+    if number in _UNRECONSTRUCTABLE:
+        return ex.ObjectReconstructionFailedError(object_id, number, fields["owner_address"])
+    return ex.RaySystemError(f"error {number}: {fields['message']}")

@@ -1,0 +1,650 @@
+"""The functions that a program calls on the module: init, shutdown, remote, get, put, wait, kill, cancel, ..."""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import logging
+import os
+import sys
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
+
+from ray import exceptions
+from ray import options as opts
+from ray._auto_init import ensure_session
+from ray._core.object_ref import distinct
+from ray._raylet import ActorID, ObjectRef, ObjectRefGenerator
+from ray._runtime import session as sessions
+from ray._version import __version__
+from ray.actor import ActorClass, ActorHandle, handle_from_fields
+from ray.remote_function import RemoteFunction
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ray._runtime.session import Session
+
+logger = logging.getLogger("ray")
+
+SCRIPT_MODE, WORKER_MODE, SPILL_WORKER_MODE, RESTORE_WORKER_MODE = 0, 1, 2, 3
+_MIN_STORE_BYTES = 75 << 20
+_INIT_LOCK = threading.RLock()  # two threads must not start two clusters
+
+# Arguments of Ray's init about what this engine does not have; taken so that programs run unchanged.
+_ACCEPTED = {
+    "include_dashboard",
+    "dashboard_host",
+    "dashboard_port",
+    "enable_resource_isolation",
+    "cgroup_path",
+    "system_reserved_cpu",
+    "system_reserved_memory",
+    "proxy_server_url",
+    "_enable_object_reconstruction",
+    "_plasma_directory",
+    "_node_ip_address",
+    "_driver_object_store_memory",
+    "_redis_username",
+    "_redis_password",
+    "_metrics_export_port",
+    "_system_config",
+    "_tracing_startup_hook",
+    "_skip_env_hook",
+}
+_OWN_CLUSTER_ONLY = (
+    "num_cpus",
+    "num_gpus",
+    "resources",
+    "labels",
+    "object_store_memory",
+    "_memory",
+    "_node_name",
+    "_temp_dir",
+    "object_spilling_directory",
+)
+
+
+class RayContext:
+    """What `ray.init` returns: facts about the cluster. As a context manager it shuts down at the end."""
+
+    def __init__(self, address_info: dict[str, Any]) -> None:
+        self.address_info = address_info
+        self.dashboard_url = ""
+        self.python_version = ".".join(map(str, sys.version_info[:3]))
+        self.ray_version = __version__
+        self.ray_commit = ""
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __repr__(self) -> str:
+        address = self.address_info["gcs_address"]
+        return f"RayContext({address=}, python_version={self.python_version!r}, ray_version={self.ray_version!r})"
+
+    def __enter__(self) -> RayContext:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        shutdown()
+
+    def disconnect(self) -> None:
+        """As `ray.shutdown()`."""
+        shutdown()
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    resources: dict[str, float] | None = None,
+    labels: dict[str, str] | None = None,
+    object_store_memory: int | None = None,
+    local_mode: bool = False,
+    ignore_reinit_error: bool = False,
+    job_config: Any = None,
+    configure_logging: bool = True,
+    logging_level: int | str = "info",
+    logging_format: str | None = None,
+    logging_config: Any = None,
+    log_to_driver: bool | None = None,
+    namespace: str | None = None,
+    runtime_env: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> RayContext:
+    """Connects this process to a cluster as a driver; starts a local one if there is none.
+
+    Args:
+        address: None: RAY_ADDRESS, else start a local cluster. "local": always start one. "auto": the running local
+            cluster, never start. Otherwise the `gcs_address` of a running one.
+        num_cpus, num_gpus, resources, labels, object_store_memory: of a new node; detected when None.
+            `object_store_memory` is in bytes.
+        namespace: of the named actors of this job; a random one if None.
+        log_to_driver: whether what workers print appears here.
+
+    Raises:
+        RuntimeError: already connected (unless `ignore_reinit_error`), or an unknown argument.
+        ConnectionError: there is no cluster at `address`.
+        ValueError, TypeError: a bad argument.
+    """
+    with _INIT_LOCK:
+        current = sessions.current_session()
+        if current is not None:
+            if not ignore_reinit_error:
+                raise RuntimeError(
+                    "Maybe you called ray.init twice by accident? This error can be suppressed by passing in "
+                    "'ignore_reinit_error=True' or by calling 'ray.shutdown()' prior to 'ray.init()'."
+                )
+            logger.info("Calling ray.init() again after it has already been called.")
+            return _context(current)
+        given = {
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
+            "resources": resources,
+            "labels": labels,
+            "object_store_memory": object_store_memory,
+        }
+        _check_init(given, local_mode, namespace, kwargs)
+        opts.check_runtime_env(_job_runtime_env(job_config, runtime_env))
+        own = {key: kwargs.pop(key) for key in _OWN_CLUSTER_ONLY if key in kwargs}
+        given.update(own)
+        if configure_logging:
+            _configure_logging(logging_level, logging_format)
+        session = _connect(address, given, namespace, runtime_env, log_to_driver, job_config)
+        return _context(session)
+
+
+def _check_init(given: dict[str, Any], local_mode: bool, namespace: Any, kwargs: dict[str, Any]) -> None:
+    if local_mode:
+        raise RuntimeError("`local_mode` is a removed feature.")
+    if "storage" in kwargs:
+        raise RuntimeError("The argument `storage` of ray.init was removed.")
+    unknown = sorted(set(kwargs) - _ACCEPTED - set(_OWN_CLUSTER_ONLY))
+    if unknown:
+        raise RuntimeError(f"Unknown keyword argument(s) of ray.init: {', '.join(unknown)}")
+    if namespace is not None and not isinstance(namespace, str):
+        raise TypeError(f"namespace must be None or a string, got {namespace!r}.")
+    if namespace == "":
+        raise ValueError('"" is not a valid namespace. Pass None to get a random one.')
+    if not isinstance(kwargs.get("_system_config") or {}, dict):
+        raise TypeError(f"_system_config must be a dict, got {kwargs['_system_config']!r}.")
+    for name in ("num_cpus", "num_gpus"):
+        value = given[name]
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != int(value)
+        ):
+            raise ValueError(f"{name} must be a whole number >= 0, got {value!r}.")
+    resources = given["resources"]
+    if resources is not None:
+        if not isinstance(resources, dict):
+            raise TypeError(f"resources must be a dict, got {resources!r}.")
+        reserved = {"CPU", "GPU", "memory", "object_store_memory"} & set(resources)
+        assert not reserved, f"Give {sorted(reserved)} by the arguments of their own, not in `resources`."
+        for key, value in resources.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"The quantity of resource {key!r} must be a number, got {value!r}.")
+            if value < 0 or value != int(value) or value > 1e14:
+                raise ValueError(
+                    f"Totals of custom resources must be whole numbers from 0 to 1e14, got {key!r}: {value!r}."
+                )
+    spilling = kwargs.get("object_spilling_directory")
+    if spilling is not None:
+        if not isinstance(spilling, str):
+            raise TypeError(f"object_spilling_directory must be a string, got {spilling!r}.")
+        if not spilling or not all(os.path.isabs(folder) for folder in spilling.split(",")):
+            raise ValueError(
+                "object_spilling_directory must be one or several absolute paths, separated by commas, "
+                f"got {spilling!r}."
+            )
+    store = given["object_store_memory"]
+    if store is not None:
+        if isinstance(store, bool) or not isinstance(store, (int, float)):
+            raise TypeError(f"object_store_memory must be a number of bytes, got {store!r}.")
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if store < _MIN_STORE_BYTES:
+            raise ValueError(f"object_store_memory must be at least {_MIN_STORE_BYTES} bytes, got {store!r}.")
+        if store > total:
+            raise ValueError(f"object_store_memory is {store!r} bytes, but this machine has only {total}.")
+
+
+def _connect(
+    address: str | None,
+    given: dict[str, Any],
+    namespace: str | None,
+    runtime_env: Any,
+    log_to_driver: bool | None,
+    job_config: Any,
+) -> Session:
+    from ray._runtime import cluster_process
+
+    temp_dir = given.get("_temp_dir")
+    if temp_dir is not None and not os.path.isabs(temp_dir):
+        raise ValueError(f"_temp_dir must be an absolute path, got {temp_dir!r}.")
+    if address in (None, "auto"):
+        address = os.environ.get("RAY_ADDRESS") or address
+    if address == "auto":
+        address = cluster_process.find_running(temp_dir)
+        if address is None:
+            raise ConnectionError("Could not find any running Ray instance. Start one, or give its address.")
+    cluster = None
+    if address is None or address == "local":
+        cluster = cluster_process.LocalCluster.start(
+            num_cpus=given["num_cpus"],
+            num_gpus=given["num_gpus"],
+            resources=given["resources"],
+            labels=given["labels"],
+            object_store_memory=given["object_store_memory"],
+            memory=given.get("_memory"),
+            temp_dir=temp_dir,
+            node_name=given.get("_node_name"),
+            object_spilling_directory=given.get("object_spilling_directory"),
+        )
+        address = cluster.gcs_address
+    else:
+        offending = sorted(key for key, value in given.items() if value is not None)
+        if offending:
+            raise ValueError(f"When connecting to an existing cluster, {', '.join(offending)} must not be given.")
+        _check_address(address)
+    if log_to_driver is None:
+        log_to_driver = os.environ.get("RAY_LOG_TO_DRIVER", "1") != "0"
+    try:
+        session = sessions.start_driver(
+            gcs_address=address,
+            namespace=namespace or str(uuid.uuid4()),
+            job_config=_job_config(job_config, runtime_env),
+            cluster=cluster,
+            log_to_driver=log_to_driver,
+        )
+    except BaseException:
+        if cluster is not None:
+            cluster.stop()
+        raise
+    atexit.register(shutdown)
+    if cluster is not None:
+        logger.info("Started a local Ray instance.")
+    else:
+        logger.info("Connected to Ray cluster.")
+    return session
+
+
+def _check_address(address: str) -> None:
+    if not isinstance(address, str):
+        raise TypeError(f"address must be a string, got {address!r}.")
+    if address.startswith("unix:"):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"Malformed address: {address!r}. Expected 'auto', 'local', 'unix:<path>' or 'host:port'.")
+    raise ConnectionError(
+        f"Cannot connect to {address!r}: clusters are of one machine for now, their address begins with 'unix:' "
+        "(ray.get_runtime_context().gcs_address)."
+    )
+
+
+def _job_runtime_env(job_config: Any, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
+    return runtime_env or getattr(job_config, "runtime_env", None)
+
+
+def _job_config(job_config: Any, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
+    """What the workers of this job need to know: where to import from, and the job's runtime environment."""
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    paths = [os.path.dirname(os.path.abspath(script))] if script else []
+    paths += [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
+    config: dict[str, Any] = {"sys_path": list(dict.fromkeys([*paths, os.getcwd()])), "cwd": os.getcwd()}
+    env = _job_runtime_env(job_config, runtime_env)
+    if env:
+        config["runtime_env"] = dict(env)
+    return config
+
+
+def _configure_logging(level: int | str, fmt: str | None) -> None:
+    if isinstance(level, str):
+        number = logging.getLevelName(os.environ.get("RAY_LOGGER_LEVEL", level).upper())
+        if not isinstance(number, int):
+            raise ValueError(f"logging_level must be a level of the logging module, got {level!r}.")
+        level = number
+    logger.setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(
+            logging.Formatter(fmt or "%(asctime)s\t%(levelname)s %(filename)s:%(lineno)s -- %(message)s")
+        )
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+def _context(session: Session) -> RayContext:
+    sockets = os.path.join(session.session_dir, "sockets")
+    return RayContext(
+        {
+            "node_ip_address": session.node_ip,
+            "redis_address": None,
+            "object_store_address": os.path.join(sockets, "store.sock"),
+            "raylet_socket_name": os.path.join(sockets, "raylet.sock"),
+            "webui_url": "",
+            "session_dir": session.session_dir,
+            "metrics_export_port": None,
+            "gcs_address": session.gcs_address,
+            "address": session.gcs_address,
+            "dashboard_agent_listen_port": None,
+            "node_id": session.node_id.hex(),
+        }
+    )
+
+
+def auto_init() -> Session:
+    """`ray.init()` for the first call of a program that did not call it."""
+    with _INIT_LOCK:
+        session = sessions.current_session()
+        if session is None:
+            init()
+            session = sessions.require_session()
+        return session
+
+
+def shutdown(*, wait_for_processes: bool = False, _exiting_interpreter: bool = False) -> None:
+    """Disconnects; ends the cluster if `ray.init` started it here. Does nothing when not connected."""
+    with _INIT_LOCK:
+        session = sessions.current_session()
+        if session is not None:
+            session.shutdown("the driver called ray.shutdown()")
+        atexit.unregister(shutdown)
+
+
+def is_initialized() -> bool:
+    """Whether this process is connected to a cluster."""
+    return sessions.current_session() is not None
+
+
+def remote(*args: Any, **kwargs: Any) -> Any:
+    """Turns a function into a task or a class into an actor: `@ray.remote` or `@ray.remote(num_cpus=2, ...)`.
+
+    Raises:
+        ValueError, TypeError: a bad option, or something that is neither a function nor a class.
+    """
+    if len(args) == 1 and not kwargs and callable(args[0]):
+        return _make_remote(args[0], {})
+    assert not args and kwargs, (
+        "The @ray.remote decorator must be applied either with no arguments and no parentheses, for example "
+        "'@ray.remote', or it must be applied using some of the arguments, for example '@ray.remote(num_returns=2)'."
+    )
+    return lambda target: _make_remote(target, kwargs)
+
+
+def _make_remote(target: Any, options: dict[str, Any]) -> Any:
+    if isinstance(target, (RemoteFunction, ActorClass)):
+        raise TypeError(f"{target!r} is remote already.")
+    if inspect.isfunction(target) or _is_compiled_function(target):
+        opts.validate(options, opts.TASK, what="remote functions")
+        return RemoteFunction(target, options)
+    if inspect.isclass(target):
+        opts.validate_actor(options)
+        return ActorClass(target, options)
+    raise TypeError("The @ray.remote decorator must be applied to either a function or a class.")
+
+
+def _is_compiled_function(target: Any) -> bool:
+    return type(target).__name__ in ("cython_function_or_method", "builtin_function_or_method")
+
+
+def _check_number(name: str, value: Any, protocol: type = SupportsFloat, kind: str = "a number") -> None:
+    if isinstance(value, bool) or not isinstance(value, protocol):  # numbers of numpy will do
+        raise TypeError(f"{name} must be {kind}, got {value!r}.")
+
+
+def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bool = False) -> Any:
+    """The value of a ref, or the values of a list of refs in their order; waits until they are there.
+
+    Args:
+        timeout: in seconds; None or -1 waits without end, 0 does not wait.
+
+    Raises:
+        ValueError: neither a ref nor a list.
+        TypeError: the list holds something else.
+        GetTimeoutError: not ready within `timeout`.
+        Exception: what the task raised; the first error in the list, without waiting for the rest.
+    """
+    session = sessions.current_session()
+    if session is None:
+        session = ensure_session()
+    if timeout is not None:
+        _check_number("timeout", timeout)
+        if timeout < 0:
+            if timeout != -1:
+                raise ValueError(f"timeout must be None, -1 or >= 0 seconds, got {timeout!r}.")
+            timeout = None
+    if isinstance(object_refs, ObjectRef):
+        return session.get([object_refs], timeout)[0]
+    if isinstance(object_refs, list):
+        for ref in object_refs:
+            if not isinstance(ref, ObjectRef):
+                raise TypeError(f"Attempting to call `get` on the value {ref!r}, which is not a ray.ObjectRef.")
+        return session.get(object_refs, timeout)
+    if isinstance(object_refs, ObjectRefGenerator):
+        return object_refs
+    raise ValueError(
+        f"Invalid type of object refs, {type(object_refs)}, is given. "
+        "'object_refs' must either be an ObjectRef or a list of ObjectRefs."
+    )
+
+
+def put(value: Any, *, _owner: Any = None, _tensor_transport: str | None = None) -> ObjectRef:
+    """Stores a value that this process then owns, and returns its ref.
+
+    Raises:
+        TypeError: a ref, or something that cannot be pickled; the text shows which member.
+        ObjectStoreFullError: no room for it, even after waiting.
+    """
+    session = sessions.current_session()
+    if session is None:
+        session = ensure_session()
+    if isinstance(value, ObjectRef):
+        raise TypeError(
+            "Calling 'put' on an ray.ObjectRef is not allowed. Wrap it in a list if you really want to do this."
+        )
+    if _owner is not None:
+        raise ValueError("The argument `_owner` of ray.put was removed.")
+    return session.put(value)
+
+
+def wait(
+    ray_waitables: list[Any], *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[Any], list[Any]]:
+    """Splits refs (or generators) into at most `num_returns` that are ready and the rest; both keep their order.
+
+    Waits until `num_returns` are ready or `timeout` seconds have passed.
+
+    Raises:
+        TypeError: not a list of refs.
+        ValueError: duplicates, a negative timeout, `num_returns` out of range.
+    """
+    session = sessions.current_session()
+    if session is None:
+        session = ensure_session()
+    if not isinstance(ray_waitables, list):
+        raise TypeError(
+            f"wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got {type(ray_waitables)}."
+        )
+    if timeout is not None:
+        _check_number("timeout", timeout)
+        if timeout < 0:
+            raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}.")
+    _check_number("num_returns", num_returns, SupportsIndex, "an integer")
+    only_refs = distinct(ray_waitables)
+    if not only_refs:
+        for ref in ray_waitables:
+            if not isinstance(ref, (ObjectRef, ObjectRefGenerator)):
+                raise TypeError(
+                    "wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, "
+                    f"got a list containing {type(ref)}."
+                )
+        if len(set(ray_waitables)) != len(ray_waitables):
+            raise ValueError("Wait requires a list of unique ray_waitables.")
+    if not ray_waitables:
+        return [], []
+    if num_returns <= 0:
+        raise ValueError(f"Invalid number of objects to return {num_returns}: must be positive.")
+    if num_returns > len(ray_waitables):
+        raise ValueError(
+            f"num_returns ({num_returns}) cannot be greater than the number of ray_waitables provided "
+            f"({len(ray_waitables)})."
+        )
+    if only_refs:
+        return session.wait(ray_waitables, num_returns, timeout, fetch_local)
+    return session.wait_mixed(ray_waitables, num_returns, timeout, fetch_local)
+
+
+def kill(actor: ActorHandle, *, no_restart: bool = True) -> None:
+    """Ends an actor's process at once, without its exit handlers; its queued calls fail.
+
+    Args:
+        no_restart: False lets it restart, if max_restarts allows.
+
+    Raises:
+        ValueError: not an actor handle.
+        ActorHandleNotFoundError: a ValueError, too; a handle from another session.
+    """
+    session = ensure_session()
+    if not isinstance(actor, ActorHandle):
+        raise ValueError(f"ray.kill() only supported for actors. For tasks, try ray.cancel(). Got: {type(actor)}.")
+    try:
+        session.kill_actor(actor._actor_id_bytes, no_restart)
+    except ValueError:
+        raise exceptions.ActorHandleNotFoundError(
+            f"{actor!r} is not an actor of this cluster; the handle is from another session."
+        ) from None
+
+
+def cancel(ray_waitable: Any, *, force: bool = False, recursive: bool = True) -> None:
+    """Cancels the task behind a ref.
+
+    Queued, it never runs; running, it gets KeyboardInterrupt, or with `force` its process ends.
+
+    An async actor's method gets CancelledError; other actor methods can ask `get_runtime_context().is_canceled()`.
+    Finished tasks are left alone.
+
+    Raises:
+        TypeError: not a ref.
+        ValueError: `force` for an actor method.
+    """
+    session = ensure_session()
+    if isinstance(ray_waitable, ObjectRefGenerator):
+        ray_waitable = ray_waitable._generator_ref
+    if not isinstance(ray_waitable, ObjectRef):
+        raise TypeError(
+            f"ray.cancel() only supported for object refs. For actors, try ray.kill(). Got: {type(ray_waitable)}."
+        )
+    if force and not ActorID(ray_waitable.task_id().binary()[8:]).hex().startswith("f" * 24):
+        # Known from the id alone, so that a call that has just ended is told the same.
+        raise ValueError("force=True is not supported for actor tasks.")
+    session.cancel(ray_waitable, force, recursive)
+
+
+def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
+    """A weak handle to the actor of that name.
+
+    Raises:
+        ValueError: no such actor, or an empty name.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"The name of an actor is a string, got {name!r}.")
+    if not name:
+        raise ValueError("Please supply a non-empty value to get_actor")
+    if namespace == "":
+        raise ValueError('"" is not a valid namespace.')
+    session = ensure_session()
+    fields = session.get_named_actor(name, namespace or session.namespace)
+    if fields is None:
+        raise ValueError(
+            f"Failed to look up actor with name '{name}' in namespace {namespace or session.namespace!r}: "
+            "it was never created there, or it died."
+        )
+    return handle_from_fields(session, fields)
+
+
+def get_gpu_ids() -> list[Any]:
+    """Indices of the GPUs assigned to this task or actor; an empty list on a driver."""
+    task = ensure_session().task
+    return [] if task is None else list(task.accelerator_ids.get("GPU", []))
+
+
+def _started() -> Session:
+    session = sessions.current_session()
+    if session is None:
+        raise exceptions.RaySystemError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
+    return session
+
+
+def nodes() -> list[dict[str, Any]]:
+    """All nodes of the cluster, dead ones too.
+
+    Raises:
+        RaySystemError: not connected.
+    """
+    return [
+        {
+            "NodeID": n["node_id"].hex(),
+            "Alive": n["alive"],
+            "alive": n["alive"],
+            "NodeName": n["node_name"],
+            "NodeManagerAddress": n["ip"],
+            "NodeManagerHostname": n["hostname"],
+            "NodeManagerPort": n["port"],
+            "ObjectManagerPort": n["port"],
+            "ObjectStoreSocketName": n["store_socket"],
+            "RayletSocketName": n["raylet_socket"],
+            "MetricsExportPort": 0,
+            "MetricsAgentPort": 0,
+            "RuntimeEnvAgentPort": 0,
+            "DashboardAgentListenPort": 0,
+            "Resources": dict(n["total"]),
+            "Labels": dict(n["labels"]),
+            "DeathReason": 0,
+            "DeathReasonMessage": n["death_reason"],
+        }
+        for n in _started().list_nodes()
+    ]
+
+
+def _sum_resources(key: str) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for node in _started().list_nodes():
+        if node["alive"]:
+            for name, amount in node[key].items():
+                total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def cluster_resources() -> dict[str, float]:
+    """The resources of all live nodes together. Raises RaySystemError when not connected."""
+    return _sum_resources("total")
+
+
+def available_resources() -> dict[str, float]:
+    """What of them is free now; exhausted ones are left out. Raises RaySystemError when not connected."""
+    return {name: amount for name, amount in _sum_resources("available").items() if amount > 0}
+
+
+__all__ = [
+    "RESTORE_WORKER_MODE",
+    "SCRIPT_MODE",
+    "SPILL_WORKER_MODE",
+    "WORKER_MODE",
+    "RayContext",
+    "available_resources",
+    "cancel",
+    "cluster_resources",
+    "get",
+    "get_actor",
+    "get_gpu_ids",
+    "init",
+    "is_initialized",
+    "kill",
+    "nodes",
+    "put",
+    "remote",
+    "shutdown",
+    "wait",
+]

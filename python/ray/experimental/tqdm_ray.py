@@ -1,0 +1,78 @@
+"""A progress bar that works inside tasks and actors: it prints whole lines, which reach the driver through the logs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+_WIDTH = 30
+
+
+class tqdm:
+    """Progress of something, with or without a known end; prints at most one line each `flush_interval_s`."""
+
+    def __init__(
+        self,
+        iterable: Iterable[Any] | None = None,
+        desc: str | None = None,
+        total: int | None = None,
+        unit: str | None = None,
+        position: int | None = None,
+        flush_interval_s: float = 1.0,
+    ) -> None:
+        self._iterable = iterable
+        self._desc = desc or ""
+        self._total = total if total is not None else (len(iterable) if hasattr(iterable, "__len__") else None)  # type: ignore[arg-type]
+        self._unit = unit or "it"
+        self._interval = flush_interval_s
+        self._done = 0
+        self._began = self._printed_at = time.monotonic()
+        self._printed = -1
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._iterable is None:
+            raise ValueError("No iterable was provided.")
+        for item in self._iterable:
+            yield item
+            self.update(1)
+        self.close()
+
+    def set_description(self, desc: str) -> None:
+        """Changes the text before the bar."""
+        self._desc = desc
+
+    def update(self, n: int = 1) -> None:
+        """Counts `n` more steps."""
+        self._done += n
+        now = time.monotonic()
+        if now - self._printed_at >= self._interval:
+            self._print(now)
+
+    def refresh(self) -> None:
+        """Prints the present state now."""
+        self._print(time.monotonic())
+
+    def close(self) -> None:
+        """Prints the last state, unless it was printed."""
+        if self._printed != self._done:
+            self._print(time.monotonic())
+
+    def _print(self, now: float) -> None:
+        self._printed_at, self._printed = now, self._done
+        rate = self._done / max(now - self._began, 1e-9)
+        if self._total:
+            filled = min(_WIDTH, _WIDTH * self._done // self._total)
+            bar = "#" * filled + "." * (_WIDTH - filled)
+            print(
+                f"{self._desc}: {100 * self._done // self._total:3d}%|{bar}| {self._done}/{self._total} "
+                f"[{rate:.1f}{self._unit}/s]",
+                flush=True,
+            )
+        else:
+            print(f"{self._desc}: {self._done}{self._unit} [{rate:.1f}{self._unit}/s]", flush=True)
+
+
+def safe_print(*args: Any, **kwargs: Any) -> None:
+    """As print; bars are whole lines, so there is nothing to garble."""
+    print(*args, **kwargs)

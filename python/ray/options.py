@@ -1,0 +1,346 @@
+"""Options of tasks, actors and methods: what is allowed, and what it becomes.
+
+A dictionary of options is checked once, where the user gives it: an unknown key is a ValueError that lists the valid
+ones, a wrong type a TypeError, a bad value a ValueError. The tables here are the single place that knows an option.
+Source: the public option tables of Ray 2.60.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ray._deprecation import RayDeprecationWarning
+
+RESOURCE_UNIT = 10_000  # amounts are multiples of 1/10000
+RUNTIME_ENV_FIELDS = ("env_vars",)
+
+_LABEL_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY = re.compile(rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}")
+_LABEL_VALUE = re.compile(rf"!?({_LABEL_NAME})?|!?in\(\s*{_LABEL_NAME}(\s*,\s*{_LABEL_NAME})*\s*\)")
+
+
+def _type_name(types: tuple[type, ...]) -> str:
+    return " or ".join("None" if t is type(None) else t.__name__ for t in types)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: the types it takes and a check that returns what is wrong with a value, or None."""
+
+    types: tuple[type, ...]
+    check: Callable[[Any], str | None] | None = None
+
+    def validate(self, name: str, value: Any) -> None:
+        if not isinstance(value, self.types) or (isinstance(value, bool) and bool not in self.types):
+            raise TypeError(
+                f"The type of keyword {name!r} must be {_type_name(self.types)}, "
+                f"but received type {type(value)} ({value!r})."
+            )
+        if self.check is not None and value is not None:
+            problem = self.check(value)
+            if problem:
+                raise ValueError(f"Option {name!r}: {problem}, got {value!r}.")
+
+
+_NONE = type(None)
+
+
+def _at_least(low: int) -> Callable[[Any], str | None]:
+    return lambda v: f"must be an integer >= {low}" if v < low else None
+
+
+def _amount(v: Any) -> str | None:
+    if v < 0:
+        return "the quantity must not be negative"
+    if not math.isfinite(v):
+        return "the quantity must be finite"
+    if abs(v * RESOURCE_UNIT - round(v * RESOURCE_UNIT)) > 1e-6 * max(1.0, v):
+        return f"the precision of the quantity must not go beyond {1 / RESOURCE_UNIT}"
+    return None
+
+
+def _gpu_amount(v: Any) -> str | None:
+    if v > 1 and v != int(v):
+        return "quantities above 1 must be whole numbers"
+    return _amount(v)
+
+
+def _custom_resources(v: dict[str, Any]) -> str | None:
+    for key, amount in v.items():
+        if not isinstance(key, str) or not key:
+            return "keys must be non-empty strings"
+        if key in ("CPU", "GPU"):
+            return f"use the option num_{key.lower()}s instead of the resource {key!r}"
+        if key in ("memory", "object_store_memory"):
+            return f"use the option {key} instead of the resource {key!r}"
+        if key == "bundle":
+            return "the resource 'bundle' is reserved"
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)):
+            return f"the quantity of {key!r} must be a number"
+        problem = _amount(amount)
+        if problem:
+            return f"resource {key!r}: {problem}"
+    return None
+
+
+def _label_selector(v: dict[str, Any]) -> str | None:
+    for key, value in v.items():
+        if not isinstance(key, str) or not _LABEL_KEY.fullmatch(key):
+            return f"{key!r} is not a valid label key"
+        if not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
+            return f"{value!r} is not a valid label condition (allowed: 'v', '!v', 'in(a,b)', '!in(a,b)', '')"
+    return None
+
+
+def _fallback(v: list[Any]) -> str | None:
+    for entry in v:
+        if not isinstance(entry, dict) or set(entry) != {"label_selector"}:
+            return "must be a list of dicts with the single key 'label_selector'"
+        problem = _label_selector(entry["label_selector"])
+        if problem:
+            return problem
+    return None
+
+
+def _exceptions(v: Any) -> str | None:
+    if isinstance(v, (list, tuple)) and not all(isinstance(e, type) and issubclass(e, Exception) for e in v):
+        return "must be a boolean or a list of exception classes"
+    return None
+
+
+def _num_returns(v: Any) -> str | None:
+    if isinstance(v, str):
+        return None if v in ("dynamic", "streaming") else "must be an integer >= 0, 'dynamic' or 'streaming'"
+    return "must be an integer >= 0, 'dynamic' or 'streaming'" if v < 0 else None
+
+
+def _strategy(v: Any) -> str | None:
+    if isinstance(v, str) and v not in ("DEFAULT", "SPREAD"):
+        return "must be 'DEFAULT', 'SPREAD' or a scheduling strategy object"
+    return None
+
+
+def _backpressure(v: int) -> str | None:
+    return None if v == -1 or v > 0 else "must be > 0, or -1 for no limit"
+
+
+def _non_empty(v: str) -> str | None:
+    return None if v else "must not be empty"
+
+
+def _lifetime(v: str) -> str | None:
+    return None if v in ("detached", "non_detached") else "must be None, 'detached' or 'non_detached'"
+
+
+def _positive(v: float) -> str | None:
+    return None if v > 0 and math.isfinite(v) else "must be > 0"
+
+
+def _object_store_memory(_: Any) -> str | None:
+    return "is not supported for tasks"
+
+
+def _runtime_env(v: dict[str, Any]) -> str | None:
+    for field, content in v.items():
+        if field not in RUNTIME_ENV_FIELDS:
+            return f"the field {field!r} is not supported, only {', '.join(map(repr, RUNTIME_ENV_FIELDS))} is"
+        if content is None:
+            continue
+        if not isinstance(content, dict):
+            raise TypeError(f"runtime_env['env_vars'] must be a dict of strings, got {content!r}.")
+        for name, value in content.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise TypeError(f"runtime_env['env_vars'] must map strings to strings, got {name!r}: {value!r}.")
+            if not name or "=" in name or "\0" in name + value:
+                return f"{name!r}: {value!r} cannot be an environment variable"
+    return None
+
+
+def check_runtime_env(env: Any) -> None:
+    """Checks the runtime environment of a job as that of a task. Raises TypeError, ValueError."""
+    COMMON["runtime_env"].validate("runtime_env", env)
+
+
+def _strategy_types() -> tuple[type, ...]:
+    from ray.util.scheduling_strategies import (
+        NodeAffinitySchedulingStrategy,
+        NodeLabelSchedulingStrategy,
+        PlacementGroupSchedulingStrategy,
+    )
+
+    return (_NONE, str, PlacementGroupSchedulingStrategy, NodeAffinitySchedulingStrategy, NodeLabelSchedulingStrategy)
+
+
+_NUMBER = (int, float, _NONE)
+COMMON: dict[str, Option] = {
+    "num_cpus": Option(_NUMBER, _amount),
+    "num_gpus": Option(_NUMBER, _gpu_amount),
+    "resources": Option((dict, _NONE), _custom_resources),
+    "memory": Option(_NUMBER, lambda v: "must not be negative" if v < 0 else None),
+    "accelerator_type": Option((str, _NONE)),
+    "runtime_env": Option((dict, _NONE), _runtime_env),
+    "scheduling_strategy": Option((object,), _strategy),
+    "label_selector": Option((dict, _NONE), _label_selector),
+    "fallback_strategy": Option((list, _NONE), _fallback),
+    "placement_group": Option((object,)),
+    "placement_group_bundle_index": Option((int,), _at_least(-1)),
+    "placement_group_capture_child_tasks": Option((bool, _NONE)),
+    "enable_task_events": Option((bool,)),
+    "_labels": Option((dict, _NONE)),
+    "_metadata": Option((dict, _NONE)),
+}
+TASK: dict[str, Option] = {
+    **COMMON,
+    "name": Option((str, _NONE)),
+    "num_returns": Option((int, str, _NONE), _num_returns),
+    "max_calls": Option((int,), _at_least(0)),
+    "max_retries": Option((int,), _at_least(-1)),
+    "retry_exceptions": Option((bool, list, tuple), _exceptions),
+    "_generator_backpressure_num_objects": Option((int, _NONE), _backpressure),
+    "object_store_memory": Option((int, _NONE), _object_store_memory),
+    "timeout_s": Option(_NUMBER, _positive),
+}
+ACTOR: dict[str, Option] = {
+    **COMMON,
+    "name": Option((str, _NONE), _non_empty),
+    "namespace": Option((str, _NONE), _non_empty),
+    "lifetime": Option((str, _NONE), _lifetime),
+    "get_if_exists": Option((bool,)),
+    "max_restarts": Option((int,), _at_least(-1)),
+    "max_task_retries": Option((int,), _at_least(-1)),
+    "max_concurrency": Option((int, _NONE), _at_least(1)),
+    "max_pending_calls": Option((int,), _at_least(-1)),
+    "concurrency_groups": Option((dict, list, _NONE)),
+    "allow_out_of_order_execution": Option((bool, _NONE)),
+    "object_store_memory": Option((int, _NONE)),
+    "enable_tensor_transport": Option((bool, _NONE)),
+    "_actor_generator_backpressure_num_objects": Option((int, _NONE), _backpressure),
+}
+METHOD: dict[str, Option] = {
+    "name": Option((str, _NONE)),
+    "num_returns": Option((int, str, _NONE), _num_returns),
+    "concurrency_group": Option((str, _NONE), _non_empty),
+    "max_task_retries": Option((int, _NONE), _at_least(-1)),
+    "retry_exceptions": Option((bool, list, tuple, _NONE), _exceptions),
+    "_generator_backpressure_num_objects": Option((int, _NONE), _backpressure),
+    "enable_task_events": Option((bool, _NONE)),
+    "tensor_transport": Option((str, _NONE)),
+    "_labels": Option((dict, _NONE)),
+}
+_DECORATOR_ONLY = {"max_calls": TASK, "concurrency_groups": ACTOR}
+
+
+def validate(options: dict[str, Any], table: dict[str, Option], *, what: str, in_options: bool = False) -> None:
+    """Checks `options` against a table.
+
+    Args:
+        what: "remote functions", "actors" or "methods", for the message.
+        in_options: the call is `.options(...)`, which does not take all that the decorator takes.
+
+    Raises:
+        ValueError: unknown key or value out of range.
+        TypeError: wrong type.
+    """
+    for name, value in options.items():
+        option = table.get(name)
+        if option is None:
+            raise ValueError(f"Invalid option keyword {name!r} for {what}. Valid ones are {sorted(table)}.")
+        option.validate(name, value)
+        if in_options and _DECORATOR_ONLY.get(name) is table:
+            raise ValueError(f"Option {name!r} can only be given to the decorator @ray.remote, not to .options().")
+    strategy = options.get("scheduling_strategy")
+    if strategy is not None and not isinstance(strategy, str) and not isinstance(strategy, _strategy_types()):
+        raise TypeError(
+            "The type of keyword 'scheduling_strategy' must be None, 'DEFAULT', 'SPREAD', "
+            "PlacementGroupSchedulingStrategy, NodeAffinitySchedulingStrategy or NodeLabelSchedulingStrategy, "
+            f"but received type {type(strategy)} ({strategy!r})."
+        )
+    if strategy is not None and options.get("placement_group") is not None:
+        raise ValueError("Give either scheduling_strategy or the deprecated placement_group options, not both.")
+
+
+def validate_actor(options: dict[str, Any], *, in_options: bool = False) -> None:
+    """Checks the options of an actor class, alone and in combination."""
+    validate(options, ACTOR, what="actors", in_options=in_options)
+    if options.get("get_if_exists") and not options.get("name"):
+        raise ValueError("The actor name must be specified to use `get_if_exists`.")
+
+
+def task_resources(options: dict[str, Any]) -> dict[str, float]:
+    """The resources that a task holds while it runs: 1 CPU unless told otherwise."""
+    resources = _named_resources(options)
+    cpus = options.get("num_cpus")
+    resources["CPU"] = 1.0 if cpus is None else float(cpus)
+    return {k: v for k, v in resources.items() if v}
+
+
+def actor_resources(options: dict[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """What an actor needs to be placed and what it keeps while it lives.
+
+    Without any resource it needs one CPU to be placed and keeps none; with some, it keeps what it was given, and
+    one CPU unless `num_cpus` says otherwise.
+    """
+    resources = _named_resources(options)
+    cpus = options.get("num_cpus")
+    if cpus is not None:
+        resources["CPU"] = float(cpus)
+    elif any(name != "memory" for name in resources):
+        resources["CPU"] = 1.0
+    kept = {k: v for k, v in resources.items() if v}
+    if cpus is None and "CPU" not in kept:
+        return {**kept, "CPU": 1.0}, kept
+    return dict(kept), kept
+
+
+def _named_resources(options: dict[str, Any]) -> dict[str, float]:
+    resources = {k: float(v) for k, v in (options.get("resources") or {}).items()}
+    if options.get("num_gpus"):
+        resources["GPU"] = float(options["num_gpus"])
+    if options.get("memory"):
+        resources["memory"] = float(int(options["memory"]))
+    if options.get("accelerator_type"):
+        resources[f"accelerator_type:{options['accelerator_type']}"] = 0.001
+    return resources
+
+
+def num_returns_code(num_returns: int | str | None, is_generator: bool) -> int:
+    """The number on the wire: -1 dynamic, -2 streaming.
+
+    Raises:
+        ValueError: a generator option on something that is not a generator function.
+    """
+    if num_returns is None:
+        return -2 if is_generator else 1
+    if num_returns in ("streaming", "dynamic"):
+        if not is_generator:
+            raise ValueError(f"num_returns={num_returns!r} is only allowed for generator functions.")
+        if num_returns == "streaming":
+            return -2
+        warnings.warn('num_returns="dynamic" is deprecated; use "streaming".', RayDeprecationWarning, stacklevel=4)
+        return -1
+    return int(num_returns)
+
+
+def strategy_fields(strategy: Any) -> dict[str, Any]:
+    """Fields of `TemplateOptions` for a scheduling strategy object."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+    if strategy is None or strategy == "DEFAULT":
+        return {}
+    if strategy == "SPREAD":
+        return {"strategy_kind": 1}
+    if isinstance(strategy, NodeAffinitySchedulingStrategy):
+        return {"strategy_kind": 2, "strategy_node_id": bytes.fromhex(strategy.node_id), "strategy_soft": strategy.soft}
+    if isinstance(strategy, PlacementGroupSchedulingStrategy):
+        return {
+            "strategy_kind": 3,
+            "strategy_placement_group_id": strategy.placement_group.id.binary(),
+            "strategy_bundle_index": strategy.placement_group_bundle_index,
+            "strategy_capture_child_tasks": bool(strategy.placement_group_capture_child_tasks),
+        }
+    return {"strategy_kind": 4}

@@ -1,0 +1,123 @@
+"""`RemoteFunction`: what `@ray.remote` makes of a function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from ray import _call_shape
+from ray import options as opts
+from ray._auto_init import ensure_session
+from ray._runtime.session import Session, current_session
+
+
+def retry_fields(retry_exceptions: Any) -> dict[str, Any]:
+    """Fields of `TemplateOptions` for the option retry_exceptions: all, none, or a list of classes."""
+    if isinstance(retry_exceptions, (list, tuple)):
+        import ray.cloudpickle
+
+        allowlist = tuple(retry_exceptions)
+        return {"retry_exceptions": bool(allowlist), "retry_exception_allowlist": ray.cloudpickle.dumps(allowlist)}
+    return {"retry_exceptions": bool(retry_exceptions)}
+
+
+class RemoteFunction:
+    """A function that runs as a task: `f.remote(...)` submits it and returns its `ObjectRef`s at once."""
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        if inspect.iscoroutinefunction(function):
+            raise ValueError(
+                "'async def' functions cannot be tasks. Use an async actor, or asyncio.run inside of a function."
+            )
+        self._function = function
+        self._options = options
+        self._shape = _call_shape.of(function, getattr(function, "__qualname__", "function"))
+        is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        self._num_returns = opts.num_returns_code(options.get("num_returns"), is_generator)
+        if options.get("_generator_backpressure_num_objects") is not None and self._num_returns != -2:
+            raise ValueError("_generator_backpressure_num_objects is only allowed for streaming generator functions.")
+        self._is_generator = is_generator
+        self._session: Session | None = None  # the one that the template below belongs to
+        self._template = 0
+        self._function_id = b""
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = getattr(self._function, "__name__", "function")
+        raise TypeError(f"Remote functions cannot be called directly. Instead of '{name}()', use '{name}.remote()'.")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A template belongs to one process.
+        return {**self.__dict__, "_session": None, "_template": 0, "_function_id": b""}
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Submits a task with these arguments; refs among them are replaced by their values before it runs.
+
+        Returns:
+            An ObjectRef; a list of them for num_returns > 1; None for 0; an ObjectRefGenerator for generators.
+
+        Raises:
+            TypeError: the arguments do not fit the signature, or something cannot be pickled.
+            ValueError: the function is larger than 100 MB when pickled.
+        """
+        session = current_session()
+        if session is None or session is not self._session:
+            session = self._prepare()
+        self._shape.check(args, kwargs)
+        refs = session.submit_task(self._template, self._num_returns, args, kwargs)
+        if self._num_returns == 1 or self._num_returns == -1:
+            return refs[0]
+        return None if self._num_returns == 0 else refs
+
+    def options(self, **options: Any) -> RemoteFunction:
+        """The same function with other options; the original is left as it is.
+
+        Raises:
+            ValueError, TypeError: see `ray.options`.
+        """
+        opts.validate(options, opts.TASK, what="remote functions", in_options=True)
+        other = RemoteFunction(self._function, {**self._options, **options})
+        session = current_session()
+        if session is not None and session is self._session:
+            other._session, other._function_id = session, self._function_id
+            other._template = other._register(session)
+        return other
+
+    def _remote(self, args: Any = (), kwargs: Any = None, **options: Any) -> Any:
+        target = self.options(**options) if options else self
+        return target.remote(*args, **(kwargs or {}))
+
+    def _prepare(self) -> Session:
+        session = ensure_session()
+        self._function_id = session.export_function(self._function)
+        self._template = self._register(session)
+        self._session = session
+        return session
+
+    def _register(self, session: Session) -> int:
+        o = self._options
+        module = getattr(self._function, "__module__", None)
+        qualname = getattr(self._function, "__qualname__", type(self._function).__qualname__)
+        max_calls = o.get("max_calls", 1 if o.get("num_gpus") else 0)
+        retries = o.get("max_retries")
+        return session.register_template(
+            type=1,
+            function_id=self._function_id,
+            function_name=f"{module}.{qualname}" if module else qualname,
+            name=o.get("name") or getattr(self._function, "__name__", qualname),
+            resources=opts.task_resources(o),
+            num_returns=self._num_returns,
+            max_retries=session.default_max_retries if retries is None else retries,
+            max_calls=max_calls,
+            runtime_env=session.runtime_env_json(o.get("runtime_env")),
+            generator_backpressure=_or(o.get("_generator_backpressure_num_objects"), -1),
+            timeout_s=float(o.get("timeout_s") or 0),
+            **retry_fields(o.get("retry_exceptions", False)),
+            **opts.strategy_fields(o.get("scheduling_strategy")),
+        )
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -1,0 +1,79 @@
+"""Scheduling strategies: where a task or actor should run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class PlacementGroupSchedulingStrategy:
+    """Runs in the resources of a placement group; bundle index -1 means any bundle."""
+
+    def __init__(
+        self,
+        placement_group: Any,
+        placement_group_bundle_index: int = -1,
+        placement_group_capture_child_tasks: bool | None = None,
+    ) -> None:
+        self.placement_group = placement_group
+        self.placement_group_bundle_index = placement_group_bundle_index
+        self.placement_group_capture_child_tasks = placement_group_capture_child_tasks
+
+
+class NodeAffinitySchedulingStrategy:
+    """Runs on one node. With `soft`, elsewhere if that node is dead or cannot run it.
+
+    Raises:
+        ValueError: `node_id` is not the hex id of a node, or the flags contradict each other.
+    """
+
+    def __init__(
+        self, node_id: str | bytes, soft: bool, _spill_on_unavailable: bool = False, _fail_on_unavailable: bool = False
+    ) -> None:
+        if isinstance(node_id, bytes):
+            node_id = node_id.hex()
+        if len(node_id) != 56 or any(c not in "0123456789abcdef" for c in node_id) or set(node_id) == {"f"}:
+            raise ValueError(f"Invalid node_id: {node_id!r} (expected 56 hexadecimal digits).")
+        if _spill_on_unavailable and not soft:
+            raise ValueError("_spill_on_unavailable needs soft=True.")
+        if _fail_on_unavailable and soft:
+            raise ValueError("_fail_on_unavailable needs soft=False.")
+        self.node_id = node_id
+        self.soft = soft
+        self._spill_on_unavailable = _spill_on_unavailable
+        self._fail_on_unavailable = _fail_on_unavailable
+
+
+class In:
+    """The label has one of these values."""
+
+    def __init__(self, *values: str) -> None:
+        self.values = list(values)
+
+
+class NotIn:
+    """The label is missing or has none of these values."""
+
+    def __init__(self, *values: str) -> None:
+        self.values = list(values)
+
+
+class Exists:
+    """The label is there."""
+
+
+class DoesNotExist:
+    """The label is not there."""
+
+
+class NodeLabelSchedulingStrategy:
+    """Runs on nodes whose labels fulfil `hard`, preferably those that fulfil `soft` too.
+
+    Raises:
+        ValueError: both are empty.
+    """
+
+    def __init__(self, hard: dict[str, Any] | None, *, soft: dict[str, Any] | None = None) -> None:
+        if not hard and not soft:
+            raise ValueError("The `hard` and `soft` parameter of NodeLabelSchedulingStrategy cannot both be empty.")
+        self.hard = hard or {}
+        self.soft = soft or {}
