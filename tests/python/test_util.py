@@ -1,0 +1,61 @@
+"""ray.util without a cluster: lazy loading, metrics, log_once."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import ray
+from ray.util import debug, metrics
+
+
+def test_import_loads_nothing_heavy() -> None:
+    heavy = ("asyncio", "cloudpickle", "multiprocessing", "numpy")
+    code = f"import sys, ray; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_cloudpickle_is_reached_through_ray() -> None:
+    assert pickle.loads(ray.cloudpickle.dumps(lambda: 3))() == 3
+    with pytest.raises(AttributeError):
+        _ = ray.cloudpickle.no_such_name
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError):
+        _ = ray.util.no_such_name
+
+
+def test_metrics_keep_defaults_and_boundaries_through_pickle() -> None:
+    made = metrics.Histogram("t_latency", "d", [1.0, 2.0], ("a", "b")).set_default_tags({"a": "1"})
+    assert pickle.loads(pickle.dumps(made)).info == made.info
+
+
+def test_metrics_of_one_name_share_their_values() -> None:
+    for _ in range(2):
+        metrics.Counter("t_shared").inc(2)
+    h = metrics.Histogram("t_buckets", boundaries=[1.0, 2.0])
+    for value in (0.5, 1.0, 1.5, 9.0):
+        h.observe(value)
+    found = {s.name: s for s in metrics.snapshot()}
+    assert found["t_shared"].value == 4
+    assert (found["t_buckets"].value, found["t_buckets"].buckets) == (12.0, [2, 1, 1])
+
+
+def test_metrics_with_a_bad_name_are_dropped() -> None:
+    with pytest.warns(UserWarning, match="dropped"):
+        made = metrics.Counter("t-bad")
+    made.inc()
+    assert "t-bad" not in {s.name for s in metrics.snapshot()}
+    with pytest.raises(ValueError):
+        metrics.Histogram("t_none")
+
+
+def test_log_once() -> None:
+    debug.reset_log_once("k")
+    assert [debug.log_once("k"), debug.log_once("k")] == [True, False]
+    debug.reset_log_once("k")
+    assert debug.log_once("k")

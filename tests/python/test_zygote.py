@@ -1,0 +1,81 @@
+"""The zygote's protocol, with a real zygote process."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def zygote(tmp_path):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(30)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ray._runtime.zygote", "--fd", str(theirs.fileno())], pass_fds=(theirs.fileno(),)
+    )
+    theirs.close()
+    yield ours, process
+    ours.close()
+    process.wait(30)
+
+
+def _receive(sock):
+    return json.loads(sock.recv(1 << 16))
+
+
+def _fork(sock, tmp_path, **changes):
+    message = {
+        "op": "fork",
+        "token": 7,
+        "worker_id": "ab" * 28,
+        "job_id": "00000001",
+        "log_dir": str(tmp_path),
+        "session_dir": str(tmp_path / "nothing"),
+        "env": {"RAY_TEST": "1"},
+    }
+    message.update(changes)
+    sock.send(json.dumps(message).encode())
+
+
+def test_reports_ready_then_ends_with_its_socket(zygote):
+    sock, process = zygote
+    assert _receive(sock) == {"op": "ready", "pid": process.pid}
+    sock.close()
+    assert process.wait(30) == 0
+
+
+def test_fork_gives_log_files_and_reports_the_end(zygote, tmp_path):
+    sock, _ = zygote
+    _receive(sock)
+    _fork(sock, tmp_path)
+    forked = _receive(sock)
+    assert (forked["op"], forked["token"]) == ("forked", 7)
+    # There is no raylet in the session directory, so the worker ends at once, with a code that says so.
+    ended = _receive(sock)
+    assert (ended["op"], ended["pid"]) == ("exit", forked["pid"])
+    assert os.waitstatus_to_exitcode(ended["status"]) == 1
+    stem = f"worker-{'ab' * 28}-00000001-{forked['pid']}"
+    assert {stem + ".out", stem + ".err"} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_bad_request_is_answered(zygote, tmp_path):
+    sock, _ = zygote
+    _receive(sock)
+    _fork(sock, tmp_path, worker_id="not hex")
+    answer = _receive(sock)
+    assert (answer["op"], answer["token"]) == ("error", 7)
+
+
+def test_ctrl_c_does_not_end_it(zygote, tmp_path):
+    sock, process = zygote
+    _receive(sock)
+    process.send_signal(signal.SIGINT)
+    # It answers still, and what comes after.
+    for _ in range(2):
+        _fork(sock, tmp_path, worker_id="not hex")
+        assert _receive(sock)["op"] == "error"
+    assert process.poll() is None
