@@ -24,6 +24,7 @@ from ray.remote_function import RemoteFunction
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from ray._runtime.connect import Attachment
     from ray._runtime.session import Session
 
 logger = logging.getLogger("ray")
@@ -117,8 +118,10 @@ def init(
     """Connects this process to a cluster as a driver; starts a local one if there is none.
 
     Args:
-        address: None: RAY_ADDRESS, else start a local cluster. "local": always start one. "auto": the running local
-            cluster, never start. Otherwise the `gcs_address` of a running one.
+        address: None: RAY_ADDRESS, else the cluster that `ray start` made on this machine, else start a local one.
+            "local": always start one. "auto": RAY_ADDRESS or a running cluster on this machine, never start.
+            "host:port": the cluster whose GCS listens there, by way of its node on this machine if it has one.
+            "ray://host:port": that cluster, by way of a raylet of this driver's own.
         num_cpus, num_gpus, resources, labels, object_store_memory: of a new node; detected when None.
             `object_store_memory` is in bytes.
         namespace: of the named actors of this job; a random one if None.
@@ -127,7 +130,8 @@ def init(
     Raises:
         RuntimeError: already connected (unless `ignore_reinit_error`), or an unknown argument.
         ConnectionError: there is no cluster at `address`.
-        ValueError, TypeError: a bad argument.
+        AuthenticationError: it does not accept the token, or there is none.
+        ValueError, TypeError: a bad argument, or sizes of a node where a cluster runs already.
     """
     with _INIT_LOCK:
         current = sessions.current_session()
@@ -152,7 +156,8 @@ def init(
         given.update(own)
         if configure_logging:
             _configure_logging(logging_level, logging_format)
-        session = _connect(address, given, namespace, runtime_env, log_to_driver, job_config)
+        system_config = kwargs.get("_system_config") or {}
+        session = _connect(address, given, namespace, runtime_env, log_to_driver, job_config, system_config)
         return _context(session)
 
 
@@ -216,71 +221,80 @@ def _connect(
     runtime_env: Any,
     log_to_driver: bool | None,
     job_config: Any,
+    system_config: dict[str, Any],
 ) -> Session:
-    from ray._runtime import cluster_process
-
     temp_dir = given.get("_temp_dir")
     if temp_dir is not None and not os.path.isabs(temp_dir):
         raise ValueError(f"_temp_dir must be an absolute path, got {temp_dir!r}.")
-    if address in (None, "auto"):
-        address = os.environ.get("RAY_ADDRESS") or address
-    if address == "auto":
-        address = cluster_process.find_running(temp_dir)
-        if address is None:
-            raise ConnectionError("Could not find any running Ray instance. Start one, or give its address.")
-    cluster = None
-    if address is None or address == "local":
-        cluster = cluster_process.LocalCluster.start(
-            num_cpus=given["num_cpus"],
-            num_gpus=given["num_gpus"],
-            resources=given["resources"],
-            labels=given["labels"],
-            object_store_memory=given["object_store_memory"],
-            memory=given.get("_memory"),
-            temp_dir=temp_dir,
-            node_name=given.get("_node_name"),
-            object_spilling_directory=given.get("object_spilling_directory"),
-        )
-        address = cluster.gcs_address
-    else:
-        offending = sorted(key for key, value in given.items() if value is not None)
-        if offending:
-            raise ValueError(f"When connecting to an existing cluster, {', '.join(offending)} must not be given.")
-        _check_address(address)
+    attachment, address = _attach(_find_address(address, temp_dir), given, system_config)
     if log_to_driver is None:
         log_to_driver = os.environ.get("RAY_LOG_TO_DRIVER", "1") != "0"
     try:
         session = sessions.start_driver(
-            gcs_address=address,
+            attachment,
+            address=address,
             namespace=namespace or str(uuid.uuid4()),
             job_config=_job_config(job_config, runtime_env),
-            cluster=cluster,
             log_to_driver=log_to_driver,
         )
     except BaseException:
-        if cluster is not None:
-            cluster.stop()
+        if attachment.node is not None:
+            attachment.node.stop()
         raise
     atexit.register(shutdown)
-    if cluster is not None:
-        logger.info("Started a local Ray instance.")
-    else:
-        logger.info("Connected to Ray cluster.")
+    logger.info("Started a local Ray instance." if attachment.starts_cluster else "Connected to Ray cluster.")
     return session
 
 
-def _check_address(address: str) -> None:
-    if not isinstance(address, str):
+def _find_address(address: str | None, temp_dir: str | None) -> str:
+    """What to connect to; "local": start a cluster."""
+    from ray._runtime import session_dir
+
+    if address is not None and not isinstance(address, str):
         raise TypeError(f"address must be a string, got {address!r}.")
-    if address.startswith("unix:"):
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"Malformed address: {address!r}. Expected 'auto', 'local', 'unix:<path>' or 'host:port'.")
-    raise ConnectionError(
-        f"Cannot connect to {address!r}: clusters are of one machine for now, their address begins with 'unix:' "
-        "(ray.get_runtime_context().gcs_address)."
+    if address in (None, "auto"):
+        address = os.environ.get("RAY_ADDRESS") or address
+    if address is None:
+        # Clusters of other drivers are theirs: only one that `ray start` made is joined without being named.
+        return session_dir.find_running(temp_dir, owned=False) or "local"
+    if address != "auto":
+        return address
+    found = session_dir.find_running(temp_dir)
+    if found is None:
+        raise ConnectionError(
+            "Could not find any running Ray instance. Start one with `ray start --head`, or give its address."
+        )
+    return found
+
+
+def _attach(address: str, given: dict[str, Any], system_config: dict[str, Any]) -> tuple[Attachment, str]:
+    """A raylet for the driver, and the address of its cluster."""
+    from ray._runtime import connect
+    from ray._runtime.cluster_process import Node, NodeOptions
+
+    temp_dir = given.get("_temp_dir")
+    if address != "local":
+        offending = sorted(key for key, value in given.items() if value is not None and key != "_temp_dir")
+        if offending:
+            raise ValueError(
+                f"When connecting to an existing cluster (here {address}), {', '.join(offending)} must not be given. "
+                "ray.init(address='local', ...) starts another one."
+            )
+        return connect.attach(address, temp_dir=temp_dir), address
+    options = NodeOptions(
+        num_cpus=given["num_cpus"],
+        num_gpus=given["num_gpus"],
+        resources=given["resources"] or {},
+        labels=given["labels"] or {},
+        object_store_memory=given["object_store_memory"],
+        memory=given.get("_memory"),
+        node_name=given.get("_node_name"),
+        object_spilling_directory=given.get("object_spilling_directory"),
+        system_config=system_config,
     )
+    node = Node.start_local(options, temp_dir=temp_dir)
+    attachment = connect.Attachment(str(node.node_dir), str(node.session_dir / "logs"), node, starts_cluster=True)
+    return attachment, node.gcs_address
 
 
 def _job_runtime_env(job_config: Any, runtime_env: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -316,7 +330,7 @@ def _configure_logging(level: int | str, fmt: str | None) -> None:
 
 
 def _context(session: Session) -> RayContext:
-    sockets = os.path.join(session.session_dir, "sockets")
+    sockets = os.path.join(session.node_dir, "sockets")
     return RayContext(
         {
             "node_ip_address": session.node_ip,

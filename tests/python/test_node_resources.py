@@ -1,4 +1,4 @@
-from ray._runtime import cluster_process
+from ray._runtime import session_dir
 from ray._runtime.node_resources import available_memory, cpu_count, detect
 
 
@@ -31,12 +31,12 @@ def test_store_is_three_tenths(tmp_path):
 
 
 def test_session_directories(tmp_path):
-    made = cluster_process._make_session_dir(tmp_path)
+    made = session_dir.make_session_dir(tmp_path)
     assert (made / "sockets").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "session_latest").resolve() == made
     gone = [tmp_path / f"session_2000-01-0{i}_00-00-00_000000_99999999{i}" for i in range(1, 9)]
     for path in gone:
         path.mkdir()
-    cluster_process._reap_old_sessions(tmp_path)
+    session_dir.reap_old_sessions(tmp_path)
     assert made.exists()
     assert [path.exists() for path in gone] == [False] * 3 + [True] * 5

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "ray/async/loop.h"
+#include "ray/main/gcs_query.h"
 #include "ray/raylet/raylet.h"
 #include "ray/raylet/workers/json.h"
 #include "ray/util/flags.h"
@@ -111,7 +112,9 @@ Status ParsePairs(const std::string& flag, const std::vector<std::string>& texts
 void AddFlags(FlagParser* flags, Options* options) {
   RayletConfig& config = options->config;
   flags->Group("Where");
-  flags->Add("session-dir", "folder of the session: sockets and logs", &config.session_dir).Required();
+  flags->Add("session-dir", "folder of the session: logs and spilled objects", &config.session_dir).Required();
+  flags->Add("node-dir", "folder of this node's sockets, where one session has several nodes on a machine; empty: the session's",
+             &config.node_dir);
   flags->Add("gcs-address", "where the GCS listens, unix:/path", &config.gcs_address).Required();
   flags->Add("node-ip", "address of this node, as others see it", &config.node_ip);
   flags->Add("node-name", "name for people; empty: the node's id", &config.node_name);
@@ -167,7 +170,10 @@ Status Complete(Options* options) {
   if (options->local_mode && !config.gcs_address.starts_with("unix:")) {
     return Status::InvalidArgument("--gcs-address: local mode wants unix:/path, not '" + config.gcs_address + "'");
   }
-  while (config.session_dir.size() > 1 && config.session_dir.back() == '/') config.session_dir.pop_back();
+  for (std::string* dir : {&config.session_dir, &config.node_dir}) {
+    while (dir->size() > 1 && dir->back() == '/') dir->pop_back();
+  }
+  if (config.node_dir.empty()) config.node_dir = config.session_dir;
   for (const std::string& list : options->spilling_directories) {
     for (std::string_view rest = list; !rest.empty();) {
       const std::string_view item = rest.substr(0, rest.find(','));
@@ -352,4 +358,7 @@ int RunMain(int argc, char** argv) {
 }  // namespace
 }  // namespace ray::raylet
 
-int main(int argc, char** argv) { return ray::raylet::RunMain(argc, argv); }
+int main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "query") return ray::raylet::RunQuery(argc - 1, argv + 1);
+  return ray::raylet::RunMain(argc, argv);
+}

@@ -49,7 +49,7 @@ struct Raylet::Impl {
   Impl(RayletConfig c, async::EpollLoop* l)
       : config(std::move(c)),
         loop(l),
-        sockets_dir(config.session_dir + "/sockets"),
+        sockets_dir(config.node_dir + "/sockets"),
         log_dir(config.session_dir + "/logs"),
         total(TotalOf(config)) {}
 
@@ -124,7 +124,7 @@ Status Raylet::Impl::Init() {
 
   ZygoteConfig zygote;
   zygote.python = config.python;
-  zygote.session_dir = config.session_dir;
+  zygote.session_dir = config.node_dir;
   zygote.log_dir = log_dir;
   launcher = std::make_unique<ZygoteLauncher>(zygote, loop);
 

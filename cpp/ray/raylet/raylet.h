@@ -21,7 +21,8 @@
 namespace ray::raylet {
 
 struct RayletConfig {
-  std::string session_dir;
+  std::string session_dir;  // logs, spilled objects
+  std::string node_dir;     // sockets; another than the session's where a session has several nodes on this machine
   std::string gcs_address;  // "unix:/path"
   std::string node_ip = "127.0.0.1";
   std::string node_name;  // empty: the node's id

@@ -1,306 +1,367 @@
-"""The processes of a local cluster: gcs_server and raylet, started together and stopped together.
+"""The processes of a node, gcs_server and raylet, as this process starts and ends them.
 
-They watch the driver and each other through pidfds, so that nothing is left over however any of them ends. Each session
-has a directory <tmp>/ray/session_<date>_<time>_<us>_<pid> with its sockets and logs.
+A node of `ray.init()` or of a test is owned: its processes watch their owner through a pidfd, and each other, so that
+nothing is left over however any of them ends. One of `ray start` is let go: its raylet ends when the GCS has gone.
 """
 
 from __future__ import annotations
 
-import contextlib
-import datetime
 import json
 import os
-import select
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from ray._runtime import addresses, security, session_dir
 from ray._runtime.node_resources import NodeSizes, detect
-from ray.exceptions import RaySystemError
+from ray._runtime.processes import START_S, STOP_S, Process, binary
+from ray._runtime.security import Security
+from ray._runtime.session_dir import GCS, LAUNCHER, RAYLET, ProcessRecord
 
-_START_S = 30.0
-_STOP_S = 5.0  # until SIGKILL
-_KEEP_SESSIONS = 5  # newest directories of ended sessions, for their logs
-_LOG_TAIL = 4000
-_CURRENT = "ray_current_cluster"
-_LATEST = "session_latest"
-
-
-def temp_root(temp_dir: str | None = None) -> Path:
-    """Where session directories are: `temp_dir`, else <RAY_TMPDIR or /tmp>/ray."""
-    return Path(temp_dir) if temp_dir else Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray"
+PYTHON_VERSION = ".".join(map(str, sys.version_info[:3]))
+_LABEL_VARIABLES = {
+    "RAY_NODE_TYPE_NAME": "ray.io/node-group",
+    "RAY_NODE_MARKET_TYPE": "ray.io/market-type",
+    "RAY_NODE_REGION": "ray.io/availability-region",
+    "RAY_NODE_ZONE": "ray.io/availability-zone",
+}
 
 
-def find_running(temp_dir: str | None = None) -> str | None:
-    """Address of the newest local cluster that runs, or None."""
-    try:
-        address = (temp_root(temp_dir) / _CURRENT).read_text().strip()
-    except OSError:
-        return None
-    return address if _listens(Path(address.removeprefix("unix:"))) else None
+@dataclass(frozen=True)
+class NodeOptions:
+    """What a node has and is called; sizes that are None are detected.
+
+    Attributes:
+        object_spilling_directory: folders for objects that the store has no room for, separated by commas. None: the
+            session's folder.
+        drain_s: how long running work may go on after SIGTERM.
+        driver_only: it offers nothing to the cluster, but is a driver's way into it.
+        system_config: settings for the whole cluster (head only).
+        port: of the raylet; 0: any free one; None: it does not listen, but dials out.
+    """
+
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    resources: dict[str, float] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    object_store_memory: int | None = None
+    memory: int | None = None
+    node_name: str | None = None
+    object_spilling_directory: str | None = None
+    drain_s: float = 0.0
+    driver_only: bool = False
+    system_config: dict[str, object] = field(default_factory=dict)
+    port: int | None = 0
+    log_level: str | None = None
+    redirect_output: bool = True
+
+    def sizes(self) -> NodeSizes:
+        """What is given, or detected."""
+        return detect(self.num_cpus, self.num_gpus, self.memory, self.object_store_memory)
+
+    def all_labels(self) -> dict[str, str]:
+        """Those that the environment gives, under those that were given, under RAY_OVERRIDE_LABELS."""
+        found = {label: os.environ[name] for name, label in _LABEL_VARIABLES.items() if os.environ.get(name)}
+        return {**found, **self.labels, **json.loads(os.environ.get("RAY_OVERRIDE_LABELS") or "{}")}
+
+    def all_resources(self) -> dict[str, float]:
+        """Custom ones; RAY_OVERRIDE_RESOURCES goes first."""
+        return {**self.resources, **json.loads(os.environ.get("RAY_OVERRIDE_RESOURCES") or "{}")}
 
 
-def _listens(path: Path) -> bool:
-    """Whether a process serves that socket."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-        folder = os.open(path.parent, os.O_PATH | os.O_CLOEXEC)  # the path may be longer than addresses can be
-        try:
-            probe.connect(f"/proc/self/fd/{folder}/{path.name}")
-        finally:
-            os.close(folder)
-        return True
-    return False
+class Node:
+    """A raylet, and on a head node the gcs_server, that this process started.
 
+    Attributes:
+        gcs_address: of the cluster.
+        session_dir, node_dir: directories; the sockets are in <node_dir>/sockets.
+        node_id: hex; "" until it is ready.
+        ip, port: of the raylet; port 0 if it does not listen.
+        security: as the processes were told.
+        raylet, gcs_server: the processes; `gcs_server` is None but on a head node.
+    """
 
-class _Process:
-    """A child with its READY line pending, and its log file for when that does not come."""
-
-    def __init__(self, name: str, command: list[str], logs: Path) -> None:
-        self.name = name
-        self.log_file = logs / f"{name}.out"
-        self._output = logs / f"{name}.err"
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        try:
-            with open(self._output, "ab", opener=_private) as output:
-                self.popen = subprocess.Popen(
-                    [*command, "--log-file", str(self.log_file), "--ready-fd", str(write_end)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(write_end,),
-                    start_new_session=True,  # Ctrl-C in the terminal is for the driver
-                )
-        except BaseException:
-            os.close(read_end)
-            raise
-        finally:
-            os.close(write_end)
-        self._ready_fd = read_end
-        self.pidfd = os.pidfd_open(self.popen.pid)
-
-    def wait_ready(self, deadline: float) -> None:
-        """Returns when the process serves. RaySystemError, with the end of its log, when it ended or took too long."""
-        got = b""
-        while b"\n" not in got:
-            readable, _, _ = select.select([self._ready_fd], [], [], max(0.0, deadline - time.monotonic()))
-            if not readable:
-                raise RaySystemError(f"{self.name} was not ready within {_START_S:.0f} s.\n{self._tail()}")
-            chunk = os.read(self._ready_fd, 256)
-            if not chunk:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.popen.wait(1.0)
-                raise RaySystemError(
-                    f"{self.name} ended while it started (exit code {self.popen.returncode}).\n{self._tail()}"
-                )
-            got += chunk
-
-    def _tail(self) -> str:
-        parts = []
-        for path in (self.log_file, self._output):
-            with contextlib.suppress(OSError):
-                text = path.read_bytes()[-_LOG_TAIL:].decode("utf-8", "replace")
-                if text:
-                    parts.append(f"End of {path}:\n{text}")
-        return "\n".join(parts) or f"It wrote nothing to {self.log_file}."
-
-    def terminate(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self.popen.send_signal(signal.SIGTERM)
-
-    def reap(self, deadline: float) -> None:
-        """Waits for the end; SIGKILL at `deadline`."""
-        try:
-            self.popen.wait(0)
-        except subprocess.TimeoutExpired:
-            if not select.select([self.pidfd], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                self.popen.kill()
-            self.popen.wait()
-        os.close(self.pidfd)
-        os.close(self._ready_fd)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-class LocalCluster:
-    """A running gcs_server and raylet of this process."""
-
-    def __init__(self, session_dir: Path, root: Path) -> None:
-        self.session_dir = session_dir
-        self.gcs_address = f"unix:{session_dir}/sockets/gcs.sock"
-        self._root = root
+    def __init__(self, root: Path, session_directory: Path, node_dir: Path, ip: str, *, owned: bool) -> None:
+        self.root = root
+        self.session_dir = session_directory
+        self.node_dir = node_dir
+        self.ip = ip
+        self.port = 0
+        self.node_id = ""
+        self.gcs_address = ""
+        self.security = Security()
+        self.raylet: Process | None = None
+        self.gcs_server: Process | None = None
+        self.owned = owned
         self._owner = os.getpid()
-        self._processes: list[_Process] = []
+        self._records: list[ProcessRecord] = []
+        self._addresses: tuple[str, ...] = ()
+
+    # --- three ways to start
 
     @classmethod
-    def start(
-        cls,
-        *,
-        num_cpus: float | None = None,
-        num_gpus: float | None = None,
-        resources: dict[str, float] | None = None,
-        labels: dict[str, str] | None = None,
-        object_store_memory: int | None = None,
-        memory: int | None = None,
-        temp_dir: str | None = None,
-        node_name: str | None = None,
-        log_level: str | None = None,
-        object_spilling_directory: str | None = None,
-    ) -> LocalCluster:
-        """Starts a cluster of one node; sizes that are None are detected.
-
-        Args:
-            object_spilling_directory: folders for objects that the store has no room for, separated by commas. None:
-                the session's folder.
+    def start_local(cls, options: NodeOptions, *, temp_dir: str | None = None) -> Node:
+        """A cluster of one node for this process: nothing listens on TCP.
 
         Raises:
             RaySystemError: a process did not start (the text has the end of its log), or there is no place for files.
         """
-        root = temp_root(temp_dir)
-        sizes = detect(num_cpus, num_gpus, memory, object_store_memory)
-        try:
-            session_dir = _make_session_dir(root)
-        except OSError as error:
-            raise RaySystemError(
-                f"Cannot make a session directory in {root}: {error.strerror or error}. "
-                "Set RAY_TMPDIR to a folder that can be written to."
-            ) from error
-        _reap_old_sessions(root)
-        cluster = cls(session_dir, root)
-        try:
-            cluster._spawn(sizes, resources or {}, labels or {}, node_name, log_level, object_spilling_directory)
-            deadline = time.monotonic() + _START_S
-            for process in cluster._processes:
-                process.wait_ready(deadline)
-            _replace_text(root / _CURRENT, cluster.gcs_address)
-        except BaseException:
-            cluster.stop()
-            raise
-        return cluster
+        root = session_dir.temp_root(temp_dir)
+        directory = session_dir.make_session_dir(root)
+        session_dir.reap_old_sessions(root)
+        node = cls(root, directory, directory, addresses.LOOPBACK, owned=True)
+        node.gcs_address = f"unix:{directory}/sockets/gcs.sock"
+        node._addresses = (node.gcs_address,)
 
-    def _spawn(
-        self,
-        sizes: NodeSizes,
-        resources: dict[str, float],
-        labels: dict[str, str],
-        node_name: str | None,
-        log_level: str | None,
-        object_spilling_directory: str | None,
-    ) -> None:
+        def start() -> None:
+            gcs = node._spawn_gcs(["--listen", node.gcs_address, "--exit-when-empty"], options)
+            # The raylet starts at the same time and tries its link to the GCS until that answers.
+            node._spawn_raylet(["--head", "--local-mode", "--watch-pid", str(gcs.pid)], options)
+            deadline = time.monotonic() + START_S
+            gcs.wait_ready(deadline)
+            node._wait_raylet(deadline, head=True)
+
+        return node._started(start)
+
+    @classmethod
+    def start_head(
+        cls,
+        options: NodeOptions,
+        *,
+        ip: str | None = None,
+        port: int = addresses.DEFAULT_PORT,
+        temp_dir: str | None = None,
+        owned: bool = False,
+        watch: bool = False,
+    ) -> Node:
+        """The head node of a new cluster; its GCS listens on `port` of `ip`, and of the loopback address.
+
+        Args:
+            ip: of this node, as others see it; found out if None.
+            port: of the GCS; 0: any free one.
+            owned: the cluster is for this process, and others should leave it alone.
+            watch: its processes end when this one does.
+
+        Raises:
+            RaySystemError: a process did not start (the text has the end of its log), or there is no place for files.
+            ConnectionError: something listens there already.
+            AuthenticationError: RAY_AUTH_TOKEN_PATH leads nowhere.
+        """
+        mode = security.from_environment().mode
+        ip = ip or (addresses.LOOPBACK if mode == security.DISABLED else addresses.own_ip())
+        listen = [addresses.join(ip, port)]
+        if port and not addresses.is_loopback(ip):
+            listen.append(addresses.join(addresses.LOOPBACK, port))
+        if port and addresses.is_listening(listen[0]):
+            raise ConnectionError(
+                f"A cluster cannot be started at {listen[0]}: something listens there already. "
+                "`ray stop` ends a cluster of yours; --port takes another port, 0 any free one."
+            )
+        root = session_dir.temp_root(temp_dir)
+        directory = session_dir.make_session_dir(root)
+        session_dir.reap_old_sessions(root)
+        node = cls(root, directory, directory, ip, owned=owned)
+
+        def start() -> None:
+            node.security = security.for_head(directory)
+            flags = [text for address in listen for text in ("--listen", address)]
+            gcs = node._spawn_gcs([*flags, *node.security.flags()], options, watch=watch)
+            deadline = time.monotonic() + START_S
+            said = gcs.wait_ready(deadline)
+            node.gcs_address = said[0] if said else listen[0]
+            node._addresses = (node.gcs_address, *listen[1:])
+            node._spawn_raylet(["--head", *node._network_flags(options)], options, watch=watch)
+            node._wait_raylet(deadline, head=True)
+
+        return node._started(start)
+
+    @classmethod
+    def join(
+        cls,
+        options: NodeOptions,
+        *,
+        gcs_address: str,
+        session_name: str,
+        local: ProcessRecord | None = None,
+        ip: str | None = None,
+        temp_dir: str | None = None,
+        owned: bool = False,
+        watch: bool = False,
+        wait: bool = True,
+    ) -> Node:
+        """One more node of the cluster whose GCS listens at `gcs_address`.
+
+        Args:
+            session_name: of the cluster.
+            local: a process of that cluster on this machine, of this user.
+            ip: of this node, as others see it; found out if None.
+            owned, watch: as for `start_head`.
+            wait: until it has joined; else `wait_ready` does.
+
+        Raises:
+            RaySystemError: it did not start or was refused (the text has the end of its log); no place for files.
+            AuthenticationError: there is no token.
+        """
+        if ip is None:
+            ip = addresses.own_ip(addresses.resolve(addresses.split(gcs_address)[0])[0])
+        root = session_dir.temp_root(temp_dir)
+        directory, node_dir = session_dir.join_session_dir(root, session_name)
+        node = cls(root, directory, node_dir, ip, owned=owned)
+        node.gcs_address = gcs_address
+
+        def start() -> None:
+            node.security = security.for_joining(node_dir, local)
+            node._spawn_raylet(node._network_flags(options), options, watch=watch)
+            if wait:
+                node._wait_raylet(time.monotonic() + START_S)
+
+        return node._started(start)
+
+    def wait_ready(self) -> None:
+        """Until it has joined, after `join(wait=False)`. Raises RaySystemError."""
+        if self.raylet is not None and not self.node_id:
+            self._wait_raylet(time.monotonic() + START_S)
+
+    def _started(self, start: Callable[[], None]) -> Node:
+        claim = ProcessRecord(LAUNCHER, os.getpid(), str(self.session_dir), owned=True).write()
+        try:
+            start()
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            claim.remove()
+        return self
+
+    # --- their command lines
+
+    def _common_flags(self, options: NodeOptions, watch: bool) -> list[str]:
+        flags = ["--session-dir", str(self.session_dir)]
+        if watch:
+            flags += ["--watch-pid", str(os.getpid())]
+        if options.log_level:
+            flags += ["--log-level", options.log_level]
+        return flags
+
+    def _network_flags(self, options: NodeOptions) -> list[str]:
+        flags = ["--node-ip", self.ip, "--python-version", PYTHON_VERSION, *self.security.flags()]
+        if options.port is not None:
+            flags += ["--listen", addresses.join(self.ip, options.port)]
+        return flags
+
+    def _spawn_gcs(self, flags: list[str], options: NodeOptions, *, watch: bool = True) -> Process:
+        command = [binary("gcs_server"), *flags, *self._common_flags(options, watch)]
+        if options.system_config:
+            command += ["--config", json.dumps(options.system_config)]
         logs = self.session_dir / "logs"
-        common = ["--session-dir", str(self.session_dir), "--watch-pid", str(os.getpid())]
-        if log_level:
-            common += ["--log-level", log_level]
-        gcs_command = [
-            _binary("gcs_server"),
-            "--listen",
-            self.gcs_address,
-            *common,
-            "--exit-when-empty",
-        ]
-        gcs = _Process("gcs_server", gcs_command, logs)
-        self._processes.append(gcs)
-        # The raylet starts at the same time and tries its link to the GCS until that answers.
-        raylet_command = [
-            _binary("raylet"), *common, "--watch-pid", str(gcs.popen.pid),
-            "--gcs-address", self.gcs_address, "--head", "--local-mode", "--python", sys.executable,
+        self.gcs_server = Process("gcs_server", command, logs, redirect_output=options.redirect_output)
+        return self.gcs_server
+
+    def _spawn_raylet(self, flags: list[str], options: NodeOptions, *, watch: bool = True) -> Process:
+        sizes = options.sizes()
+        command = [
+            binary("raylet"), *flags, *self._common_flags(options, watch),
+            "--node-dir", str(self.node_dir), "--gcs-address", self.gcs_address, "--python", sys.executable,
             "--num-cpus", _number(sizes.num_cpus), "--num-gpus", _number(sizes.num_gpus), "--memory", str(sizes.memory),
             "--object-store-memory", str(sizes.object_store_memory),
-            "--resources", json.dumps(resources), "--labels", json.dumps(labels),
+            "--resources", json.dumps(options.all_resources()), "--labels", json.dumps(options.all_labels()),
         ]  # fmt: skip
-        if node_name:
-            raylet_command += ["--node-name", node_name]
-        if object_spilling_directory:
-            raylet_command += ["--object-spilling-directory", object_spilling_directory]
-        self._processes.append(_Process("raylet", raylet_command, logs))
+        if options.drain_s > 0:
+            command += ["--drain-deadline", f"{options.drain_s}s"]
+        if options.driver_only:
+            command += ["--driver-only"]
+        if options.node_name:
+            command += ["--node-name", options.node_name]
+        if options.object_spilling_directory:
+            command += ["--object-spilling-directory", options.object_spilling_directory]
+        name = "raylet" if self.node_dir == self.session_dir else f"raylet.{self.node_dir.name.removeprefix('node_')}"
+        self.raylet = Process(name, command, self.session_dir / "logs", redirect_output=options.redirect_output)
+        return self.raylet
 
-    def stop(self) -> None:
-        """Ends the processes and waits for them. Idempotent; does nothing in a forked child."""
+    def _wait_raylet(self, deadline: float, *, head: bool = False) -> None:
+        assert self.raylet is not None
+        self.node_id, *listening = self.raylet.wait_ready(deadline)
+        if listening and listening[0] != "-":
+            self.port = addresses.split(listening[0])[1]
+        if self.gcs_server is not None:
+            self._record(GCS, self.gcs_server, reached_at=self._addresses)
+        self._record(RAYLET, self.raylet, node_id=self.node_id, head=head)
+
+    def _record(
+        self, kind: str, process: Process, *, reached_at: tuple[str, ...] = (), node_id: str = "", head: bool = True
+    ) -> None:
+        record = ProcessRecord(
+            kind=kind,
+            pid=process.pid,
+            session_dir=str(self.session_dir),
+            node_dir=str(self.node_dir),
+            gcs_address=self.gcs_address,
+            addresses=reached_at,
+            owned=self.owned,
+            head=head,
+            node_id=node_id,
+            auth_token_file=self.security.token_file,
+            auth_mode=self.security.mode,
+            python=PYTHON_VERSION,
+        )
+        self._records.append(record.write())
+
+    # --- the end
+
+    @property
+    def processes(self) -> list[Process]:
+        """Those that it has, in the order in which they end."""
+        return [process for process in (self.raylet, self.gcs_server) if process is not None]
+
+    def stop(self, *, graceful: bool = True) -> None:
+        """Ends the processes and waits for them. Idempotent; does nothing in a forked child.
+
+        Args:
+            graceful: the node leaves in order (but without waiting for running work); else as after a crash.
+        """
         if os.getpid() != self._owner:
             return
-        current = self._root / _CURRENT
-        with contextlib.suppress(OSError):
-            if current.read_text().strip() == self.gcs_address:
-                current.unlink()
-        processes, self._processes = self._processes, []
-        for process in reversed(processes):  # the raylet first, which tells its workers
-            process.terminate()
-        deadline = time.monotonic() + _STOP_S
-        for process in reversed(processes):
+        processes = self.processes
+        for process in processes:
+            # SIGTERM would let running work finish.
+            process.send_signal(signal.SIGINT if graceful else signal.SIGKILL)
+        deadline = time.monotonic() + STOP_S
+        for process in processes:
             process.reap(deadline)
-        shutil.rmtree(self.session_dir / "sockets", ignore_errors=True)  # of those that were killed
+        self._forget()
+
+    def kill_raylet(self) -> None:
+        """As a crash of the raylet would."""
+        _kill(self.raylet)
+
+    def kill_gcs_server(self) -> None:
+        """As a crash of the gcs_server would."""
+        _kill(self.gcs_server)
+
+    def detach(self) -> None:
+        """Lets the processes run on by themselves."""
+        for process in self.processes:
+            process.detach()
+
+    def _forget(self) -> None:
+        self.raylet = self.gcs_server = None
+        for record in self._records:
+            record.remove()
+        session_dir.forget_current(self.root)
+        shutil.rmtree(self.node_dir / "sockets", ignore_errors=True)  # of those that were killed
+        if self.node_dir != self.session_dir:
+            shutil.rmtree(self.node_dir, ignore_errors=True)
+
+
+def _kill(process: Process | None) -> None:
+    if process is not None:
+        process.send_signal(signal.SIGKILL)
+        process.reap(time.monotonic() + STOP_S)
 
 
 def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else str(value)
-
-
-def _binary(name: str) -> str:
-    """Path of one of our executables: where RAY_BINARY_DIR says, or in the package (two folders, if it is editable)."""
-    given = os.environ.get("RAY_BINARY_DIR")
-    folders = [given] if given else [os.path.join(folder, "core") for folder in sys.modules["ray"].__path__]
-    for folder in folders:
-        path = os.path.join(folder, name)
-        if os.access(path, os.X_OK):
-            return path
-    raise RaySystemError(f"{name} is missing in {' and '.join(folders)}: the installation of ray is incomplete.")
-
-
-def _make_session_dir(root: Path) -> Path:
-    root.mkdir(mode=0o777 if root == temp_root() else 0o700, parents=True, exist_ok=True)
-    while True:
-        session_dir = root / f"session_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"
-        try:
-            session_dir.mkdir(mode=0o700)
-            break
-        except FileExistsError:
-            continue
-    for name in ("sockets", "logs"):
-        (session_dir / name).mkdir(mode=0o700)
-    latest = root / f".{_LATEST}.{os.getpid()}"
-    with contextlib.suppress(OSError):  # shared with other users: whoever owns the link keeps it
-        latest.unlink(missing_ok=True)
-        latest.symlink_to(session_dir.name)
-        latest.replace(root / _LATEST)
-    return session_dir
-
-
-def _replace_text(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):
-        fresh.write_text(text)
-        fresh.replace(path)
-
-
-def _owner_pid(session_dir: Path) -> int | None:
-    last = session_dir.name.rpartition("_")[2]
-    return int(last) if last.isdigit() else None
-
-
-def _reap_old_sessions(root: Path) -> None:
-    """Deletes directories of sessions whose driver is gone, all but the newest few."""
-    ended = []
-    for path in root.glob("session_*_*"):
-        pid = _owner_pid(path)
-        try:
-            if (
-                pid is not None
-                and not path.is_symlink()
-                and path.stat().st_uid == os.getuid()
-                and not os.path.exists(f"/proc/{pid}")
-                and not _listens(path / "sockets" / "gcs.sock")
-            ):
-                ended.append(path)
-        except OSError:
-            continue
-    ended.sort()
-    for path in ended[:-_KEEP_SESSIONS]:
-        shutil.rmtree(path, ignore_errors=True)
-    for path in ended[-_KEEP_SESSIONS:]:  # kept for its logs, not for the objects that a crashed node had spilled
-        for spilled in path.glob("ray_spilled_objects_*"):
-            shutil.rmtree(spilled, ignore_errors=True)

@@ -20,7 +20,8 @@ from ray._serialization import context as _context  # noqa: F401  # registers th
 from ray.exceptions import RaySystemError
 
 if TYPE_CHECKING:
-    from ray._runtime.cluster_process import LocalCluster
+    from ray._runtime.cluster_process import Node
+    from ray._runtime.connect import Attachment
     from ray._runtime.log_stream import LogStream
     from ray._runtime.task_context import TaskContext
 
@@ -39,7 +40,8 @@ class Session:
         job_id, node_id, worker_id, address: who and where this process is; `address` owns the refs made here.
         namespace, job_config: of the job.
         runtime_env: of this process; what it submits inherits it.
-        cluster: the processes that `ray.init` started, to be stopped at the end; else None.
+        cluster: the node that `ray.init` started, to be stopped at the end; else None.
+        node_dir: of drivers: the sockets of this node are in <node_dir>/sockets; else "".
         method_templates: cache of the API layer, as long-lived as the template handles in it.
     """
 
@@ -61,7 +63,8 @@ class Session:
         self.default_max_retries = int(os.environ.get("RAY_task_max_retries", _DEFAULT_MAX_RETRIES))  # noqa: SIM112  # Ray's name
         self.method_templates: dict[Any, tuple[int, int]] = {}
         self.functions = FunctionTable(core)
-        self.cluster: LocalCluster | None = None
+        self.cluster: Node | None = None
+        self.node_dir = ""
         self.log_stream: LogStream | None = None
         self.default_task: TaskContext | None = None  # for threads that user code started
         self.put = core.put  # the hot calls go straight to the core
@@ -264,46 +267,41 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def start_driver(
+    attachment: Attachment,
     *,
-    gcs_address: str,
+    address: str,
     namespace: str,
     job_config: dict[str, Any],
-    cluster: LocalCluster | None = None,
     log_to_driver: bool = True,
 ) -> Session:
-    """Connects this process as a driver to the local cluster at `gcs_address` and makes that the current session.
+    """Connects this process as a driver to the raylet of `attachment` and makes that the current session.
+
+    Args:
+        address: what the user gave, for errors.
 
     Raises:
         ConnectionError: nobody answers there.
     """
-    session_dir = _session_dir_of(gcs_address)
     worker_id = os.urandom(WorkerID.SIZE)
     try:
         core = CoreWorker.start(
             is_driver=True,
-            session_dir=session_dir,
+            session_dir=attachment.node_dir,
             worker_id=worker_id,
             ray_namespace=namespace,
             entrypoint=" ".join([sys.executable, *sys.argv]),
             job_config_json=json.dumps(job_config),
-            log_file=os.path.join(session_dir, "logs", f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
+            log_file=os.path.join(attachment.logs, f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
             log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL", "info").upper(),
             python_version=".".join(map(str, sys.version_info[:3])),
         )
     except Exception as error:
-        raise ConnectionError(f"Could not connect to the Ray cluster at {gcs_address}: {error}") from error
+        raise ConnectionError(f"Could not connect to the Ray cluster at {address}: {error}") from error
     session = Session(core, is_driver=True, namespace=namespace, job_config=job_config)
-    session.cluster = cluster
+    session.cluster = attachment.node
+    session.node_dir = attachment.node_dir
     from ray._runtime.log_stream import LogStream
 
     session.log_stream = LogStream(core, own_ip=session.node_ip, print_logs=log_to_driver)
     set_session(session)
     return session
-
-
-def _session_dir_of(gcs_address: str) -> str:
-    """The session directory that a local cluster's address, unix:<session_dir>/sockets/gcs.sock, names."""
-    path = gcs_address.removeprefix("unix:")
-    if path == gcs_address or os.path.basename(path) != "gcs.sock":
-        raise ConnectionError(f"{gcs_address!r} is not the address of a cluster on this machine")
-    return os.path.dirname(os.path.dirname(path))

@@ -1,0 +1,199 @@
+"""How processes of a cluster prove to each other that they belong together: the token, and TLS.
+
+Every TCP listener wants the cluster's token. It is looked for in RAY_AUTH_TOKEN, in the file that RAY_AUTH_TOKEN_PATH
+names, then, on the machine and for the user that started the cluster, in its session directory, and in
+~/.ray/auth_token. Only gcs_server and raylet read it, from a file; workers and drivers never hold it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ray.exceptions import AuthenticationError
+
+if TYPE_CHECKING:
+    from ray._runtime.session_dir import ProcessRecord
+
+TOKEN, DISABLED = "token", "disabled"
+_TOKEN_FILE = "auth_token"
+_HELP = (
+    "Set RAY_AUTH_TOKEN to the cluster's token, or RAY_AUTH_TOKEN_PATH to a file that holds it, or put it into "
+    "~/.ray/auth_token (mode 0600). `ray get-auth-token` on the head node prints it."
+)
+_TLS_VARIABLES = {
+    "tls_cert": "RAY_TLS_SERVER_CERT",
+    "tls_key": "RAY_TLS_SERVER_KEY",
+    "tls_ca": "RAY_TLS_CA_CERT",
+}
+# What the processes of a node must not hand down to user code.
+SECRET_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@dataclass(frozen=True)
+class Security:
+    """What gcs_server and raylet are told about tokens and certificates.
+
+    Attributes:
+        mode: TOKEN or DISABLED, which works on loopback addresses only.
+        token_file: holds the token, readable by its user only; "" in mode DISABLED, or while it is not known.
+        tls_cert, tls_key, tls_ca: files in PEM form for mutual TLS; all or none.
+    """
+
+    mode: str = TOKEN
+    token_file: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+
+    def flags(self) -> list[str]:
+        """For the command line of gcs_server or raylet."""
+        made = ["--auth-mode", self.mode]
+        if self.token_file:
+            made += ["--auth-token-file", self.token_file]
+        if self.tls_cert:
+            made += ["--tls-cert", self.tls_cert, "--tls-key", self.tls_key, "--tls-ca", self.tls_ca]
+        return made
+
+
+def from_environment() -> Security:
+    """Mode and TLS files as RAY_AUTH_MODE, RAY_USE_TLS and RAY_TLS_* say; no token yet.
+
+    Raises:
+        ValueError: an unknown mode.
+        RuntimeError: RAY_USE_TLS without all three files.
+    """
+    mode = (os.environ.get("RAY_AUTH_MODE") or TOKEN).lower()
+    if mode not in (TOKEN, DISABLED):
+        raise ValueError(f"RAY_AUTH_MODE must be 'token' or 'disabled', got {mode!r}.")
+    if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
+        return Security(mode)
+    files = {name: os.environ.get(variable, "") for name, variable in _TLS_VARIABLES.items()}
+    for name, variable in _TLS_VARIABLES.items():
+        if not files[name]:
+            wanted = ", ".join(_TLS_VARIABLES.values())
+            raise RuntimeError(f"RAY_USE_TLS is set, so {wanted} must be too; {variable} is not.")
+        if not os.path.isfile(files[name]):
+            raise RuntimeError(f"{variable} names {files[name]!r}, which is not a file.")
+    return Security(mode, **files)
+
+
+def authentication_error(problem: str) -> AuthenticationError:
+    """The error for `problem`, with what can be done about it."""
+    return AuthenticationError(f"{problem} {_HELP}")
+
+
+def _given_token() -> str | Path | None:
+    """What the environment gives: the token itself, or its file."""
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if token:
+        return token
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
+    if not path:
+        return None
+    if not os.path.isfile(path):
+        raise authentication_error(f"RAY_AUTH_TOKEN_PATH names {path!r}, which is not a file.")
+    return Path(path)
+
+
+def _home_file() -> Path | None:
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        path = Path.home() / ".ray" / _TOKEN_FILE
+        if path.is_file():
+            return path
+    return None
+
+
+def write_token(path: Path, token: str) -> None:
+    """Writes a token for its user only; whoever reads the file sees the old one or the new one, whole."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as out:
+        out.write(token + "\n")
+    fresh.replace(path)
+
+
+def generate_token() -> str:
+    """A new token: 256 random bits in hex."""
+    return secrets.token_hex(32)
+
+
+def for_head(session_dir: Path) -> Security:
+    """Of a new cluster: its token is the one that the environment gives, else a new one in the session directory.
+
+    Raises:
+        AuthenticationError: RAY_AUTH_TOKEN_PATH leads nowhere.
+    """
+    security = from_environment()
+    if security.mode == DISABLED:
+        return security
+    given = _given_token() or _home_file()
+    if isinstance(given, Path):
+        return replace(security, token_file=str(given))
+    path = session_dir / _TOKEN_FILE
+    write_token(path, given or generate_token())
+    return replace(security, token_file=str(path))
+
+
+def _for_existing(local: ProcessRecord | None) -> Security:
+    """As `from_environment`, in the mode of the cluster's process on this machine where nothing else was asked for."""
+    security = from_environment()
+    if local is not None and local.auth_mode and not os.environ.get("RAY_AUTH_MODE"):
+        return replace(security, mode=local.auth_mode)
+    return security
+
+
+def _find_token(local: ProcessRecord | None) -> str | Path:
+    given = _given_token() or (Path(local.auth_token_file) if local and local.auth_token_file else None) or _home_file()
+    if given is None:
+        raise authentication_error("There is no token for this cluster.")
+    return given
+
+
+@contextlib.contextmanager
+def for_asking(local: ProcessRecord | None = None) -> Iterator[Security]:
+    """Of one who talks to a cluster that exists, for the length of a question.
+
+    Args:
+        local: a process of that cluster on this machine, of this user.
+
+    Raises:
+        AuthenticationError: no token is to be found.
+    """
+    security = _for_existing(local)
+    if security.mode == DISABLED:
+        yield security
+        return
+    given = _find_token(local)
+    if isinstance(given, Path):
+        yield replace(security, token_file=str(given))
+        return
+    with tempfile.NamedTemporaryFile("w", prefix="ray_token_") as file:  # made with mode 0600
+        file.write(given + "\n")
+        file.flush()
+        yield replace(security, token_file=file.name)
+
+
+def for_joining(node_dir: Path, local: ProcessRecord | None = None) -> Security:
+    """Of a node that joins a cluster; a token that is in no file yet is kept in the node's directory.
+
+    Raises:
+        AuthenticationError: no token is to be found.
+    """
+    security = _for_existing(local)
+    if security.mode == DISABLED:
+        return security
+    given = _find_token(local)
+    if isinstance(given, str):
+        path = node_dir / _TOKEN_FILE
+        write_token(path, given)
+        given = path
+    return replace(security, token_file=str(given))

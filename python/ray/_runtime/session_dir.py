@@ -1,0 +1,308 @@
+"""Session directories and what is known of them: where they are, which processes they have, which of them live.
+
+<temp root>/session_<date>_<time>_<us>_<pid>/ holds the logs of a cluster's processes on this machine, and their
+sockets: those of the first node in `sockets/`, those of every further one in a `node_*/sockets/`. Each process has a
+record in `processes/`, which tells later commands where it is, without a search by name: a record counts only while the
+very process runs that it was written for, so that neither a reused process id nor a restart of the machine misleads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from ray.exceptions import RaySystemError
+
+_KEEP_SESSIONS = 5  # newest directories of ended sessions, for their logs
+_CURRENT = "ray_current_cluster"
+_LATEST = "session_latest"
+_RECORDS = "processes"
+
+LAUNCHER, GCS, RAYLET = "launcher", "gcs_server", "raylet"
+
+
+def temp_root(temp_dir: str | None = None) -> Path:
+    """Where session directories are: `temp_dir`, else <RAY_TMPDIR or /tmp>/ray."""
+    return Path(temp_dir) if temp_dir else Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray"
+
+
+# --- process records
+
+
+@dataclass(frozen=True)
+class ProcessRecord:
+    """One process of a session on this machine.
+
+    Attributes:
+        kind: LAUNCHER (what started the others, while it does), GCS or RAYLET.
+        pid, identity: which process; `identity` tells it from a later one with the same id.
+        session_dir, node_dir: its directories; sockets are in <node_dir>/sockets.
+        gcs_address: of the cluster, as its nodes use it.
+        addresses: all addresses by which the GCS can be reached from here (GCS only).
+        owned: a driver or a test started it and ends it; nobody else should.
+        head: the head node's.
+        node_id: hex (RAYLET only).
+        network: the network namespace that the addresses belong to.
+        auth_token_file, auth_mode: how the cluster authenticates.
+        python: version of Python of its workers.
+        started: seconds since the epoch.
+    """
+
+    kind: str
+    pid: int
+    session_dir: str
+    identity: str = ""
+    node_dir: str = ""
+    gcs_address: str = ""
+    addresses: tuple[str, ...] = ()
+    owned: bool = False
+    head: bool = False
+    node_id: str = ""
+    network: str = ""
+    auth_token_file: str = ""
+    auth_mode: str = ""
+    python: str = ""
+    started: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        """Its file."""
+        return Path(self.session_dir) / _RECORDS / f"{self.kind}-{self.pid}.json"
+
+    def write(self) -> ProcessRecord:
+        """Writes it, with the identity of the process as it is now; the full record."""
+        full = replace(self, identity=_identity(self.pid), network=network_namespace(), started=_now())
+        full.path.parent.mkdir(mode=0o700, exist_ok=True)
+        _replace_text(full.path, json.dumps(asdict(full)))
+        return full
+
+    def remove(self) -> None:
+        """Deletes its file. Idempotent."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    @property
+    def lives(self) -> bool:
+        """Whether the process runs."""
+        return self.identity != "" and _identity(self.pid) == self.identity
+
+    def pidfd(self) -> int | None:
+        """A descriptor of the very process, for signals and waiting, which the caller closes; None after its end."""
+        try:
+            fd = os.pidfd_open(self.pid)
+        except OSError:
+            return None
+        if self.lives:  # looked at after the descriptor was opened: what lives now is what it refers to
+            return fd
+        os.close(fd)
+        return None
+
+
+def _now() -> float:
+    return datetime.datetime.now().timestamp()
+
+
+def _identity(pid: int) -> str:
+    """What no other process on this machine, before or after, has in common with that one; "" when it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = os.readlink("/proc/self/ns/pid")  # the id is one of this namespace
+    except (OSError, IndexError):
+        return ""
+    return "" if stat[0] in "ZX" else f"{boot} {namespace} {stat[19]}"
+
+
+def network_namespace() -> str:
+    """Of this process: addresses mean the same within one."""
+    try:
+        return os.readlink("/proc/self/ns/net")
+    except OSError:
+        return ""
+
+
+_FIELDS = {field.name for field in fields(ProcessRecord)}
+
+
+def _read_record(path: Path) -> ProcessRecord | None:
+    try:
+        got = json.loads(path.read_text())
+        got["addresses"] = tuple(got["addresses"])
+        return ProcessRecord(**{name: value for name, value in got.items() if name in _FIELDS})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None  # half deleted, or of another version
+
+
+def records_of(session_dir: Path) -> list[ProcessRecord]:
+    """The processes of one session that run."""
+    found = [_read_record(path) for path in (session_dir / _RECORDS).glob("*.json")]
+    return [record for record in found if record is not None and record.lives]
+
+
+def live_records(root: Path) -> list[ProcessRecord]:
+    """Processes that run, of all sessions of this user below `root`, the newest first."""
+    found = [record for session_dir in _own_sessions(root) for record in records_of(session_dir)]
+    return sorted(found, key=lambda record: -record.started)
+
+
+def _own_sessions(root: Path) -> Iterator[Path]:
+    for path in root.glob("session_*_*"):
+        with contextlib.suppress(OSError):
+            if not path.is_symlink() and path.is_dir() and path.stat().st_uid == os.getuid():
+                yield path
+
+
+# --- the address file
+
+
+def write_current(root: Path, address: str) -> None:
+    """Makes `address` the cluster that drivers of this user find first."""
+    with contextlib.suppress(OSError):  # shared with other users: whoever owns the file keeps it
+        _replace_text(root / _CURRENT, address + "\n")
+
+
+def forget_current(root: Path) -> None:
+    """Deletes the address file of this user, unless it names a cluster that has a process on this machine."""
+    path = root / _CURRENT
+    with contextlib.suppress(OSError):
+        if path.stat().st_uid != os.getuid():
+            return
+        address = path.read_text().strip()
+        if not any(record.gcs_address == address for record in live_records(root)):
+            path.unlink()
+
+
+def find_running(temp_dir: str | None = None, *, owned: bool = True) -> str | None:
+    """Address of a cluster of this user that lives on this machine, or None.
+
+    The one that the address file names goes first, then the newest of those that `ray start` made, then, if `owned`,
+    the newest of those that belong to a driver.
+    """
+    root = temp_root(temp_dir)
+    records = [r for r in live_records(root) if r.kind != LAUNCHER and r.network == network_namespace()]
+    started = [r.gcs_address for r in records if not r.owned]
+    path = root / _CURRENT
+    with contextlib.suppress(OSError):
+        current = path.read_text().strip()
+        if current in started and path.stat().st_uid == os.getuid():
+            return current
+    mine = [r.gcs_address for r in records if r.owned and r.kind == GCS] if owned else []
+    return next(iter(started + mine), None)
+
+
+# --- the directories
+
+
+def make_session_dir(root: Path) -> Path:
+    """A new session's directory. Raises RaySystemError where there is no place for it."""
+    try:
+        _make_root(root)
+        while True:
+            session_dir = root / f"session_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"
+            try:
+                session_dir.mkdir(mode=0o700)
+                break
+            except FileExistsError:
+                continue
+        _fill(session_dir)
+    except OSError as error:
+        raise _no_place(root, error) from error
+    _point_latest(root, session_dir)
+    return session_dir
+
+
+def join_session_dir(root: Path, name: str) -> tuple[Path, Path]:
+    """The directory of a session that began elsewhere, made if need be, and a directory in it for one more node.
+
+    Raises:
+        RaySystemError: there is no place for files.
+    """
+    session_dir = root / name
+    try:
+        _make_root(root)
+        if not session_dir.is_dir():
+            # Nobody must take it for one that has ended: it appears with the record of its maker in it.
+            fresh = Path(tempfile.mkdtemp(prefix=".session_", dir=root))
+            _fill(fresh)
+            _claim(fresh)
+            try:
+                fresh.rename(session_dir)
+            except OSError:  # another node came first
+                shutil.rmtree(fresh, ignore_errors=True)
+            else:
+                _point_latest(root, session_dir)
+        _claim(session_dir)
+        node_dir = Path(tempfile.mkdtemp(prefix="node_", dir=session_dir))
+        (node_dir / "sockets").mkdir(mode=0o700)
+    except OSError as error:
+        raise _no_place(root, error) from error
+    return session_dir, node_dir
+
+
+def _claim(session_dir: Path) -> ProcessRecord:
+    """Keeps the directory from being taken for an ended session's while this process lives."""
+    return ProcessRecord(LAUNCHER, os.getpid(), str(session_dir), owned=True).write()
+
+
+def _no_place(root: Path, error: OSError) -> RaySystemError:
+    return RaySystemError(
+        f"Cannot make a session directory in {root}: {error.strerror or error}. "
+        "Set RAY_TMPDIR to a folder that can be written to."
+    )
+
+
+def _make_root(root: Path) -> None:
+    root.mkdir(mode=0o777 if root == temp_root() else 0o700, parents=True, exist_ok=True)
+
+
+def _fill(session_dir: Path) -> None:
+    for name in ("sockets", "logs", _RECORDS):
+        (session_dir / name).mkdir(mode=0o700, exist_ok=True)
+
+
+def _point_latest(root: Path, session_dir: Path) -> None:
+    latest = root / f".{_LATEST}.{os.getpid()}"
+    with contextlib.suppress(OSError):  # shared with other users: whoever owns the link keeps it
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(session_dir.name)
+        latest.replace(root / _LATEST)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(text)
+    fresh.replace(path)
+
+
+def _owner_pid(session_dir: Path) -> int | None:
+    last = session_dir.name.rpartition("_")[2]
+    return int(last) if last.isdigit() else None
+
+
+def reap_old_sessions(root: Path) -> None:
+    """Deletes directories of sessions that have ended, all but the newest few."""
+    ended = []
+    for path in _own_sessions(root):
+        pid = _owner_pid(path)
+        if pid is not None and not os.path.exists(f"/proc/{pid}") and not records_of(path):
+            ended.append(path)
+    ended.sort()
+    for path in ended[:-_KEEP_SESSIONS]:
+        shutil.rmtree(path, ignore_errors=True)
+    for path in ended[-_KEEP_SESSIONS:]:  # kept for its logs, not for the objects that a crashed node had spilled
+        for spilled in path.glob("ray_spilled_objects_*"):
+            shutil.rmtree(spilled, ignore_errors=True)
+
+
+def send_signal(pidfd: int, number: signal.Signals) -> None:
+    """Signals the process; nothing happens if it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, number)
