@@ -5,9 +5,16 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <condition_variable>
 #include <cstring>
 #include <future>
+#include <map>
+#include <mutex>
+#include <set>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "ray/object_manager/shm/arena_writer.h"
 #include "ray/object_manager/shm/page_warmer.h"
@@ -76,6 +83,40 @@ TEST(ArenaWriter, WritesColdWarmAndParallel) {
       EXPECT_EQ(std::memcmp(reader->data() + offset + 1, bytes.data(), size), 0);
     }
   }
+}
+
+TEST(CopyStreaming, CopiesExactlyWhateverTheAlignment) {
+  const std::string bytes = Pattern(1000);
+  for (size_t size : {size_t{0}, size_t{1}, size_t{63}, size_t{64}, size_t{200}, size_t{900}}) {
+    for (size_t to : {size_t{0}, size_t{1}, size_t{63}}) {
+      for (size_t from : {size_t{0}, size_t{7}}) {
+        std::string out(1100, '.');
+        CopyStreaming(reinterpret_cast<uint8_t*>(out.data()) + to, reinterpret_cast<const uint8_t*>(bytes.data()) + from, size);
+        EXPECT_EQ(out, std::string(to, '.') + bytes.substr(from, size) + std::string(1100 - to - size, '.'));
+      }
+    }
+  }
+}
+
+// The second work gets a helper while the first has two.
+TEST(HelperThreads, GoToTheWorkWithTheFewest) {
+  HelperThreads helpers(2);
+  std::mutex mu;
+  std::condition_variable changed;
+  std::map<char, std::set<std::thread::id>> inside;
+  auto piece = [&](char work, size_t wanted) {
+    std::unique_lock lock(mu);
+    inside[work].insert(std::this_thread::get_id());
+    changed.notify_all();
+    EXPECT_TRUE(changed.wait_for(lock, std::chrono::seconds(30), [&] { return inside[work].size() >= wanted; }));
+  };
+  std::thread first([&] { helpers.ForEach(100, [&](size_t i) { piece('a', i < 3 ? 3 : 1); }); });
+  helpers.ForEach(2, [&](size_t) { piece('b', 2); });  // each piece waits for the other: so a helper must come
+  first.join();
+  std::atomic<size_t> sum{0};
+  helpers.ForEach(1000, [&](size_t i) { sum += i; });
+  EXPECT_EQ(sum, 499500u);
+  helpers.ForEach(0, [&](size_t) { FAIL(); });
 }
 
 TEST(ArenaWriter, ManyThreadsShareTheHelper) {

@@ -1,13 +1,16 @@
 // ArenaWriter: a process's way to write into an arena, the fastest way for each case (docs/architecture/object-manager.md):
-//   fresh pages:                    pwrite, which makes pages without a fault for each
+//   fresh pages:                    pwrite, which makes pages without a fault for each; helpers fault theirs in meanwhile
 //   used pages, not yet seen here:  the process's page tables are filled in one call, then memcpy
-//   pages seen before:              memcpy, by two threads from kParallelBytes on
+//   pages seen before:              memcpy; from kStreamBytes on with stores that pass the caches by, and by several threads
 // Thread-safe; writers of different bytes do not disturb each other.
 #pragma once
+
+#include <stdlib.h>
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -17,34 +20,45 @@
 
 namespace ray::object_manager {
 
-// One helper thread, started with the first use, that halves the time of a large piece of work. A caller who finds it busy works alone.
-class HelperThread {
+// A few helper threads, started with the first use, that take part in large pieces of work: each goes to the work that has the fewest of them.
+class HelperThreads {
  public:
-  HelperThread() = default;
-  ~HelperThread();
-  HelperThread(const HelperThread&) = delete;
-  HelperThread& operator=(const HelperThread&) = delete;
-  // Calls fn(0) .. fn(n - 1), each once, on the calling thread and perhaps the helper; returns when all have returned.
+  // At most 3, and one less than there are processors: more bring nothing to a copy.
+  HelperThreads();
+  explicit HelperThreads(size_t max) : max_(max) {}
+  ~HelperThreads();
+  HelperThreads(const HelperThreads&) = delete;
+  HelperThreads& operator=(const HelperThreads&) = delete;
+  // Calls fn(0) .. fn(n - 1), each once, on the calling thread and whatever helpers are free; returns when all have returned.
   void ForEach(size_t n, const std::function<void(size_t)>& fn);
 
  private:
-  struct Work;
+  struct Work {
+    const std::function<void(size_t)>* fn;
+    size_t n;
+    size_t next = 0;     // the first piece that nobody has begun
+    size_t helpers = 0;  // inside a piece of it
+  };
   void Run();
+  Work* PickLocked() REQUIRES(mu_);
 
-  Mutex owner_mu_;  // held by the caller whom the helper serves
-  std::thread thread_ GUARDED_BY(owner_mu_);
+  const size_t max_;
   Mutex mu_;
-  std::condition_variable changed_;
-  Work* work_ GUARDED_BY(mu_) = nullptr;  // offered to the helper
-  bool busy_ GUARDED_BY(mu_) = false;     // the helper is inside it
+  std::condition_variable offered_, finished_;
+  std::list<Work*> works_ GUARDED_BY(mu_);  // of callers inside ForEach
+  std::vector<std::thread> threads_ GUARDED_BY(mu_);
   bool stopped_ GUARDED_BY(mu_) = false;
 };
 
+// memcpy for large ranges of memory that is not read again soon: half as fast again, since the old content of `to` is not fetched first.
+void CopyStreaming(uint8_t* to, const uint8_t* from, size_t size);
+
 class ArenaWriter {
  public:
-  static constexpr size_t kParallelBytes = 32 << 20;   // below, waking the helper costs more than it brings
-  static constexpr size_t kChunkBytes = 4 << 20;       // what a thread copies in one go
-  static constexpr size_t kPopulateBytes = 256 << 10;  // smaller writes simply fault
+  static constexpr size_t kStreamBytes =
+      8 << 20;  // below, readers like to find it in the caches, and waking helpers costs more than it brings
+  static constexpr size_t kChunkBytes = 2 << 20;      // what a thread copies in one go
+  static constexpr size_t kPopulateBytes = 64 << 10;  // smaller writes simply fault
   static constexpr size_t kPwriteBytes = 64 << 10;
 
   // Owns `fd`. Maps the whole arena for writing.
@@ -60,15 +74,20 @@ class ArenaWriter {
  private:
   ArenaWriter(int fd, std::unique_ptr<Mapping> mapping);
   Status WriteCold(uint64_t offset, const uint8_t* from, size_t size);
+  Status WriteFile(uint64_t offset, const uint8_t* from, size_t size) const;
   void WriteWarm(uint64_t offset, const uint8_t* from, size_t size);
-  void CopyChunk(uint64_t offset, const uint8_t* from, size_t size);
+  // Fills this process's page tables for the range, where it has not been.
+  void Populate(uint64_t offset, size_t size);
 
   const int fd_;
   const std::unique_ptr<Mapping> mapping_;
-  // One bit for each kSeenBytes: this process's page tables have (nearly) all of it. A hint: when wrong, pages fault one by one.
-  static constexpr uint64_t kSeenBytes = 256 << 10;
-  std::vector<std::atomic<uint8_t>> seen_;
-  HelperThread helper_;
+  // A bit for each page: this process's page tables have it. A hint: when wrong, pages fault one by one. From calloc, so that a large arena of
+  // which little is used costs little.
+  struct Free {
+    void operator()(void* memory) const { ::free(memory); }
+  };
+  const std::unique_ptr<std::atomic<uint8_t>[], Free> seen_;
+  HelperThreads helpers_;
 };
 
 }  // namespace ray::object_manager
