@@ -46,6 +46,9 @@ namespace ray {
   X(kStoreStats, 68, "ObjectStore", "StoreStats")                 \
   X(kStoreSegment, 69, "ObjectStore", "StoreSegment")             \
   X(kStoreReclaim, 70, "ObjectStore", "StoreReclaim")             \
+  X(kStoreLeaseSlab, 71, "ObjectStore", "StoreLeaseSlab")         \
+  X(kStorePut, 72, "ObjectStore", "StorePut")                     \
+  X(kStoreReturnSlab, 73, "ObjectStore", "StoreReturnSlab")       \
   X(kRegisterNode, 80, "GcsNode", "RegisterNode")                 \
   X(kUnregisterNode, 81, "GcsNode", "UnregisterNode")             \
   X(kReportResources, 82, "GcsNode", "ReportResources")           \

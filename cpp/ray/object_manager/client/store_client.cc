@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "ray/common/errors.h"
+#include "ray/object_manager/client/slab_pool.h"
 #include "ray/object_manager/shm/arena_writer.h"
 #include "ray/util/check.h"
 #include "ray/util/mutex.h"
@@ -70,13 +71,17 @@ struct StoreClient::Shared : std::enable_shared_from_this<StoreClient::Shared> {
   std::unordered_map<ObjectId, Entry, IdHash> entries GUARDED_BY(mu);  // all that this process has pinned
   std::vector<ObjectId> releases GUARDED_BY(mu);                       // not sent yet
   std::vector<ObjectId> frees GUARDED_BY(mu);
+  std::optional<SlabPool> slabs GUARDED_BY(mu);                                        // set by Connect
   std::unordered_map<uint64_t, std::weak_ptr<const Mapping>> segments GUARDED_BY(mu);  // mapped for reading, now or once
 
   class ArenaBuffer;
   StoredValue UseLocked(const ObjectId& id, Entry* entry) REQUIRES(mu);
   void DropLocked(const ObjectId& id) REQUIRES(mu);
   void Unuse(const ObjectId& id);
-  void FlushDrops();
+  // `corked`: whatever is sent next takes it along.
+  void FlushDrops(bool corked = false);
+  // A place in a slab for an object of this size, if there is one; asks for the next slab ahead.
+  std::optional<SlabPool::Place> AllocateInSlab(uint64_t size);
   // On the loop, forever: gives back what is not used whenever the store asks.
   void AwaitReclaim();
   // The descriptor that comes with the reply, the caller's. The callback runs on the loop.
@@ -144,20 +149,49 @@ void StoreClient::Shared::Unuse(const ObjectId& id) {
   DropLocked(id);
 }
 
-void StoreClient::Shared::FlushDrops() {
+void StoreClient::Shared::FlushDrops(bool corked) {
   v1::StoreReleaseRequest release;
   v1::StoreFreeRequest free;
+  v1::StoreReturnSlabRequest returned;
   {
     MutexLock lock(&mu);
+    if (releases.empty() && frees.empty() && !slabs->has_returned()) return;
+    for (const auto& [range, touched] : slabs->TakeReturned()) {
+      auto* out = returned.add_ranges();
+      out->set_offset(range.begin);
+      out->set_size(range.size());
+      out->set_touched(touched);
+    }
     for (const ObjectId& id : releases) release.add_object_ids(id.Binary());
     for (const ObjectId& id : frees) free.add_object_ids(id.Binary());
     releases.clear();
     frees.clear();
   }
-  if (release.object_ids_size() > 0) connection->Notify(MethodId::kStoreRelease, release);
-  if (free.object_ids_size() > 0) connection->Notify(MethodId::kStoreFree, free);
+  if (release.object_ids_size() > 0) connection->Notify(MethodId::kStoreRelease, release, {}, /*corked=*/true);
+  if (free.object_ids_size() > 0) connection->Notify(MethodId::kStoreFree, free, {}, /*corked=*/true);
+  if (returned.ranges_size() > 0) connection->Notify(MethodId::kStoreReturnSlab, returned, {}, /*corked=*/true);
   // On the loop a notice stays in the send buffer, and its own flusher may have run before this one.
-  if (release.object_ids_size() + free.object_ids_size() > 0) connection->Flush();
+  if (!corked) connection->Flush();
+}
+
+std::optional<SlabPool::Place> StoreClient::Shared::AllocateInSlab(uint64_t size) {
+  std::optional<SlabPool::Place> place;
+  bool lease = false;
+  {
+    MutexLock lock(&mu);
+    place = slabs->Allocate(size);
+    lease = slabs->StartLease();
+  }
+  if (lease) {
+    rpc::CallTyped<v1::StoreLeaseSlabReply>(
+        *connection, MethodId::kStoreLeaseSlab, v1::StoreEmpty(), {},
+        [self = shared_from_this()](const Status& status, const v1::StoreLeaseSlabReply& reply, const PartList&) {
+          const bool fits = reply.offset() <= self->mapping->size() && reply.size() <= self->mapping->size() - reply.offset();
+          MutexLock lock(&self->mu);
+          self->slabs->OnSlab(reply.offset(), status.ok() && fits ? reply.size() : 0, reply.warm_bytes());
+        });
+  }
+  return place;
 }
 
 void StoreClient::Shared::AwaitReclaim() {
@@ -175,6 +209,7 @@ void StoreClient::Shared::AwaitReclaim() {
             it->second.own = false;  // from now on only as long as it is used
             self->DropLocked(id);
           }
+          if (reply.slabs()) self->slabs->GiveBack();
         }
         self->FlushDrops();  // before the next call, which says that all was given back
         self->AwaitReclaim();
@@ -284,6 +319,10 @@ Result<std::unique_ptr<StoreClient>> StoreClient::Connect(rpc::LocalCarrier* car
     return Translate(status);
   }
   const uint64_t size = answer->value.reply.arena_size();
+  {
+    MutexLock lock(&shared->mu);
+    shared->slabs.emplace(answer->value.reply.slab_bytes());
+  }
   RAY_ASSIGN_OR_RETURN(shared->mapping, Mapping::Make(answer->value.fd, size, Mapping::Mode::kRead));
   RAY_ASSIGN_OR_RETURN(shared->writer, ArenaWriter::Make(std::exchange(answer->value.fd, -1), size));
   loop->AddFlusher([weak = std::weak_ptr<Shared>(shared)] {
@@ -305,7 +344,24 @@ StoreClient::~StoreClient() {
 
 Result<WriteHandle> StoreClient::Create(const ObjectId& id, uint64_t size, std::string_view metadata, const WorkerId& owner,
                                         const Interrupted& interrupted) {
-  shared_->FlushDrops();  // first, so that this object can have the memory of what was just freed, which is warm
+  WriteHandle handle;
+  handle.id_ = id;
+  handle.size_ = size;
+  handle.metadata_ = std::string(metadata);
+  // What this process keeps pinned of its own must be where it says: so nobody else may make an object of that id.
+  const bool own = owner == shared_->worker;
+  if (!own || id.IsPut()) {
+    if (auto place = shared_->AllocateInSlab(size)) {
+      handle.client_ = this;
+      handle.writer_ = shared_->writer;
+      handle.offset_ = place->offset;
+      handle.warm_end_ = place->warm_end;
+      handle.own_ = own;
+      handle.slab_owner_ = owner;
+      return handle;
+    }
+  }
+  shared_->FlushDrops(/*corked=*/true);  // first, so that this object can have the memory of what was just freed, which is warm
   v1::StoreCreateRequest request;
   request.set_object_id(id.Binary());
   request.set_size(size);
@@ -320,9 +376,7 @@ Result<WriteHandle> StoreClient::Create(const ObjectId& id, uint64_t size, std::
   RAY_ASSIGN_OR_RETURN(v1::StoreCreateReply reply,
                        shared_->CallSync<v1::StoreCreateReply>(shared_->Loop(), MethodId::kStoreCreate, request, interrupted, on_late));
   if (reply.exists()) return Status::AlreadyExists("object " + id.Hex() + " is in the object store already");
-  WriteHandle handle;
   handle.client_ = this;  // from here on a failure aborts the object
-  handle.id_ = id;
   handle.writer_ = shared_->writer;
   if (reply.segment() != 0) {
     RAY_ASSIGN_OR_RETURN(handle.writer_, shared_->OpenSegment(reply.segment(), size, interrupted));
@@ -331,10 +385,8 @@ Result<WriteHandle> StoreClient::Create(const ObjectId& id, uint64_t size, std::
     return Status::DataLoss("the object store gave a place outside its memory");
   }
   handle.offset_ = reply.offset();
-  handle.size_ = size;
   handle.warm_end_ = reply.offset() + reply.warm_bytes();
-  handle.metadata_ = std::string(metadata);
-  handle.own_ = owner == shared_->worker && reply.segment() == 0;  // what lies on disk is not kept mapped without a use
+  handle.own_ = own && reply.segment() == 0;  // what lies on disk is not kept mapped without a use
   return handle;
 }
 
@@ -370,6 +422,7 @@ WriteHandle& WriteHandle::operator=(WriteHandle&& other) noexcept {
   warm_end_ = other.warm_end_;
   metadata_ = std::move(other.metadata_);
   own_ = other.own_;
+  slab_owner_ = other.slab_owner_;
   return *this;
 }
 
@@ -390,9 +443,21 @@ void WriteHandle::Seal() {
     entry.mapping = shared.mapping;
     entry.offset = offset_;
     entry.size = size_;
-    entry.metadata = std::move(metadata_);
+    entry.metadata = metadata_;
     entry.own = true;
     ++entry.grants;
+  }
+  if (slab_owner_) {
+    v1::StorePutRequest request;
+    request.set_object_id(id_.data(), ObjectId::kSize);
+    request.set_offset(offset_);
+    request.set_size(size_);
+    request.set_owner_worker_id(slab_owner_->data(), WorkerId::kSize);
+    request.set_metadata(std::move(metadata_));
+    request.set_keep_pin(own_);
+    shared.FlushDrops(/*corked=*/true);  // so that the next slab can have the memory
+    shared.connection->Notify(MethodId::kStorePut, request);
+    return;
   }
   v1::StoreSealRequest request;
   request.set_object_id(id_.Binary());
@@ -403,9 +468,16 @@ void WriteHandle::Seal() {
 void WriteHandle::Abort() {
   if (client_ == nullptr) return;
   writer_.reset();
+  StoreClient::Shared& shared = *std::exchange(client_, nullptr)->shared_;
+  if (slab_owner_) {
+    MutexLock lock(&shared.mu);
+    shared.slabs->OnAborted(offset_, size_);
+    if (shared.loop != nullptr) shared.loop->RequestFlush();
+    return;
+  }
   v1::StoreAbortRequest request;
   request.set_object_id(id_.Binary());
-  std::exchange(client_, nullptr)->shared_->connection->Notify(MethodId::kStoreAbort, request);
+  shared.connection->Notify(MethodId::kStoreAbort, request);
 }
 
 void StoreClient::GetAsync(const std::vector<ObjectId>& ids, Duration timeout, GetCallback callback) {
@@ -544,7 +616,8 @@ Result<StoreClientStats> StoreClient::Stats(const Interrupted& interrupted) {
                           .spilled_objects = reply.spilled_objects(),
                           .overflow_bytes = reply.overflow_bytes(),
                           .total_spilled_bytes = reply.total_spilled_bytes(),
-                          .total_restored_bytes = reply.total_restored_bytes()};
+                          .total_restored_bytes = reply.total_restored_bytes(),
+                          .slab_bytes = reply.slab_bytes()};
 }
 
 }  // namespace ray::object_manager

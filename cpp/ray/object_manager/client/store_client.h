@@ -41,6 +41,7 @@ struct StoreClientStats {
   uint64_t overflow_bytes = 0;  // of live objects in disk-backed memory
   uint64_t total_spilled_bytes = 0;
   uint64_t total_restored_bytes = 0;
+  uint64_t slab_bytes = 0;  // leased to clients, and no object's yet
 };
 
 class ArenaWriter;
@@ -73,7 +74,8 @@ class WriteHandle {
   uint64_t size_ = 0;
   uint64_t warm_end_ = 0;
   std::string metadata_;
-  bool own_ = false;  // made by its owner
+  bool own_ = false;                    // made by its owner
+  std::optional<WorkerId> slab_owner_;  // its owner, if it lies in a slab: the store has not heard of it yet
 };
 
 class StoreClient {
@@ -86,6 +88,7 @@ class StoreClient {
   StoreClient(const StoreClient&) = delete;
   StoreClient& operator=(const StoreClient&) = delete;
 
+  // Objects of moderate size get a place in a slab that was leased ahead, without asking the store, once there is a demand for them.
   // [blocks] while the store has no room. RESOURCE_EXHAUSTED if it can never have, or had none for its grace, in memory and on disk (cause
   // OUT_OF_DISK if that is what was lacking, else OBJECT_STORE_FULL);
   // ALREADY_EXISTS if the object is sealed already (by an earlier attempt of the same task), which mostly counts as success.

@@ -350,6 +350,75 @@ TEST_F(StoreClientTest, SpillsAndRestores) {
   EXPECT_NE(::access(SpillDir().c_str(), F_OK), 0);
 }
 
+ObjectId NewPutId() { return ObjectId::Of(TaskId::FromRandom(), ObjectId::kPutBit | 1); }
+
+// Puts until the client has a slab. Returns what was put.
+std::vector<ObjectId> PutUntilLeased(Process* process, size_t size) {
+  std::vector<ObjectId> ids;
+  do {
+    ids.push_back(NewPutId());
+    EXPECT_TRUE(process->Put(ids.back(), std::string(size, 'a')).ok());
+  } while (process->client->Stats()->slab_bytes == 0 && ids.size() < 1000);
+  return ids;
+}
+
+TEST_F(StoreClientTest, ObjectsInASlabNeedNoRoundTrip) {
+  StartStore(256 * kMiB);
+  Process a(dir_), b(dir_);
+  const std::vector<ObjectId> first = PutUntilLeased(&a, 200'000);
+  EXPECT_EQ(first.size(), 2u);
+  const uint64_t slab = a.client->Stats()->slab_bytes;
+  ASSERT_GT(slab, 0u);
+  std::vector<ObjectId> ids;
+  for (int i = 0; i < 100; ++i) {
+    ids.push_back(NewPutId());
+    ASSERT_TRUE(a.Put(ids.back(), std::string(200'000, static_cast<char>(i))).ok());
+    EXPECT_EQ(a.client->TryGet(ids.back())->blob->view(), std::string(200'000, static_cast<char>(i)));
+  }
+  auto values = b.client->Get(ids, kForever);
+  ASSERT_TRUE(values.ok());
+  for (size_t i = 0; i < ids.size(); ++i) EXPECT_EQ((*values)[i]->blob->view(), std::string(200'000, static_cast<char>(i)));
+  EXPECT_EQ(a.client->Stats()->used, 102 * 200'000u);  // to the byte, slabs apart
+  // A result for another owner, who frees it.
+  const ObjectId result = NewId();
+  ASSERT_TRUE(a.Put(result, std::string(200'000, 'r'), b.worker).ok());
+  EXPECT_FALSE(a.client->TryGet(result));
+  EXPECT_EQ(b.GetOne(result)->blob->view(), std::string(200'000, 'r'));
+  b.client->Free({result});
+  // One that was begun and given up.
+  { ASSERT_TRUE(a.client->Create(NewPutId(), 200'000, "RAW", a.worker).ok()); }
+  values->clear();
+  a.client->Free(ids);
+  a.client->Free(first);
+  while (b.client->Stats()->num_objects + a.client->Stats()->num_objects != 0) {
+  }
+  EXPECT_EQ(a.client->Stats()->used, 0u);
+}
+
+TEST_F(StoreClientTest, ADeadClientsSlabsGoBack) {
+  StartStore(256 * kMiB);
+  auto a = std::make_unique<Process>(dir_);
+  Process b(dir_);
+  PutUntilLeased(a.get(), 200'000);
+  ASSERT_GT(b.client->Stats()->slab_bytes, 0u);
+  service_->OnWorkerDied(a->worker);
+  a.reset();
+  while (b.client->Stats()->slab_bytes + b.client->Stats()->num_objects != 0) {
+  }
+}
+
+TEST_F(StoreClientTest, SlabsGoBackWhenMemoryIsShort) {
+  StartStore(64 * kMiB, /*grace=*/std::chrono::milliseconds(500));
+  Process a(dir_), b(dir_);
+  PutUntilLeased(&a, 200'000);
+  ASSERT_GT(b.client->Stats()->slab_bytes, 0u);
+  while (b.Put(NewId(), std::string(200'000, 'b')).ok()) {
+  }
+  EXPECT_EQ(b.client->Stats()->slab_bytes, 0u);
+  EXPECT_GT(b.client->Stats()->used, 64 * kMiB - 3 * 200'000);  // but for what lies between
+  EXPECT_EQ(a.Put(NewPutId(), std::string(200'000, 'x')).code(), StatusCode::kResourceExhausted);
+}
+
 TEST_F(StoreClientTest, MoreAtOnceThanTheStoreHolds) {
   StartSpillingStore(8 * kMiB);
   Process a(dir_), b(dir_);

@@ -65,6 +65,7 @@ struct StoreService::Impl {
   Token last_token = 0;
   std::unordered_map<Token, Responder> creates;
   std::unordered_map<Token, Responder> gets;
+  std::unordered_map<Token, Responder> slab_leases;
   std::optional<std::pair<Time, async::TimerId>> timer;
   uint64_t largest_object = 0;
   bool warming = false;
@@ -98,6 +99,7 @@ struct StoreService::Impl {
   void Apply(OverflowWanted& effect);
   void Apply(OverflowReleased& effect) { segments.erase(effect.segment); }
   void Apply(ReclaimAsked& effect);
+  void Apply(SlabReplied& effect);
   void Apply(WriteFile& effect);
   void Apply(ReadRange& effect);
   void Apply(DeleteFile& effect) { disk->Delete(effect.directory, effect.file); }
@@ -153,6 +155,7 @@ std::shared_ptr<const rpc::Dispatcher> StoreService::Impl::MakeDispatcher() {
     reply.set_overflow_bytes(stats.overflow_bytes);
     reply.set_total_spilled_bytes(stats.total_spilled_bytes);
     reply.set_total_restored_bytes(stats.total_restored_bytes);
+    reply.set_slab_bytes(stats.slab_bytes);
     responder.Send(reply);
   });
   d->RegisterTyped<v1::StoreSegmentRequest>(
@@ -169,6 +172,33 @@ std::shared_ptr<const rpc::Dispatcher> StoreService::Impl::MakeDispatcher() {
     core->OnReclaimed(client, Now(), &effects);
     Settle();
   });
+  d->RegisterTyped<v1::StoreEmpty>(MethodId::kStoreLeaseSlab, [this](const v1::StoreEmpty&, Request& request, Responder responder) {
+    slab_leases.emplace(++last_token, std::move(responder));
+    core->LeaseSlab(last_token, request.connection->id(), Now(), &effects);
+    Settle();
+  });
+  d->RegisterTyped<v1::StorePutRequest>(MethodId::kStorePut, [this](const v1::StorePutRequest& m, Request& request, Responder) {
+    const auto id = ObjectId::FromBinary(m.object_id());
+    if (!id.ok()) return;
+    PutRequest put;
+    put.client = request.connection->id();
+    put.id = *id;
+    put.offset = m.offset();
+    put.size = m.size();
+    put.metadata = m.metadata();
+    put.owner = WorkerId::FromBinaryOrNil(m.owner_worker_id());
+    put.keep_pin = m.keep_pin();
+    core->Put(put, Now(), &effects);
+    Settle();
+  });
+  d->RegisterTyped<v1::StoreReturnSlabRequest>(
+      MethodId::kStoreReturnSlab, [this](const v1::StoreReturnSlabRequest& m, Request& request, Responder) {
+        for (const auto& range : m.ranges()) {
+          if (range.size() > arena->size() || range.offset() > arena->size()) continue;
+          core->ReturnSlab(request.connection->id(), {range.offset(), range.offset() + range.size()}, range.touched(), Now(), &effects);
+        }
+        Settle();
+      });
   return d;
 }
 
@@ -181,6 +211,7 @@ void StoreService::Impl::OnConnect(Responder responder) {
   v1::StoreConnectReply reply;
   reply.set_capacity(core->allocator().capacity());
   reply.set_arena_size(arena->size());
+  reply.set_slab_bytes(core->slab_bytes());
   responder.SendWithFd(reply, arena->fd());
 }
 
@@ -277,6 +308,17 @@ void StoreService::Impl::Apply(ReclaimAsked& effect) {
   if (node.empty()) return;
   v1::StoreReclaimReply reply;
   for (const ObjectId& id : effect.ids) reply.add_object_ids(id.Binary());
+  reply.set_slabs(effect.slabs);
+  node.mapped().Send(reply);
+}
+
+void StoreService::Impl::Apply(SlabReplied& effect) {
+  auto node = slab_leases.extract(effect.token);
+  if (node.empty()) return;
+  v1::StoreLeaseSlabReply reply;
+  reply.set_offset(effect.offset);
+  reply.set_size(effect.size);
+  reply.set_warm_bytes(effect.warm_bytes);
   node.mapped().Send(reply);
 }
 
@@ -428,6 +470,7 @@ void StoreService::Stop() {
   impl_->reclaims.clear();
   impl_->creates.clear();
   impl_->gets.clear();
+  impl_->slab_leases.clear();
 }
 
 void StoreService::OnWorkerDied(const WorkerId& worker) {

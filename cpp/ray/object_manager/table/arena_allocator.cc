@@ -102,10 +102,6 @@ std::vector<Range> ExtentSet::Largest(size_t n) const {
 
 ArenaAllocator::ArenaAllocator(uint64_t capacity) : capacity_(RoundDown(capacity, kPageSize)) { free_.Insert({0, capacity_}, Time{}); }
 
-uint64_t ArenaAllocator::BlockSize(uint64_t size) {
-  return size >= kLargeSize ? RoundUp(size, kPageSize) : RoundUp(std::max<uint64_t>(size, 1), kAlignment);
-}
-
 std::optional<ArenaAllocator::Block> ArenaAllocator::Allocate(uint64_t size) {
   if (size > capacity_) return std::nullopt;  // also keeps the sums below from overflowing
   const uint64_t need = BlockSize(size);
@@ -133,13 +129,21 @@ std::optional<ArenaAllocator::Block> ArenaAllocator::Allocate(uint64_t size) {
   return Block{range.begin, warm_bytes};
 }
 
-void ArenaAllocator::Free(uint64_t offset, Time now) {
+void ArenaAllocator::Free(uint64_t offset, Time now, uint64_t warm_bytes) {
   auto it = allocated_.find(offset);
   RAY_CHECK(it != allocated_.end()) << "freeing an unallocated block at " << offset;
   const Range range{offset, offset + it->second};
   allocated_.erase(it);
   free_.Insert(range, now);
-  warm_.Insert(range, now);
+  warm_.Insert({range.begin, range.begin + std::min(warm_bytes, range.size())}, now);
+}
+
+void ArenaAllocator::Split(uint64_t offset, uint64_t at) {
+  auto it = allocated_.find(offset);
+  RAY_CHECK(it != allocated_.end() && at > offset && at < offset + it->second && at % kAlignment == 0);
+  const uint64_t end = offset + it->second;
+  it->second = at - offset;
+  allocated_.emplace(at, end - at);
 }
 
 std::optional<Range> ArenaAllocator::NextFresh(uint64_t max) const {

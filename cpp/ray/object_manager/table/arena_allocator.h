@@ -5,6 +5,7 @@
 // touch form one free run, so warmth never costs space. Pure; owned by the ObjectTableCore; not thread-safe. All operations O(log n).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -71,11 +72,16 @@ class ArenaAllocator {
   // `capacity` is rounded down to whole pages.
   explicit ArenaAllocator(uint64_t capacity);
   // What a block for `size` bytes takes. Zero bytes take a place too.
-  static uint64_t BlockSize(uint64_t size);
+  static constexpr uint64_t BlockSize(uint64_t size) {
+    const uint64_t unit = size >= kLargeSize ? kPageSize : kAlignment;
+    return (std::max<uint64_t>(size, 1) + unit - 1) & ~(unit - 1);
+  }
   // Nullopt: no run of free bytes is long enough.
   std::optional<Block> Allocate(uint64_t size);
-  // REQUIRES: `offset` was allocated.
-  void Free(uint64_t offset, Time now);
+  // Of the block, so many bytes from the start have pages (the default: all). REQUIRES: `offset` was allocated.
+  void Free(uint64_t offset, Time now, uint64_t warm_bytes = UINT64_MAX);
+  // Makes two blocks of one, to be freed one by one. REQUIRES: `offset` was allocated, `at` lies within and is a multiple of kAlignment.
+  void Split(uint64_t offset, uint64_t at);
 
   // The next `max` bytes that nobody ever used, for warming ahead. Nullopt: there are none.
   std::optional<Range> NextFresh(uint64_t max) const;

@@ -72,21 +72,119 @@ ObjectTableCore::Outcome ObjectTableCore::TryCreate(const CreateRequest& request
     warm_bytes = std::min(block->warm_bytes, request.size);
     stats_.used += request.size;
   }
-  Object& object = objects_[request.id];
+  Object& object = *AddObject(request.client, request.id, request.owner);
   object.place = place;
   object.warm_bytes = warm_bytes;
   object.size = request.size;
   object.metadata = request.metadata;
-  object.owner = request.owner;
-  object.creator = request.client;
   object.primary = request.primary;
-  object.freed = dead_owners_.contains(request.owner);
-  by_owner_[request.owner].insert(request.id);
-  lost_.erase(request.id);
-  Pin(request.client, request.id, &object);
   clients_[request.client].unsealed.insert(request.id);
   out->push_back(CreateReplied{.token = request.token, .place = place, .warm_bytes = warm_bytes});
   return Outcome::kDone;
+}
+
+ObjectTableCore::Object* ObjectTableCore::AddObject(ClientId client, const ObjectId& id, const WorkerId& owner) {
+  Object& object = objects_[id];
+  object.owner = owner;
+  object.creator = client;
+  object.freed = dead_owners_.contains(owner);
+  by_owner_[owner].insert(id);
+  lost_.erase(id);
+  Pin(client, id, &object);
+  return &object;
+}
+
+uint64_t ObjectTableCore::slab_bytes() const {
+  const uint64_t size = std::min(config_.slab_bytes, allocator_.capacity() / 32);
+  return size - size % ArenaAllocator::kPageSize;
+}
+
+uint64_t ObjectTableCore::KeepFree() const {
+  const uint64_t capacity = allocator_.capacity();
+  return capacity - static_cast<uint64_t>(static_cast<double>(capacity) * config_.spill_threshold);
+}
+
+void ObjectTableCore::LeaseSlab(Token token, ClientId client, Time now, Effects* out) {
+  Client& state = clients_[client];
+  const uint64_t size = slab_bytes();
+  SlabReplied reply{.token = token};
+  const auto share = static_cast<uint64_t>(static_cast<double>(allocator_.capacity()) * config_.slab_share);
+  const bool short_of_memory = !queue_.empty() || !restores_.empty() || allocator_.free_bytes() < KeepFree() + size;
+  if (size > 0 && !short_of_memory && state.slab_bytes + size <= 2 * size && stats_.slab_bytes + size <= share) {
+    if (auto block = allocator_.Allocate(size)) {
+      reply.offset = block->offset;
+      reply.size = size;
+      reply.warm_bytes = std::min(block->warm_bytes, size);
+      state.slabs.emplace(block->offset, Client::Piece{size, block->offset + reply.warm_bytes});
+      state.slab_bytes += size;
+      stats_.slab_bytes += size;
+      state.slab_used = now;
+      state.slabs_asked = false;
+      slab_check_ = std::min(slab_check_, now + config_.slab_idle);
+    }
+  }
+  out->push_back(reply);
+}
+
+bool ObjectTableCore::TakeFromSlab(Client* client, Range range, uint64_t* warm_bytes) {
+  auto it = client->slabs.upper_bound(range.begin);
+  if ((range.begin | range.end) % ArenaAllocator::kAlignment != 0 || it == client->slabs.begin()) return false;
+  --it;
+  const auto [begin, piece] = *it;
+  const uint64_t end = begin + piece.size;
+  if (range.end <= range.begin || range.end > end) return false;
+  client->slabs.erase(it);
+  if (begin < range.begin) {
+    allocator_.Split(begin, range.begin);
+    client->slabs.emplace(begin, Client::Piece{range.begin - begin, piece.warm_end});
+  }
+  if (range.end < end) {
+    allocator_.Split(range.begin, range.end);
+    client->slabs.emplace(range.end, Client::Piece{end - range.end, piece.warm_end});
+  }
+  *warm_bytes = piece.warm_end > range.begin ? std::min(piece.warm_end - range.begin, range.size()) : 0;
+  client->slab_bytes -= range.size();
+  stats_.slab_bytes -= range.size();
+  return true;
+}
+
+void ObjectTableCore::Put(const PutRequest& request, Time now, Effects* out) {
+  Client& state = clients_[request.client];
+  state.slab_used = now;
+  uint64_t warm_bytes = 0;
+  const Range range{request.offset, request.offset + ArenaAllocator::BlockSize(request.size)};
+  if (request.size > allocator_.capacity() || !TakeFromSlab(&state, range, &warm_bytes)) return;
+  if (TryPut(request, now, out) != Outcome::kDone) {
+    queue_.push_back({.request = {.client = request.client, .id = request.id}, .since = now, .put = request});
+  }
+  ServeQueue(now, out);
+}
+
+ObjectTableCore::Outcome ObjectTableCore::TryPut(const PutRequest& request, Time now, Effects* out) {
+  if (auto it = objects_.find(request.id); it != objects_.end()) {
+    if (!it->second.sealed) return Outcome::kOtherWrites;
+    it->second.freed = it->second.freed && dead_owners_.contains(it->second.owner);  // made again: wanted again
+    allocator_.Free(request.offset, now);
+    last_freed_ = now;
+    return Outcome::kDone;
+  }
+  Object& object = *AddObject(request.client, request.id, request.owner);
+  object.freed = early_frees_.erase(request.id) > 0 || object.freed;
+  object.place.offset = request.offset;
+  object.size = request.size;
+  object.metadata = request.metadata;
+  stats_.used += request.size;
+  SealObject(request.client, request.id, &object, request.keep_pin, now, out);
+  return Outcome::kDone;
+}
+
+void ObjectTableCore::ReturnSlab(ClientId client, Range range, bool touched, Time now, Effects* out) {
+  Client& state = clients_[client];
+  uint64_t warm_bytes = 0;
+  if (!TakeFromSlab(&state, range, &warm_bytes)) return;
+  allocator_.Free(range.begin, now, touched ? range.size() : warm_bytes);
+  last_freed_ = now;
+  ServeQueue(now, out);
 }
 
 std::optional<ArenaAllocator::Block> ObjectTableCore::MakeRoom(uint64_t size, Time now, Effects* out) {
@@ -109,18 +207,21 @@ std::optional<ArenaAllocator::Block> ObjectTableCore::MakeRoom(uint64_t size, Ti
 void ObjectTableCore::Seal(ClientId client, const ObjectId& id, bool keep_pin, Time now, Effects* out) {
   auto it = objects_.find(id);
   if (it == objects_.end() || it->second.sealed || it->second.creator != client) return;
-  Object& object = it->second;
-  object.sealed = true;
   clients_[client].unsealed.erase(id);
-  if (keep_pin) object.keeper = client;
-  out->push_back(ObjectSealed{id, object.size});
-  Announce(id, &object, out);
+  SealObject(client, id, &it->second, keep_pin, now, out);
+  ServeQueue(now, out);  // creates of this very object wait for its end
+}
+
+void ObjectTableCore::SealObject(ClientId client, const ObjectId& id, Object* object, bool keep_pin, Time now, Effects* out) {
+  object->sealed = true;
+  if (keep_pin) object->keeper = client;
+  out->push_back(ObjectSealed{id, object->size});
+  Announce(id, object, out);
   if (keep_pin) {
-    Settle(id, &object, now, out);
+    Settle(id, object, now, out);
   } else {
     Unpin(client, id, 1, now, out);
   }
-  ServeQueue(now, out);  // creates of this very object wait for its end
 }
 
 void ObjectTableCore::Announce(const ObjectId& id, Object* object, Effects* out) {
@@ -405,10 +506,21 @@ void ObjectTableCore::Release(ClientId client, const ObjectId& id, Time now, Eff
 void ObjectTableCore::Free(const ObjectId& id, Time now, Effects* out) {
   lost_.erase(id);
   auto it = objects_.find(id);
-  if (it == objects_.end()) return;
+  if (it == objects_.end()) return NoteEarlyFree(id, now);
   it->second.freed = true;
   Settle(id, &it->second, now, out);
   ServeQueue(now, out);
+}
+
+void ObjectTableCore::NoteEarlyFree(const ObjectId& id, Time now) {
+  while (!early_free_order_.empty() &&
+         (early_free_order_.front().first + config_.early_free <= now || early_frees_.size() >= kMaxEarlyFrees)) {
+    const auto& [noted, oldest] = early_free_order_.front();
+    if (auto it = early_frees_.find(oldest); it != early_frees_.end() && it->second == noted) early_frees_.erase(it);
+    early_free_order_.pop_front();
+  }
+  early_frees_[id] = now;
+  early_free_order_.emplace_back(now, id);
 }
 
 void ObjectTableCore::ClientGone(ClientId client, Time now, Effects* out) {
@@ -418,7 +530,14 @@ void ObjectTableCore::ClientGone(ClientId client, Time now, Effects* out) {
   asked_bytes_ -= gone.asked_bytes;
   kept_objects_ -= gone.kept.size();
   for (const ObjectId& id : gone.kept) objects_.at(id).list = List::kNone;
-  std::erase_if(queue_, [&](const PendingCreate& create) { return create.request.client == client; });
+  std::erase_if(queue_, [&](const PendingCreate& create) {
+    if (create.request.client != client) return false;
+    if (create.put) allocator_.Free(create.put->offset, now);
+    return true;
+  });
+  for (const auto& [begin, piece] : gone.slabs) allocator_.Free(begin, now);  // it may have been writing there
+  if (gone.slab_bytes > 0) last_freed_ = now;
+  stats_.slab_bytes -= gone.slab_bytes;
   clients_.try_emplace(client);  // while its waits end
   Effects unheard;
   for (Token token : std::set<Token>(std::move(gone.gets))) FinishGet(token, &unheard);
@@ -456,6 +575,8 @@ void ObjectTableCore::ServeQueue(Time now, Effects* out) {
   blocked_bytes_ = 0;
   if (!restores_.empty()) ServeRestores(now, out);
   if (!queue_.empty()) ServeCreates(now, out);
+  // Before anything is written for room's sake.
+  if (stats_.slab_bytes > 0 && (blocked_bytes_ > 0 || allocator_.free_bytes() < KeepFree())) AskForSlabs(now, out);
   if (config_.disk) MaybeSpill(now, out);
 }
 
@@ -483,13 +604,19 @@ void ObjectTableCore::ServeRestores(Time now, Effects* out) {
 void ObjectTableCore::ServeCreates(Time now, Effects* out) {
   for (auto it = queue_.begin(); it != queue_.end();) {
     // Those behind one that waits for room wait their turn, unless they need none.
-    if (it->overflow.segment != 0 || (blocked_bytes_ > 0 && !objects_.contains(it->request.id))) {
+    if (it->overflow.segment != 0 || (blocked_bytes_ > 0 && !it->put && !objects_.contains(it->request.id))) {
       ++it;
       continue;
     }
-    const Outcome outcome = TryCreate(it->request, std::nullopt, now, out);
+    const Outcome outcome = it->put ? TryPut(*it->put, now, out) : TryCreate(it->request, std::nullopt, now, out);
     if (outcome == Outcome::kNoRoom) blocked_bytes_ = ArenaAllocator::BlockSize(it->request.size);
-    it = outcome == Outcome::kDone ? queue_.erase(it) : std::next(it);
+    if (outcome != Outcome::kDone) {
+      ++it;
+      continue;
+    }
+    const bool sealed = it->put.has_value();
+    it = queue_.erase(it);
+    if (sealed) it = queue_.begin();  // those before it may have waited for room for the same object
   }
 }
 
@@ -502,7 +629,7 @@ void ObjectTableCore::MaybeSpill(Time now, Effects* out) {
   // What is free, could be at once, or is on its way. What a client was asked for may be on its way twice, or not at all: a guess.
   const uint64_t moving = spilling_bytes_ + asked_bytes_;
   const uint64_t soon = std::min(capacity, allocator_.free_bytes() + evictable_bytes_ + moving);
-  const uint64_t keep_free = capacity - static_cast<uint64_t>(static_cast<double>(capacity) * config_.spill_threshold);
+  const uint64_t keep_free = KeepFree();
   uint64_t goal = soon < keep_free ? std::max(keep_free - soon, batch) : 0;
   if (blocked_bytes_ > soon) {
     goal = std::max({goal, blocked_bytes_ - soon, batch});
@@ -551,6 +678,17 @@ void ObjectTableCore::AskBack(uint64_t bytes, Effects* out) {
   }
 }
 
+void ObjectTableCore::AskForSlabs(Time unused_since, Effects* out) {
+  for (auto& [id, client] : clients_) {
+    if (client.slab_bytes == 0 || client.slabs_asked || !client.reclaimable || client.slab_used > unused_since) continue;
+    client.slabs_asked = true;  // what is still missing when it has answered is being written
+    client.reclaimable = false;
+    client.asked_bytes += client.slab_bytes;
+    asked_bytes_ += client.slab_bytes;
+    out->push_back(ReclaimAsked{.client = id, .ids = {}, .slabs = true});
+  }
+}
+
 Time ObjectTableCore::OverflowAt(const Overflow& overflow, Time since) const {
   // What is being written will be free: no reason to give up on memory.
   if (!config_.disk || overflow.segment != 0 || spilling_bytes_ > 0) return Time::Infinite();
@@ -594,6 +732,16 @@ Status ObjectTableCore::NoRoom(const ObjectId& id, uint64_t size, const Status& 
 }
 
 void ObjectTableCore::OnTimer(Time now, Effects* out) {
+  if (slab_check_ <= now) {
+    AskForSlabs(now - config_.slab_idle, out);
+    slab_check_ = Time::Infinite();
+    for (const auto& [id, client] : clients_) {
+      if (client.slab_bytes == 0 || client.slabs_asked) continue;
+      // One that is busy with another request is looked at again in a while.
+      const Time due = client.slab_used + config_.slab_idle;
+      slab_check_ = std::min(slab_check_, due > now ? due : now + config_.slab_idle);
+    }
+  }
   while (!get_deadlines_.empty() && get_deadlines_.begin()->first <= now) FinishGet(get_deadlines_.begin()->second, out);
   for (PendingRestore& restore : restores_) {
     auto it = objects_.find(restore.id);
@@ -625,6 +773,7 @@ void ObjectTableCore::OnTimer(Time now, Effects* out) {
 
 Time ObjectTableCore::NextDeadline() const {
   Time next = get_deadlines_.empty() ? Time::Infinite() : get_deadlines_.begin()->first;
+  next = std::min(next, slab_check_);
   if (spill_paused_) next = std::min(next, spill_after_);
   // Both queues are in order of `since`, so the first that was never refused is the last to look at.
   for (const PendingRestore& restore : restores_) {
@@ -687,14 +836,25 @@ std::string ObjectTableCore::TEST_CheckInvariants() const {
     if (object.Readable() && awaited_.contains(id)) return "waiting for an object that is there";
     if (object.sealed && !object.in_memory && awaited_.contains(id) && !in_restores_.contains(id)) return "a restore was forgotten";
   }
-  for (const auto& [id, client] : clients_) asked += client.asked_bytes;
+  uint64_t slabs = 0;
+  for (const auto& [id, client] : clients_) {
+    asked += client.asked_bytes;
+    uint64_t pieces = 0;
+    for (const auto& [begin, piece] : client.slabs) pieces += piece.size;
+    if (pieces != client.slab_bytes) return "a client's slabs do not add up";
+    slabs += pieces;
+  }
+  if (slabs != stats_.slab_bytes) return "slabs do not add up";
+  for (const PendingCreate& create : queue_) {
+    if (create.put) slabs += ArenaAllocator::BlockSize(create.put->size);
+  }
   if (spilling != spilling_bytes_ || kept != kept_objects_ || asked != asked_bytes_) return "bytes on their way do not add up";
   if (overflow != stats_.overflow_bytes || spilled != stats_.spilled_bytes) return "bytes on disk do not add up";
   if (restores_.size() != in_restores_.size()) return "restores do not add up";
   for (const auto& [owner, ids] : by_owner_) owned += ids.size();
   if (used != stats_.used || pinned != stats_.pinned || evictable != evictable_.size() || owned != objects_.size())
     return "totals do not add up";
-  if (blocks + allocator_.free_bytes() != allocator_.capacity()) return "bytes leaked";
+  if (blocks + slabs + allocator_.free_bytes() != allocator_.capacity()) return "bytes leaked";
   for (const auto& [id, count] : pins) {
     if (count > 0 && !objects_.contains(id)) return "pin of an object that is gone";
   }

@@ -7,6 +7,9 @@
 //
 // Where there is a disk, primary copies go to files when room is short (the SpillCore says to which): in memory -> spilling (still readable)
 // -> in memory with a file (evictable) -> spilled -> restoring -> in memory with a file. A get of a spilled object waits for its restore.
+// A client that makes many objects of moderate size leases slabs, pieces of the arena, and makes objects there without asking first (Put). The
+// rest of a slab comes back when the client has no use for it, dies, was idle, or is asked since memory is short.
+//
 // What its maker keeps pinned without using it is first asked back from that client. When all else is in use, an object is given a file of
 // its own as memory (a segment other than 0). A create fails only when the disk refuses too, and nothing at all was freed for a while.
 //
@@ -14,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <list>
 #include <map>
 #include <optional>
@@ -48,6 +52,14 @@ struct ObjectTableConfig {
   Duration overflow_grace = std::chrono::seconds(1);
   // After a failed write, how long until the next is tried.
   Duration spill_retry = std::chrono::seconds(1);
+  // Size of a slab, never more than 1/32 of the capacity; a client has at most two at a time. Larger: fewer leases; smaller: less lies idle.
+  uint64_t slab_bytes = uint64_t{8} << 20;
+  // All slabs together take at most this share of the capacity.
+  double slab_share = 0.125;
+  // How long a free of an unknown object waits for the object's put, which may come later though it was sent before.
+  Duration early_free = std::chrono::seconds(10);
+  // A client that made nothing in its slabs for so long is asked to give them back.
+  Duration slab_idle = std::chrono::seconds(10);
 };
 
 // Where an object's bytes are: in the arena (segment 0) or in a file of its own.
@@ -66,6 +78,17 @@ struct CreateRequest {
   WorkerId owner;
   bool primary = true;    // false: a copy that may be evicted
   bool try_only = false;  // fail instead of waiting
+};
+
+// An object that is complete when the store hears of it: its client wrote it to a place in one of its slabs.
+struct PutRequest {
+  ClientId client = 0;
+  ObjectId id;
+  uint64_t offset = 0;
+  uint64_t size = 0;
+  std::string metadata;
+  WorkerId owner;
+  bool keep_pin = false;  // REQUIRES: nobody else makes an object of this id
 };
 
 // Effects, to be carried out in order.
@@ -124,9 +147,16 @@ struct OverflowReleased {  // the store has no more use for the file
 struct ReclaimAsked {  // the client keeps these without, perhaps, using them: it should release what it can, then call OnReclaimed
   ClientId client = 0;
   std::vector<ObjectId> ids;
+  bool slabs = false;  // the same for what is unused of its slabs
+};
+struct SlabReplied {
+  Token token = 0;
+  uint64_t offset = 0;
+  uint64_t size = 0;  // 0: none now
+  uint64_t warm_bytes = 0;
 };
 using Effect = std::variant<CreateReplied, GetReplied, ObjectSealed, ObjectDeleted, ObjectEvicted, SpillStarted, RestoreStarted,
-                            SpillForgotten, OverflowWanted, OverflowReleased, ReclaimAsked>;
+                            SpillForgotten, OverflowWanted, OverflowReleased, ReclaimAsked, SlabReplied>;
 using Effects = std::vector<Effect>;
 
 struct TableStats {
@@ -138,6 +168,7 @@ struct TableStats {
   uint64_t spilled_bytes = 0;  // sizes of the objects that have a file, in memory or not
   uint64_t spilled_objects = 0;
   uint64_t overflow_bytes = 0;  // sizes of the objects in segments other than 0
+  uint64_t slab_bytes = 0;      // leased to clients, and no object's yet
   // Since the start.
   uint64_t total_spilled_bytes = 0;
   uint64_t total_restored_bytes = 0;
@@ -158,12 +189,19 @@ class ObjectTableCore {
   void Get(Token token, ClientId client, std::vector<ObjectId> ids, Time now, Time deadline, Effects* out);
   // Undoes one pin. More releases than pins are ignored: a client can only hurt itself.
   void Release(ClientId client, const ObjectId& id, Time now, Effects* out);
-  // The owner has no more use for it. An object that is still being written goes when it is sealed.
+  // The owner has no more use for it. An object that is still being written goes when it is sealed; one that is not there yet, when it is put.
   void Free(const ObjectId& id, Time now, Effects* out);
   // The connection ended: its pins, waits and unfinished objects go.
   void ClientGone(ClientId client, Time now, Effects* out);
   // Frees all objects of this owner, those yet to come too.
   void OwnerDied(const WorkerId& owner, Time now, Effects* out);
+  // Replies at once, and with nothing while memory is short or the client has its share.
+  void LeaseSlab(Token token, ClientId client, Time now, Effects* out);
+  // Creates and seals in one. Should another client be writing the object at the moment, it takes this place if that one gives up. What lies in no
+  // slab of the client is ignored: a client can only hurt itself.
+  void Put(const PutRequest& request, Time now, Effects* out);
+  // The client makes nothing in `range` of its slab. `touched`: it has written there.
+  void ReturnSlab(ClientId client, Range range, bool touched, Time now, Effects* out);
   // What became of an effect. A failed spill is tried again later; an object that cannot be restored is lost, and those who wait are told.
   void OnSpilled(const ObjectId& id, const Status& status, Time now, Effects* out);
   void OnRestored(const ObjectId& id, const Status& status, Time now, Effects* out);
@@ -176,6 +214,8 @@ class ObjectTableCore {
   Time NextDeadline() const;
   bool Contains(const ObjectId& id) const;  // sealed
   TableStats Stats() const;
+  // Size of a slab; 0: the store is too small for any.
+  uint64_t slab_bytes() const;
   // For the shell's care of pages.
   ArenaAllocator& allocator() { return allocator_; }
   std::string TEST_CheckInvariants() const;
@@ -205,6 +245,15 @@ class ObjectTableCore {
     bool Readable() const { return sealed && in_memory && disk != Disk::kRestoring; }
   };
   struct Client {
+    // What is left of its slabs, by begin: blocks of the allocator.
+    struct Piece {
+      uint64_t size = 0;
+      uint64_t warm_end = 0;  // in the arena; below, it has pages
+    };
+    std::map<uint64_t, Piece> slabs;
+    uint64_t slab_bytes = 0;   // their sum
+    Time slab_used{};          // when it last leased one or made something there
+    bool slabs_asked = false;  // since it leased the last one
     std::unordered_map<ObjectId, uint64_t, IdHash> pins;
     std::set<ObjectId> unsealed;
     std::set<Token> gets;
@@ -228,6 +277,7 @@ class ObjectTableCore {
     CreateRequest request;
     Time since;
     Overflow overflow;
+    std::optional<PutRequest> put;  // it has its place: waits for who writes the same object, and nobody for its answer
   };
   struct PendingRestore {
     ObjectId id;
@@ -237,6 +287,12 @@ class ObjectTableCore {
 
   enum class Outcome { kDone, kNoRoom, kOtherWrites };
   Outcome TryCreate(const CreateRequest& request, std::optional<uint64_t> segment, Time now, Effects* out);
+  Outcome TryPut(const PutRequest& request, Time now, Effects* out);
+  Object* AddObject(ClientId client, const ObjectId& id, const WorkerId& owner);
+  void SealObject(ClientId client, const ObjectId& id, Object* object, bool keep_pin, Time now, Effects* out);
+  // Takes [begin, end) out of the client's slabs, as a block of its own. False: it is not there, or not in one piece.
+  bool TakeFromSlab(Client* client, Range range, uint64_t* warm_bytes);
+  uint64_t KeepFree() const;  // what spilling ahead of need keeps free
   std::optional<ArenaAllocator::Block> MakeRoom(uint64_t size, Time now, Effects* out);
   void WantRestore(const ObjectId& id, Time now);
   void StartRestore(const ObjectId& id, Object* object, Place place, Effects* out);
@@ -246,6 +302,8 @@ class ObjectTableCore {
   void ServeCreates(Time now, Effects* out);
   void MaybeSpill(Time now, Effects* out);
   void AskBack(uint64_t bytes, Effects* out);
+  // For the slabs of those who have not been asked; idle since `unused_since` only.
+  void AskForSlabs(Time unused_since, Effects* out);
   // Tells the getters of `id`: it is there, or lost if `object` is null.
   void Announce(const ObjectId& id, Object* object, Effects* out);
   void Pin(ClientId client, const ObjectId& id, Object* object);
@@ -255,6 +313,7 @@ class ObjectTableCore {
   void Enlist(const ObjectId& id, Object* object, List list);
   void DropMemory(Object* object, Time now, Effects* out);
   void Delete(const ObjectId& id, Time now, Effects* out);
+  void NoteEarlyFree(const ObjectId& id, Time now);
   void FinishGet(Token token, Effects* out);
   Time OverflowAt(const Overflow& overflow, Time since) const;  // when to ask for a file
   Time FailAt(const Overflow& overflow, Time since) const;
@@ -271,7 +330,8 @@ class ObjectTableCore {
   std::list<ObjectId> spillable_;
   uint64_t evictable_bytes_ = 0;  // of blocks, as are these
   uint64_t spilling_bytes_ = 0;
-  uint64_t asked_bytes_ = 0;  // sum over the clients
+  uint64_t asked_bytes_ = 0;            // sum over the clients
+  Time slab_check_ = Time::Infinite();  // when to look for idle slabs; infinite: there are none
   uint64_t kept_objects_ = 0;
   uint64_t last_stamp_ = 0;
   std::list<PendingRestore> restores_;  // served before the creates: they let someone go on who may then free
@@ -284,6 +344,10 @@ class ObjectTableCore {
   Status spill_failure_;  // the last one
   uint64_t last_segment_ = 0;
   std::unordered_set<ObjectId, IdHash> lost_;  // until they are made again or freed
+  // Freed before they were there: the put of an object and the free by its owner come on different connections. Each with its time.
+  static constexpr size_t kMaxEarlyFrees = 100'000;
+  std::unordered_map<ObjectId, Time, IdHash> early_frees_;
+  std::deque<std::pair<Time, ObjectId>> early_free_order_;
   std::unordered_map<Token, PendingGet> gets_;
   std::unordered_map<ObjectId, std::vector<Token>, IdHash> awaited_;  // getters of objects not sealed; some may have ended
   std::set<std::pair<Time, Token>> get_deadlines_;
