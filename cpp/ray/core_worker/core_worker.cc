@@ -9,14 +9,9 @@
 #include "ray/v1/raylet_worker.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/value_layout.h"
+#include "ray/wire/version.h"
 
 namespace ray::core {
-namespace {
-
-constexpr char kProtocolVersion[] = "1";
-
-}  // namespace
-
 // --- life ---
 
 Result<std::unique_ptr<CoreWorker>> CoreWorker::Start(const CoreWorkerConfig& config) {
@@ -73,7 +68,7 @@ Status CoreWorker::Register(const rpc::ConnectionPtr& raylet) {
   request.set_is_driver(config_.is_driver);
   request.set_pid(getpid());
   request.set_startup_token(config_.startup_token);
-  request.set_protocol_version(kProtocolVersion);
+  request.set_protocol_version(std::string(kProtocolVersion));
   request.set_python_version(config_.python_version);
   struct State {
     async::Waiter waiter;

@@ -8,6 +8,7 @@ GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* stora
   NodeTableConfig config;
   config.config_json = options.config_json;
   config.cluster_id = ClusterId::FromRandom();
+  config.session_name = options.session_name;
   EffectHandlers handlers;
   handlers.publish = [this](const v1::PublishNotice& notice) { PublishToSubscribers(state_.get(), notice); };
   handlers.start = [this](const StartOnNode& order) { StartActorOnNode(state_.get(), order); };

@@ -14,6 +14,7 @@ namespace ray::gcs {
 
 struct GcsServerOptions {
   std::string config_json;                               // settings for the whole cluster, handed to every raylet
+  std::string session_name;                              // of the cluster, handed to every raylet
   std::function<void()> on_empty;                        // the last node that was alive has gone
   std::function<void(const Status&)> on_storage_failed;  // the process must end
 };

@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -12,7 +13,9 @@
 
 #include "ray/async/loop.h"
 #include "ray/gcs_server/gcs_server.h"
+#include "ray/main/security_flags.h"
 #include "ray/rpc/grpc/grpc_server.h"
+#include "ray/rpc/grpc/host_port.h"
 #include "ray/util/flags.h"
 #include "ray/util/fs.h"
 #include "ray/util/log_rotation.h"
@@ -33,6 +36,8 @@ struct Options {
   std::vector<int64_t> watch_pids;
   int ready_fd = -1;
   bool exit_when_empty = false;
+  std::string auth_mode = "token";
+  rpc::SecurityConfig security;
   std::string config;
 };
 
@@ -42,14 +47,21 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
                    "The control service of a raycore cluster: nodes, jobs, actors and the key-value table. "
                    "Exit codes: 0 ended as asked, 1 could not start or lost its storage, 2 bad flags, 3 a watched process has gone.");
   flags.Group("Where");
-  flags.Add("listen", "address to serve, unix:/path; may be repeated; default: unix:<session-dir>/sockets/gcs.sock", &options->listen);
+  flags.Add("listen",
+            "address to serve: unix:/path or HOST:PORT (port 0: any; IPv6 as [ADDRESS]:PORT); may be repeated; default: "
+            "unix:<session-dir>/sockets/gcs.sock",
+            &options->listen);
   flags.Add("session-dir", "folder of the session; sockets and logs are made in it", &options->session_dir);
+  AddSecurityFlags(&flags, &options->auth_mode, &options->security);
   flags.Group("Logging");
   flags.Add("log-file", "file to log to, rotated by size; default: stderr", &options->log_file);
   flags.Add("log-level", "debug, info, warning, error or off", &options->log_level);
   flags.Group("Life");
   flags.Add("watch-pid", "end at once when this process ends; may be repeated", &options->watch_pids);
-  flags.Add("ready-fd", "descriptor that gets the line READY when the service is up, and is closed then; -1: none", &options->ready_fd);
+  flags.Add("ready-fd",
+            "descriptor that gets the line 'READY' (with the first TCP address, if there is one) when the service is up, and is closed "
+            "then; -1: none",
+            &options->ready_fd);
   flags.Add("exit-when-empty", "end when the last node has gone", &options->exit_when_empty);
   flags.ConfigGroup("Cluster");
   flags.Add("config", "JSON object of settings for the whole cluster, handed to every raylet as it is", &options->config);
@@ -60,20 +72,19 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
     if (options->session_dir.empty()) return Status::InvalidArgument("one of --listen and --session-dir is needed");
     options->listen.push_back("unix:" + options->session_dir + "/sockets/gcs.sock");
   }
+  RAY_RETURN_NOT_OK(CompleteSecurity(options->auth_mode, &options->security));
   for (const std::string& address : options->listen) {
-    if (!address.starts_with("unix:") || address.size() == 5) {
-      return Status::InvalidArgument(
-          "--listen " + address +
-          ": only unix:/path can be served so far; TCP addresses will need --auth-token-file, which is not there yet");
-    }
+    if (address == "unix:") return Status::InvalidArgument("--listen unix: wants a path");
+    if (!rpc::IsUnixAddress(address)) RAY_RETURN_NOT_OK(rpc::ParseHostPort(address).status());
   }
   return text;
 }
 
-void WriteReady(int fd) {
+void WriteReady(int fd, const std::vector<std::string>& addresses) {
   if (fd < 0) return;
-  constexpr std::string_view kLine = "READY\n";
-  if (::write(fd, kLine.data(), kLine.size()) < 0) RAY_LOG(WARNING) << "nobody reads the ready descriptor";
+  const auto tcp = std::find_if_not(addresses.begin(), addresses.end(), rpc::IsUnixAddress);
+  const std::string line = tcp == addresses.end() ? "READY\n" : "READY " + *tcp + "\n";
+  if (::write(fd, line.data(), line.size()) < 0) RAY_LOG(WARNING) << "nobody reads the ready descriptor";
   ::close(fd);
 }
 
@@ -125,12 +136,14 @@ class Process {
 
     gcs::GcsServerOptions server_options;
     server_options.config_json = options_.config;
+    server_options.session_name = options_.session_dir.substr(options_.session_dir.rfind('/') + 1);
     if (options_.exit_when_empty) server_options.on_empty = [this] { Stop(kOk, "the last node has gone"); };
     server_options.on_storage_failed = [this](const Status& status) { Stop(kFailed, "storage failed: " + status.ToString()); };
     server_ = std::make_unique<gcs::GcsServer>(std::move(server_options), loop_.get(), &storage_);
-    RAY_ASSIGN_OR_RETURN(grpc_, rpc::GrpcServer::Make({options_.listen}, server_->dispatcher(), loop_.get()));
-    for (const std::string& address : options_.listen) RAY_LOG(INFO) << "gcs_server serves " << address << ", pid " << ::getpid();
-    WriteReady(options_.ready_fd);
+    RAY_ASSIGN_OR_RETURN(auto security, rpc::Security::Make(options_.security, &clock_));
+    RAY_ASSIGN_OR_RETURN(grpc_, rpc::GrpcServer::Make({options_.listen, std::move(security)}, server_->dispatcher(), loop_.get()));
+    for (const std::string& address : grpc_->addresses()) RAY_LOG(INFO) << "gcs_server serves " << address << ", pid " << ::getpid();
+    WriteReady(options_.ready_fd, grpc_->addresses());
     (void)SdNotify(notify_socket_, "READY=1");
     return {};
   }
@@ -156,6 +169,7 @@ class Process {
   std::string notify_socket_;
   int code_ = kOk;
   std::string reason_;
+  SystemClock clock_;
   gcs::MemoryStorage storage_;
   std::unique_ptr<async::EpollLoop> loop_;
   std::unique_ptr<gcs::GcsServer> server_;

@@ -21,8 +21,10 @@
 
 #include "ray/async/loop.h"
 #include "ray/main/gcs_query.h"
+#include "ray/main/security_flags.h"
 #include "ray/raylet/raylet.h"
 #include "ray/raylet/workers/json.h"
+#include "ray/rpc/grpc/host_port.h"
 #include "ray/util/flags.h"
 #include "ray/util/fs.h"
 #include "ray/util/log_rotation.h"
@@ -48,6 +50,7 @@ struct Options {
   std::vector<std::string> spilling_directories;
   std::vector<int64_t> watch_pids;
   bool local_mode = false;
+  std::string auth_mode = "token";
   int ready_fd = -1;
   LogOptions log;
   std::string log_level = "info";
@@ -115,11 +118,15 @@ void AddFlags(FlagParser* flags, Options* options) {
   flags->Add("session-dir", "folder of the session: logs and spilled objects", &config.session_dir).Required();
   flags->Add("node-dir", "folder of this node's sockets, where one session has several nodes on a machine; empty: the session's",
              &config.node_dir);
-  flags->Add("gcs-address", "where the GCS listens, unix:/path", &config.gcs_address).Required();
+  flags->Add("gcs-address", "where the GCS listens, unix:/path or HOST:PORT", &config.gcs_address).Required();
+  flags->Add("listen", "HOST:PORT for the other nodes (port 0: any; IPv6 as [ADDRESS]:PORT); empty: this node only dials out",
+             &config.listen);
   flags->Add("node-ip", "address of this node, as others see it", &config.node_ip);
   flags->Add("node-name", "name for people; empty: the node's id", &config.node_name);
   flags->Add("head", "this is the node of the GCS", &config.is_head);
   flags->Add("python", "interpreter of the workers", &config.python);
+  flags->Add("python-version", "X.Y.Z of that interpreter, which the cluster compares; empty: it does not", &config.python_version);
+  AddSecurityFlags(flags, &options->auth_mode, &config.security);
   flags->Group("Resources");
   flags->Add("num-cpus", "CPUs to schedule; negative: the cores that this process may use", &options->num_cpus);
   flags->Add("num-gpus", "GPUs to schedule", &options->num_gpus);
@@ -131,9 +138,9 @@ void AddFlags(FlagParser* flags, Options* options) {
   flags->Add("labels", "labels of the node: NAME=VALUE,... or a JSON object; repeatable", &options->labels);
   flags->Group("Life");
   flags->Add("watch-pid", "stop when this process ends; repeatable", &options->watch_pids);
-  flags->Add("local-mode", "the cluster is this node and lives with its driver: no address but a Unix socket is accepted for the GCS",
-             &options->local_mode);
-  flags->Add("ready-fd", "descriptor that gets 'READY <node id>' once workers and drivers may come", &options->ready_fd);
+  flags->Add("local-mode", "the cluster is this node and lives with its driver: no TCP address is accepted", &options->local_mode);
+  flags->Add("ready-fd", "descriptor that gets 'READY <node id> <listen address or ->' once workers and drivers may come",
+             &options->ready_fd);
   flags->Add("log-file", "file for the log; empty: stderr", &options->log.file);
   flags->Add("log-level", "debug, info, warning, error or off", &options->log_level);
   flags->ConfigGroup("Worker pool");
@@ -148,6 +155,9 @@ void AddFlags(FlagParser* flags, Options* options) {
              &config.leases.infeasible_notice);
   flags->Add("reclaim-interval", "least time between two requests to owners for unused leases", &config.leases.reclaim_interval);
   flags->Add("max-reclaim-interval", "that time after repeated doubling", &config.leases.max_reclaim_interval);
+  flags->ConfigGroup("Links to other nodes");
+  flags->Add("link-min-backoff", "after the first failure to reach another node; doubles with each", &config.links.min_backoff);
+  flags->Add("link-max-backoff", "the longest wait between two attempts", &config.links.max_backoff);
   flags->ConfigGroup("Object spilling");
   flags->Add("object-spilling-directory",
              "folders for objects that the store has no room for, separated by commas; repeatable; none: the session's",
@@ -170,6 +180,10 @@ Status Complete(Options* options) {
   if (options->local_mode && !config.gcs_address.starts_with("unix:")) {
     return Status::InvalidArgument("--gcs-address: local mode wants unix:/path, not '" + config.gcs_address + "'");
   }
+  if (options->local_mode && !config.listen.empty()) return Status::InvalidArgument("--listen: local mode opens no TCP address");
+  if (!rpc::IsUnixAddress(config.gcs_address)) RAY_RETURN_NOT_OK(rpc::ParseHostPort(config.gcs_address).status());
+  if (!config.listen.empty()) RAY_RETURN_NOT_OK(rpc::ParseHostPort(config.listen).status());
+  RAY_RETURN_NOT_OK(CompleteSecurity(options->auth_mode, &config.security));
   for (std::string* dir : {&config.session_dir, &config.node_dir}) {
     while (dir->size() > 1 && dir->back() == '/') dir->pop_back();
   }
@@ -280,7 +294,8 @@ class Main {
   void OnReady() {
     ready_ = true;
     if (options_.ready_fd >= 0) {
-      const std::string line = "READY " + raylet_->node_id().Hex() + "\n";
+      const std::string address = raylet_->listen_address();
+      const std::string line = "READY " + raylet_->node_id().Hex() + " " + (address.empty() ? "-" : address) + "\n";
       if (write(options_.ready_fd, line.data(), line.size()) != static_cast<ssize_t>(line.size())) {
         RAY_LOG(WARNING) << Status::FromErrno(errno, "writing to --ready-fd").ToString();
       }

@@ -10,10 +10,13 @@
 
 #include "ray/object_manager/store/store_service.h"
 #include "ray/raylet/leases/lease_service.h"
+#include "ray/raylet/nodes/node_directory.h"
 #include "ray/raylet/router/router.h"
 #include "ray/raylet/workers/json.h"
 #include "ray/raylet/workers/worker_service.h"
 #include "ray/rpc/grpc/grpc_client.h"
+#include "ray/rpc/grpc/grpc_server.h"
+#include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/local/local_carrier.h"
 #include "ray/util/fs.h"
 #include "ray/util/logging.h"
@@ -63,6 +66,7 @@ struct Raylet::Impl {
   }
   void Stop(const std::string& reason, std::function<void()> done);
   void Leave(const std::string& reason, std::function<void()> done);
+  void OnNews(const v1::PublishNotice& news);
   void OnProcessEnded(const ProcessEnd& end);
   void ReportSoon();
   void Report();
@@ -90,8 +94,11 @@ struct Raylet::Impl {
   std::unique_ptr<WorkerService> workers;
   std::unique_ptr<LeaseService> leases;
   std::unique_ptr<Router> router;
+  std::unique_ptr<NodeDirectory> nodes;
+  std::shared_ptr<rpc::Security> security;
   std::unique_ptr<rpc::LocalCarrier> carrier;
   std::unique_ptr<rpc::GrpcClient> grpc;
+  std::unique_ptr<rpc::GrpcServer> server;  // null: not listening
   rpc::ConnectionPtr gcs;
   Time connect_deadline;
 
@@ -152,12 +159,19 @@ Status Raylet::Impl::Init() {
   queue_config.node = node_id;
   leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id, [this] { ReportSoon(); }}, queue_config,
                                           scheduling::NodeResources(total));
-  router = std::make_unique<Router>(RouterHooks{[this](uint64_t connection, const JobId& job) { workers->BindDriverJob(connection, job); },
-                                                [this](const JobId& job) { workers->DrainLogs(job); }});
+  router = std::make_unique<Router>(
+      node_id, RouterHooks{[this](uint64_t connection, const JobId& job) { workers->BindDriverJob(connection, job); },
+                           [this](const JobId& job) { workers->DrainLogs(job); }, [this](const v1::PublishNotice& news) { OnNews(news); }});
+  nodes = std::make_unique<NodeDirectory>(
+      NodeDirectory::Deps{loop, node_id, !config.listen.empty(),
+                          [this](const std::string& address) { return grpc->Connect(address, dispatcher.get()); },
+                          [this](const Status& status) { End(status); }},
+      config.links);
 
   workers->RegisterHandlers(dispatcher.get());
   leases->RegisterHandlers(dispatcher.get());
   router->RegisterHandlers(dispatcher.get());
+  nodes->RegisterHandlers(dispatcher.get());
   dispatcher->RegisterTyped<v1::WorkerEmpty>(MethodId::kGetNodeStats,
                                              [this](const v1::WorkerEmpty&, rpc::Request&, rpc::Responder responder) {
                                                v1::GetNodeStatsReply reply;
@@ -178,13 +192,19 @@ Status Raylet::Impl::Init() {
   rpc::LocalCarrierOptions carrier_options;
   carrier_options.sockets_dir = sockets_dir;
   RAY_ASSIGN_OR_RETURN(carrier, rpc::LocalCarrier::Make(loop, dispatcher, carrier_options));
-  grpc = std::make_unique<rpc::GrpcClient>(loop);
+  RAY_ASSIGN_OR_RETURN(security, rpc::Security::Make(config.security, &clock));
+  if (!config.listen.empty()) RAY_RETURN_NOT_OK(security->CheckListener(config.listen));
+  grpc = std::make_unique<rpc::GrpcClient>(loop, security);
   return Status::Ok();
 }
 
 Status Raylet::Impl::Start() {
   launcher->Start();  // Python warms up while the rest gets ready
   RAY_RETURN_NOT_OK(store->Start());
+  if (!config.listen.empty()) {  // before it is told of, so that nobody dials in vain
+    RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{config.listen}, security}, dispatcher.get(), loop));
+    RAY_LOG(INFO) << "listening on " << server->addresses().front();
+  }
   connect_deadline = loop->clock().Now() + config.connect_timeout;
   loop->Post("raylet.connect", [this] { Connect(); });
   return Status::Ok();
@@ -214,6 +234,8 @@ void Raylet::Impl::Connect() {
   for (const auto& [key, value] : config.labels) (*node->mutable_labels())[key] = value;
   node->set_session_dir(config.session_dir);
   node->set_start_time_ms(start_ms);
+  if (server != nullptr) node->set_port(rpc::ParseHostPort(server->addresses().front())->port);
+  node->set_python_version(config.python_version);
   rpc::CallOptions options;
   options.timeout = config.connect_timeout;
   rpc::CallTyped<v1::RegisterNodeReply>(
@@ -223,6 +245,7 @@ void Raylet::Impl::Connect() {
 
 void Raylet::Impl::OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status) {
   if (stopping || link != gcs) return;
+  if (status.code() == StatusCode::kUnauthenticated) return End(status);
   if (!registered && loop->clock().Now() < connect_deadline) {  // it may still be coming up
     loop->AddTimer(kConnectRetry, [this] { Connect(); });
     return;
@@ -238,7 +261,12 @@ void Raylet::Impl::OnRegistered(const Status& status, const v1::RegisterNodeRepl
   }
   registered = true;
   reported = total;
-  workers->SetClusterConfig(reply.config_json());
+  if (!reply.protocol_version().empty() && !ProtocolsMayMeet(reply.protocol_version(), kProtocolVersion)) {
+    return End(Status::FailedPrecondition("the GCS speaks protocol " + reply.protocol_version() + ", this raylet speaks " +
+                                          std::string(kProtocolVersion) + ": nodes may be at most one version apart"));
+  }
+  workers->SetClusterConfig(reply.config_json(), reply.session_name());
+  router->SubscribeNode();
   if (Status listening = carrier->Listen(kRayletSocket, [](const rpc::ConnectionPtr&) {}); !listening.ok()) return End(listening);
   PollStore();
   RAY_LOG(INFO) << "node " << node_id << " is registered, with " << total.ToString();
@@ -279,6 +307,10 @@ void Raylet::Impl::PollStore() {
     ReportSoon();
   }
   store_timer = loop->AddTimer(config.store_poll_interval, [this] { PollStore(); });
+}
+
+void Raylet::Impl::OnNews(const v1::PublishNotice& news) {
+  if (news.has_node()) nodes->OnNews(news.node());
 }
 
 void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
@@ -328,6 +360,7 @@ void Raylet::Impl::Stop(const std::string& reason, std::function<void()> done) {
 
 void Raylet::Impl::Leave(const std::string& reason, std::function<void()> done) {
   launcher->Stop();
+  nodes->Close();
   auto finish = [this, done = std::move(done)] {
     carrier->Shutdown();
     loop->Post("raylet.done", done);  // after the close callbacks
@@ -348,7 +381,8 @@ Raylet::Raylet(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Raylet::~Raylet() {
   impl_->stopping = true;
-  // The gRPC thread and the store's stop first: nothing arrives while the rest is taken down.
+  // The gRPC threads and the store's stop first: nothing arrives while the rest is taken down.
+  if (impl_->server != nullptr) impl_->server->Stop();
   if (impl_->grpc != nullptr) impl_->grpc->Stop();
   if (impl_->store != nullptr) impl_->store->Stop();
   if (impl_->carrier != nullptr) impl_->carrier->Shutdown();
@@ -383,5 +417,7 @@ void Raylet::ReapChildren() {
 void Raylet::SetShutdownHandler(std::function<void()> fn) { impl_->on_shutdown = std::move(fn); }
 
 const NodeId& Raylet::node_id() const { return impl_->node_id; }
+
+std::string Raylet::listen_address() const { return impl_->server == nullptr ? "" : impl_->server->addresses().front(); }
 
 }  // namespace ray::raylet

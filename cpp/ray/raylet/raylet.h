@@ -1,4 +1,4 @@
-// Raylet: one node's composition: worker pool, leases, object store, log forwarding, and the link to the GCS.
+// Raylet: one node's composition: worker pool, leases, object store, log forwarding, the link to the GCS and those to other nodes.
 //
 // Everything runs on the loop of the main thread, save the store, which has a thread and a socket of its own. Owned by main.
 #pragma once
@@ -13,8 +13,10 @@
 #include "ray/async/loop.h"
 #include "ray/common/ids.h"
 #include "ray/common/resources.h"
+#include "ray/raylet/nodes/link_core.h"
 #include "ray/raylet/workers/worker_pool_core.h"
 #include "ray/raylet/workers/zygote_launcher.h"
+#include "ray/rpc/grpc/security.h"
 #include "ray/scheduling/lease_queue_core.h"
 #include "ray/util/status.h"
 
@@ -23,7 +25,11 @@ namespace ray::raylet {
 struct RayletConfig {
   std::string session_dir;  // logs, spilled objects
   std::string node_dir;     // sockets; another than the session's where a session has several nodes on this machine
-  std::string gcs_address;  // "unix:/path"
+  std::string gcs_address;  // "unix:/path" or "host:port"
+  std::string listen;       // "host:port" for the other nodes, port 0: any that is free; empty: this node only dials out
+  rpc::SecurityConfig security;
+  LinkConfig links;
+  std::string python_version;  // X.Y.Z of the workers; must be of the cluster's minor version; empty: not checked
   std::string node_ip = "127.0.0.1";
   std::string node_name;  // empty: the node's id
   bool is_head = false;
@@ -62,6 +68,8 @@ class Raylet {
   void SetShutdownHandler(std::function<void()> fn);
 
   const NodeId& node_id() const;
+  // Where other nodes reach this one, port filled in, once started; empty: nowhere.
+  std::string listen_address() const;
 
  private:
   struct Impl;

@@ -73,7 +73,9 @@ namespace ray {
   X(kKvKeys, 124, "GcsKv", "KvKeys")                              \
   X(kSubscribe, 140, "PubSub", "Subscribe")                       \
   X(kUnsubscribe, 141, "PubSub", "Unsubscribe")                   \
-  X(kPublish, 142, "PubSub", "Publish")
+  X(kPublish, 142, "PubSub", "Publish")                           \
+  X(kLinkHello, 200, "NodeLink", "Hello")                         \
+  X(kLinkProbe, 201, "NodeLink", "Probe")
 
 enum class MethodId : uint16_t {
 #define RAY_X(name, number, service, method) name = number,

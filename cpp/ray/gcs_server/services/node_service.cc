@@ -13,9 +13,10 @@ void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out) {
 
 void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const rpc::Request& request, rpc::Responder responder) {
   // Unset: a client that makes no claim, such as a tool.
-  if (!message.protocol_version().empty() && message.protocol_version() != kProtocolVersion && responder.valid()) {
+  if (!message.protocol_version().empty() && !ProtocolsMayMeet(message.protocol_version(), kProtocolVersion) && responder.valid()) {
     return responder.Fail(Status::FailedPrecondition("the raylet speaks protocol " + message.protocol_version() + ", the GCS speaks " +
-                                                     std::string(kProtocolVersion) + ": they are of different releases"));
+                                                     std::string(kProtocolVersion) +
+                                                     ": nodes may be at most one version apart; install the same release on all"));
   }
   NodeId node = NodeId::FromBinaryOrNil(message.node().node_id());
   Effects out;

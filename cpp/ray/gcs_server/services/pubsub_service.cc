@@ -13,7 +13,9 @@ std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, v1::Channel cha
       *notice.mutable_actor() = *actor;
     }
   } else if (channel == v1::CHANNEL_NODE) {
-    for (const v1::NodeInfo* node : gcs.nodes.All()) *notices.emplace_back().mutable_node() = *node;
+    for (const v1::NodeInfo* node : gcs.nodes.All()) {
+      if (node->alive()) *notices.emplace_back().mutable_node() = *node;
+    }
   }
   for (v1::PublishNotice& notice : notices) notice.set_channel(channel);
   return notices;

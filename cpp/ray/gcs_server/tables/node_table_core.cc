@@ -1,6 +1,17 @@
 #include "ray/gcs_server/tables/node_table_core.h"
 
+#include "ray/wire/version.h"
+
 namespace ray::gcs {
+namespace {
+
+// "3.11" of "3.11.4".
+std::string_view MajorMinor(std::string_view version) {
+  const size_t dot = version.find('.');
+  return version.substr(0, version.find('.', dot == std::string_view::npos ? dot : dot + 1));
+}
+
+}  // namespace
 
 void NodeTableCore::PublishNode(const v1::NodeInfo& node, Effects* out) {
   Publish publish;
@@ -15,6 +26,13 @@ bool NodeTableCore::Register(const v1::NodeInfo& node, CallToken call, int64_t w
     Fail(call, Status::InvalidArgument("a node without a valid id"), out);
     return false;
   }
+  if (!node.python_version().empty() && !python_version_.empty() && MajorMinor(node.python_version()) != MajorMinor(python_version_)) {
+    Fail(call,
+         Status::FailedPrecondition("the node runs Python " + node.python_version() + ", the cluster runs Python " + python_version_ +
+                                    ": values could not be exchanged; use the same minor version on all nodes"),
+         out);
+    return false;
+  }
   auto [it, is_new] = nodes_.try_emplace(id);
   v1::NodeInfo& info = it->second.info;
   if (!is_new && !info.alive()) {
@@ -24,6 +42,7 @@ bool NodeTableCore::Register(const v1::NodeInfo& node, CallToken call, int64_t w
          out);
     return false;
   }
+  if (python_version_.empty()) python_version_ = node.python_version();
   if (is_new) {
     info = node;
     info.set_alive(true);
@@ -34,6 +53,8 @@ bool NodeTableCore::Register(const v1::NodeInfo& node, CallToken call, int64_t w
   v1::RegisterNodeReply reply;
   reply.set_config_json(config_.config_json);
   reply.set_cluster_id(config_.cluster_id.Binary());
+  reply.set_session_name(config_.session_name);
+  reply.set_protocol_version(std::string(kProtocolVersion));
   Reply(call, std::move(reply), out);
   if (is_new) PublishNode(info, out);
   return true;

@@ -13,14 +13,16 @@ namespace ray::gcs {
 struct NodeTableConfig {
   std::string config_json;  // settings for the whole cluster, handed to every raylet
   ClusterId cluster_id;
-  size_t max_dead = 1000;  // dead nodes remembered, and refused when they come back
+  std::string session_name;  // of the whole cluster, handed to every raylet
+  size_t max_dead = 1000;    // dead nodes remembered, and refused when they come back
 };
 
 class NodeTableCore {
  public:
   explicit NodeTableCore(NodeTableConfig config) : config_(std::move(config)) {}
 
-  // True if the node is now in the table and alive, whether new or not. Refused: an id that was declared dead, or is none.
+  // True if the node is now in the table and alive, whether new or not. Refused: an id that was declared dead, or is none; workers of another Python
+  // minor version than the first node's, since values could not be exchanged.
   bool Register(const v1::NodeInfo& node, CallToken call, int64_t wall_ms, Effects* out);
   // True if it took effect: reports that are older than what is known, or of nodes that are not alive, do not.
   bool Report(const v1::ReportResourcesRequest& report, Effects* out);
@@ -46,6 +48,7 @@ class NodeTableCore {
   std::map<NodeId, Node> nodes_;
   std::deque<NodeId> dead_;  // oldest first
   size_t num_alive_ = 0;
+  std::string python_version_;  // of the first node that told one
 };
 
 }  // namespace ray::gcs

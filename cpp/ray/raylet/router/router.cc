@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "ray/util/logging.h"
 #include "ray/v1/gcs_job.pb.h"
 
 namespace ray::raylet {
@@ -43,8 +44,17 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
     if (message.ParseFromArray(request.control.data(), static_cast<int>(request.control.size())))
       finishing = JobId::FromBinaryOrNil(message.job_id());
   }
+  std::string_view control = request.control;
+  std::string completed;
+  if (request.method == MethodId::kAddJob) {  // its driver does not know yet where it is
+    v1::AddJobRequest message;
+    if (message.ParseFromArray(control.data(), static_cast<int>(control.size()))) {
+      message.mutable_job()->set_driver_node_id(node_.Binary());
+      control = completed = message.SerializeAsString();
+    }
+  }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));  // std::function wants a copyable callback
-  gcs_->CallRaw(request.method, request.control, request.parts,
+  gcs_->CallRaw(request.method, control, request.parts,
                 [this, answer, finishing, method = request.method, alive = alive_](Status status, rpc::Reply reply) {
                   if (!status.ok()) {
                     answer->Fail(status);
@@ -104,6 +114,7 @@ void Router::Drop(const rpc::ConnectionPtr& connection, const Key& key) {
   if (!it->second.empty()) return;
   by_key_.erase(it);
   if (gcs_ == nullptr || gcs_->closed()) return;
+  if (key.first == v1::CHANNEL_NODE || key.first == v1::CHANNEL_WORKER) return;  // the node itself goes on listening
   v1::SubscribeRequest message;
   message.set_channel(static_cast<v1::Channel>(key.first));
   message.set_key(key.second);
@@ -118,7 +129,19 @@ void Router::OnSubscriberClosed(uint64_t connection_id) {
   for (const auto& key : gone.keys) Drop(gone.connection, key);
 }
 
+void Router::SubscribeNode() {
+  for (const v1::Channel channel : {v1::CHANNEL_NODE, v1::CHANNEL_WORKER}) {
+    v1::SubscribeRequest message;
+    message.set_channel(channel);
+    gcs_->Call(MethodId::kSubscribe, message, {}, [](const Status& status, const rpc::Reply&) {
+      if (!status.ok() && status.code() != StatusCode::kUnavailable)
+        RAY_LOG(ERROR) << "following the cluster's nodes: " << status.ToString();
+    });
+  }
+}
+
 void Router::Publish(const v1::PublishNotice& message, rpc::Request& request) {
+  if (hooks_.on_news != nullptr) hooks_.on_news(message);
   const auto it = by_key_.find(Key(message.channel(), message.key()));
   if (it == by_key_.end()) return;
   for (const uint64_t id : it->second) subscribers_.at(id).connection->NotifyRaw(MethodId::kPublish, request.control, {});

@@ -1,7 +1,8 @@
 // Router: the node's way to the GCS. It passes on what its processes ask of the GCS and relays the answers, and spreads what the GCS publishes.
 //
 // Subscriptions are kept per connection. Every Subscribe goes on to the GCS (idempotent there), which publishes the key's present state
-// again: so a late subscriber gets it without a copy kept here; the others see a version that they know. On the loop only; owned by Raylet.
+// again: so a late subscriber gets it without a copy kept here; the others see a version that they know. The node itself follows what becomes of other nodes
+// and their workers (SubscribeNode). On the loop only; owned by Raylet.
 #pragma once
 
 #include <functional>
@@ -20,15 +21,18 @@ namespace ray::raylet {
 struct RouterHooks {
   std::function<void(uint64_t connection_id, const JobId& job)> on_job_added;  // before its caller gets the answer
   std::function<void(const JobId& job)> on_job_finishing;                      // before its caller gets the answer
+  std::function<void(const v1::PublishNotice& news)> on_news = nullptr;        // what the GCS publishes, before its subscribers here get it
 };
 
 class Router {
  public:
-  explicit Router(RouterHooks hooks) : hooks_(std::move(hooks)) {}
+  Router(const NodeId& node, RouterHooks hooks) : node_(node), hooks_(std::move(hooks)) {}
   ~Router() { *alive_ = false; }
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
   // The link to the GCS; until it is set, and after it has closed, calls fail with UNAVAILABLE.
   void SetGcs(rpc::ConnectionPtr gcs) { gcs_ = std::move(gcs); }
+  // Once registered: from now on on_news hears of nodes and of workers' deaths, beginning with all nodes alive.
+  void SubscribeNode();
 
  private:
   using Key = std::pair<int, std::string>;  // channel, key
@@ -43,6 +47,7 @@ class Router {
     rpc::ConnectionPtr connection;
     std::set<Key> keys;
   };
+  const NodeId node_;
   const RouterHooks hooks_;
   rpc::ConnectionPtr gcs_;
   std::map<uint64_t, Subscriber> subscribers_;  // by connection

@@ -91,6 +91,7 @@ Status WorkerService::Admit(const v1::RegisterWorkerRequest& message, const Work
                                       std::string(kProtocolVersion) + ": both must come from the same version of ray");
   }
   if (worker.IsNil()) return Status::InvalidArgument("RegisterWorker needs a worker_id of " + std::to_string(WorkerId::kSize) + " bytes");
+  if (connection.peer_pid() < 0) return Status::PermissionDenied("only processes of this machine may register with its raylet");
   if (connection.peer_pid() > 0 && message.pid() != connection.peer_pid()) {
     // Seen through a pid namespace the numbers differ; what the kernel says is what can be signalled from here.
     RAY_LOG(DEBUG) << "process " << connection.peer_pid() << " calls itself " << message.pid();

@@ -59,7 +59,11 @@ class WorkerService {
   WorkerService(WorkerServiceConfig config, async::Loop* loop, WorkerLauncher* launcher, WorkerServiceHooks hooks);
   ~WorkerService();
   void SetLogTailer(LogTailer* logs) { logs_ = logs; }
-  void SetClusterConfig(std::string json) { config_.welcome.set_config_json(std::move(json)); }
+  // What the GCS says of the whole cluster. `session_name` empty: that of this node's folder stays.
+  void SetClusterConfig(std::string json, const std::string& session_name) {
+    config_.welcome.set_config_json(std::move(json));
+    if (!session_name.empty()) config_.welcome.set_session_name(session_name);
+  }
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
 
   void Pop(const LeaseId& lease, const WorkerKey& key, bool fresh, bool actor);

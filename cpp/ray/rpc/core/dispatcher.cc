@@ -12,6 +12,11 @@ void Dispatcher::Register(MethodId method, Handler handler) {
   handlers_[n] = std::move(handler);
 }
 
+void Dispatcher::RegisterDirect(MethodId method, Handler handler) {
+  Register(method, std::move(handler));
+  direct_[static_cast<size_t>(method)] = has_direct_ = true;
+}
+
 void Dispatcher::RegisterFallback(Handler handler) {
   RAY_CHECK(!fallback_) << "fallback registered twice";
   fallback_ = std::move(handler);

@@ -28,11 +28,18 @@ class Dispatcher {
       handler(message, request, std::move(responder));
     });
   }
-  // On the loop.
+  // Like Register, for one-way messages whose handler is thread-safe and never blocks: a carrier may run it on the thread that received the message,
+  // ahead of other methods' messages from the same peer, but in the order of its own. Carriers that read on the loop make no difference.
+  void RegisterDirect(MethodId method, Handler handler);
+  bool IsDirect(uint16_t method) const { return method < direct_.size() && direct_[method]; }
+  bool has_direct() const { return has_direct_; }
+  // On the loop, or anywhere if IsDirect.
   void Dispatch(Request request, Responder responder) const;
 
  private:
   std::array<Handler, kMaxMethodId> handlers_;
+  std::array<bool, kMaxMethodId> direct_{};
+  bool has_direct_ = false;
   Handler fallback_;
 };
 

@@ -7,7 +7,9 @@
 
 #include <optional>
 
+#include "ray/rpc/grpc/channel_arguments.h"
 #include "ray/rpc/grpc/grpc_stream.h"
+#include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/grpc/task_engine.h"
 #include "ray/rpc/grpc/unix_target.h"
 
@@ -15,7 +17,7 @@ namespace ray::rpc {
 namespace {
 
 struct ClientCall final : StreamCall {
-  ClientCall(UnixTarget where, grpc::CompletionQueue* queue) : target(std::move(where)) {
+  ClientCall(UnixTarget where, const std::string& token, grpc::CompletionQueue* queue) : target(std::move(where)) {
     grpc::ChannelArguments args;
     args.SetMaxReceiveMessageSize(-1);
     args.SetMaxSendMessageSize(-1);
@@ -24,6 +26,9 @@ struct ClientCall final : StreamCall {
     args.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
     args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    if (!IsUnixAddress(target.address())) SetKeepAlive(&args);
+    // Blanks and the like cannot be in a token, so it is a valid value.
+    if (!token.empty()) context.AddMetadata("authorization", "Bearer " + token);
     grpc::GenericStub stub(grpc::CreateCustomChannel(target.address(), grpc::InsecureChannelCredentials(), args));
     io = stub.PrepareCall(&context, kStreamPath, queue);  // the call keeps the channel
     reader = io.get();
@@ -46,14 +51,16 @@ struct NoCall final : StreamCall {
 }  // namespace
 
 struct GrpcClient::Impl {
-  explicit Impl(async::Loop* l) : loop(l), thread(std::make_unique<grpc::CompletionQueue>(), "grpc-client") {}
+  Impl(async::Loop* l, std::shared_ptr<Security> s)
+      : loop(l), security(std::move(s)), thread(std::make_unique<grpc::CompletionQueue>(), "grpc-client") {}
   async::Loop* const loop;
+  const std::shared_ptr<Security> security;
   CompletionThread thread;
 };
 
-GrpcClient::GrpcClient(async::Loop* loop) {
+GrpcClient::GrpcClient(async::Loop* loop, std::shared_ptr<Security> security) {
   UseTaskEngine();
-  impl_ = std::make_unique<Impl>(loop);
+  impl_ = std::make_unique<Impl>(loop, std::move(security));
 }
 
 GrpcClient::~GrpcClient() { Stop(); }
@@ -67,7 +74,8 @@ ConnectionPtr GrpcClient::Connect(const std::string& target, const Dispatcher* d
     stream->Close(where.status());
     return stream;
   }
-  auto call = std::make_shared<ClientCall>(std::move(where).value(), impl_->thread.queue());
+  const std::string token = impl_->security == nullptr || IsUnixAddress(target) ? "" : impl_->security->Token();
+  auto call = std::make_shared<ClientCall>(std::move(where).value(), token, impl_->thread.queue());
   auto stream = std::make_shared<GrpcStream>(call, &impl_->thread, dispatcher, impl_->loop);
   stream->Open([&call](void* tag) { call->io->StartCall(tag); });
   return stream;

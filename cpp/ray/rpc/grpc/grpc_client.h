@@ -7,15 +7,17 @@
 
 #include "ray/async/loop.h"
 #include "ray/rpc/core/dispatcher.h"
+#include "ray/rpc/grpc/security.h"
 
 namespace ray::rpc {
 
 class GrpcClient {
  public:
-  explicit GrpcClient(async::Loop* loop);
+  // `security` gives the token that TCP peers are shown; null: none.
+  explicit GrpcClient(async::Loop* loop, std::shared_ptr<Security> security = nullptr);
   ~GrpcClient();  // stops
   // A link to `target` ("unix:/path" or "host:port"), usable at once: calls wait until the stream is up. If it cannot be had, the
-  // connection closes with UNAVAILABLE and the reason. There is no reconnecting: connect again. `dispatcher` serves what the peer calls and
+  // connection closes with UNAVAILABLE and the reason, or with UNAUTHENTICATED. There is no reconnecting: connect again. `dispatcher` serves what the peer calls and
   // must outlive the client. Thread-safe.
   ConnectionPtr Connect(const std::string& target, const Dispatcher* dispatcher);
   // Ends every link; nothing is posted to the loop once it has returned. Idempotent. Not from the loop's handlers.

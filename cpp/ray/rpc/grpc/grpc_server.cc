@@ -9,7 +9,9 @@
 #include <optional>
 #include <utility>
 
+#include "ray/rpc/grpc/channel_arguments.h"
 #include "ray/rpc/grpc/grpc_stream.h"
+#include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/grpc/task_engine.h"
 #include "ray/rpc/grpc/unix_target.h"
 
@@ -24,6 +26,12 @@ struct ServerCall final : StreamCall {
   void Cancel() override { context.TryCancel(); }
   grpc::GenericServerContext context;
   grpc::GenericServerAsyncReaderWriter io{&context};
+};
+
+// A builder as SetKeepAlive wants it.
+struct ServerArguments {
+  void SetInt(const char* name, int value) { builder->AddChannelArgument(name, value); }
+  grpc::ServerBuilder* builder;
 };
 
 grpc::Status ToGrpc(const Status& status) { return {static_cast<grpc::StatusCode>(status.code()), status.message()}; }
@@ -150,7 +158,7 @@ class UnaryCall final : public Connection, public CompletionThread::Member {
 
 // Takes one call after the other from gRPC.
 struct GrpcServer::Impl final : CompletionThread::Member, std::enable_shared_from_this<Impl> {
-  Impl(const Dispatcher* d, async::Loop* l) : dispatcher(d), loop(l) {}
+  Impl(const Dispatcher* d, async::Loop* l, std::shared_ptr<Security> s) : dispatcher(d), loop(l), security(std::move(s)) {}
 
   void Accept() {
     MutexLock lock(&mu);
@@ -159,13 +167,29 @@ struct GrpcServer::Impl final : CompletionThread::Member, std::enable_shared_fro
     service.RequestCall(&call->context, &call->io, thread->queue(), server_queue,
                         CompletionThread::Tag([self = shared_from_this(), call](bool ok) {
                           if (!ok) return;  // the server stops
-                          if (call->context.method() == kStreamPath) {
+                          if (Status status = self->Admit(call->context); !status.ok()) {
+                            self->Refuse(call, status);
+                          } else if (call->context.method() == kStreamPath) {
                             std::make_shared<GrpcStream>(call, self->thread.get(), self->dispatcher, self->loop)->Open(nullptr);
                           } else {
                             std::make_shared<UnaryCall>(call, self->thread.get(), self->dispatcher, self->loop)->Open();
                           }
                           self->Accept();
                         }));
+  }
+
+  // Whether the caller may call anything at all.
+  Status Admit(const grpc::GenericServerContext& context) const {
+    if (IsUnixAddress(context.peer())) return {};  // the socket's folder lets nobody else in
+    const auto [first, last] = context.client_metadata().equal_range("authorization");
+    std::optional<std::string_view> authorization;
+    if (first != last) authorization.emplace(first->second.data(), first->second.size());
+    return security->Check(authorization);
+  }
+
+  void Refuse(const std::shared_ptr<ServerCall>& call, const Status& status) {
+    MutexLock lock(&mu);
+    if (!aborted) call->io.Finish(ToGrpc(status), CompletionThread::Tag([call](bool) {}));
   }
 
   void Abort() override {
@@ -175,6 +199,8 @@ struct GrpcServer::Impl final : CompletionThread::Member, std::enable_shared_fro
 
   const Dispatcher* const dispatcher;
   async::Loop* const loop;
+  const std::shared_ptr<Security> security;
+  std::vector<std::string> addresses;
   std::vector<UnixTarget> targets;
   grpc::AsyncGenericService service;
   grpc::ServerCompletionQueue* server_queue = nullptr;  // the thread's
@@ -186,13 +212,24 @@ struct GrpcServer::Impl final : CompletionThread::Member, std::enable_shared_fro
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, const Dispatcher* dispatcher, async::Loop* loop) {
   if (options.addresses.empty()) return Status::InvalidArgument("no address to listen on");
+  bool tcp = false;
+  for (const std::string& address : options.addresses) {
+    if (IsUnixAddress(address)) continue;
+    tcp = true;
+    if (options.security == nullptr) return Status::InvalidArgument(address + ": a TCP address is not served without a token");
+    RAY_RETURN_NOT_OK(options.security->CheckListener(address));
+  }
   UseTaskEngine();
-  auto impl = std::make_shared<Impl>(dispatcher, loop);
+  auto impl = std::make_shared<Impl>(dispatcher, loop, options.security);
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(-1);
   builder.SetMaxSendMessageSize(-1);
   // Two servers must never share a port unnoticed.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  if (tcp) {
+    ServerArguments arguments{&builder};
+    SetKeepAlive(&arguments);
+  }
   builder.RegisterAsyncGenericService(&impl->service);
   std::vector<int> ports(options.addresses.size(), 0);
   for (size_t i = 0; i < ports.size(); ++i) {
@@ -211,6 +248,10 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, 
     }
     return Status::Unavailable("cannot listen on " + where);
   }
+  for (size_t i = 0; i < ports.size(); ++i) {
+    const std::string& address = options.addresses[i];
+    impl->addresses.push_back(IsUnixAddress(address) ? address : FormatHostPort(ParseHostPort(address)->host, ports[i]));
+  }
   impl->thread = std::make_unique<CompletionThread>(std::move(queue), "grpc-server");
   impl->thread->Join(impl);
   impl->Accept();
@@ -220,6 +261,8 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, 
 GrpcServer::GrpcServer(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 GrpcServer::~GrpcServer() { Stop(); }
+
+const std::vector<std::string>& GrpcServer::addresses() const { return impl_->addresses; }
 
 void GrpcServer::Stop() {
   impl_->thread->Stop([this] { impl_->server->Shutdown(std::chrono::system_clock::now()); });

@@ -114,9 +114,17 @@ void GrpcStream::OnRead(bool ok, grpc::ByteBuffer* buffer) {
   if (!ok) return OnEnd();
   grpc::Slice message;
   if (!buffer->DumpToSingleSlice(&message).ok()) return End(Status::DataLoss("a gRPC message that cannot be read"), true);
-  loop_->Post("frames", [self = Self(), message] { self->Handle({reinterpret_cast<const char*>(message.begin()), message.size()}); });
+  const std::string_view bytes(reinterpret_cast<const char*>(message.begin()), message.size());
+  Ranges ranges{{0, bytes.size()}};
+  if (dispatcher_->has_direct()) ranges = HandleDirect(bytes);
+  const bool for_loop = !ranges.empty();
+  if (for_loop) {
+    loop_->Post("frames", [self = Self(), message, ranges = std::move(ranges)] {
+      self->Handle({reinterpret_cast<const char*>(message.begin()), message.size()}, ranges);
+    });
+  }
   MutexLock lock(&mu_);
-  unhandled_bytes_ += message.size();
+  if (for_loop) unhandled_bytes_ += message.size();
   if (!call_) return;
   if (unhandled_bytes_ < kMaxUnhandledBytes) {
     ReadLocked();
@@ -125,19 +133,44 @@ void GrpcStream::OnRead(bool ok, grpc::ByteBuffer* buffer) {
   }
 }
 
-void GrpcStream::Handle(std::string_view message) {
-  std::string_view rest = message;
-  while (!rest.empty()) {
-    {
-      MutexLock lock(&mu_);
-      if (local_end_) return;
-    }
+GrpcStream::Ranges GrpcStream::HandleDirect(std::string_view message) {
+  Ranges left;
+  const ConnectionPtr self = shared_from_this();
+  for (size_t at = 0; at < message.size();) {
+    FrameHeader header;
+    const bool whole = message.size() - at >= kFrameHeaderBytes &&
+                       DecodeFrameHeader(reinterpret_cast<const uint8_t*>(message.data() + at), kGrpcMaxFrameBytes, &header).ok() &&
+                       message.size() - at >= kFrameHeaderBytes + header.frame_len;
+    const size_t length = whole ? kFrameHeaderBytes + header.frame_len : message.size() - at;
     DecodedFrame frame;
-    Result<size_t> used = DecodeFrame(rest, kGrpcMaxFrameBytes, &frame);
-    if (!used.ok()) return Close(used.status());
-    if (*used == 0) return Close(Status::DataLoss("a gRPC message with an incomplete frame"));
-    DeliverFrame(frame.header, frame.control, std::move(frame.parts), -1, shared_from_this(), *dispatcher_, &pending_);
-    rest.remove_prefix(*used);
+    if (whole && header.kind == FrameKind::kNotify && dispatcher_->IsDirect(header.method) &&
+        DecodeFrame(message.substr(at, length), kGrpcMaxFrameBytes, &frame).ok()) {
+      dispatcher_->Dispatch(Request{static_cast<MethodId>(header.method), frame.control, std::move(frame.parts), self, true}, Responder());
+    } else if (!left.empty() && left.back().first + left.back().second == at) {
+      left.back().second += length;
+    } else {
+      left.emplace_back(at, length);
+    }
+    at += length;
+  }
+  return left;
+}
+
+void GrpcStream::Handle(std::string_view message, const Ranges& ranges) {
+  for (const auto& [offset, length] : ranges) {
+    std::string_view rest = message.substr(offset, length);
+    while (!rest.empty()) {
+      {
+        MutexLock lock(&mu_);
+        if (local_end_) return;
+      }
+      DecodedFrame frame;
+      Result<size_t> used = DecodeFrame(rest, kGrpcMaxFrameBytes, &frame);
+      if (!used.ok()) return Close(used.status());
+      if (*used == 0) return Close(Status::DataLoss("a gRPC message with an incomplete frame"));
+      DeliverFrame(frame.header, frame.control, std::move(frame.parts), -1, shared_from_this(), *dispatcher_, &pending_);
+      rest.remove_prefix(*used);
+    }
   }
   MutexLock lock(&mu_);
   unhandled_bytes_ -= message.size();
@@ -154,7 +187,11 @@ void GrpcStream::OnEnd() {
     auto status = std::make_shared<grpc::Status>();
     auto done = [self = Self(), call = call_, status](bool) {
       std::string text = status->error_message();
-      self->End(Status::Unavailable("the link has ended" + (text.empty() ? "" : ": " + text)), false);
+      // Trying again will not help who has no token; whatever else ended the stream, it may.
+      const bool refused = status->error_code() == grpc::StatusCode::UNAUTHENTICATED;
+      self->End(refused ? Status(StatusCode::kUnauthenticated, std::move(text))
+                        : Status::Unavailable("the link has ended" + (text.empty() ? "" : ": " + text)),
+                false);
     };
     void* tag = CompletionThread::Tag(done);
     if (call_->Finish(status.get(), tag)) return;

@@ -1,7 +1,8 @@
 // GrpcStream: a bidirectional gRPC stream as a Connection. Inside rpc/grpc only; made by GrpcServer and GrpcClient.
 //
 // Frames are appended to an outbox; one write is under way at a time, and the next one takes whatever has queued up meanwhile, so that batches
-// form by themselves under load. Reading stops while the loop has more than kMaxUnhandledBytes of received messages to handle.
+// form by themselves under load. Reading stops while the loop has more than kMaxUnhandledBytes of received messages to handle. One-way messages whose
+// handler is direct (Dispatcher::RegisterDirect) are handled on the completion thread: a router then costs one thread's wake-up less.
 #pragma once
 
 #include <grpcpp/support/async_stream.h>
@@ -70,8 +71,12 @@ class GrpcStream final : public Connection, public CompletionThread::Member {
   void OnEnd();
   // `local`: messages that were received but not handled yet are dropped.
   void End(Status reason, bool local);
+  // Ranges of a message: offset, length.
+  using Ranges = std::vector<std::pair<size_t, size_t>>;
+  // On the completion thread: handles what is direct; the rest is for the loop. An undecodable message is left to the loop, whole.
+  Ranges HandleDirect(std::string_view message);
   // On the loop.
-  void Handle(std::string_view message);
+  void Handle(std::string_view message, const Ranges& ranges);
 
   const uint64_t id_;
   CompletionThread* const thread_;

@@ -10,6 +10,7 @@
 
 #include "ray/rpc/grpc/grpc_client.h"
 #include "ray/rpc/grpc/grpc_server.h"
+#include "ray/util/fs.h"
 #include "ray/v1/gcs_kv.pb.h"
 
 namespace ray::rpc {
@@ -231,6 +232,73 @@ TEST_F(GrpcTest, AddressTaken) {
   Result<std::unique_ptr<GrpcServer>> server = GrpcServer::Make({{"unix:" + folder_ + "/none/s"}}, &server_dispatcher_, loop_.get());
   ASSERT_FALSE(server.ok());
   EXPECT_THAT(server.status().message(), testing::HasSubstr("/none/s"));
+}
+
+TEST_F(GrpcTest, TcpListenersWantTheTokenOnStreamsAndUnaryCalls) {
+  SystemClock clock;
+  auto security = [&](const std::string& token) {
+    EXPECT_TRUE(WriteFileAtomic(folder_ + "/" + token, token).ok());
+    auto made = Security::Make({.token_file = folder_ + "/" + token}, &clock);
+    EXPECT_TRUE(made.ok()) << made.status().ToString();
+    return *made;
+  };
+  auto right = security("the-right-token-of-all"), wrong = security("the-wrong-token-of-all");
+  path_ = folder_ + "/s";
+  auto server = GrpcServer::Make({{"unix:" + path_, "127.0.0.1:0"}, right}, &server_dispatcher_, loop_.get());
+  ASSERT_TRUE(server.ok()) << server.status().ToString();
+  server_ = std::move(server).value();
+  ASSERT_EQ(server_->addresses().size(), 2u);
+  const std::string address = server_->addresses()[1];
+  EXPECT_THAT(address, testing::MatchesRegex("127\\.0\\.0\\.1:[1-9][0-9]*"));
+
+  for (const auto& [who, code] : std::initializer_list<std::pair<std::shared_ptr<Security>, StatusCode>>{
+           {right, StatusCode::kOk}, {wrong, StatusCode::kUnauthenticated}, {nullptr, StatusCode::kUnauthenticated}}) {
+    GrpcClient client(loop_.get(), who);
+    const Answer answer = Get(client.Connect(address, &client_dispatcher_), "k");
+    EXPECT_EQ(answer.status.code(), code) << answer.status.ToString();
+    if (!answer.status.ok()) {
+      EXPECT_THAT(answer.status.message(), testing::HasSubstr("token"));
+      EXPECT_THAT(answer.status.message(), testing::Not(testing::HasSubstr("the-right-token-of-all")));
+    }
+  }
+  EXPECT_TRUE(Get(Connect(), "k").status.ok()) << "the Unix socket needs none";
+  for (const char* token : {"the-right-token-of-all", "the-wrong-token-of-all"}) ::unlink((folder_ + "/" + token).c_str());
+}
+
+TEST_F(GrpcTest, TcpListenersAreRefusedWithoutAToken) {
+  SystemClock clock;
+  for (auto security : {std::shared_ptr<Security>(), *Security::Make({}, &clock)}) {
+    auto server = GrpcServer::Make({{"127.0.0.1:0"}, security}, &server_dispatcher_, loop_.get());
+    EXPECT_EQ(server.status().code(), StatusCode::kInvalidArgument);
+  }
+}
+
+TEST_F(GrpcTest, DirectMessagesAreHandledInOrderAndApartFromTheRest) {
+  std::vector<std::string> direct;
+  std::atomic<bool> on_loop = false;
+  server_dispatcher_.RegisterDirect(MethodId::kKvPut, [&](Request request, Responder) {
+    on_loop = on_loop || loop_->InLoop();
+    v1::KvPutRequest message;
+    ASSERT_TRUE(message.ParseFromArray(request.control.data(), static_cast<int>(request.control.size())));
+    direct.push_back(message.key());
+  });
+  Serve();
+  ConnectionPtr link = Connect();
+  std::vector<std::string> sent;
+  for (int i = 0; i < 1000; ++i) {
+    v1::KvPutRequest put;
+    put.set_key(std::to_string(i));
+    sent.push_back(put.key());
+    link->Notify(MethodId::kKvPut, put);
+    if (i % 7 == 0) {
+      v1::KvGetRequest get;
+      get.set_key("k");
+      link->Call(MethodId::kKvGet, get, {}, [](const Status& status, const Reply&) { EXPECT_TRUE(status.ok()); });
+    }
+  }
+  EXPECT_TRUE(Get(link, "k").status.ok());  // the reply comes after all of them were received
+  EXPECT_EQ(direct, sent);
+  EXPECT_FALSE(on_loop);
 }
 
 TEST_F(GrpcTest, PathsLongerThanSunPath) {

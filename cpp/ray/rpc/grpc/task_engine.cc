@@ -1,6 +1,7 @@
 #include "ray/rpc/grpc/task_engine.h"
 
 #include <grpc/event_engine/event_engine.h>
+#include <grpc/grpc.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -121,7 +122,11 @@ class TaskEngine final : public EventEngine {
 
 void UseTaskEngine() {
   static std::once_flag once;
-  std::call_once(once, [] { grpc_event_engine::experimental::SetEventEngineFactory([] { return std::make_unique<TaskEngine>(); }); });
+  std::call_once(once, [] {
+    grpc_event_engine::experimental::SetEventEngineFactory([] { return std::make_unique<TaskEngine>(); });
+    // One reference for good: gRPC's own shutdown, with the last one, may poll for ten seconds, and all that it would give back ends with the process.
+    grpc_init();
+  });
 }
 
 }  // namespace ray::rpc

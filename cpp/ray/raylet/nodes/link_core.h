@@ -1,0 +1,113 @@
+// LinkCore: which nodes there are, and which links to them are to be opened, used and dropped.
+//
+// A node has two lanes, each a link of its own: control for frames, bulk for the chunks of objects, so that these never delay calls. Either end may open a link; when
+// both do so at once there are two of a lane, and each end goes on sending over the one that it used first, so that what it sends stays in order.
+// A link is dialled when it is wanted, again with back-off while that fails. A node that cannot be dialled opens its links itself: to every node, as soon
+// as it hears of it, and again whenever one breaks.
+// Pure core: events and time in, effects out. Owned by NodeDirectory; on the loop.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "ray/common/ids.h"
+#include "ray/util/clock.h"
+
+namespace ray::raylet {
+
+enum class Lane : uint8_t { kControl = 0, kBulk = 1 };
+inline constexpr Lane kLanes[] = {Lane::kControl, Lane::kBulk};
+using LinkNo = uint64_t;  // names one connection; never reused; 0: none
+
+struct LinkConfig {
+  Duration min_backoff = std::chrono::milliseconds(50);  // after the first failure to open a link; doubles up to the maximum
+  Duration max_backoff = std::chrono::seconds(5);
+  size_t max_dead = 10000;  // dead nodes remembered, and refused
+};
+
+// Effects, in order.
+struct DialLink {
+  NodeId node;
+  Lane lane;
+  LinkNo link;
+  std::string address;
+};
+struct DropLink {
+  LinkNo link;
+  std::string reason;
+};
+struct NodeJoined {
+  NodeId node;
+};
+struct NodeGone {
+  NodeId node;
+};
+struct LinkUp {  // frames may be sent to the node where there was no link before
+  NodeId node;
+  Lane lane;
+};
+struct LinkBroke {  // what was under way on it, in either direction, may be lost
+  NodeId node;
+  Lane lane;
+  std::string reason;
+};
+using LinkEffect = std::variant<DialLink, DropLink, NodeJoined, NodeGone, LinkUp, LinkBroke>;
+using LinkEffects = std::vector<LinkEffect>;
+
+class LinkCore {
+ public:
+  // `listens`: others can dial this node.
+  LinkCore(const NodeId& self, bool listens, LinkConfig config) : self_(self), listens_(listens), config_(config) {}
+
+  // The GCS says so. `address` is empty for a node that only dials out. Repeated news change nothing.
+  void OnAlive(const NodeId& node, const std::string& address, Time now, LinkEffects* out);
+  void OnDead(const NodeId& node, const std::string& reason, LinkEffects* out);
+  // Somebody wants to send: dials if there is no link and none is due later.
+  void Want(const NodeId& node, Lane lane, Time now, LinkEffects* out);
+  // The link that `node` dialled, once it has said so. False: the node is dead and the link must be refused.
+  bool OnIncoming(const NodeId& node, Lane lane, LinkNo link, LinkEffects* out);
+  // The node answered on a link that we dialled.
+  void OnUp(const NodeId& node, Lane lane, LinkNo link);
+  void OnClosed(const NodeId& node, Lane lane, LinkNo link, const std::string& reason, Time now, LinkEffects* out);
+  void Tick(Time now, LinkEffects* out);
+  Time NextDeadline() const;
+
+  LinkNo NewLink() { return ++last_link_; }
+  // What to send on; 0: there is none now.
+  LinkNo Current(const NodeId& node, Lane lane) const;
+  bool IsAlive(const NodeId& node) const;
+  bool IsDead(const NodeId& node) const { return dead_.contains(node); }
+  // A link may still come: the node is not dead, and can be dialled, dials us, or is not known yet.
+  bool MayComeUp(const NodeId& node) const;
+
+ private:
+  struct LaneState {
+    std::vector<LinkNo> links;  // the first is what we send on
+    LinkNo dialled = 0;         // of these, the one that has not been answered yet
+    int failures = 0;           // dials in a row that were never answered
+    Time not_before{INT64_MIN / 2};
+  };
+  struct Node {
+    bool alive = false;  // else: only its link is known so far
+    std::string address;
+    LaneState lanes[2];
+  };
+  LaneState& LaneOf(Node& node, Lane lane) const { return node.lanes[static_cast<size_t>(lane)]; }
+  // Links that nobody but we can open have to be there before they are wanted.
+  bool KeepsOpen(const Node& node) const { return !listens_ && node.alive && !node.address.empty(); }
+  void Dial(const NodeId& id, Node& node, Lane lane, LinkEffects* out);
+
+  const NodeId self_;
+  const bool listens_;
+  const LinkConfig config_;
+  LinkNo last_link_ = 0;
+  std::map<NodeId, Node> nodes_;
+  std::map<NodeId, std::string> dead_;  // reason
+  std::deque<NodeId> dead_order_;       // oldest first
+};
+
+}  // namespace ray::raylet

@@ -1,0 +1,188 @@
+#include "ray/raylet/nodes/node_directory.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ray/util/logging.h"
+#include "ray/v1/node_link.pb.h"
+#include "ray/wire/convert.h"
+#include "ray/wire/version.h"
+
+namespace ray::raylet {
+namespace {
+
+constexpr Duration kHelloTimeout = std::chrono::seconds(10);
+
+std::string AddressOf(const v1::NodeInfo& node) {
+  if (node.port() == 0) return {};
+  const bool v6 = node.ip().find(':') != std::string::npos;
+  return (v6 ? "[" + node.ip() + "]:" : node.ip() + ":") + std::to_string(node.port());
+}
+
+}  // namespace
+
+NodeDirectory::NodeDirectory(Deps deps, LinkConfig config) : deps_(std::move(deps)), core_(deps_.self, deps_.listens, config) {}
+
+NodeDirectory::~NodeDirectory() {
+  *alive_ = false;
+  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
+}
+
+void NodeDirectory::RegisterHandlers(rpc::Dispatcher* dispatcher) {
+  dispatcher->RegisterTyped<v1::LinkHello>(
+      MethodId::kLinkHello, [this](const v1::LinkHello& message, rpc::Request& request, rpc::Responder responder) {
+        if (!responder.valid()) return;
+        const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
+        const Lane lane = message.bulk() ? Lane::kBulk : Lane::kControl;
+        if (node.IsNil()) return responder.Fail(Status::InvalidArgument("Hello needs a node_id"));
+        if (!ProtocolsMayMeet(message.protocol_version(), kProtocolVersion)) {
+          return responder.Fail(Status::FailedPrecondition("this node speaks protocol " + std::string(kProtocolVersion) + ", the caller " +
+                                                           message.protocol_version() + ": nodes may be at most one version apart"));
+        }
+        const LinkNo link = core_.NewLink();
+        LinkEffects effects;
+        if (closed_ || !core_.OnIncoming(node, lane, link, &effects)) {
+          return responder.Fail(Status::FailedPrecondition("node " + node.Hex() + " was declared dead; it has to start anew"));
+        }
+        Watch(node, lane, link, request.connection);
+        v1::LinkWelcome welcome;
+        welcome.set_node_id(deps_.self.Binary());
+        responder.Send(welcome);
+        Run(std::move(effects));
+      });
+}
+
+void NodeDirectory::OnNews(const v1::NodeInfo& info) {
+  const NodeId id = NodeId::FromBinaryOrNil(info.node_id());
+  if (closed_ || id.IsNil() || id == deps_.self) return;
+  LinkEffects effects;
+  if (!info.alive()) {
+    reasons_[id] = info.death_reason();
+    core_.OnDead(id, info.death_reason(), &effects);
+    Run(std::move(effects));
+    reasons_.erase(id);
+    return;
+  }
+  if (core_.IsDead(id)) return;
+  NodeDescription& node = nodes_[id];
+  node.id = id;
+  node.name = info.node_name();
+  node.ip = info.ip();
+  node.address = AddressOf(info);
+  node.is_head = info.is_head();
+  node.total = FromProto(info.total());
+  node.labels = {info.labels().begin(), info.labels().end()};
+  core_.OnAlive(id, node.address, Now(), &effects);
+  Run(std::move(effects));
+}
+
+const NodeDescription* NodeDirectory::Find(const NodeId& node) const {
+  const auto it = nodes_.find(node);
+  return it == nodes_.end() ? nullptr : &it->second;
+}
+
+rpc::ConnectionPtr NodeDirectory::Get(const NodeId& node, Lane lane) {
+  if (closed_) return nullptr;
+  LinkNo link = core_.Current(node, lane);
+  if (link == 0) {
+    LinkEffects effects;
+    core_.Want(node, lane, Now(), &effects);
+    Run(std::move(effects));
+    link = core_.Current(node, lane);
+  }
+  const auto it = links_.find(link);
+  return it == links_.end() ? nullptr : it->second;
+}
+
+void NodeDirectory::Run(LinkEffects effects) {
+  for (const LinkEffect& effect : effects) {
+    if (const auto* dial = std::get_if<DialLink>(&effect)) {
+      Dial(*dial);
+    } else if (const auto* drop = std::get_if<DropLink>(&effect)) {
+      if (const auto it = links_.find(drop->link); it != links_.end()) it->second->Close(Status::Unavailable(drop->reason));
+    } else if (const auto* joined = std::get_if<NodeJoined>(&effect)) {
+      const NodeDescription node = nodes_.at(joined->node);
+      RAY_LOG(INFO) << "node " << node.id << " is there, at " << (node.address.empty() ? node.ip + ", dialling out" : node.address);
+      for (const auto& handler : added_) handler(node);
+    } else if (const auto* gone = std::get_if<NodeGone>(&effect)) {
+      nodes_.erase(gone->node);
+      const std::string reason = reasons_[gone->node];
+      RAY_LOG(WARNING) << "node " << gone->node << " is dead: " << reason;
+      for (const auto& handler : dead_) handler(gone->node, reason);
+    } else if (const auto* up = std::get_if<LinkUp>(&effect)) {
+      if (up->lane != Lane::kControl) continue;
+      for (const auto& handler : link_up_) handler(up->node);
+    } else if (const auto* broke = std::get_if<LinkBroke>(&effect)) {
+      RAY_LOG(WARNING) << "a link to node " << broke->node << " broke: " << broke->reason;
+      if (broke->lane != Lane::kControl) continue;
+      for (const auto& handler : link_broke_) handler(broke->node, broke->reason);
+    }
+  }
+  ArmTimer();
+}
+
+void NodeDirectory::Dial(const DialLink& dial) {
+  RAY_LOG(DEBUG) << "dialling node " << dial.node << " at " << dial.address;
+  const rpc::ConnectionPtr connection = deps_.dial(dial.address);
+  Watch(dial.node, dial.lane, dial.link, connection);
+  v1::LinkHello hello;
+  hello.set_node_id(deps_.self.Binary());
+  hello.set_bulk(dial.lane == Lane::kBulk);
+  hello.set_protocol_version(std::string(kProtocolVersion));
+  rpc::CallOptions options;
+  options.timeout = kHelloTimeout;
+  rpc::CallTyped<v1::LinkWelcome>(
+      *connection, MethodId::kLinkHello, hello, {},
+      [this, dial, connection, alive = alive_](Status status, const v1::LinkWelcome& welcome, const PartList&) {
+        if (!*alive || closed_) return;
+        if (status.ok() && NodeId::FromBinaryOrNil(welcome.node_id()) != dial.node) {
+          status = Status::Unavailable("another node answers at " + dial.address);
+        }
+        if (status.ok()) {
+          core_.OnUp(dial.node, dial.lane, dial.link);
+          return;
+        }
+        connection->Close(status);
+        if (status.code() == StatusCode::kFailedPrecondition) deps_.on_refused(status);
+      },
+      options);
+}
+
+void NodeDirectory::Watch(const NodeId& node, Lane lane, LinkNo link, const rpc::ConnectionPtr& connection) {
+  links_[link] = connection;
+  connection->OnClose([this, node, lane, link, alive = alive_](const Status& reason) {
+    if (*alive) OnClosed(node, lane, link, reason.message());
+  });
+}
+
+void NodeDirectory::OnClosed(const NodeId& node, Lane lane, LinkNo link, const std::string& reason) {
+  links_.erase(link);
+  if (closed_) return;
+  LinkEffects effects;
+  core_.OnClosed(node, lane, link, reason, Now(), &effects);
+  Run(std::move(effects));
+}
+
+void NodeDirectory::ArmTimer() {
+  if (closed_) return;
+  const Time next = core_.NextDeadline();
+  if (next >= timer_at_) return;
+  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
+  timer_at_ = next;
+  timer_ = deps_.loop->AddTimer(std::max(next - Now(), Duration::zero()), [this] {
+    timer_ = 0;
+    timer_at_ = Time::Infinite();
+    LinkEffects effects;
+    core_.Tick(Now(), &effects);
+    Run(std::move(effects));
+  });
+}
+
+void NodeDirectory::Close() {
+  closed_ = true;
+  if (timer_ != 0) deps_.loop->CancelTimer(std::exchange(timer_, 0));
+  const auto links = links_;
+  for (const auto& [link, connection] : links) connection->Close(Status::Cancelled("this node stops"));
+}
+
+}  // namespace ray::raylet

@@ -1,0 +1,185 @@
+// Nodes in one process, with real listeners and links between them.
+#include "ray/raylet/nodes/node_directory.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <future>
+
+#include "ray/rpc/grpc/grpc_client.h"
+#include "ray/rpc/grpc/grpc_server.h"
+#include "ray/rpc/grpc/host_port.h"
+#include "ray/util/fs.h"
+#include "ray/v1/node_link.pb.h"
+
+namespace ray::raylet {
+namespace {
+
+using testing::HasSubstr;
+
+// One node's end: a listener, links, and a method that tells whose it is.
+class Endpoint {
+ public:
+  Endpoint(async::EpollLoop* loop, std::shared_ptr<rpc::Security> security, const std::string& listen) : loop_(loop) {
+    OnLoop([&] {
+      directory_ = std::make_unique<NodeDirectory>(
+          NodeDirectory::Deps{loop, id, !listen.empty(), [this](const std::string& a) { return client_->Connect(a, &dispatcher_); },
+                              [this](const Status& status) { refused.set_value(status); }},
+          LinkConfig{});
+      directory_->RegisterHandlers(&dispatcher_);
+      dispatcher_.RegisterTyped<v1::LinkEmpty>(MethodId::kLinkProbe, [this](const v1::LinkEmpty&, rpc::Request&, rpc::Responder responder) {
+        v1::LinkWelcome me;
+        me.set_node_id(id.Binary());
+        responder.Send(me);
+      });
+    });
+    client_ = std::make_unique<rpc::GrpcClient>(loop, security);
+    if (listen.empty()) return;
+    server_ = std::move(*rpc::GrpcServer::Make({{listen}, security}, &dispatcher_, loop));
+  }
+  ~Endpoint() {
+    if (directory_ != nullptr) OnLoop([this] { directory_->Close(); });
+    if (server_ != nullptr) server_->Stop();
+    client_->Stop();
+    OnLoop([this] { directory_.reset(); });
+  }
+  void OnLoop(const std::function<void()>& fn) {
+    std::promise<void> done;
+    loop_->Post("test", [&] {
+      fn();
+      done.set_value();
+    });
+    done.get_future().get();
+  }
+  v1::NodeInfo Info(bool alive = true) const {
+    v1::NodeInfo info;
+    info.set_node_id(id.Binary());
+    info.set_alive(alive);
+    if (!alive) info.set_death_reason("told so");
+    if (server_ == nullptr) return info;
+    const auto where = *rpc::ParseHostPort(server_->addresses().front());
+    info.set_ip(where.host);
+    info.set_port(where.port);
+    return info;
+  }
+  void Hear(const v1::NodeInfo& info) {
+    OnLoop([&] { directory_->OnNews(info); });
+  }
+  // Calls the node over its link; the id that it gives.
+  Result<NodeId> Ask(const NodeId& node, Lane lane = Lane::kControl) {
+    std::promise<Result<NodeId>> promise;
+    OnLoop([&] {
+      const auto link = lane == Lane::kControl ? directory_->Link(node) : directory_->BulkLink(node);
+      if (link == nullptr) return promise.set_value(Status::NotFound("no link"));
+      rpc::CallTyped<v1::LinkWelcome>(*link, MethodId::kLinkProbe, v1::LinkEmpty(), {},
+                                      [&promise](const Status& status, const v1::LinkWelcome& reply, const PartList&) {
+                                        promise.set_value(status.ok() ? Result<NodeId>(NodeId::FromBinaryOrNil(reply.node_id())) : status);
+                                      });
+    });
+    return promise.get_future().get();
+  }
+  NodeDirectory& directory() { return *directory_; }
+
+  const NodeId id = NodeId::FromRandom();
+  std::promise<Status> refused;
+
+ private:
+  async::EpollLoop* const loop_;
+  rpc::Dispatcher dispatcher_;
+  std::unique_ptr<NodeDirectory> directory_;
+  std::unique_ptr<rpc::GrpcClient> client_;
+  std::unique_ptr<rpc::GrpcServer> server_;
+};
+
+class NodeDirectoryTest : public testing::TestWithParam<std::string> {
+ protected:
+  NodeDirectoryTest() {
+    char name[] = "/tmp/ray_nodes_test_XXXXXX";
+    folder_ = ::mkdtemp(name);
+    loop_ = std::move(*async::EpollLoop::Make({}));
+    EXPECT_TRUE(loop_->Start().ok());
+  }
+  ~NodeDirectoryTest() override {
+    loop_->Stop();
+    (void)RemoveTree(folder_);
+  }
+  std::shared_ptr<rpc::Security> Token(const std::string& token) {
+    const std::string file = folder_ + "/" + token;
+    EXPECT_TRUE(WriteFileAtomic(file, token).ok());
+    return *rpc::Security::Make({.token_file = file}, &clock_);
+  }
+
+  SystemClock clock_;
+  std::string folder_;
+  std::unique_ptr<async::EpollLoop> loop_;
+};
+
+TEST_P(NodeDirectoryTest, NodesReachEachOther) {
+  auto token = Token("the-token-of-this-cluster");
+  Endpoint a(loop_.get(), token, GetParam()), b(loop_.get(), token, GetParam());
+  EXPECT_EQ(a.Ask(b.id).status().code(), StatusCode::kNotFound) << "nothing is known of it";
+  a.Hear(b.Info());
+  b.Hear(a.Info());
+  for (Lane lane : kLanes) {
+    EXPECT_EQ(*a.Ask(b.id, lane), b.id);
+    EXPECT_EQ(*b.Ask(a.id, lane), a.id);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, NodeDirectoryTest, testing::Values("127.0.0.1:0", "[::1]:0"));
+
+TEST_F(NodeDirectoryTest, NodeWithoutListenerDialsOut) {
+  auto token = Token("the-token-of-this-cluster");
+  Endpoint a(loop_.get(), token, "127.0.0.1:0"), outgoing(loop_.get(), token, "");
+  std::promise<NodeId> up;
+  a.directory().OnLinkUp([&](const NodeId& node) { up.set_value(node); });
+  a.Hear(outgoing.Info());
+  EXPECT_EQ(a.Ask(outgoing.id).status().code(), StatusCode::kNotFound);
+  outgoing.Hear(a.Info());
+  EXPECT_EQ(up.get_future().get(), outgoing.id);
+  EXPECT_EQ(*a.Ask(outgoing.id), outgoing.id);
+}
+
+TEST_F(NodeDirectoryTest, WrongTokenGetsNoLink) {
+  Endpoint a(loop_.get(), Token("the-token-of-this-cluster"), "127.0.0.1:0"),
+      b(loop_.get(), Token("the-token-of-another-one"), "127.0.0.1:0");
+  b.Hear(a.Info());
+  const Status status = b.Ask(a.id).status();
+  EXPECT_EQ(status.code(), StatusCode::kUnauthenticated);
+  EXPECT_THAT(status.message(), HasSubstr("not that of this cluster"));
+}
+
+TEST_F(NodeDirectoryTest, DeathIsToldBeforeLinksCloseAndTheDeadIsRefused) {
+  auto token = Token("the-token-of-this-cluster");
+  Endpoint a(loop_.get(), token, "127.0.0.1:0"), b(loop_.get(), token, "127.0.0.1:0");
+  std::vector<std::string> log;
+  a.directory().OnNodeDead([&](const NodeId& node, const std::string& reason) {
+    EXPECT_EQ(node, b.id);
+    log.push_back("dead: " + reason);
+  });
+  std::promise<void> closed;
+  a.Hear(b.Info());
+  b.Hear(a.Info());
+  ASSERT_TRUE(a.Ask(b.id).ok());
+  ASSERT_TRUE(b.Ask(a.id).ok());
+  a.OnLoop([&] {
+    a.directory().Link(b.id)->OnClose([&](const Status&) {
+      log.push_back("closed");
+      closed.set_value();
+    });
+  });
+  a.Hear(b.Info(false));
+  closed.get_future().get();
+  EXPECT_THAT(log, testing::ElementsAre("dead: told so", "closed"));
+  EXPECT_EQ(a.Ask(b.id).status().code(), StatusCode::kNotFound);
+  // It does not know, and tries.
+  Result<NodeId> answer = b.Ask(a.id);
+  const Time deadline = loop_->clock().Now() + std::chrono::seconds(10);
+  while (!answer.ok() && answer.status().code() == StatusCode::kNotFound && loop_->clock().Now() < deadline) answer = b.Ask(a.id);
+  EXPECT_FALSE(answer.ok());
+  EXPECT_THAT(b.refused.get_future().get().message(), HasSubstr("declared dead"));
+}
+
+}  // namespace
+}  // namespace ray::raylet

@@ -1,0 +1,144 @@
+#include "ray/rpc/grpc/security.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <utility>
+
+#include "ray/rpc/grpc/host_port.h"
+#include "ray/util/fs.h"
+#include "ray/util/logging.h"
+
+namespace ray::rpc {
+namespace {
+
+constexpr size_t kMinToken = 16, kMaxToken = 4096;
+constexpr Duration kLookInterval = std::chrono::seconds(1);
+constexpr std::string_view kBearer = "Bearer ";
+constexpr char kHowTo[] =
+    "give the cluster's token to this process: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token for Python programs and ray start, "
+    "--auth-token-file for gcs_server and raylet, the metadata 'authorization: Bearer TOKEN' for any other client";
+
+// Changes whenever the file was replaced or written.
+Result<std::string> StampOf(const std::string& path) {
+  struct stat st {};
+  if (::stat(path.c_str(), &st) != 0) return Status::FromErrno(errno, "looking at the token file " + path);
+  if (!S_ISREG(st.st_mode)) return Status::InvalidArgument("the token file " + path + " is not a file");
+  if ((st.st_mode & 077) != 0) {
+    return Status::PermissionDenied("the token file " + path + " is open to other users: chmod 600 it");
+  }
+  return std::to_string(st.st_ino) + ' ' + std::to_string(st.st_size) + ' ' + std::to_string(st.st_mtim.tv_sec) + ' ' +
+         std::to_string(st.st_mtim.tv_nsec) + ' ' + std::to_string(st.st_ctim.tv_sec) + ' ' + std::to_string(st.st_ctim.tv_nsec);
+}
+
+Result<std::string> ReadToken(const std::string& path) {
+  RAY_ASSIGN_OR_RETURN(std::string token, ReadFile(path));
+  while (!token.empty() && (token.back() == '\n' || token.back() == '\r')) token.pop_back();
+  const bool printable = std::all_of(token.begin(), token.end(), [](char c) { return c > ' ' && c < 127; });
+  if (!printable || token.size() < kMinToken || token.size() > kMaxToken) {
+    return Status::InvalidArgument("the token file " + path + " must hold one line of " + std::to_string(kMinToken) + " to " +
+                                   std::to_string(kMaxToken) + " printable characters without blanks");
+  }
+  return token;
+}
+
+}  // namespace
+
+bool ConstantTimeEquals(std::string_view a, std::string_view b) {
+  volatile unsigned char difference = a.size() == b.size() ? 0 : 1;
+  for (size_t i = 0; i < b.size(); ++i) {
+    const auto x = static_cast<unsigned char>(i < a.size() ? a[i] : 0);
+    difference = difference | (x ^ static_cast<unsigned char>(b[i]));
+  }
+  return difference == 0;
+}
+
+void TokenCore::Set(std::string token, Time now) {
+  if (token == current_) return;
+  if (!current_.empty()) {
+    previous_ = std::move(current_);
+    previous_until_ = now + grace_;
+  }
+  current_ = std::move(token);
+}
+
+bool TokenCore::Accepts(std::string_view token, Time now) const {
+  // Both are compared, whatever the first says.
+  const bool is_current = !current_.empty() && ConstantTimeEquals(token, current_);
+  const bool is_previous = !previous_.empty() && ConstantTimeEquals(token, previous_);
+  return is_current || (is_previous && now < previous_until_);
+}
+
+Result<std::shared_ptr<Security>> Security::Make(SecurityConfig config, const Clock* clock) {
+  std::shared_ptr<Security> security(new Security(std::move(config), clock));
+  const std::string& path = security->config_.token_file;
+  if (path.empty() || security->config_.disabled) return security;
+  MutexLock lock(&security->mu_);
+  RAY_ASSIGN_OR_RETURN(security->stamp_, StampOf(path));
+  RAY_ASSIGN_OR_RETURN(std::string token, ReadToken(path));
+  security->tokens_.Set(std::move(token), clock->Now());
+  security->looked_at_ = clock->Now();
+  return security;
+}
+
+Status Security::CheckListener(const std::string& address) const {
+  if (IsUnixAddress(address)) return {};
+  RAY_ASSIGN_OR_RETURN(HostPort where, ParseHostPort(address));
+  if (config_.disabled && !where.IsLoopback()) {
+    return Status::InvalidArgument(
+        address + " can be reached from other machines: it is not served with --auth-mode=disabled. Give an --auth-token-file");
+  }
+  if (!config_.disabled && config_.token_file.empty()) {
+    return Status::InvalidArgument(address + " is a TCP address: it is not served without an --auth-token-file" +
+                                   (where.IsLoopback() ? " (or --auth-mode=disabled, on loopback addresses only)" : ""));
+  }
+  return {};
+}
+
+void Security::RefreshLocked(bool even_so) {
+  const Time now = clock_->Now();
+  if (config_.token_file.empty() || (!even_so && now < looked_at_ + kLookInterval)) return;
+  looked_at_ = now;
+  auto stamp = StampOf(config_.token_file);
+  if (stamp.ok() && *stamp == stamp_) return;
+  auto token = stamp.ok() ? ReadToken(config_.token_file) : Result<std::string>(stamp.status());
+  if (!token.ok()) {
+    // Being replaced, perhaps: what was good stays good.
+    RAY_LOG(WARNING) << "the token file cannot be used, its last content stays in force: " << token.status().message();
+    return;
+  }
+  stamp_ = *std::move(stamp);
+  if (*token == tokens_.current()) return;
+  tokens_.Set(*std::move(token), now);
+  RAY_LOG(INFO) << "the token has changed; the one before stays good for " << config_.token_grace.count() / 1'000'000 << " ms";
+}
+
+std::string Security::Token() {
+  if (config_.disabled || config_.token_file.empty()) return {};
+  MutexLock lock(&mu_);
+  RefreshLocked(/*even_so=*/false);
+  return tokens_.current();
+}
+
+Status Security::Check(std::optional<std::string_view> authorization) {
+  if (config_.disabled) return {};
+  if (!authorization)
+    return Status(StatusCode::kUnauthenticated, std::string("this cluster asks for a token, and none was given; ") + kHowTo);
+  bool good = false;
+  if (authorization->starts_with(kBearer)) {
+    const std::string_view token = authorization->substr(kBearer.size());
+    MutexLock lock(&mu_);
+    RefreshLocked(/*even_so=*/false);
+    good = tokens_.Accepts(token, clock_->Now());
+    if (!good) {  // the peer may have seen a new one before us
+      RefreshLocked(/*even_so=*/true);
+      good = tokens_.Accepts(token, clock_->Now());
+    }
+  }
+  if (good) return {};
+  return Status(StatusCode::kUnauthenticated, std::string("the token is not that of this cluster; ") + kHowTo);
+}
+
+}  // namespace ray::rpc
