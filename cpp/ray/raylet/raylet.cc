@@ -160,7 +160,7 @@ Status Raylet::Impl::Init() {
   leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id, [this] { ReportSoon(); }}, queue_config,
                                           scheduling::NodeResources(total));
   router = std::make_unique<Router>(
-      node_id, RouterHooks{[this](uint64_t connection, const JobId& job) { workers->BindDriverJob(connection, job); },
+      node_id, RouterHooks{[this](uint64_t connection, const v1::JobInfo& job) { workers->BindDriverJob(connection, job); },
                            [this](const JobId& job) { workers->DrainLogs(job); }, [this](const v1::PublishNotice& news) { OnNews(news); }});
   nodes = std::make_unique<NodeDirectory>(
       NodeDirectory::Deps{loop, node_id, !config.listen.empty(),
