@@ -51,4 +51,6 @@ from ray.api import put as put
 from ray.api import remote as remote
 from ray.api import shutdown as shutdown
 from ray.api import wait as wait
+from ray.client_builder import ClientBuilder as ClientBuilder
+from ray.client_builder import client as client
 from ray.runtime_context import get_runtime_context as get_runtime_context

@@ -204,9 +204,6 @@ class CoreImpl final : public Core {
     info_.session_name = i.session_name;
     info_.gcs_address = i.gcs_address;
     info_.config_json = i.config_json;
-    info_.job_known = i.job_known;
-    info_.job_namespace = i.job_namespace;
-    info_.job_config_json = i.job_config_json;
     info_.address = PackAddress(i.address);
   }
   void Shutdown(const std::string& reason) override { worker_->Shutdown(reason); }
@@ -527,6 +524,11 @@ class CoreImpl final : public Core {
       f.death_reason = n.death_reason();
       f.alive = n.alive();
       f.is_head = n.is_head();
+      f.driver_only = n.driver_only();
+      f.draining = n.draining();
+      f.drain_reason = n.drain_reason();
+      f.drain_deadline_ms = n.drain_deadline_ms();
+      f.death_kind = static_cast<int32_t>(n.death_kind());
       f.total = FromProto(n.total()).ToDoubles();
       f.available = FromProto(n.available()).ToDoubles();
       f.labels.insert(n.labels().begin(), n.labels().end());

@@ -37,10 +37,7 @@ def adopt(environ: MutableMapping[str, str] = os.environ) -> dict[str, Any]:
 
     `${NAME}` in a value stands for what the variable was before.
     """
-    text = environ.get(VARIABLE)
-    if not text:
-        return {}
-    env: dict[str, Any] = json.loads(text)
+    env: dict[str, Any] = json.loads(environ.get(VARIABLE) or "{}")
     before = dict(environ)
     for name, value in (env.get("env_vars") or {}).items():
         environ[name] = _REFERENCE.sub(lambda match: before.get(match[1], ""), value)

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import os
+import random
 import sys
 from dataclasses import dataclass
 from typing import NoReturn
@@ -35,16 +36,11 @@ class WorkerArgs:
 
 def _adopt_job(session: Session) -> None:
     """Imports work as in the driver: its search path comes after ours; namespace and configuration are the job's."""
-    info = session.core.info
-    if info["job_known"]:
-        session.namespace = info["job_namespace"]
-        session.job_config = json.loads(info["job_config_json"] or "{}")
-    else:
-        for job in gcs.list_jobs(session.core):
-            if job["job_id"] == session.job_id.binary():
-                session.namespace = job["ray_namespace"]
-                session.job_config = json.loads(job["config_json"] or "{}")
-                break
+    for job in gcs.list_jobs(session.core):
+        if job["job_id"] == session.job_id.binary():
+            session.namespace = job["ray_namespace"]
+            session.job_config = json.loads(job["config_json"] or "{}")
+            break
     for path in session.job_config.get("sys_path", ()):
         if path not in sys.path:
             sys.path.append(path)
@@ -66,6 +62,7 @@ def _connect(args: WorkerArgs) -> Session:
 
 def run(args: WorkerArgs) -> int:
     """Serves tasks until told to leave; the exit code."""
+    random.seed()
     names = Names()
     streams = install(names)
     env = runtime_env.adopt()

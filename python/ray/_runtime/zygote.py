@@ -23,7 +23,6 @@ import traceback
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None).prctl
 _MAX_DATAGRAM = 1 << 20
 _LATER = ("numpy",)  # imported while nobody asks; workers share the pages
 _QUIET_MS = 300  # nobody asked for so long: an import takes tens of milliseconds, in which forks would wait
@@ -133,15 +132,14 @@ class WorkerRequest:
         die_with_parent(self.zygote_pid)
         stem = f"worker-{self.worker_id.hex()}-{self.job_id.hex()}-{os.getpid()}"
         streams.redirect(os.path.join(self.log_dir, stem))
-        for name, value in self.env.items():  # not update(): its type checks touch pages that are shared otherwise
-            os.environ[name] = value
+        os.environ.update(self.env)
         args = worker_main.WorkerArgs(self.session_dir, self.worker_id, self.job_id, self.token, self.log_dir)
         worker_main.main(args)
 
 
 def die_with_parent(parent: int) -> None:
     """This process gets SIGKILL when its parent ends; at once if it has already."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -155,8 +153,6 @@ def main() -> None:
     die_with_parent(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
     os.set_inheritable(fd, False)
-    import cloudpickle  # noqa: F401  # functions and classes are pickled by it
-
     from ray._runtime import worker_main  # noqa: F401  # what every worker needs, before the first fork
 
     request = Zygote(socket.socket(fileno=fd)).serve()

@@ -113,7 +113,7 @@ void WorkerService::Register(const v1::RegisterWorkerRequest& message, rpc::Requ
   Process* process = Find(worker);
   if (process != nullptr && process->connection != nullptr) {
     if (process->connection == request.connection) {  // repeated
-      if (responder.valid()) responder.Send(Welcome(process->job));
+      if (responder.valid()) responder.Send(config_.welcome);
       return;
     }
     return refuse(Status::AlreadyExists("a process with this worker_id is registered"));
@@ -134,7 +134,7 @@ void WorkerService::Register(const v1::RegisterWorkerRequest& message, rpc::Requ
   request.connection->OnClose([this, worker, alive = alive_](const Status&) {
     if (*alive) OnClosed(worker);
   });
-  if (responder.valid()) responder.Send(Welcome(process->job));
+  if (responder.valid()) responder.Send(config_.welcome);
   if (process->is_driver) {
     RAY_LOG(INFO) << "driver " << worker << " registered, pid " << process->pid << ", job " << process->job;
     if (!process->job.IsNil()) JobStarted(process->job);
@@ -148,19 +148,7 @@ void WorkerService::Register(const v1::RegisterWorkerRequest& message, rpc::Requ
   Run(std::move(effects));
 }
 
-v1::RegisterWorkerReply WorkerService::Welcome(const JobId& job) const {
-  v1::RegisterWorkerReply reply = config_.welcome;
-  if (const auto it = jobs_.find(job); it != jobs_.end()) {
-    reply.set_job_known(true);
-    reply.set_job_namespace(it->second.ray_namespace());
-    reply.set_job_config_json(it->second.config_json());
-  }
-  return reply;
-}
-
-void WorkerService::BindDriverJob(uint64_t connection_id, const v1::JobInfo& info) {
-  const JobId job = JobId::FromBinaryOrNil(info.job_id());
-  jobs_[job] = info;
+void WorkerService::BindDriverJob(uint64_t connection_id, const JobId& job) {
   Process* process = Find(WorkerOf(connection_id));
   if (process == nullptr || !process->is_driver || !process->job.IsNil()) return;
   process->job = job;
@@ -192,7 +180,6 @@ void WorkerService::JobStarted(const JobId& job) {
 
 void WorkerService::JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_worker,
                                 const std::function<bool(const LeaseId&)>& keep_lease) {
-  jobs_.erase(job);
   PoolEffects effects;
   pool_.JobFinished(job, keep_worker, keep_lease, loop_->clock().Now(), &effects);
   Run(std::move(effects));
@@ -392,31 +379,45 @@ void WorkerService::Finish(const WorkerId& worker) {
 
 // ---- messages to drivers ----
 
+bool WorkerService::DeliverMessage(const v1::DriverMessageNotice& message) {
+  const JobId job = JobId::FromBinaryOrNil(message.job_id());
+  bool delivered = false;
+  for (const auto& [id, process] : processes_) {
+    if (!process.is_driver || process.closed || (!job.IsNil() && process.job != job)) continue;
+    process.connection->Notify(MethodId::kDriverMessage, message);
+    delivered = true;
+  }
+  return delivered;
+}
+
 void WorkerService::NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message) {
   v1::DriverMessageNotice notice;
   notice.set_job_id(job.IsNil() ? "" : job.Binary());
   notice.set_kind(kind);
   notice.set_message(message);
+  if (!DeliverMessage(notice) && !job.IsNil() && hooks_.on_message_for_elsewhere) hooks_.on_message_for_elsewhere(job, std::move(notice));
+}
+
+bool WorkerService::DeliverLines(const v1::LogLinesNotice& lines) {
+  const JobId job = JobId::FromBinaryOrNil(lines.job_id());
+  bool delivered = false;
   for (const auto& [id, process] : processes_) {
-    if (process.is_driver && !process.closed && (job.IsNil() || process.job == job))
-      process.connection->Notify(MethodId::kDriverMessage, notice);
+    if (!process.is_driver || process.closed || process.job != job) continue;
+    process.connection->Notify(MethodId::kLogLines, lines);
+    delivered = true;
   }
+  return delivered;
 }
 
 void WorkerService::ForwardLines(WorkerLines lines) {
   v1::LogLinesNotice notice;
-  for (const auto& [id, process] : processes_) {
-    if (!process.is_driver || process.closed || process.job != lines.job) continue;
-    if (notice.pid() == 0) {
-      notice.set_job_id(lines.job.Binary());
-      notice.set_pid(lines.pid);
-      notice.set_name(lines.batch.name);
-      notice.set_is_stderr(lines.is_stderr);
-      notice.set_node_ip(config_.node_ip);
-      for (auto& line : lines.batch.lines) notice.add_lines(std::move(line));
-    }
-    process.connection->Notify(MethodId::kLogLines, notice);
-  }
+  notice.set_job_id(lines.job.Binary());
+  notice.set_pid(lines.pid);
+  notice.set_name(lines.batch.name);
+  notice.set_is_stderr(lines.is_stderr);
+  notice.set_node_ip(config_.node_ip);
+  for (auto& line : lines.batch.lines) notice.add_lines(std::move(line));
+  if (!DeliverLines(notice) && hooks_.on_lines_for_elsewhere) hooks_.on_lines_for_elsewhere(lines.job, std::move(notice));
 }
 
 void WorkerService::WriteStats(JsonWriter* json) const {

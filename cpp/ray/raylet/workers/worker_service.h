@@ -20,7 +20,6 @@
 #include "ray/raylet/workers/worker_pool_core.h"
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/core/dispatcher.h"
-#include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/raylet_worker.pb.h"
 
 namespace ray::raylet {
@@ -52,6 +51,9 @@ struct WorkerServiceHooks {
   std::function<void(const LeaseId& lease, const WorkerId& worker)> on_assigned;
   std::function<void(const WorkerPopFailed& failure)> on_pop_failed;
   std::function<void(const ProcessEnd& end)> on_ended;  // registered processes only
+  // For the drivers of a job that has none here. May be null (tests).
+  std::function<void(const JobId& job, v1::LogLinesNotice lines)> on_lines_for_elsewhere;
+  std::function<void(const JobId& job, v1::DriverMessageNotice message)> on_message_for_elsewhere;
 };
 
 class WorkerService {
@@ -77,14 +79,18 @@ class WorkerService {
   void JobStarted(const JobId& job);
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_worker,
                    const std::function<bool(const LeaseId&)>& keep_lease);
-  // A driver's job became known, before or after it registered. Workers of the job are told what it is when they register.
-  void BindDriverJob(uint64_t connection_id, const v1::JobInfo& job);
+  // A driver's job became known after it had registered.
+  void BindDriverJob(uint64_t connection_id, const JobId& job);
 
   // The process behind a connection; nil for one that has not registered.
   WorkerId WorkerOf(uint64_t connection_id) const;
   // Null when it is not registered or has gone.
   rpc::ConnectionPtr ConnectionOf(const WorkerId& worker) const;
   int64_t PidOf(const WorkerId& worker) const;
+  // To the drivers of the job (nil: every driver) that are on this node.
+  bool DeliverMessage(const v1::DriverMessageNotice& message);
+  bool DeliverLines(const v1::LogLinesNotice& lines);
+  // To the drivers of the job, wherever they are.
   void NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message);
   void ForwardLines(WorkerLines lines);
   void DrainLogs(const JobId& job) {
@@ -113,7 +119,6 @@ class WorkerService {
 
   void Register(const v1::RegisterWorkerRequest& message, rpc::Request& request, rpc::Responder responder);
   Status Admit(const v1::RegisterWorkerRequest& message, const WorkerId& worker, const rpc::Connection& connection);
-  v1::RegisterWorkerReply Welcome(const JobId& job) const;
   void Run(PoolEffects effects);
   void Apply(const PoolEffect& effect);
   void ArmTimer();
@@ -139,8 +144,7 @@ class WorkerService {
   std::map<uint64_t, WorkerId> by_connection_;
   std::map<uint64_t, WorkerId> by_token_;
   std::map<int64_t, WorkerId> by_pid_;
-  std::map<JobId, v1::JobInfo> jobs_;  // running, of this node's drivers
-  std::string python_version_;         // that of the first process; the others must match
+  std::string python_version_;  // that of the first process; the others must match
   std::deque<PoolEffect> effects_;
   bool running_effects_ = false;
   async::TimerId timer_ = 0;
