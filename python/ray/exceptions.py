@@ -154,7 +154,25 @@ class TaskCancelledError(RayError):
 
 
 class TaskTimeoutError(RayError, TimeoutError):
-    """The task ran longer than its `timeout_s` option allows and was ended. Our own addition."""
+    """The task ran longer than its `timeout_s` option allows and was ended. Our own addition.
+
+    Attributes:
+        task_id: the task, or None.
+        task_name: its display name.
+        timeout_s: what it was allowed, in seconds.
+    """
+
+    def __init__(
+        self, message: str, task_id: TaskID | None = None, task_name: str = "", timeout_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.args = (message, task_id, task_name, timeout_s)
+        self.task_id = task_id
+        self.task_name = task_name
+        self.timeout_s = timeout_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class _MessageError(RayError):
@@ -194,7 +212,9 @@ class NodeDiedError(_MessageError):
 
 
 class OutOfMemoryError(_MessageError):
-    """The memory monitor ended the worker, and no retry was left."""
+    """The memory monitor ended the worker, and no retry was left. The text tells what filled the memory."""
+
+    _default = "Task was killed due to the node running low on memory."
 
 
 class ObjectStoreFullError(_MessageError):

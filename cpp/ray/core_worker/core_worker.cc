@@ -119,9 +119,14 @@ void CoreWorker::MakeServices() {
   deps.on_actor_out_of_scope = [this](const std::vector<ActorId>& actors) { actors_->OnOutOfScope(actors); };
   objects_ = ObjectService::Make(std::move(deps));
   streams_ = std::make_unique<GeneratorStreams>(objects_.get());
-  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get());
-  submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{
-      .loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .deaths = deaths_.get(), .self = info_.address, .config = {}});
+  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), config_.oom_retries);
+  submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{.loop = loop_.get(),
+                                                                   .peers = peers_.get(),
+                                                                   .tasks = tasks_.get(),
+                                                                   .deaths = deaths_.get(),
+                                                                   .self = info_.address,
+                                                                   .config = {},
+                                                                   .oom_backoff = config_.oom_backoff});
   actor_submitter_ = std::make_unique<ActorSubmitter>(
       ActorSubmitter::Deps{.loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .objects = objects_.get()});
   actors_ = std::make_unique<ActorService>(ActorService::Deps{
@@ -134,6 +139,14 @@ void CoreWorker::MakeServices() {
   receive.cancel_owned = [this](const TaskId& id, bool force, bool recursive) { return CancelOwned(id, force, recursive); };
   receive.cancel_children = [this](const TaskId& parent, bool force) {
     for (const PendingTaskPtr& child : tasks_->ChildrenOf(parent)) CancelOwned(child->spec.task_id, force, true);
+  };
+  receive.announce_end = [this](const std::string& reason) {
+    if (auto raylet = peers_->raylet()) {
+      v1::AnnounceExitRequest notice;
+      notice.set_reason(reason);
+      raylet->Notify(MethodId::kAnnounceExit, notice);
+      raylet->Flush();
+    }
   };
   receiver_ = std::make_unique<TaskReceiver>(std::move(receive));
 }
@@ -290,11 +303,21 @@ void CoreWorker::SetOwnActor(const ActorId& actor) {
 
 uint64_t CoreWorker::RegisterTemplate(TaskTemplate tmpl) {
   tmpl.job_id = info_.job_id;
-  ClassNo cls = tmpl.type == TaskType::kNormal ? submitter_->ClassOf(tmpl) : 0;
+  const int64_t depth = TaskReceiver::CurrentDepth() + 1;
+  ClassNo cls = tmpl.type == TaskType::kNormal ? submitter_->ClassOf(tmpl, depth) : 0;
   MutexLock lock(&mu_);
   tmpl.key = templates_.size() + 1;
-  templates_.push_back({std::make_shared<const TaskTemplate>(std::move(tmpl)), cls});
+  templates_.push_back({std::make_shared<const TaskTemplate>(std::move(tmpl)), cls, depth});
   return templates_.size();
+}
+
+ClassNo CoreWorker::ClassAt(uint64_t handle, const TaskTemplate& tmpl, int64_t depth) {
+  const ClassNo cls = submitter_->ClassOf(tmpl, depth);
+  MutexLock lock(&mu_);
+  Template& t = templates_[handle - 1];
+  t.cls = cls;
+  t.depth = depth;
+  return cls;
 }
 
 CoreWorker::Template CoreWorker::Find(uint64_t handle) const {
@@ -349,7 +372,7 @@ Status CoreWorker::SubmitTask(uint64_t handle, const ValueView& args, std::span<
   if (shut_down_ || raylet_lost_)
     return Status(StatusCode::kUnavailable, "the session is over", static_cast<int32_t>(ErrorType::kLocalRayletDied));
   RAY_ASSIGN_OR_RETURN(PendingTaskPtr task, BuildTask(t.tmpl, TaskId::Of(info_.job_id, ActorId::Nil()), args, refs));
-  task->cls = t.cls;
+  task->cls = task->spec.depth == t.depth ? t.cls : ClassAt(handle, *t.tmpl, task->spec.depth);
   tasks_->Add(task);
   if (task->spec.args_object) objects_->RemoveLocalRef(task->spec.args_object->id);
   *return_ids = task->return_ids;

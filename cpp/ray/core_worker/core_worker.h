@@ -41,6 +41,8 @@ struct CoreWorkerConfig {
   std::string ray_namespace, entrypoint, job_config_json;  // drivers
   std::string python_version;
   size_t max_inline_bytes = 100 << 10;
+  int64_t oom_retries = -1;  // of a task whose worker was ended for want of memory; -1: without end
+  Duration oom_backoff = std::chrono::seconds(1);
 };
 
 struct CoreWorkerInfo {  // constant after Start
@@ -109,8 +111,10 @@ class CoreWorker {
   struct Template {
     TaskTemplatePtr tmpl;
     ClassNo cls = 0;
+    int64_t depth = 0;  // that `cls` is for: what this process submitted last was nested so deep
   };
   Template Find(uint64_t handle) const;
+  ClassNo ClassAt(uint64_t handle, const TaskTemplate& tmpl, int64_t depth);
 
   // A request that came before the services were there.
   struct Held {

@@ -13,6 +13,7 @@
 #include "ray/async/loop.h"
 #include "ray/common/ids.h"
 #include "ray/common/resources.h"
+#include "ray/raylet/memory/memory_monitor.h"
 #include "ray/raylet/nodes/link_core.h"
 #include "ray/raylet/workers/worker_pool_core.h"
 #include "ray/raylet/workers/zygote_launcher.h"
@@ -33,7 +34,6 @@ struct RayletConfig {
   std::string node_ip = "127.0.0.1";
   std::string node_name;  // empty: the node's id
   bool is_head = false;
-  bool driver_only = false;          // the way into the cluster of the driver that started it: it offers nothing
   ResourceSet resources;             // CPU, GPU, memory, accelerator_type:..., custom; what follows from the rest is added
   uint64_t object_store_memory = 0;  // bytes
   std::vector<std::string> object_spilling_directories;  // where the store's objects go when it is full; none: the session's folder
@@ -45,6 +45,7 @@ struct RayletConfig {
   std::string python;  // interpreter for the zygote
   WorkerPoolConfig pool;
   scheduling::LeaseQueueConfig leases;
+  MemoryMonitorOptions memory_monitor;
   Duration report_interval = std::chrono::milliseconds(100);      // least time between two resource reports to the GCS
   Duration store_poll_interval = std::chrono::milliseconds(500);  // how often the store's fill is looked at for those reports
   Duration log_coalesce = std::chrono::milliseconds(5);           // printed lines are picked up this long after the first
@@ -63,12 +64,10 @@ class Raylet {
   Status Start(std::function<void()> on_ready, std::function<void(const Status&)> on_end);
   // On the loop. Asks the workers to leave, kills what is left after the grace, leaves the GCS, removes the sockets; then `done`.
   void Stop(const std::string& reason, std::function<void()> done);
-  // On the loop. Takes no more work and lets what runs finish, for at most `deadline`; then the shutdown handler runs, with the reason.
-  void Drain(const std::string& reason, Duration deadline);
   // On the loop: SIGCHLD came. Reaps every child that has ended.
   void ReapChildren();
-  // Runs when the node is to stop: a message Shutdown of the GCS asks for it, or a drain is over.
-  void SetShutdownHandler(std::function<void(const std::string& reason)> fn);
+  // A message Shutdown from the GCS asks for this.
+  void SetShutdownHandler(std::function<void()> fn);
 
   const NodeId& node_id() const;
   // Where other nodes reach this one, port filled in, once started; empty: nowhere.

@@ -17,6 +17,7 @@
 
 #include "ray/common/ids.h"
 #include "ray/scheduling/node_resources.h"
+#include "ray/scheduling/worker_cap.h"
 #include "ray/util/clock.h"
 
 namespace ray::scheduling {
@@ -34,6 +35,7 @@ struct LeaseRequest {
   std::string runtime_env;
   std::string task_name;   // for people
   bool dedicated = false;  // wants a worker that has run nothing
+  int64_t depth = 0;       // how deep its tasks are nested
 };
 
 // Where a request should go instead of this node. The seam for many nodes: on one node nobody answers.
@@ -53,6 +55,7 @@ struct LeaseQueueConfig {
   // maximum. Lower: quicker hand-over between owners, more messages.
   Duration reclaim_interval = std::chrono::milliseconds(10);
   Duration max_reclaim_interval = std::chrono::milliseconds(200);
+  WorkerCapConfig worker_cap;
 };
 
 // Effects, to be carried out in order.
@@ -104,8 +107,6 @@ class LeaseQueueCore {
   void OwnerDied(const WorkerId& owner, Time now, LeaseEffects* out);
   // Its queued requests are cancelled, save those whose owner `keep_owner` holds for; its leases end with their workers.
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_owner, Time now, LeaseEffects* out);
-  // From now on nothing is granted here: the node is about to leave. What waits may still be sent elsewhere.
-  void StopGrants() { grants_ = false; }
   void Tick(Time now, LeaseEffects* out);
   // When Tick has something to do next; infinite if nothing.
   Time NextDeadline() const;
@@ -125,7 +126,7 @@ class LeaseQueueCore {
     bool noticed = false;            // the driver was told
     Time since;                      // of the first request
   };
-  using ClassKey = ResourceSet;
+  using ClassKey = std::pair<ResourceSet, int64_t /* depth */>;
   struct Job {
     std::map<ClassKey, Class> classes;  // waiting ones
     ClassKey last_class;                // served last; the next one in order has the turn
@@ -138,7 +139,7 @@ class LeaseQueueCore {
 
   void Enqueue(LeaseRequest request, Time now);
   void Schedule(Time now, LeaseEffects* out);
-  bool ServeJob(Job* job, LeaseEffects* out);
+  bool ServeJob(Job* job, Time now, LeaseEffects* out);
   void Remove(const LeaseId& lease);
   void ArmReclaim(Time now, bool fresh);
   std::string InfeasibleMessage(const Class& waiting, const ResourceSet& need) const;
@@ -147,11 +148,11 @@ class LeaseQueueCore {
   NodeResources resources_;
   SpillPolicy* const spill_;
   std::map<JobId, Job> jobs_;  // with something waiting
-  bool grants_ = true;
   JobId last_job_;
   std::unordered_map<LeaseId, std::pair<JobId, ClassKey>, IdHash> queued_;
   std::unordered_map<LeaseId, Granted, IdHash> granted_;
-  std::map<std::pair<JobId, ClassKey>, bool> noticed_;  // classes whose driver was told, also when they come again
+  WorkerCap cap_;
+  std::map<std::pair<JobId, ResourceSet>, bool> noticed_;  // of which the job's driver was told; kept for when they come again
   Time next_reclaim_ = Time::Infinite();
   Time last_reclaim_{INT64_MIN / 2};
   Duration reclaim_backoff_;

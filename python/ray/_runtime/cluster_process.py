@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ray._runtime import addresses, security, session_dir
+from ray._runtime import addresses, security, session_dir, system_config
 from ray._runtime.node_resources import NodeSizes, detect
 from ray._runtime.processes import START_S, STOP_S, Process, binary
 from ray._runtime.security import Security
@@ -61,7 +61,9 @@ class NodeOptions:
 
     def sizes(self) -> NodeSizes:
         """What is given, or detected."""
-        return detect(self.num_cpus, self.num_gpus, self.memory, self.object_store_memory)
+        return detect(
+            self.num_cpus, self.num_gpus, self.memory, self.object_store_memory, resources=self.all_resources()
+        )
 
     def all_labels(self) -> dict[str, str]:
         """Those that the environment gives, under those that were given, under RAY_OVERRIDE_LABELS."""
@@ -149,11 +151,10 @@ class Node:
         Raises:
             RaySystemError: a process did not start (the text has the end of its log), or there is no place for files.
             ConnectionError: something listens there already.
-            AuthenticationError: no good token file, or an address that others can reach without one.
+            AuthenticationError: RAY_AUTH_TOKEN_PATH leads nowhere.
         """
         mode = security.from_environment().mode
         ip = ip or (addresses.LOOPBACK if mode == security.DISABLED else addresses.own_ip())
-        security.check_listen(mode, ip)
         listen = [addresses.join(ip, port)]
         if port and not addresses.is_loopback(ip):
             listen.append(addresses.join(addresses.LOOPBACK, port))
@@ -168,7 +169,7 @@ class Node:
         node = cls(root, directory, directory, ip, owned=owned)
 
         def start() -> None:
-            node.security = security.for_head(directory, owned=owned)
+            node.security = security.for_head(directory)
             flags = [text for address in listen for text in ("--listen", address)]
             gcs = node._spawn_gcs([*flags, *node.security.flags()], options, watch=watch)
             deadline = time.monotonic() + START_S
@@ -216,8 +217,6 @@ class Node:
 
         def start() -> None:
             node.security = security.for_joining(node_dir, local)
-            if options.port is not None:
-                security.check_listen(node.security.mode, node.ip)
             node._spawn_raylet(node._network_flags(options), options, watch=watch)
             if wait:
                 node._wait_raylet(time.monotonic() + START_S)
@@ -271,7 +270,9 @@ class Node:
             "--node-dir", str(self.node_dir), "--gcs-address", self.gcs_address, "--python", sys.executable,
             "--num-cpus", _number(sizes.num_cpus), "--num-gpus", _number(sizes.num_gpus), "--memory", str(sizes.memory),
             "--object-store-memory", str(sizes.object_store_memory),
-            "--resources", json.dumps(options.all_resources()), "--labels", json.dumps(options.all_labels()),
+            "--resources", json.dumps({**sizes.others, **options.all_resources()}),
+            "--labels", json.dumps(options.all_labels()),
+            *system_config.raylet_flags(options.system_config),
         ]  # fmt: skip
         if options.drain_s > 0:
             command += ["--drain-deadline", f"{options.drain_s}s"]
@@ -328,17 +329,14 @@ class Node:
         """
         if os.getpid() != self._owner:
             return
-        self.ask_to_stop(graceful=graceful)
-        deadline = time.monotonic() + STOP_S
-        for process in self.processes:
-            process.reap(deadline)
-        self._forget()
-
-    def ask_to_stop(self, *, graceful: bool = True) -> None:
-        """The first half of `stop`, which does not wait."""
-        for process in self.processes:
+        processes = self.processes
+        for process in processes:
             # SIGTERM would let running work finish.
             process.send_signal(signal.SIGINT if graceful else signal.SIGKILL)
+        deadline = time.monotonic() + STOP_S
+        for process in processes:
+            process.reap(deadline)
+        self._forget()
 
     def kill_raylet(self) -> None:
         """As a crash of the raylet would."""

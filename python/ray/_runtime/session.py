@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ray._core import gcs, object_ref
 from ray._core.generator import ObjectRefGenerator
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray")
 
 _STREAMING = -2
-_DEFAULT_MAX_RETRIES = 3
 
 
 class Session:
@@ -41,7 +40,6 @@ class Session:
         namespace, job_config: of the job.
         runtime_env: of this process; what it submits inherits it.
         cluster: the node that `ray.init` started, to be stopped at the end; else None.
-        is_remote: of drivers: connected by an address of the scheme ray://.
         node_dir: of drivers: the sockets of this node are in <node_dir>/sockets; else "".
         method_templates: cache of the API layer, as long-lived as the template handles in it.
     """
@@ -61,12 +59,10 @@ class Session:
         self.session_dir: str = info["session_dir"]
         self.session_name: str = info["session_name"]
         self.gcs_address: str = info["gcs_address"]
-        self.default_max_retries = int(os.environ.get("RAY_task_max_retries", _DEFAULT_MAX_RETRIES))  # noqa: SIM112  # Ray's name
         self.method_templates: dict[Any, tuple[int, int]] = {}
         self.functions = FunctionTable(core)
         self.cluster: Node | None = None
         self.node_dir = ""
-        self.is_remote = False
         self.log_stream: LogStream | None = None
         self.default_task: TaskContext | None = None  # for threads that user code started
         self.put = core.put  # the hot calls go straight to the core
@@ -268,6 +264,21 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+class CoreSettings(TypedDict):
+    """Arguments of `CoreWorker.start` that the environment sets."""
+
+    oom_retries: int
+    oom_backoff_ms: int
+
+
+def core_options() -> CoreSettings:
+    """What the environment says of the core of a driver or worker."""
+    return {
+        "oom_retries": min(int(os.environ.get("RAY_task_oom_retries", -1)), (1 << 63) - 1),  # noqa: SIM112  # Ray's names
+        "oom_backoff_ms": int(os.environ.get("RAY_task_oom_retry_delay_base_ms", 1000)),  # noqa: SIM112
+    }
+
+
 def start_driver(
     attachment: Attachment,
     *,
@@ -296,13 +307,13 @@ def start_driver(
             log_file=os.path.join(attachment.logs, f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
             log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL", "info").upper(),
             python_version=".".join(map(str, sys.version_info[:3])),
+            **core_options(),
         )
     except Exception as error:
         raise ConnectionError(f"Could not connect to the Ray cluster at {address}: {error}") from error
     session = Session(core, is_driver=True, namespace=namespace, job_config=job_config)
     session.cluster = attachment.node
     session.node_dir = attachment.node_dir
-    session.is_remote = attachment.remote
     from ray._runtime.log_stream import LogStream
 
     session.log_stream = LogStream(core, own_ip=session.node_ip, print_logs=log_to_driver)

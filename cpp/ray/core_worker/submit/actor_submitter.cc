@@ -189,7 +189,7 @@ void ActorSubmitter::Settle(const QueuePtr& queue, const std::vector<Later>& lat
   }
   for (const Later& l : later) {
     if (l.kind == ActorEffect::kRetried) {
-      deps_.tasks->Lost(l.task);
+      deps_.tasks->Lost(l.task, TaskLoss::kCrash);
     } else if (l.kind == ActorEffect::kFailDead) {
       deps_.tasks->Fail(*l.task, death);
     } else {

@@ -81,11 +81,12 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
   return verdict;
 }
 
-TaskVerdict TaskManager::Lost(const PendingTaskPtr& task, bool charge) {
+TaskVerdict TaskManager::Lost(const PendingTaskPtr& task, TaskLoss loss, uint32_t* ooms) {
   TaskVerdict verdict;
   {
     MutexLock lock(&mu_);
-    verdict = table_.Lost(task->spec.task_id, charge);
+    verdict = table_.Lost(task->spec.task_id, loss);
+    if (const auto* entry = table_.Find(task->spec.task_id); entry != nullptr && ooms != nullptr) *ooms = entry->ooms;
   }
   if (verdict == TaskVerdict::kCancelled) StoreFailure(*task, CancelledError(task->spec.task_id));
   return verdict;

@@ -22,15 +22,17 @@ ErrorValue CancelledError(const TaskId& task);
 
 class TaskManager {
  public:
-  TaskManager(ObjectService* objects, GeneratorStreams* streams) : objects_(objects), streams_(streams) {}
+  // `oom_retries`: see TaskTableCore.
+  TaskManager(ObjectService* objects, GeneratorStreams* streams, int64_t oom_retries = -1)
+      : objects_(objects), streams_(streams), table_(oom_retries) {}
 
   // The returns become pending objects of ours with one handle each, the held arguments are counted.
   void Add(const PendingTaskPtr& task);
 
   // The answer of an executor on `executor_node`. kRetry: the caller submits the task again, everything else is done here.
   TaskVerdict Answered(const PendingTaskPtr& task, const v1::PushTaskReply& reply, const PartList& parts, const Address& executor);
-  // Its worker is gone. kFail: the caller finds out why and calls StoreFailure.
-  TaskVerdict Lost(const PendingTaskPtr& task, bool charge = true);
+  // Its worker is gone. kFail: the caller calls StoreFailure. kRetry: *ooms is how often it was lost for want of memory.
+  TaskVerdict Lost(const PendingTaskPtr& task, TaskLoss loss, uint32_t* ooms = nullptr);
   // It cannot run: settles it with that error (or as cancelled).
   void Fail(const PendingTask& task, const ErrorValue& error);
   // Stores `error` as all results of a task whose verdict was kFail.

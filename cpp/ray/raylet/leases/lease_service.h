@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "ray/async/loop.h"
+#include "ray/raylet/memory/memory_monitor_core.h"
 #include "ray/raylet/workers/worker_service.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/scheduling/lease_queue_core.h"
@@ -40,14 +41,9 @@ class LeaseService {
   void OnPopFailed(const WorkerPopFailed& failure);
   void OnProcessEnded(const ProcessEnd& end);
 
-  // From now on nothing is granted, and no actor is started; what waits stays in the queue.
-  void StopGrants() { queue_.StopGrants(); }
-  // The workers of tasks end once they have done what they were sent; actors go on.
-  void LetWorkersFinish(const std::string& reason);
-  // Leases that have a worker, or are about to, those of actors included.
-  size_t num_held() const { return queue_.num_granted(); }
-
   const scheduling::NodeResources& resources() const { return queue_.resources(); }
+  // The workers that run something, for the memory monitor.
+  std::vector<MemoryCandidate> RunningWork() const;
   void WriteStats(JsonWriter* json) const;
 
  private:
@@ -58,6 +54,8 @@ class LeaseService {
     std::vector<scheduling::InstanceShares> instances;
     WorkerId worker;  // nil until one is assigned
     std::shared_ptr<Actor> actor;
+    bool retriable = false;  // what it runs may be run again elsewhere
+    Time assigned_at;
   };
   // One incarnation of an actor on this node, from StartActor to the end of its worker.
   struct Actor {

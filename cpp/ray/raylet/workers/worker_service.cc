@@ -84,6 +84,14 @@ int64_t WorkerService::PidOf(const WorkerId& worker) const {
   return process == nullptr ? -1 : process->pid;
 }
 
+std::vector<int64_t> WorkerService::Pids() const {
+  std::vector<int64_t> pids;
+  for (const auto& [id, process] : processes_) {
+    if (process.pid > 0) pids.push_back(process.pid);
+  }
+  return pids;
+}
+
 Status WorkerService::Admit(const v1::RegisterWorkerRequest& message, const WorkerId& worker, const rpc::Connection& connection) {
   if (shutting_down_) return Status::FailedPrecondition("the node is stopping");
   if (message.protocol_version() != kProtocolVersion) {
@@ -244,6 +252,14 @@ void WorkerService::Kill(const WorkerId& worker, const std::string& reason, bool
   // Otherwise OnStarted does it.
 }
 
+void WorkerService::KillForMemory(const WorkerId& worker, const std::string& reason) {
+  Process* process = Find(worker);
+  if (process == nullptr || process->wait_status) return;
+  process->out_of_memory = true;
+  NotifyDrivers(process->job, "out_of_memory", reason.substr(0, reason.find("\nTop memory")));
+  Kill(worker, reason, /*intended=*/false);
+}
+
 void WorkerService::AskExit(const WorkerId& worker, const std::string& reason, bool must) {
   Process* process = Find(worker);
   if (process == nullptr || process->closed) return;
@@ -343,7 +359,10 @@ void WorkerService::Finish(const WorkerId& worker) {
   processes_.erase(worker);
 
   ProcessEnd end{worker, process.job, process.pid, process.is_driver, "", process.intended};
-  if (!process.announced.empty()) {
+  end.out_of_memory = process.out_of_memory;
+  if (process.out_of_memory) {
+    end.detail = process.kill_reason;
+  } else if (!process.announced.empty()) {
     end.detail = process.announced;
   } else if (!process.kill_reason.empty()) {
     end.detail = "ended by the raylet: " + process.kill_reason;
@@ -370,6 +389,7 @@ void WorkerService::Finish(const WorkerId& worker) {
     notice.set_node_id(config_.node_id.Binary());
     notice.set_detail(end.detail);
     notice.set_intended(end.intended);
+    notice.set_out_of_memory(end.out_of_memory);
     for (const auto& [id, other] : processes_) {
       if (other.connection != nullptr && !other.closed) other.connection->Notify(MethodId::kWorkerDied, notice);
     }
@@ -379,45 +399,31 @@ void WorkerService::Finish(const WorkerId& worker) {
 
 // ---- messages to drivers ----
 
-bool WorkerService::DeliverMessage(const v1::DriverMessageNotice& message) {
-  const JobId job = JobId::FromBinaryOrNil(message.job_id());
-  bool delivered = false;
-  for (const auto& [id, process] : processes_) {
-    if (!process.is_driver || process.closed || (!job.IsNil() && process.job != job)) continue;
-    process.connection->Notify(MethodId::kDriverMessage, message);
-    delivered = true;
-  }
-  return delivered;
-}
-
 void WorkerService::NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message) {
   v1::DriverMessageNotice notice;
   notice.set_job_id(job.IsNil() ? "" : job.Binary());
   notice.set_kind(kind);
   notice.set_message(message);
-  if (!DeliverMessage(notice) && !job.IsNil() && hooks_.on_message_for_elsewhere) hooks_.on_message_for_elsewhere(job, std::move(notice));
-}
-
-bool WorkerService::DeliverLines(const v1::LogLinesNotice& lines) {
-  const JobId job = JobId::FromBinaryOrNil(lines.job_id());
-  bool delivered = false;
   for (const auto& [id, process] : processes_) {
-    if (!process.is_driver || process.closed || process.job != job) continue;
-    process.connection->Notify(MethodId::kLogLines, lines);
-    delivered = true;
+    if (process.is_driver && !process.closed && (job.IsNil() || process.job == job))
+      process.connection->Notify(MethodId::kDriverMessage, notice);
   }
-  return delivered;
 }
 
 void WorkerService::ForwardLines(WorkerLines lines) {
   v1::LogLinesNotice notice;
-  notice.set_job_id(lines.job.Binary());
-  notice.set_pid(lines.pid);
-  notice.set_name(lines.batch.name);
-  notice.set_is_stderr(lines.is_stderr);
-  notice.set_node_ip(config_.node_ip);
-  for (auto& line : lines.batch.lines) notice.add_lines(std::move(line));
-  if (!DeliverLines(notice) && hooks_.on_lines_for_elsewhere) hooks_.on_lines_for_elsewhere(lines.job, std::move(notice));
+  for (const auto& [id, process] : processes_) {
+    if (!process.is_driver || process.closed || process.job != lines.job) continue;
+    if (notice.pid() == 0) {
+      notice.set_job_id(lines.job.Binary());
+      notice.set_pid(lines.pid);
+      notice.set_name(lines.batch.name);
+      notice.set_is_stderr(lines.is_stderr);
+      notice.set_node_ip(config_.node_ip);
+      for (auto& line : lines.batch.lines) notice.add_lines(std::move(line));
+    }
+    process.connection->Notify(MethodId::kLogLines, notice);
+  }
 }
 
 void WorkerService::WriteStats(JsonWriter* json) const {
