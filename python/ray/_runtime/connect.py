@@ -29,14 +29,12 @@ class Attachment:
         logs: folder for the driver's own log.
         node: the driver's own raylet, to be stopped with it; else None.
         starts_cluster: that node is the cluster.
-        remote: the address was of the scheme ray://.
     """
 
     node_dir: str
     logs: str
     node: Node | None = None
     starts_cluster: bool = False
-    remote: bool = False
 
 
 def parse(address: str) -> tuple[str, bool]:
@@ -87,7 +85,10 @@ def attach(address: str, *, temp_dir: str | None = None) -> Attachment:
     """
     where, remote = parse(address)
     if where.startswith("unix:"):
-        return _attach_to_folder(Path(where.removeprefix("unix:")).parent.parent)
+        folder = os.path.dirname(os.path.dirname(where.removeprefix("unix:")))
+        for process in session_dir.records_of(Path(folder)):
+            check_python(process.python, "this machine")
+        return Attachment(folder, os.path.join(folder, "logs"))
     root = session_dir.temp_root(temp_dir)
     if not remote:
         record = local_record(where, root, RAYLET)
@@ -105,18 +106,7 @@ def attach(address: str, *, temp_dir: str | None = None) -> Attachment:
             if _usable(node):
                 folder = os.path.dirname(os.path.dirname(node["raylet_socket"]))
                 return Attachment(folder, os.path.join(node["session_dir"], "logs"))
-    return _own_raylet(where, nodes, local, temp_dir, remote)
-
-
-def _attach_to_folder(node_dir: Path) -> Attachment:
-    """The raylet whose sockets are below that folder: of the first node of a session, or of a further one."""
-    session = node_dir
-    for folder in (node_dir, node_dir.parent):
-        for process in session_dir.records_of(folder):
-            if process.node_dir == str(node_dir):
-                check_python(process.python, "this machine")
-                session = folder
-    return Attachment(str(node_dir), str(session / "logs"))
+    return _own_raylet(where, nodes, local, temp_dir)
 
 
 def _usable(node: dict[str, Any]) -> bool:
@@ -131,7 +121,7 @@ def _usable(node: dict[str, Any]) -> bool:
 
 
 def _own_raylet(
-    address: str, nodes: list[dict[str, Any]], local: ProcessRecord | None, temp_dir: str | None, remote: bool
+    address: str, nodes: list[dict[str, Any]], local: ProcessRecord | None, temp_dir: str | None
 ) -> Attachment:
     options = NodeOptions(
         num_cpus=0,
@@ -149,7 +139,7 @@ def _own_raylet(
         owned=True,
         watch=True,
     )
-    return Attachment(str(node.node_dir), str(node.session_dir / "logs"), node, remote=remote)
+    return Attachment(str(node.node_dir), str(node.session_dir / "logs"), node)
 
 
 def session_name(nodes: list[dict[str, Any]], address: str) -> str:

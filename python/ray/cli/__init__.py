@@ -1,1 +1,0 @@
-"""The command `ray`. Nothing else in the package imports it, nor click."""
