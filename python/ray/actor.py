@@ -20,6 +20,7 @@ from ray.exceptions import ActorAlreadyExistsError, AsyncioActorExit
 from ray.remote_function import retry_fields
 
 _DEFAULT_ASYNC_CONCURRENCY = 1000
+_MAX_COUNT = (1 << 31) - 1  # of restarts and retries; more is as good as without end
 
 
 class ActorClassInheritanceException(TypeError):
@@ -57,10 +58,9 @@ def method(*args: Any, **kwargs: Any) -> Any:
     if len(args) == 1 and callable(args[0]) and not kwargs:
         return args[0]
     assert not args, "@ray.method takes keyword arguments only"
-    valid = {*opts.METHOD, "_num_objects_per_yield"} - {"name", "_labels"}
-    unknown = sorted(set(kwargs) - valid)
-    assert not unknown, f"Unknown option(s) {unknown} of @ray.method; valid ones are {sorted(valid)}."
-    opts.validate({k: v for k, v in kwargs.items() if k in opts.METHOD}, opts.METHOD, what="methods")
+    unknown = sorted(set(kwargs) - set(opts.METHOD_DECORATOR))
+    assert not unknown, f"Unknown option(s) {unknown} of @ray.method; valid ones are {sorted(opts.METHOD_DECORATOR)}."
+    opts.validate(kwargs, opts.METHOD_DECORATOR, what="methods")
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         function.__ray_method_options__ = kwargs  # type: ignore[attr-defined]  # a plain function gets the mark
@@ -280,6 +280,8 @@ class ActorHandle:
             concurrency_group=group,
             generator_backpressure=-1 if backpressure is None else backpressure,
             out_of_order=t.out_of_order,
+            timeout_s=float(merged.get("timeout_s") or 0),
+            objects_per_yield=opts.objects_per_yield(merged),
             **retry_fields(merged.get("retry_exceptions") or False),
         )
         cache[key] = (template, num_returns)
@@ -389,6 +391,7 @@ class ActorClass:
     def options(self, **options: Any) -> _ActorClassWithOptions:
         """The same class with other options for the actors made through the result."""
         opts.validate_actor(options, in_options=True)
+        opts.warn_of_deprecated(options)
         merged = _Options({**self._default_options, **options})
         opts.validate_actor(merged)
         self._check_concurrency(merged)
@@ -442,7 +445,7 @@ class ActorClass:
         out_of_order = o.get("allow_out_of_order_execution")
         if out_of_order is None:
             out_of_order = self._is_async or concurrency > 1 or bool(groups)
-        max_task_retries = o.get("max_task_retries", 0)
+        max_task_retries = min(o.get("max_task_retries", 0), _MAX_COUNT)
         max_pending_calls = o.get("max_pending_calls", -1)
         actor_type = _Type(
             self._cls.__name__,
@@ -477,7 +480,7 @@ class ActorClass:
             "detached": o.get("lifetime") == "detached",
             "is_async": self._is_async,
             "allow_out_of_order": out_of_order,
-            "max_restarts": o.get("max_restarts", 0),
+            "max_restarts": min(o.get("max_restarts", 0), _MAX_COUNT),
             "max_task_retries": max_task_retries,
             "max_concurrency": concurrency,
             "max_pending_calls": max_pending_calls,

@@ -17,6 +17,7 @@ from ray._auto_init import ensure_session
 from ray._core.object_ref import distinct
 from ray._raylet import ActorID, ObjectRef, ObjectRefGenerator
 from ray._runtime import session as sessions
+from ray._runtime.logging_config import LoggingConfig
 from ray._version import __version__
 from ray.actor import ActorClass, ActorHandle, handle_from_fields
 from ray.remote_function import RemoteFunction
@@ -54,6 +55,7 @@ _ACCEPTED = {
     "_tracing_startup_hook",
     "_skip_env_hook",
 }
+_ISOLATION_ONLY = ("cgroup_path", "system_reserved_cpu", "system_reserved_memory")
 _OWN_CLUSTER_ONLY = (
     "num_cpus",
     "num_gpus",
@@ -94,6 +96,12 @@ class RayContext:
         """As `ray.shutdown()`."""
         shutdown()
 
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows = (("Python version", self.python_version), ("Ray version", self.ray_version))
+        cells = "".join(f"<tr><td><b>{name}:</b></td><td>{value}</td></tr>" for name, value in rows)
+        return f"<div><h3>Ray</h3><table>{cells}</table></div>"
+
 
 def init(
     address: str | None = None,
@@ -109,7 +117,7 @@ def init(
     configure_logging: bool = True,
     logging_level: int | str = "info",
     logging_format: str | None = None,
-    logging_config: Any = None,
+    logging_config: LoggingConfig | None = None,
     log_to_driver: bool | None = None,
     namespace: str | None = None,
     runtime_env: dict[str, Any] | None = None,
@@ -157,8 +165,19 @@ def init(
         if configure_logging:
             _configure_logging(logging_level, logging_format)
         system_config = kwargs.get("_system_config") or {}
-        session = _connect(address, given, namespace, runtime_env, log_to_driver, job_config, system_config)
+        logging_config = _logging_config(logging_config)
+        config = _job_config(job_config, runtime_env, logging_config)
+        session = _connect(address, given, namespace, log_to_driver, config, system_config)
+        if logging_config is not None:
+            logging_config.apply()
         return _context(session)
+
+
+def _logging_config(given: LoggingConfig | None) -> LoggingConfig | None:
+    if given is not None and not isinstance(given, LoggingConfig):
+        raise TypeError(f"logging_config must be a ray.LoggingConfig, got {given!r}.")
+    encoding = os.environ.get("RAY_LOGGING_CONFIG_ENCODING")
+    return LoggingConfig(encoding=encoding) if given is None and encoding else given
 
 
 def _check_init(given: dict[str, Any], local_mode: bool, namespace: Any, kwargs: dict[str, Any]) -> None:
@@ -169,6 +188,10 @@ def _check_init(given: dict[str, Any], local_mode: bool, namespace: Any, kwargs:
     unknown = sorted(set(kwargs) - _ACCEPTED - set(_OWN_CLUSTER_ONLY))
     if unknown:
         raise RuntimeError(f"Unknown keyword argument(s) of ray.init: {', '.join(unknown)}")
+    if not kwargs.get("enable_resource_isolation"):
+        alone = [name for name in _ISOLATION_ONLY if kwargs.get(name) is not None]
+        if alone:
+            raise ValueError(f"{', '.join(alone)} cannot be set without enable_resource_isolation=True.")
     if namespace is not None and not isinstance(namespace, str):
         raise TypeError(f"namespace must be None or a string, got {namespace!r}.")
     if namespace == "":
@@ -218,9 +241,8 @@ def _connect(
     address: str | None,
     given: dict[str, Any],
     namespace: str | None,
-    runtime_env: Any,
     log_to_driver: bool | None,
-    job_config: Any,
+    job_config: dict[str, Any],
     system_config: dict[str, Any],
 ) -> Session:
     temp_dir = given.get("_temp_dir")
@@ -234,7 +256,7 @@ def _connect(
             attachment,
             address=address,
             namespace=namespace or str(uuid.uuid4()),
-            job_config=_job_config(job_config, runtime_env),
+            job_config=job_config,
             log_to_driver=log_to_driver,
         )
     except BaseException:
@@ -301,8 +323,10 @@ def _job_runtime_env(job_config: Any, runtime_env: dict[str, Any] | None) -> dic
     return runtime_env or getattr(job_config, "runtime_env", None)
 
 
-def _job_config(job_config: Any, runtime_env: dict[str, Any] | None) -> dict[str, Any]:
-    """What the workers of this job need to know: where to import from, and the job's runtime environment."""
+def _job_config(
+    job_config: Any, runtime_env: dict[str, Any] | None, logging_config: LoggingConfig | None
+) -> dict[str, Any]:
+    """What the workers of this job need to know: where to import from, the job's runtime environment, how to log."""
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     paths = [os.path.dirname(os.path.abspath(script))] if script else []
     paths += [os.path.abspath(path) if path else os.getcwd() for path in sys.path]
@@ -310,6 +334,8 @@ def _job_config(job_config: Any, runtime_env: dict[str, Any] | None) -> dict[str
     env = _job_runtime_env(job_config, runtime_env)
     if env:
         config["runtime_env"] = dict(env)
+    if logging_config is not None:
+        config["logging_config"] = logging_config.to_dict()
     return config
 
 
@@ -378,7 +404,7 @@ def remote(*args: Any, **kwargs: Any) -> Any:
     Raises:
         ValueError, TypeError: a bad option, or something that is neither a function nor a class.
     """
-    if len(args) == 1 and not kwargs and callable(args[0]):
+    if len(args) == 1 and not kwargs:
         return _make_remote(args[0], {})
     assert not args and kwargs, (
         "The @ray.remote decorator must be applied either with no arguments and no parentheses, for example "
@@ -395,6 +421,7 @@ def _make_remote(target: Any, options: dict[str, Any]) -> Any:
         return RemoteFunction(target, options)
     if inspect.isclass(target):
         opts.validate_actor(options)
+        opts.warn_of_deprecated(options)
         return ActorClass(target, options)
     raise TypeError("The @ray.remote decorator must be applied to either a function or a class.")
 
@@ -460,6 +487,10 @@ def put(value: Any, *, _owner: Any = None, _tensor_transport: str | None = None)
         )
     if _owner is not None:
         raise ValueError("The argument `_owner` of ray.put was removed.")
+    if _tensor_transport is not None and _tensor_transport.lower() in ("nccl", "gloo"):
+        raise ValueError(
+            f"ray.put does not support the two-sided transport {_tensor_transport!r}: nobody receives at that moment."
+        )
     return session.put(value)
 
 

@@ -138,7 +138,7 @@ def _lifetime(v: str) -> str | None:
 
 
 def _positive(v: float) -> str | None:
-    return None if v > 0 and math.isfinite(v) else "must be > 0"
+    return None if v > 0 and math.isfinite(v) else "must be > 0 and finite"
 
 
 def _object_store_memory(_: Any) -> str | None:
@@ -202,6 +202,7 @@ TASK: dict[str, Option] = {
     "max_retries": Option((int,), _at_least(-1)),
     "retry_exceptions": Option((bool, list, tuple), _exceptions),
     "_generator_backpressure_num_objects": Option((int, _NONE), _backpressure),
+    "_num_objects_per_yield": Option((int, _NONE), _at_least(1)),
     "object_store_memory": Option((int, _NONE), _object_store_memory),
     "timeout_s": Option(_NUMBER, _positive),
 }
@@ -230,9 +231,15 @@ METHOD: dict[str, Option] = {
     "_generator_backpressure_num_objects": Option((int, _NONE), _backpressure),
     "enable_task_events": Option((bool, _NONE)),
     "tensor_transport": Option((str, _NONE)),
+    "timeout_s": Option(_NUMBER, _positive),
     "_labels": Option((dict, _NONE)),
 }
-_DECORATOR_ONLY = {"max_calls": TASK, "concurrency_groups": ACTOR}
+# What the decorator takes, but not .options().
+METHOD_DECORATOR: dict[str, Option] = {
+    **{name: option for name, option in METHOD.items() if name not in ("name", "_labels")},
+    "_num_objects_per_yield": TASK["_num_objects_per_yield"],
+}
+_DECORATOR_ONLY = {"max_calls": TASK, "_num_objects_per_yield": TASK, "concurrency_groups": ACTOR}
 
 
 def validate(options: dict[str, Any], table: dict[str, Option], *, what: str, in_options: bool = False) -> None:
@@ -269,6 +276,16 @@ def validate_actor(options: dict[str, Any], *, in_options: bool = False) -> None
     validate(options, ACTOR, what="actors", in_options=in_options)
     if options.get("get_if_exists") and not options.get("name"):
         raise ValueError("The actor name must be specified to use `get_if_exists`.")
+
+
+def warn_of_deprecated(options: dict[str, Any]) -> None:
+    """Warns of options of an actor class that have no effect any more."""
+    if options.get("object_store_memory") is not None:
+        warnings.warn(
+            "The option 'object_store_memory' of actors has no effect and is deprecated.",
+            RayDeprecationWarning,
+            stacklevel=4,
+        )
 
 
 def task_resources(options: dict[str, Any]) -> dict[str, float]:
@@ -324,6 +341,12 @@ def num_returns_code(num_returns: int | str | None, is_generator: bool) -> int:
         warnings.warn('num_returns="dynamic" is deprecated; use "streaming".', RayDeprecationWarning, stacklevel=4)
         return -1
     return int(num_returns)
+
+
+def objects_per_yield(options: dict[str, Any]) -> int:
+    """The number on the wire: 0 where what is yielded is one item."""
+    wanted = options.get("_num_objects_per_yield") or 1
+    return 0 if wanted == 1 else int(wanted)
 
 
 def strategy_fields(strategy: Any) -> dict[str, Any]:

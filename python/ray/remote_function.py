@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +12,25 @@ from ray import _call_shape
 from ray import options as opts
 from ray._auto_init import ensure_session
 from ray._runtime.session import Session, current_session
+from ray.exceptions import TaskTimeoutError
+
+_DEFAULT_MAX_RETRIES = 3
 
 
 def retry_fields(retry_exceptions: Any) -> dict[str, Any]:
-    """Fields of `TemplateOptions` for the option retry_exceptions: all, none, or a list of classes."""
+    """Fields of `TemplateOptions` for the option retry_exceptions: all, none, or a list of classes.
+
+    A time-out is not an error of the program: it is retried only where a list names it.
+    """
     if isinstance(retry_exceptions, (list, tuple)):
         import ray.cloudpickle
 
         allowlist = tuple(retry_exceptions)
-        return {"retry_exceptions": bool(allowlist), "retry_exception_allowlist": ray.cloudpickle.dumps(allowlist)}
+        return {
+            "retry_exceptions": bool(allowlist),
+            "retry_exception_allowlist": ray.cloudpickle.dumps(allowlist),
+            "retry_timeouts": any(issubclass(TaskTimeoutError, cls) for cls in allowlist),
+        }
     return {"retry_exceptions": bool(retry_exceptions)}
 
 
@@ -38,19 +49,37 @@ class RemoteFunction:
         self._num_returns = opts.num_returns_code(options.get("num_returns"), is_generator)
         if options.get("_generator_backpressure_num_objects") is not None and self._num_returns != -2:
             raise ValueError("_generator_backpressure_num_objects is only allowed for streaming generator functions.")
+        if options.get("_num_objects_per_yield") not in (None, 1) and self._num_returns != -2:
+            raise ValueError("_num_objects_per_yield is only allowed for streaming generator functions.")
         self._is_generator = is_generator
         self._session: Session | None = None  # the one that the template below belongs to
         self._template = 0
         self._function_id = b""
         functools.update_wrapper(self, function)
+        # Wraps the submission, for whoever marked the function so.
+        self._decorator: Callable[..., Any] | None = getattr(function, "__ray_invocation_decorator__", None)
+        if self._decorator is not None:
+            self._decorate()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = getattr(self._function, "__name__", "function")
         raise TypeError(f"Remote functions cannot be called directly. Instead of '{name}()', use '{name}.remote()'.")
 
+    def _decorate(self) -> None:
+        submit = self.remote
+        decorated = self._decorator(lambda args, kwargs: submit(*args, **kwargs))  # type: ignore[misc]  # it is not None
+        self.remote = lambda *args, **kwargs: decorated(args, kwargs)  # type: ignore[method-assign]
+
     def __getstate__(self) -> dict[str, Any]:
         # A template belongs to one process.
-        return {**self.__dict__, "_session": None, "_template": 0, "_function_id": b""}
+        state = {**self.__dict__, "_session": None, "_template": 0, "_function_id": b""}
+        state.pop("remote", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._decorator is not None:
+            self._decorate()
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Submits a task with these arguments; refs among them are replaced by their values before it runs.
@@ -109,14 +138,23 @@ class RemoteFunction:
             name=o.get("name") or getattr(self._function, "__name__", qualname),
             resources=opts.task_resources(o),
             num_returns=self._num_returns,
-            max_retries=session.default_max_retries if retries is None else retries,
+            max_retries=_default_max_retries() if retries is None else retries,
             max_calls=max_calls,
             runtime_env=session.runtime_env_json(o.get("runtime_env")),
             generator_backpressure=_or(o.get("_generator_backpressure_num_objects"), -1),
             timeout_s=float(o.get("timeout_s") or 0),
+            objects_per_yield=opts.objects_per_yield(o),
             **retry_fields(o.get("retry_exceptions", False)),
             **opts.strategy_fields(o.get("scheduling_strategy")),
         )
+
+
+def _default_max_retries() -> int:
+    text = os.environ.get("RAY_TASK_MAX_RETRIES", "")
+    try:
+        return max(-1, int(text)) if text else _DEFAULT_MAX_RETRIES
+    except ValueError:
+        raise ValueError(f"RAY_TASK_MAX_RETRIES must be an integer, got {text!r}.") from None
 
 
 def _or(value: int | None, default: int) -> int:

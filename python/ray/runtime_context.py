@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from ray._auto_init import ensure_session
+from ray._deprecation import RayDeprecationWarning
+from ray._raylet import PlacementGroupID
+from ray._runtime.accelerators import RESOURCES
 from ray._runtime.session import Session, current_session
 
 if TYPE_CHECKING:
+    from ray._raylet import ActorID, JobID, NodeID, TaskID
+    from ray._runtime.task_context import TaskContext
     from ray.actor import ActorHandle
 
-_ACCELERATORS = ("GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN", "FURIOSA", "TTNPU", "MBLT")
+logger = logging.getLogger("ray")
 
 
 class RuntimeContext:
@@ -23,8 +30,14 @@ class RuntimeContext:
             raise RuntimeError("Ray has not been initialized. Call ray.init() first.")
         return session
 
-    def _task(self) -> Any:
+    def _task(self) -> TaskContext | None:
         return self._session().task
+
+    def _task_or_warn(self, method: str) -> TaskContext | None:
+        task = self._task()
+        if task is None:
+            logger.warning("%s is only available in a task or actor; a driver has none.", method)
+        return task
 
     def get_job_id(self) -> str:
         """Id of the job of this driver or worker."""
@@ -49,17 +62,17 @@ class RuntimeContext:
 
     def get_task_id(self) -> str | None:
         """Id of the running task; None on a driver."""
-        task = self._task()
+        task = self._task_or_warn("get_task_id()")
         return None if task is None else str(task.task_id.hex())
 
     def get_task_name(self) -> str | None:
         """Display name of the running task: the option `name`, else that of the function; None on a driver."""
-        task = self._task()
+        task = self._task_or_warn("get_task_name()")
         return None if task is None else task.task_name
 
     def get_task_function_name(self) -> str | None:
         """Module-qualified name of the running function; None on a driver."""
-        task = self._task()
+        task = self._task_or_warn("get_task_function_name()")
         return None if task is None else task.function_name
 
     def get_actor_id(self) -> str | None:
@@ -137,7 +150,7 @@ class RuntimeContext:
         """The accelerators assigned to this code, by kind."""
         task = self._task()
         assigned = {} if task is None else task.accelerator_ids
-        return {kind: [str(i) for i in assigned.get(kind, [])] for kind in _ACCELERATORS}
+        return {kind: [str(i) for i in assigned.get(kind, [])] for kind in RESOURCES}
 
     def get_node_labels(self) -> dict[str, str]:
         """Labels of this node."""
@@ -160,8 +173,11 @@ class RuntimeContext:
             raise RuntimeError("is_canceled is not available in async actors: their coroutine gets CancelledError.")
         return self._session().is_cancelled(task)
 
+    # --- deprecated: id objects instead of text
+
     def get(self) -> dict[str, Any]:
         """Deprecated: the ids in one dictionary."""
+        _warn("get()", "the methods get_..._id()")
         session = self._session()
         context: dict[str, Any] = {"job_id": session.job_id, "node_id": session.node_id, "namespace": session.namespace}
         task = session.task
@@ -172,26 +188,47 @@ class RuntimeContext:
         return context
 
     @property
-    def job_id(self) -> Any:
+    def job_id(self) -> JobID:
         """Deprecated: as an id object."""
+        _warn("job_id", "get_job_id()")
         return self._session().job_id
 
     @property
-    def node_id(self) -> Any:
+    def node_id(self) -> NodeID:
         """Deprecated: as an id object."""
+        _warn("node_id", "get_node_id()")
         return self._session().node_id
 
     @property
-    def task_id(self) -> Any:
+    def task_id(self) -> TaskID | None:
         """Deprecated: as an id object; None on a driver."""
+        _warn("task_id", "get_task_id()")
         task = self._task()
         return None if task is None else task.task_id
 
     @property
-    def actor_id(self) -> Any:
+    def actor_id(self) -> ActorID | None:
         """Deprecated: as an id object; None outside of actors."""
+        _warn("actor_id", "get_actor_id()")
         task = self._task()
         return None if task is None else task.actor_id
+
+    @property
+    def current_placement_group_id(self) -> PlacementGroupID | None:
+        """Deprecated: as an id object; None outside of placement groups."""
+        _warn("current_placement_group_id", "get_placement_group_id()")
+        task = self._task()
+        group = None if task is None else task.placement_group_id
+        return PlacementGroupID(group) if group else None
+
+    def get_resource_ids(self) -> dict[str, list[str]]:
+        """Deprecated: as `get_accelerator_ids`."""
+        _warn("get_resource_ids()", "get_accelerator_ids()")
+        return self.get_accelerator_ids()
+
+
+def _warn(old: str, new: str) -> None:
+    warnings.warn(f"RuntimeContext.{old} is deprecated; use {new}.", RayDeprecationWarning, stacklevel=3)
 
 
 _CONTEXT = RuntimeContext()  # without state: everything is read from the session

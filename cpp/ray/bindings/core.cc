@@ -11,6 +11,7 @@
 #include "ray/core_worker/core_worker.h"
 #include "ray/util/log_rotation.h"
 #include "ray/util/logging.h"
+#include "ray/util/process_title.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_kv.pb.h"
 #include "ray/v1/gcs_node.pb.h"
@@ -145,6 +146,8 @@ TemplateOptions OptionsOf(const TaskTemplate& t) {
   o.generator_backpressure = t.generator_backpressure;
   o.timeout_s = t.timeout_s;
   o.out_of_order = t.out_of_order;
+  o.retry_timeouts = t.retry_timeouts;
+  o.objects_per_yield = t.objects_per_yield;
   return o;
 }
 
@@ -241,12 +244,10 @@ class CoreImpl final : public Core {
     return true;
   }
 
-  bool IsReady(const std::string& object_id) override { return worker_->objects().IsLocal(ObjectOf(object_id)); }
+  bool IsReady(const std::string& object_id) override { return worker_->objects().IsReady(ObjectOf(object_id)); }
 
-  GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local,
-                 std::vector<bool>* ready) override {
-    core::ReadResult result =
-        worker_->objects().Wait(RefsOf(refs), static_cast<size_t>(std::max(0, num_returns)), timeout_ms, fetch_local, ready);
+  GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool, std::vector<bool>* ready) override {
+    core::ReadResult result = worker_->objects().Wait(RefsOf(refs), static_cast<size_t>(std::max(0, num_returns)), timeout_ms, ready);
     ready->resize(refs.size());
     if (result == core::ReadResult::kClosed) ready->assign(refs.size(), true);  // a get of any tells that the session is over
     return ToGetStatus(result);
@@ -307,6 +308,8 @@ class CoreImpl final : public Core {
     t.generator_backpressure = o.generator_backpressure;
     t.timeout_s = o.timeout_s;
     t.out_of_order = o.out_of_order;
+    t.retry_timeouts = o.retry_timeouts;
+    t.objects_per_yield = o.objects_per_yield;
     t.ray_namespace = Namespace({});
     *handle = worker_->RegisterTemplate(std::move(t));
     return Status::Ok();
@@ -667,8 +670,13 @@ Status ParseError(const ValueOut& value, ErrorFields* out) {
   out->never_ran = detail.never_ran();
   out->preempted = detail.preempted();
   out->pid = detail.pid();
+  out->task_name = detail.task_name();
+  out->timeout_s = detail.timeout_s();
   return Status::Ok();
 }
+
+bool PrepareProcessTitle() { return ray::PrepareProcessTitle(); }
+void SetProcessTitle(const char* title, size_t size) { ray::SetProcessTitle({title, size}); }
 
 Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
   RAY_ASSIGN_OR_RETURN(LogLevel level, ParseLogLevel(options.log_level));
@@ -687,7 +695,8 @@ Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
   config.job_config_json = options.job_config_json;
   config.python_version = options.python_version;
   config.max_inline_bytes = static_cast<size_t>(std::max<int64_t>(0, options.max_inline_bytes));
-  config.lineage_cap_bytes = static_cast<uint64_t>(std::max<int64_t>(0, options.lineage_cap_bytes));
+  config.oom_retries = options.oom_retries;
+  config.oom_backoff = std::chrono::milliseconds(std::max<int64_t>(0, options.oom_backoff_ms));
   RAY_ASSIGN_OR_RETURN(auto worker, core::CoreWorker::Start(config));
   *out = std::make_unique<CoreImpl>(std::move(worker), options);
   return Status::Ok();

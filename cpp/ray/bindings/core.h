@@ -31,6 +31,8 @@ struct CoreOptions {
   std::string python_version;
   int64_t max_inline_bytes = 100 << 10;  // blobs up to this stay in the owner's memory
   int64_t lineage_cap_bytes = 1 << 30;
+  int64_t oom_retries = -1;  // of tasks whose workers were ended for want of memory; -1: without end
+  int64_t oom_backoff_ms = 1000;
 };
 
 struct CoreInfo {  // constant after Start
@@ -64,9 +66,10 @@ struct ValueOut {
 struct ErrorFields {
   int32_t error_type = -1;
   std::string message, actor_id, cause /* blob, metadata "3", may be empty */, class_name, actor_name, ray_namespace, owner_address,
-      task_id;
+      task_id, task_name;
   bool actor_init_failed = false, never_ran = false, preempted = false;
   int64_t pid = 0;
+  double timeout_s = 0;
 };
 Status ParseError(const ValueOut& value, ErrorFields* out);  // [gil-ok]
 Status ParsePythonBlob(ValueOut* value);                     // [gil-ok] fills pickle and buffers from blob
@@ -86,7 +89,8 @@ struct TemplateOptions {  // static part of a task or method; see TaskTemplate i
   int32_t strategy_bundle_index = -1;
   int64_t generator_backpressure = -1;
   double timeout_s = 0;
-  bool out_of_order = false;
+  bool out_of_order = false, retry_timeouts = false;
+  int32_t objects_per_yield = 0;
 };
 
 struct ActorOptions {  // see ActorCreation
@@ -167,6 +171,10 @@ class CompletionQueue {
 };
 
 enum class GetStatus : int32_t { kReady = 0, kTimeout = 1, kInterrupted = 2 /* run signal handlers, call again */ };
+
+// See ray/util/process_title.h. [gil-ok]
+bool PrepareProcessTitle();
+void SetProcessTitle(const char* title, size_t size);
 
 class Core {
  public:

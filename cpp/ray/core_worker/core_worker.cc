@@ -117,18 +117,16 @@ void CoreWorker::MakeServices() {
     deps.on_unread_error = [this](BufferPtr blob) { events_.Add({.kind = UserEvent::kUnreadError, .blob = std::move(blob)}); };
   }
   deps.on_actor_out_of_scope = [this](const std::vector<ActorId>& actors) { actors_->OnOutOfScope(actors); };
-  deps.on_stored = [this](const ObjectId& id) { recovery_->OnStored(id); };
-  deps.on_lost = [this](const ObjectId& id) { recovery_->OnLost(id); };
-  deps.on_freed = [this](std::span<const ObjectId> ids, std::span<const ObjectId> in_store) { recovery_->OnFreed(ids, in_store); };
   objects_ = ObjectService::Make(std::move(deps));
-  recovery_ = std::make_unique<RecoveryService>(RecoveryService::Deps{
-      .objects = objects_.get(), .cap_bytes = config_.lineage_cap_bytes, .run = [this](const PendingTaskPtr& task, int32_t retries_left) {
-        RunAgain(task, retries_left);
-      }});
   streams_ = std::make_unique<GeneratorStreams>(objects_.get());
-  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), recovery_.get());
-  submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{
-      .loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .deaths = deaths_.get(), .self = info_.address, .config = {}});
+  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), config_.oom_retries);
+  submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{.loop = loop_.get(),
+                                                                   .peers = peers_.get(),
+                                                                   .tasks = tasks_.get(),
+                                                                   .deaths = deaths_.get(),
+                                                                   .self = info_.address,
+                                                                   .config = {},
+                                                                   .oom_backoff = config_.oom_backoff});
   actor_submitter_ = std::make_unique<ActorSubmitter>(
       ActorSubmitter::Deps{.loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .objects = objects_.get()});
   actors_ = std::make_unique<ActorService>(ActorService::Deps{
@@ -141,6 +139,14 @@ void CoreWorker::MakeServices() {
   receive.cancel_owned = [this](const TaskId& id, bool force, bool recursive) { return CancelOwned(id, force, recursive); };
   receive.cancel_children = [this](const TaskId& parent, bool force) {
     for (const PendingTaskPtr& child : tasks_->ChildrenOf(parent)) CancelOwned(child->spec.task_id, force, true);
+  };
+  receive.announce_end = [this](const std::string& reason) {
+    if (auto raylet = peers_->raylet()) {
+      v1::AnnounceExitRequest notice;
+      notice.set_reason(reason);
+      raylet->Notify(MethodId::kAnnounceExit, notice);
+      raylet->Flush();
+    }
   };
   receiver_ = std::make_unique<TaskReceiver>(std::move(receive));
 }
@@ -156,7 +162,6 @@ void CoreWorker::RegisterHandlers() {
         TaskId task = TaskId::FromBinaryOrNil(message.task_id());
         // In-store items are on the only node there is for now: that of the executor, which is ours.
         ReturnValue item = ReturnFromProto(message.item(), request.parts, &part, info_.address);
-        item.attempt = message.attempt();
         auto answer = std::make_shared<rpc::Responder>(std::move(responder));
         streams_->Report(task, message.index(), std::move(item), [answer](bool stop) {
           v1::ReportGeneratorItemReply reply;
@@ -298,11 +303,21 @@ void CoreWorker::SetOwnActor(const ActorId& actor) {
 
 uint64_t CoreWorker::RegisterTemplate(TaskTemplate tmpl) {
   tmpl.job_id = info_.job_id;
-  ClassNo cls = tmpl.type == TaskType::kNormal ? submitter_->ClassOf(tmpl) : 0;
+  const int64_t depth = TaskReceiver::CurrentDepth() + 1;
+  ClassNo cls = tmpl.type == TaskType::kNormal ? submitter_->ClassOf(tmpl, depth) : 0;
   MutexLock lock(&mu_);
   tmpl.key = templates_.size() + 1;
-  templates_.push_back({std::make_shared<const TaskTemplate>(std::move(tmpl)), cls});
+  templates_.push_back({std::make_shared<const TaskTemplate>(std::move(tmpl)), cls, depth});
   return templates_.size();
+}
+
+ClassNo CoreWorker::ClassAt(uint64_t handle, const TaskTemplate& tmpl, int64_t depth) {
+  const ClassNo cls = submitter_->ClassOf(tmpl, depth);
+  MutexLock lock(&mu_);
+  Template& t = templates_[handle - 1];
+  t.cls = cls;
+  t.depth = depth;
+  return cls;
 }
 
 CoreWorker::Template CoreWorker::Find(uint64_t handle) const {
@@ -329,7 +344,6 @@ Result<PendingTaskPtr> CoreWorker::BuildTask(const TaskTemplatePtr& tmpl, const 
     task->held.push_back(ref.id);
     spec.refs.push_back(std::move(arg));
   }
-  task->held_refs = task->held.size();
   for (const ObjectRefInfo& ref : args.nested) task->held.push_back(ref.id);
   if (tmpl->num_returns != 0) {
     for (uint32_t i = 0; i < tmpl->NumReturnIds(); ++i) task->return_ids.push_back(ObjectId::ForReturn(id, i));
@@ -358,18 +372,13 @@ Status CoreWorker::SubmitTask(uint64_t handle, const ValueView& args, std::span<
   if (shut_down_ || raylet_lost_)
     return Status(StatusCode::kUnavailable, "the session is over", static_cast<int32_t>(ErrorType::kLocalRayletDied));
   RAY_ASSIGN_OR_RETURN(PendingTaskPtr task, BuildTask(t.tmpl, TaskId::Of(info_.job_id, ActorId::Nil()), args, refs));
-  task->cls = t.cls;
+  task->cls = task->spec.depth == t.depth ? t.cls : ClassAt(handle, *t.tmpl, task->spec.depth);
   tasks_->Add(task);
   if (task->spec.args_object) objects_->RemoveLocalRef(task->spec.args_object->id);
   *return_ids = task->return_ids;
-  SubmitReady(task);
-  return Status::Ok();
-}
-
-void CoreWorker::SubmitReady(const PendingTaskPtr& task) {
   if (task->spec.refs.empty()) {
     submitter_->Submit(task);
-    return;
+    return Status::Ok();
   }
   ResolveArguments(objects_.get(), task, [this, task](const ErrorValue* error) {
     if (error != nullptr) {
@@ -378,16 +387,7 @@ void CoreWorker::SubmitReady(const PendingTaskPtr& task) {
       submitter_->Submit(task);
     }
   });
-}
-
-void CoreWorker::RunAgain(const PendingTaskPtr& task, int32_t retries_left) {
-  if (shut_down_) return;
-  tasks_->AddAgain(task, retries_left);
-  if (task->spec.tmpl->type == TaskType::kActorTask) {
-    actor_submitter_->Resubmit(task->spec.task_id.actor_id(), task);
-  } else {
-    SubmitReady(task);
-  }
+  return Status::Ok();
 }
 
 Status CoreWorker::SubmitActorTask(const ActorId& actor, uint64_t handle, const ValueView& args, std::span<const ObjectRefInfo> refs,

@@ -18,7 +18,6 @@
 #include "ray/core_worker/lifecycle/lazy_store.h"
 #include "ray/core_worker/objects/object_service.h"
 #include "ray/core_worker/peers/peer_pool.h"
-#include "ray/core_worker/recovery/recovery_service.h"
 #include "ray/core_worker/services/event_queue.h"
 #include "ray/core_worker/services/sync_call.h"
 #include "ray/core_worker/submit/actor_submitter.h"
@@ -42,7 +41,8 @@ struct CoreWorkerConfig {
   std::string ray_namespace, entrypoint, job_config_json;  // drivers
   std::string python_version;
   size_t max_inline_bytes = 100 << 10;
-  uint64_t lineage_cap_bytes = uint64_t{1} << 30;  // of tasks that could be run again for what is lost; 0: none is
+  int64_t oom_retries = -1;  // of a task whose worker was ended for want of memory; -1: without end
+  Duration oom_backoff = std::chrono::seconds(1);
 };
 
 struct CoreWorkerInfo {  // constant after Start
@@ -106,15 +106,15 @@ class CoreWorker {
   void SettleLoop();  // returns when the loop has run what is posted now
   Result<PendingTaskPtr> BuildTask(const TaskTemplatePtr& tmpl, const TaskId& id, const ValueView& args,
                                    std::span<const ObjectRefInfo> refs);
-  void SubmitReady(const PendingTaskPtr& task);  // a normal task, once its arguments are
-  void RunAgain(const PendingTaskPtr& task, int32_t retries_left);
   void Cancel(const PendingTaskPtr& task, bool force, bool recursive);
   bool CancelOwned(const TaskId& id, bool force, bool recursive);
   struct Template {
     TaskTemplatePtr tmpl;
     ClassNo cls = 0;
+    int64_t depth = 0;  // that `cls` is for: what this process submitted last was nested so deep
   };
   Template Find(uint64_t handle) const;
+  ClassNo ClassAt(uint64_t handle, const TaskTemplate& tmpl, int64_t depth);
 
   // A request that came before the services were there.
   struct Held {
@@ -135,7 +135,6 @@ class CoreWorker {
   std::unique_ptr<LazyStore> store_;
   std::unique_ptr<DeathNotes> deaths_;
   std::shared_ptr<ObjectService> objects_;
-  std::unique_ptr<RecoveryService> recovery_;
   std::unique_ptr<GeneratorStreams> streams_;
   std::unique_ptr<TaskManager> tasks_;
   std::unique_ptr<TaskSubmitter> submitter_;

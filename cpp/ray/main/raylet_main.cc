@@ -150,10 +150,24 @@ void AddFlags(FlagParser* flags, Options* options) {
   flags->Add("worker-idle-timeout", "how long an idle worker beyond the kept ones stays", &config.pool.idle_timeout);
   flags->Add("worker-register-timeout", "how long a started worker may take to report", &config.pool.register_timeout);
   flags->Add("worker-max-start-attempts", "failed starts in a row before those who wait are told", &config.pool.max_start_attempts);
+  flags->ConfigGroup("Memory monitor");
+  flags->Add("memory-monitor-refresh", "time between two looks at the memory in use; 0: workers are not ended when it runs out",
+             &config.memory_monitor.interval);
+  flags->Add("memory-usage-threshold", "share of the node's or the control group's memory above which workers are ended",
+             &config.memory_monitor.core.threshold);
+  flags->Add("min-memory-free-bytes", "the threshold is not below the total less this; negative: not looked at",
+             &config.memory_monitor.core.min_free_bytes);
+  flags->Add("count-swap", "swap counts as memory of the node", &config.memory_monitor.count_swap);
+  flags->Add("worker-killing-policy-by-group", "the owner with the most workers loses one first, else who was leased last",
+             &config.memory_monitor.core.by_group);
+  flags->Add("memory-root", "folder that holds proc/ and sys/", &config.memory_monitor.root);
   flags->ConfigGroup("Leases");
   flags->Add("infeasible-notice", "how long a request beyond the node's totals waits before its driver is told",
              &config.leases.infeasible_notice);
   flags->Add("reclaim-interval", "least time between two requests to owners for unused leases", &config.leases.reclaim_interval);
+  flags->Add("worker-cap", "tasks that block let others of their kind in only after a growing delay", &config.leases.worker_cap.enabled);
+  flags->Add("worker-cap-delay", "that delay, for the first one beyond the CPUs", &config.leases.worker_cap.delay);
+  flags->Add("worker-cap-max-delay", "that delay after repeated doubling", &config.leases.worker_cap.max_delay);
   flags->Add("max-reclaim-interval", "that time after repeated doubling", &config.leases.max_reclaim_interval);
   flags->ConfigGroup("Links to other nodes");
   flags->Add("link-min-backoff", "after the first failure to reach another node; doubles with each", &config.links.min_backoff);

@@ -11,7 +11,6 @@
 #include "ray/object_manager/store/store_service.h"
 #include "ray/raylet/leases/lease_service.h"
 #include "ray/raylet/nodes/node_directory.h"
-#include "ray/raylet/objects/transfer_service.h"
 #include "ray/raylet/router/router.h"
 #include "ray/raylet/workers/json.h"
 #include "ray/raylet/workers/worker_service.h"
@@ -94,9 +93,9 @@ struct Raylet::Impl {
   std::unique_ptr<LogTailer> logs;
   std::unique_ptr<WorkerService> workers;
   std::unique_ptr<LeaseService> leases;
+  std::unique_ptr<MemoryMonitor> memory;
   std::unique_ptr<Router> router;
   std::unique_ptr<NodeDirectory> nodes;
-  std::unique_ptr<TransferService> transfers;
   std::shared_ptr<rpc::Security> security;
   std::unique_ptr<rpc::LocalCarrier> carrier;
   std::unique_ptr<rpc::GrpcClient> grpc;
@@ -161,6 +160,13 @@ Status Raylet::Impl::Init() {
   queue_config.node = node_id;
   leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id, [this] { ReportSoon(); }}, queue_config,
                                           scheduling::NodeResources(total));
+  memory = std::make_unique<MemoryMonitor>(config.memory_monitor,
+                                           MemoryMonitor::Deps{loop, "IP: " + config.node_ip + ", ID: " + node_id.Hex(),
+                                                               [this] { return leases->RunningWork(); }, [this] { return workers->Pids(); },
+                                                               [this](const MemoryCandidate& victim, const std::string& reason) {
+                                                                 RAY_LOG(WARNING) << reason;
+                                                                 workers->KillForMemory(victim.worker, reason);
+                                                               }});
   router = std::make_unique<Router>(
       node_id, RouterHooks{[this](uint64_t connection, const JobId& job) { workers->BindDriverJob(connection, job); },
                            [this](const JobId& job) { workers->DrainLogs(job); }, [this](const v1::PublishNotice& news) { OnNews(news); }});
@@ -170,17 +176,7 @@ Status Raylet::Impl::Init() {
                           [this](const Status& status) { End(status); }},
       config.links);
 
-  object_manager::PullConfig pull;
-  pull.self = node_id;
-  pull.budget_bytes = std::max<uint64_t>(config.object_store_memory / 2, pull.chunk_bytes);  // the rest is for what is used and made here
-  RAY_ASSIGN_OR_RETURN(transfers,
-                       TransferService::Make({loop, store.get(), node_id, [this](const NodeId& node) { return nodes->BulkLink(node); },
-                                              [this](const NodeId& node) { return nodes->Link(node); }},
-                                             pull, {}));
-  nodes->OnNodeDead([this](const NodeId& node, const std::string&) { transfers->OnNodeDead(node); });
-
   workers->RegisterHandlers(dispatcher.get());
-  transfers->RegisterHandlers(dispatcher.get());
   leases->RegisterHandlers(dispatcher.get());
   router->RegisterHandlers(dispatcher.get());
   nodes->RegisterHandlers(dispatcher.get());
@@ -281,6 +277,7 @@ void Raylet::Impl::OnRegistered(const Status& status, const v1::RegisterNodeRepl
   router->SubscribeNode();
   if (Status listening = carrier->Listen(kRayletSocket, [](const rpc::ConnectionPtr&) {}); !listening.ok()) return End(listening);
   PollStore();
+  memory->Start();
   RAY_LOG(INFO) << "node " << node_id << " is registered, with " << total.ToString();
   if (auto ready = std::exchange(on_ready, nullptr)) ready();
 }
@@ -326,6 +323,7 @@ void Raylet::Impl::OnNews(const v1::PublishNotice& news) {
 }
 
 void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
+  memory->OnEnded(end.worker);
   leases->OnProcessEnded(end);
   store->OnWorkerDied(end.worker);
   if (gcs == nullptr || gcs->closed()) return;
@@ -334,6 +332,7 @@ void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
   report.set_worker_id(end.worker.Binary());
   report.set_detail(end.detail);
   report.set_intended(end.intended);
+  report.set_out_of_memory(end.out_of_memory);
   report.set_is_driver(end.is_driver);
   if (!end.job.IsNil()) report.set_job_id(end.job.Binary());
   report.set_pid(end.pid);
@@ -367,6 +366,7 @@ void Raylet::Impl::Stop(const std::string& reason, std::function<void()> done) {
   RAY_LOG(INFO) << "stopping: " << reason;
   if (report_timer != 0) loop->CancelTimer(report_timer);
   if (store_timer != 0) loop->CancelTimer(store_timer);
+  memory->Stop();
   workers->Shutdown(config.stop_grace, [this, reason, done = std::move(done)] { Leave(reason, done); });
 }
 
@@ -396,7 +396,6 @@ Raylet::~Raylet() {
   // The gRPC threads and the store's stop first: nothing arrives while the rest is taken down.
   if (impl_->server != nullptr) impl_->server->Stop();
   if (impl_->grpc != nullptr) impl_->grpc->Stop();
-  if (impl_->transfers != nullptr) impl_->transfers->Stop();
   if (impl_->store != nullptr) impl_->store->Stop();
   if (impl_->carrier != nullptr) impl_->carrier->Shutdown();
 }

@@ -13,6 +13,7 @@
 #include "ray/async/loop.h"
 #include "ray/common/ids.h"
 #include "ray/common/resources.h"
+#include "ray/raylet/memory/memory_monitor.h"
 #include "ray/raylet/nodes/link_core.h"
 #include "ray/raylet/workers/worker_pool_core.h"
 #include "ray/raylet/workers/zygote_launcher.h"
@@ -44,6 +45,7 @@ struct RayletConfig {
   std::string python;  // interpreter for the zygote
   WorkerPoolConfig pool;
   scheduling::LeaseQueueConfig leases;
+  MemoryMonitorOptions memory_monitor;
   Duration report_interval = std::chrono::milliseconds(100);      // least time between two resource reports to the GCS
   Duration store_poll_interval = std::chrono::milliseconds(500);  // how often the store's fill is looked at for those reports
   Duration log_coalesce = std::chrono::milliseconds(5);           // printed lines are picked up this long after the first

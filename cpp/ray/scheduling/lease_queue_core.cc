@@ -7,10 +7,16 @@ namespace ray::scheduling {
 
 namespace {
 constexpr std::string_view kCpu = "CPU";
+
+WorkerCap::Kind KindOf(const LeaseRequest& request) { return {request.job, request.resources, request.depth}; }
 }  // namespace
 
 LeaseQueueCore::LeaseQueueCore(LeaseQueueConfig config, NodeResources resources, SpillPolicy* spill)
-    : config_(config), resources_(std::move(resources)), spill_(spill), reclaim_backoff_(config.reclaim_interval) {}
+    : config_(config),
+      resources_(std::move(resources)),
+      spill_(spill),
+      cap_(config.worker_cap, resources_.total().Get(kCpu)),
+      reclaim_backoff_(config.reclaim_interval) {}
 
 bool LeaseQueueCore::Request(LeaseRequest request, Time now, LeaseEffects* out) {
   if (queued_.contains(request.lease) || granted_.contains(request.lease)) return false;
@@ -43,8 +49,9 @@ bool LeaseQueueCore::Request(LeaseRequest request, Time now, LeaseEffects* out) 
 }
 
 void LeaseQueueCore::Enqueue(LeaseRequest request, Time now) {
-  queued_.emplace(request.lease, std::pair(request.job, request.resources));
-  auto [it, added] = jobs_[request.job].classes.try_emplace(request.resources);
+  const ClassKey key(request.resources, request.depth);
+  queued_.emplace(request.lease, std::pair(request.job, key));
+  auto [it, added] = jobs_[request.job].classes.try_emplace(key);
   if (added) {
     it->second.feasible = resources_.Feasible(request.resources);
     it->second.noticed = noticed_.contains({request.job, request.resources});
@@ -60,7 +67,7 @@ void LeaseQueueCore::Schedule(Time now, LeaseEffects* out) {
     auto it = jobs_.upper_bound(last_job_);
     if (it == jobs_.end()) it = jobs_.begin();
     last_job_ = it->first;
-    if (ServeJob(&it->second, out)) {
+    if (ServeJob(&it->second, now, out)) {
       idle = 0;
       if (it->second.classes.empty()) jobs_.erase(it);
     } else {
@@ -78,13 +85,21 @@ void LeaseQueueCore::Schedule(Time now, LeaseEffects* out) {
   }
 }
 
-bool LeaseQueueCore::ServeJob(Job* job, LeaseEffects* out) {
+bool LeaseQueueCore::ServeJob(Job* job, Time now, LeaseEffects* out) {
   for (size_t i = 0, n = job->classes.size(); i < n; ++i) {
     auto it = job->classes.upper_bound(job->last_class);
     if (it == job->classes.end()) it = job->classes.begin();
     job->last_class = it->first;
-    auto allocation = resources_.Allocate(it->first);
+    auto allocation = resources_.Allocate(it->first.first);
     if (!allocation) continue;
+    const LeaseRequest& first = it->second.queue.front();
+    if (!first.owner.IsNil()) {  // actors live on: they are not capped
+      if (!cap_.Allows(KindOf(first), now)) {
+        resources_.Release(*allocation);
+        continue;
+      }
+      cap_.Granted(KindOf(first), now);
+    }
     LeaseRequest request = std::move(it->second.queue.front());
     it->second.queue.pop_front();
     if (it->second.queue.empty()) job->classes.erase(it);
@@ -119,6 +134,7 @@ void LeaseQueueCore::Return(const LeaseId& lease, Time now, LeaseEffects* out) {
   if (it == granted_.end()) return;
   Unblock(lease);
   resources_.Release(it->second.allocation);
+  if (!it->second.request.owner.IsNil()) cap_.Returned(KindOf(it->second.request));
   granted_.erase(it);
   Schedule(now, out);
 }
@@ -198,9 +214,13 @@ void LeaseQueueCore::Tick(Time now, LeaseEffects* out) {
     for (auto& [key, cls] : state.classes) {
       if (cls.feasible || cls.noticed || now < cls.since + config_.infeasible_notice) continue;
       cls.noticed = true;
-      noticed_[{job, key}] = true;
-      out->emplace_back(InfeasibleNotice{job, InfeasibleMessage(cls, key)});
+      noticed_[{job, key.first}] = true;
+      out->emplace_back(InfeasibleNotice{job, InfeasibleMessage(cls, key.first)});
     }
+  }
+  if (now >= cap_.NextDeadline()) {
+    cap_.Tick(now);
+    Schedule(now, out);
   }
   if (now < next_reclaim_) return;
   last_reclaim_ = now;
@@ -214,7 +234,7 @@ void LeaseQueueCore::Tick(Time now, LeaseEffects* out) {
 }
 
 Time LeaseQueueCore::NextDeadline() const {
-  Time next = next_reclaim_;
+  Time next = std::min(next_reclaim_, cap_.NextDeadline());
   for (const auto& [job, state] : jobs_) {
     for (const auto& [key, cls] : state.classes) {
       if (!cls.feasible && !cls.noticed) next = std::min(next, cls.since + config_.infeasible_notice);
@@ -240,7 +260,7 @@ std::vector<std::string> LeaseQueueCore::DescribeQueue() const {
   for (const auto& [job, state] : jobs_) {
     for (const auto& [key, cls] : state.classes) {
       lines.push_back(
-          "job " + job.Hex() + " " + key.ToString() + ": " + std::to_string(cls.queue.size()) + " waiting, " +
+          "job " + job.Hex() + " " + key.first.ToString() + ": " + std::to_string(cls.queue.size()) + " waiting, " +
           (cls.feasible ? "free are " + resources_.available().ToString() : "more than the node's " + resources_.total().ToString()));
     }
   }

@@ -17,6 +17,7 @@
 
 #include "ray/common/ids.h"
 #include "ray/scheduling/node_resources.h"
+#include "ray/scheduling/worker_cap.h"
 #include "ray/util/clock.h"
 
 namespace ray::scheduling {
@@ -34,6 +35,7 @@ struct LeaseRequest {
   std::string runtime_env;
   std::string task_name;   // for people
   bool dedicated = false;  // wants a worker that has run nothing
+  int64_t depth = 0;       // how deep its tasks are nested
 };
 
 // Where a request should go instead of this node. The seam for many nodes: on one node nobody answers.
@@ -53,6 +55,7 @@ struct LeaseQueueConfig {
   // maximum. Lower: quicker hand-over between owners, more messages.
   Duration reclaim_interval = std::chrono::milliseconds(10);
   Duration max_reclaim_interval = std::chrono::milliseconds(200);
+  WorkerCapConfig worker_cap;
 };
 
 // Effects, to be carried out in order.
@@ -123,7 +126,7 @@ class LeaseQueueCore {
     bool noticed = false;            // the driver was told
     Time since;                      // of the first request
   };
-  using ClassKey = ResourceSet;
+  using ClassKey = std::pair<ResourceSet, int64_t /* depth */>;
   struct Job {
     std::map<ClassKey, Class> classes;  // waiting ones
     ClassKey last_class;                // served last; the next one in order has the turn
@@ -136,7 +139,7 @@ class LeaseQueueCore {
 
   void Enqueue(LeaseRequest request, Time now);
   void Schedule(Time now, LeaseEffects* out);
-  bool ServeJob(Job* job, LeaseEffects* out);
+  bool ServeJob(Job* job, Time now, LeaseEffects* out);
   void Remove(const LeaseId& lease);
   void ArmReclaim(Time now, bool fresh);
   std::string InfeasibleMessage(const Class& waiting, const ResourceSet& need) const;
@@ -148,7 +151,8 @@ class LeaseQueueCore {
   JobId last_job_;
   std::unordered_map<LeaseId, std::pair<JobId, ClassKey>, IdHash> queued_;
   std::unordered_map<LeaseId, Granted, IdHash> granted_;
-  std::map<std::pair<JobId, ClassKey>, bool> noticed_;  // classes whose driver was told, also when they come again
+  WorkerCap cap_;
+  std::map<std::pair<JobId, ResourceSet>, bool> noticed_;  // of which the job's driver was told; kept for when they come again
   Time next_reclaim_ = Time::Infinite();
   Time last_reclaim_{INT64_MIN / 2};
   Duration reclaim_backoff_;

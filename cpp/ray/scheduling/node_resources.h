@@ -31,8 +31,9 @@ struct Allocation {
 
 class NodeResources {
  public:
-  // `unit_instance`: names of the resources that come in whole, numbered units.
-  explicit NodeResources(ResourceSet total, std::vector<std::string> unit_instance = {"GPU"});
+  // `unit_instance`: names of the resources that come in whole, numbered units; those of the known accelerators.
+  explicit NodeResources(ResourceSet total, std::vector<std::string> unit_instance = {"GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN",
+                                                                                      "FURIOSA", "TTNPU", "MBLT"});
 
   const ResourceSet& total() const { return total_; }
   // May be negative where workers that woke from a blocked get took back a CPU that had been given away.

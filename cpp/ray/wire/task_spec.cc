@@ -40,6 +40,8 @@ void TemplateToProto(const TaskTemplate& t, v1::TaskTemplate* out) {
   out->set_ray_namespace(t.ray_namespace);
   out->set_timeout_s(t.timeout_s);
   out->set_out_of_order(t.out_of_order);
+  out->set_retry_timeouts(t.retry_timeouts);
+  out->set_objects_per_yield(t.objects_per_yield);
 }
 
 // Equal templates get equal keys, from whatever connection they come, so that the executor's caches hit.
@@ -70,6 +72,8 @@ TaskTemplatePtr TemplateFromProto(const v1::TaskTemplate& m) {
   t->ray_namespace = m.ray_namespace();
   t->timeout_s = m.timeout_s();
   t->out_of_order = m.out_of_order();
+  t->retry_timeouts = m.retry_timeouts();
+  t->objects_per_yield = m.objects_per_yield();
   static Mutex mu;
   static auto* keys = new std::unordered_map<std::string, uint64_t>;
   std::string bytes = m.SerializeAsString();

@@ -61,6 +61,8 @@ struct TaskTemplate {
   std::string ray_namespace;
   double timeout_s = 0;
   bool out_of_order = false;
+  bool retry_timeouts = false;
+  int32_t objects_per_yield = 0;
 
   const std::string& DisplayName() const { return name.empty() ? function_name : name; }
   // Objects that one call gives before it runs: dynamic and streaming tasks have one, the generator's.

@@ -2,13 +2,14 @@
 """The worker's side of the core: what to run next, and what came of it."""
 import time
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libcpp cimport bool
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
-from ray._core.cpp.core cimport Core, Event, Status, TaskIn, TaskOut, TemplateOptions
+from ray._core.cpp.core cimport Core, Event, PrepareProcessTitle, SetProcessTitle, Status, TaskIn, TaskOut, TemplateOptions
 from ray._core.status cimport check
 from ray._core.values cimport Packed, pack, pack_error, unpack
 from ray._core.worker cimport CoreWorker, of_str, to_bytes, to_str
@@ -21,7 +22,7 @@ class TaskTemplate:
 
     __slots__ = (
         "type", "function_id", "function_name", "method_name", "name", "runtime_env", "concurrency_group", "resources", "num_returns",
-        "retry_exceptions", "retry_exception_allowlist", "max_calls", "placement_group_id", "capture_child_tasks", "cached",
+        "retry_exceptions", "retry_exception_allowlist", "max_calls", "placement_group_id", "capture_child_tasks", "objects_per_yield", "title", "cached",
     )
 
 
@@ -50,6 +51,8 @@ cdef object _template(Core* core, TaskIn* task):
     made.max_calls = options.max_calls
     made.placement_group_id = to_bytes(options.strategy_placement_group_id)
     made.capture_child_tasks = options.strategy_capture_child_tasks
+    made.objects_per_yield = options.objects_per_yield
+    made.title = f"ray::{made.name}".encode()
     made.cached = None
     _templates[task.template_key] = made
     return made
@@ -61,6 +64,28 @@ class ArgumentError(Exception):
     def __init__(self, cause):
         super().__init__(cause)
         self.cause = cause
+
+
+cdef bytes _idle_title = b"ray::IDLE"
+cdef bytes _title = b""  # what ps shows; a process has one
+
+
+cdef inline void _show(bytes title):
+    global _title
+    if title is not _title:
+        _title = title
+        SetProcessTitle(PyBytes_AS_STRING(title), PyBytes_GET_SIZE(title))
+
+
+def prepare_titles():
+    """From now on ps can show what this process, or one that it forks, runs. Before the process has a second thread."""
+    PrepareProcessTitle()
+
+
+def set_idle_title(title):
+    """What ps shows while nothing runs: the class, in an actor's process."""
+    global _idle_title
+    _idle_title = title.encode()
 
 
 cdef class TaskRun:
@@ -244,6 +269,7 @@ def next_task(CoreWorker worker not None, int64_t timeout_ms=-1):
     if not found:
         if timeout_ms == 0:
             return None
+        _show(_idle_title)
         with nogil:
             found = core.NextTask(timeout_ms, &run.task)
         if not found:
@@ -251,7 +277,8 @@ def next_task(CoreWorker worker not None, int64_t timeout_ms=-1):
             return None
     run.worker = worker
     if run.task.kind == 1:
-        run.template = _template(core, &run.task)
+        run.template = template = _template(core, &run.task)
+        _show(template.title)
     return run
 
 

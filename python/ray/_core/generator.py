@@ -108,6 +108,30 @@ class ObjectRefGenerator:
         """The next ref without taking it; waits for it. None at the end."""
         return self._ahead[0] if self._fill(None) else None
 
+    def _get_next_ref_n(self, n: int) -> list[ObjectRef]:
+        """Up to `n` next refs without taking them, as many as exist; waits for the first. Fewer at the end."""
+        if not self._fill(None):
+            return []
+        while len(self._ahead) < n and not self._ended:
+            known, ref = self._worker.next_generator_item(self._generator_ref, 0)
+            if not known:
+                break
+            if ref is None:
+                self._ended = True
+            else:
+                self._ahead.append(ref)
+        return list(self._ahead)[:n]
+
+    def _consume_next_ref_n(self, n: int) -> None:
+        """Takes the next `n` refs, which `_get_next_ref_n` has shown."""
+        for _ in range(min(n, len(self._ahead))):
+            self._ahead.popleft()
+
+    def _get_next_object_id_binary(self) -> bytes | None:
+        """Id of the next ref; waits for it. None at the end."""
+        ref = self._get_next_ref()
+        return None if ref is None else ref.binary()
+
     def _stream_exhausted(self) -> bool:
         return self._ended and not self._ahead
 

@@ -229,6 +229,8 @@ cdef dict _error_fields(const ValueOut& value):
         "never_ran": f.never_ran,
         "preempted": f.preempted,
         "pid": f.pid,
+        "task_name": f.task_name.decode("utf-8", "replace"),
+        "timeout_s": f.timeout_s,
     }
 
 

@@ -88,6 +88,8 @@ cdef int _fill_template(TemplateOptions* o, dict fields) except -1:
         elif key == "generator_backpressure": o.generator_backpressure = value
         elif key == "timeout_s": o.timeout_s = value
         elif key == "out_of_order": o.out_of_order = value
+        elif key == "retry_timeouts": o.retry_timeouts = value
+        elif key == "objects_per_yield": o.objects_per_yield = value
         else: raise TypeError(f"a task template has no field {key!r}")
     return 0
 
@@ -146,7 +148,8 @@ cdef class CoreWorker:
 
     @staticmethod
     def start(*, bint is_driver, session_dir, worker_id=b"", uint64_t startup_token=0, job_id=b"", ray_namespace="", entrypoint="",
-              job_config_json="", log_file="", log_level="INFO", python_version="", max_inline_bytes=None, lineage_cap_bytes=None):
+              job_config_json="", log_file="", log_level="INFO", python_version="", max_inline_bytes=None, lineage_cap_bytes=None, oom_retries=None,
+              oom_backoff_ms=None):
         """Connects to the raylet of `session_dir`. Raises an error of `ray.exceptions` when nobody answers."""
         cdef CoreWorker made = CoreWorker.__new__(CoreWorker)
         cdef CoreOptions o
@@ -166,6 +169,10 @@ cdef class CoreWorker:
             o.max_inline_bytes = max_inline_bytes
         if lineage_cap_bytes is not None:
             o.lineage_cap_bytes = lineage_cap_bytes
+        if oom_retries is not None:
+            o.oom_retries = oom_retries
+        if oom_backoff_ms is not None:
+            o.oom_backoff_ms = oom_backoff_ms
         with nogil:
             status = Core.Start(o, &made.core)
         check(status)

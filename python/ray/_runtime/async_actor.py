@@ -178,13 +178,14 @@ class _Group:
         count = 0
         loop = self._loop
         if hasattr(result, "__aiter__"):
-            async for item in result:
-                # The consumer's pace may hold this back, so not on the loop's thread.
-                if await loop.run_in_executor(None, run.report_item, count, item):
-                    break
-                count += 1
+            async for yielded in result:
+                for item in self._executor.items_of(run, (yielded,)):
+                    # The consumer's pace may hold this back, so not on the loop's thread.
+                    if await loop.run_in_executor(None, run.report_item, count, item):
+                        return count
+                    count += 1
         else:
-            for item in result:
+            for item in self._executor.items_of(run, result):
                 if await loop.run_in_executor(None, run.report_item, count, item):
                     break
                 count += 1

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ray._runtime import addresses, security, session_dir
+from ray._runtime import addresses, security, session_dir, system_config
 from ray._runtime.node_resources import NodeSizes, detect
 from ray._runtime.processes import START_S, STOP_S, Process, binary
 from ray._runtime.security import Security
@@ -61,7 +61,9 @@ class NodeOptions:
 
     def sizes(self) -> NodeSizes:
         """What is given, or detected."""
-        return detect(self.num_cpus, self.num_gpus, self.memory, self.object_store_memory)
+        return detect(
+            self.num_cpus, self.num_gpus, self.memory, self.object_store_memory, resources=self.all_resources()
+        )
 
     def all_labels(self) -> dict[str, str]:
         """Those that the environment gives, under those that were given, under RAY_OVERRIDE_LABELS."""
@@ -268,7 +270,9 @@ class Node:
             "--node-dir", str(self.node_dir), "--gcs-address", self.gcs_address, "--python", sys.executable,
             "--num-cpus", _number(sizes.num_cpus), "--num-gpus", _number(sizes.num_gpus), "--memory", str(sizes.memory),
             "--object-store-memory", str(sizes.object_store_memory),
-            "--resources", json.dumps(options.all_resources()), "--labels", json.dumps(options.all_labels()),
+            "--resources", json.dumps({**sizes.others, **options.all_resources()}),
+            "--labels", json.dumps(options.all_labels()),
+            *system_config.raylet_flags(options.system_config),
         ]  # fmt: skip
         if options.drain_s > 0:
             command += ["--drain-deadline", f"{options.drain_s}s"]

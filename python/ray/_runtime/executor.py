@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from ray._core import executor as core_executor
-from ray._core.executor import TaskRun
+from ray._core.executor import TaskRun, TaskTemplate
 from ray._core.generator import DynamicObjectRefGenerator
 from ray._runtime import accelerators
 from ray._runtime.session import Session, current_task
@@ -28,6 +29,7 @@ from ray._runtime.task_errors import may_retry, task_error
 from ray.exceptions import AsyncioActorExit, RayTaskError
 
 DYNAMIC, STREAMING = -1, -2
+_SHUTDOWN_BUDGET = "RAY_actor_graceful_shutdown_timeout_ms"
 _NO_ACCELERATORS: dict[str, list[Any]] = {}
 
 
@@ -73,11 +75,13 @@ class Executor:
     def __init__(self, session: Session, names: Names, streams: list[NamedStream]) -> None:
         self.session = session
         self.actor: ActorState | None = None
-        self.interruptible: TaskRun | None = None  # the normal task that SIGINT may end
+        self.interruptible: TaskRun | None = None  # what runs on the main thread and SIGINT may end
         self._names = names
         self._streams = streams
         self._runner: ActorRunner | None = None
         self._runs: dict[Any, int] = {}  # template -> runs, where max_calls is set
+        self._template: TaskTemplate | None = None  # of the normal task that ran last
+        self._set_threads = "OMP_NUM_THREADS" not in os.environ  # else it is the user's
         self._visibility = accelerators.Visibility()
         self._actor_accelerators = _NO_ACCELERATORS
         self.leaving: Leave | None = None  # set by other threads: the main loop is to end
@@ -101,7 +105,8 @@ class Executor:
     def _run_on_main(self, run: TaskRun) -> None:
         accelerator_ids = self._actor_accelerators
         if self.actor is None:
-            self._names.current = run.template.name
+            if run.template is not self._template:
+                self._adopt(run.template)
             instances = run.instances
             accelerator_ids = accelerators.ids_of(instances) if instances else _NO_ACCELERATORS
             self._visibility.apply(accelerator_ids)
@@ -120,6 +125,13 @@ class Executor:
                 if stream.dirty:
                     stream.flush_if_dirty()
 
+    def _adopt(self, template: TaskTemplate) -> None:
+        """Another function than the last one is to run here."""
+        self._template = template
+        self._names.current = template.name
+        if self._set_threads:  # numeric libraries would start a thread for each core of the machine
+            os.environ["OMP_NUM_THREADS"] = str(max(1, int(template.resources.get("CPU", 0))))
+
     def _count_run(self, run: TaskRun) -> bool:
         """Whether this is the last run that max_calls allows."""
         template = run.template
@@ -132,7 +144,7 @@ class Executor:
         """Runs a task that is not a coroutine on the calling thread and reports how it ended."""
         items = 0
         try:
-            if self.actor is None:
+            if self._runner is None:
                 self.interruptible = run
             try:
                 function = self.function_of(run)
@@ -140,7 +152,7 @@ class Executor:
                 result = function(*args, **kwargs)
                 del args, kwargs
                 if run.template.num_returns == STREAMING:
-                    for item in self._iterate(result):
+                    for item in self.items_of(run, self._iterate(result)):
                         if run.report_item(items, item):
                             break
                         items += 1
@@ -175,6 +187,12 @@ class Executor:
         if not hasattr(result, "__iter__"):
             raise ValueError(f"A streaming task must return a generator or an iterable, not {type(result).__name__}.")
         return result  # type: ignore[no-any-return]
+
+    @staticmethod
+    def items_of(run: TaskRun, yielded: Iterable[Any]) -> Iterable[Any]:
+        """The items of a stream: what is yielded, or the parts of it where `_num_objects_per_yield` is given."""
+        wanted = run.template.objects_per_yield
+        return yielded if wanted == 0 else _parts(yielded, wanted)
 
     def shape_results(self, run: TaskRun, result: Any) -> list[Any]:
         """One value for each return id. Raises ValueError where the count is wrong."""
@@ -234,6 +252,9 @@ class Executor:
     def _create_actor(self, run: TaskRun) -> None:
         self.actor = actor = ActorState(run)
         self._names.current = actor.options["class_name"]
+        core_executor.set_idle_title(f"ray::{actor.options['class_name']}")
+        if self._set_threads:
+            os.environ["OMP_NUM_THREADS"] = str(max(1, int(actor.resources.get("CPU", 0))))
         self._actor_accelerators = accelerators.ids_of(actor.instances) if actor.instances else _NO_ACCELERATORS
         self._visibility.apply(self._actor_accelerators)
         context = TaskContext(run, actor, self._actor_accelerators)
@@ -293,14 +314,21 @@ class Executor:
             self._runner.stop()
         instance = self.actor.instance if self.actor is not None else None
         hook = getattr(instance, "__ray_shutdown__", None)
-        if callable(hook):
-            try:
-                hook()
-            except Exception:
-                sys.excepthook(*sys.exc_info())
+        if not callable(hook):
+            return
+        budget = float(os.environ.get(_SHUTDOWN_BUDGET, 30_000)) / 1000
+        watchdog = threading.Timer(budget, _end_overdue, [budget])
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            hook()
+        except Exception:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            watchdog.cancel()
 
     def on_sigint(self, signum: int, frame: FrameType | None) -> None:
-        """The core sends SIGINT when the running task is cancelled; one that comes too late means nothing."""
+        """The core sends SIGINT to a task that is cancelled or out of time; one that comes too late means nothing."""
         run = self.interruptible
         if run is not None and run.is_cancelled():
             self.interruptible = None
@@ -312,6 +340,21 @@ class Executor:
         signal.signal(signal.SIGTERM, _on_sigterm)
         signal.signal(signal.SIGUSR2, _on_wake)
         core_executor.set_interrupt_thread(self.session.core)
+
+
+def _parts(yielded: Iterable[Any], wanted: int) -> Iterable[Any]:
+    for item in yielded:
+        parts = list(item) if hasattr(item, "__iter__") else None
+        if parts is None or len(parts) != wanted:
+            got = f"{len(parts)} objects" if parts is not None else f"a {type(item).__name__}"
+            raise ValueError(f"Task yielded {got}, but _num_objects_per_yield={wanted}.")
+        yield from parts
+
+
+def _end_overdue(budget: float) -> None:
+    sys.stderr.write(f"__ray_shutdown__ did not return within {budget:g} s: the process ends.\n")
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:

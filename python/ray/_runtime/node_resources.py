@@ -1,10 +1,12 @@
-"""Sizes of a node that nobody gave: CPUs, GPUs, memory and the object store's share of it."""
+"""Sizes of a node that nobody gave: CPUs, accelerators, memory and the object store's share of it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from typing import NamedTuple
+
+from ray._runtime import accelerators
 
 _STORE_FRACTION = 0.3
 _STORE_CAP = 200_000_000_000
@@ -19,6 +21,7 @@ class NodeSizes(NamedTuple):
     num_gpus: float
     memory: int
     object_store_memory: int
+    others: dict[str, float]  # resources of other accelerators, and accelerator_type:<kind>
 
 
 def detect(
@@ -27,19 +30,32 @@ def detect(
     memory: int | None,
     object_store_memory: int | None,
     root: Path = Path("/"),
+    resources: dict[str, float] | None = None,
 ) -> NodeSizes:
-    """What is given, else what this machine (or its container) has. `root`: of /proc and /sys, for tests."""
+    """What is given, else what this machine (or its container) has.
+
+    Args:
+        root: of /proc, /sys and /dev, for tests.
+        resources: custom ones that are given; accelerators among them are not looked for.
+    """
     available = available_memory(root)
     store = (
         int(object_store_memory)
         if object_store_memory is not None
         else max(_STORE_MIN, min(int(available * _STORE_FRACTION), _STORE_CAP))
     )
+    given = dict(resources or {})
+    if num_gpus is not None:
+        given["GPU"] = float(num_gpus)
+    found = accelerators.detect(given, root)
+    others: dict[str, float] = {name: float(n) for name, n in found.counts.items() if name != "GPU"}
+    others |= {f"accelerator_type:{kind}": 1.0 for kind in found.kinds}
     return NodeSizes(
         num_cpus=float(num_cpus) if num_cpus is not None else float(cpu_count(root)),
-        num_gpus=float(num_gpus) if num_gpus is not None else float(gpu_count(root)),
+        num_gpus=float(num_gpus) if num_gpus is not None else float(found.counts.get("GPU", 0)),
         memory=int(memory) if memory is not None else max(available - store, _MEMORY_MIN),
         object_store_memory=store,
+        others=others,
     )
 
 
@@ -57,19 +73,6 @@ def cpu_count(root: Path = Path("/")) -> int:
     if quota.isdigit() and period.strip().isdigit() and int(period):
         count = min(count, max(1, int(quota) // int(period)))
     return count
-
-
-def gpu_count(root: Path = Path("/")) -> int:
-    """NVIDIA devices, or as many of them as CUDA_VISIBLE_DEVICES lists."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    try:
-        present = len(list((root / "proc/driver/nvidia/gpus").iterdir()))
-    except OSError:
-        present = 0
-    if visible is None:
-        return present
-    listed = [entry for entry in visible.split(",") if entry.strip() and entry.strip() not in ("-1", "NoDevFiles")]
-    return min(present, len(listed))
 
 
 def available_memory(root: Path = Path("/")) -> int:

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ray._core import gcs, object_ref
 from ray._core.generator import ObjectRefGenerator
@@ -28,17 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray")
 
 _STREAMING = -2
-_DEFAULT_MAX_RETRIES = 3
-
-
-def lineage_cap_bytes() -> int:
-    """How many bytes this process keeps of tasks that could be run again, as the environment says."""
-    if os.environ.get("RAY_lineage_pinning_enabled", "1").lower() in ("0", "false"):  # noqa: SIM112 - a public name
-        return 0
-    text = os.environ.get("RAY_max_lineage_bytes", "")  # noqa: SIM112 - a public name
-    if text and not text.isdecimal():
-        raise ValueError(f"RAY_max_lineage_bytes must be a number of bytes, got {text!r}.")
-    return int(text) if text else 1 << 30
 
 
 class Session:
@@ -70,7 +59,6 @@ class Session:
         self.session_dir: str = info["session_dir"]
         self.session_name: str = info["session_name"]
         self.gcs_address: str = info["gcs_address"]
-        self.default_max_retries = int(os.environ.get("RAY_task_max_retries", _DEFAULT_MAX_RETRIES))  # noqa: SIM112  # Ray's name
         self.method_templates: dict[Any, tuple[int, int]] = {}
         self.functions = FunctionTable(core)
         self.cluster: Node | None = None
@@ -276,6 +264,21 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+class CoreSettings(TypedDict):
+    """Arguments of `CoreWorker.start` that the environment sets."""
+
+    oom_retries: int
+    oom_backoff_ms: int
+
+
+def core_options() -> CoreSettings:
+    """What the environment says of the core of a driver or worker."""
+    return {
+        "oom_retries": min(int(os.environ.get("RAY_task_oom_retries", -1)), (1 << 63) - 1),  # noqa: SIM112  # Ray's names
+        "oom_backoff_ms": int(os.environ.get("RAY_task_oom_retry_delay_base_ms", 1000)),  # noqa: SIM112
+    }
+
+
 def start_driver(
     attachment: Attachment,
     *,
@@ -304,7 +307,7 @@ def start_driver(
             log_file=os.path.join(attachment.logs, f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
             log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL", "info").upper(),
             python_version=".".join(map(str, sys.version_info[:3])),
-            lineage_cap_bytes=lineage_cap_bytes(),
+            **core_options(),
         )
     except Exception as error:
         raise ConnectionError(f"Could not connect to the Ray cluster at {address}: {error}") from error

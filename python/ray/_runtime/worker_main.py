@@ -15,9 +15,9 @@ from typing import NoReturn
 from ray._core import executor as core_executor
 from ray._core import gcs
 from ray._core.worker import CoreWorker
-from ray._runtime import runtime_env
+from ray._runtime import profile, runtime_env
 from ray._runtime.executor import Executor, Leave
-from ray._runtime.session import Session, lineage_cap_bytes, set_session
+from ray._runtime.session import Session, core_options, set_session
 from ray._runtime.streams import Names, install
 
 _WAIT_MS = 1000  # bounds how late a signal is seen that came just before the wait
@@ -41,6 +41,10 @@ def _adopt_job(session: Session) -> None:
             session.namespace = job["ray_namespace"]
             session.job_config = json.loads(job["config_json"] or "{}")
             break
+    if "logging_config" in session.job_config:
+        from ray._runtime.logging_config import LoggingConfig
+
+        LoggingConfig.from_dict(session.job_config["logging_config"]).apply()
     for path in session.job_config.get("sys_path", ()):
         if path not in sys.path:
             sys.path.append(path)
@@ -56,7 +60,7 @@ def _connect(args: WorkerArgs) -> Session:
         log_file=os.path.join(args.log_dir, f"python-core-worker-{args.worker_id.hex()}_{os.getpid()}.log"),
         log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL", "info").upper(),
         python_version=".".join(map(str, sys.version_info[:3])),
-        lineage_cap_bytes=lineage_cap_bytes(),
+        **core_options(),
     )
     return Session(core, is_driver=False, namespace="", job_config={})
 
@@ -72,6 +76,8 @@ def run(args: WorkerArgs) -> int:
     set_session(session)
     executor = Executor(session, names, streams)
     executor.install_signal_handlers()
+    if profile.wanted():
+        profile.Recorder(executor)
     try:
         _adopt_job(session)
         _serve(executor)

@@ -130,11 +130,33 @@ class WorkerRequest:
         from ray._runtime import streams, worker_main
 
         die_with_parent(self.zygote_pid)
+        _yield_to_system()
         stem = f"worker-{self.worker_id.hex()}-{self.job_id.hex()}-{os.getpid()}"
         streams.redirect(os.path.join(self.log_dir, stem))
         os.environ.update(self.env)
         args = worker_main.WorkerArgs(self.session_dir, self.worker_id, self.job_id, self.token, self.log_dir)
         worker_main.main(args)
+
+
+def _preload() -> None:
+    """Imports what RAY_preload_python_modules lists, so that every worker has it."""
+    for name in os.environ.get("RAY_preload_python_modules", "").split(","):  # noqa: SIM112  # Ray's name
+        if name.strip():
+            try:
+                importlib.import_module(name.strip())
+            except Exception:  # the user's code; workers that need it will say so, too
+                traceback.print_exc()
+
+
+def _yield_to_system() -> None:
+    """Where memory runs out, the kernel ends a worker before the node; RAY_worker_niceness makes it slower, too."""
+    score = os.environ.get("RAY_worker_oom_score_adjustment", "1000")  # noqa: SIM112
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write(str(int(score)))
+    niceness = os.environ.get("RAY_worker_niceness", "0")  # noqa: SIM112
+    with contextlib.suppress(OSError, ValueError):
+        if int(niceness) > 0:
+            os.nice(int(niceness))
 
 
 def die_with_parent(parent: int) -> None:
@@ -153,8 +175,11 @@ def main() -> None:
     die_with_parent(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
     os.set_inheritable(fd, False)
+    from ray._core import executor as core_executor
     from ray._runtime import worker_main  # noqa: F401  # what every worker needs, before the first fork
 
+    core_executor.prepare_titles()
+    _preload()
     request = Zygote(socket.socket(fileno=fd)).serve()
     if request is None:
         return

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import exceptions as ex
+
+if TYPE_CHECKING:
+    from ray._core.ids import TaskID
 
 _OWNER_DIED, _RECONSTRUCTION_PUT = 9, 27
 
@@ -36,17 +39,21 @@ _MAKERS: dict[int, Callable[[Fields, str], Exception]] = {
     33: lambda f, _: ex.RaySystemError(f["message"]),
     34: lambda f, _: ex.StreamingGeneratorReplayInconsistentError(f["message"]),
     40: lambda f, _: ex.ObjectStoreFullError(f["message"] or None),
-    41: lambda f, _: ex.TaskTimeoutError(f["message"]),
+    41: lambda f, _: ex.TaskTimeoutError(f["message"], _task_id(f), f["task_name"], f["timeout_s"] or None),
 }
 # Reasons why an object cannot be made again.
 _UNRECONSTRUCTABLE = frozenset({11, 12, 13, 26, 27, 28, 29, 30, 31, 32})
 
 
-def _cancelled(fields: Fields) -> Exception:
+def _task_id(fields: Fields) -> TaskID | None:
     from ray._core.ids import TaskID
 
     task_id = fields["task_id"]
-    return ex.TaskCancelledError(TaskID(task_id) if len(task_id) == TaskID.SIZE else None, fields["message"] or None)
+    return TaskID(task_id) if len(task_id) == TaskID.SIZE else None
+
+
+def _cancelled(fields: Fields) -> Exception:
+    return ex.TaskCancelledError(_task_id(fields), fields["message"] or None)
 
 
 def make_exception(fields: Fields, object_id: str) -> Exception:

@@ -293,7 +293,12 @@ bool TaskReceiver::Next(Time deadline, NextItem* out) {
 // Brings the arguments to hand. False: one of them is an error, which became the result.
 bool TaskReceiver::Prepare(const NextItem& item) {
   if (item.kind != NextItem::kRun) return true;
-  ReceivedTask& task = *item.task;
+  if (!LoadArguments(*item.task)) return false;
+  if (item.task->spec.tmpl->timeout_s > 0) StartClock(item.task);
+  return true;
+}
+
+bool TaskReceiver::LoadArguments(ReceivedTask& task) {
   task.started = deps_.loop->clock().Now();
   if (task.spec.args != nullptr) {
     task.args = {std::string(kMetadataPython), task.spec.args};
@@ -382,9 +387,15 @@ Status TaskReceiver::Finish(uint64_t token, const TaskResult& result) {
   v1::PushTaskReply& reply = state->message;
   const TaskSpec& spec = task->spec;
   bool creation = spec.tmpl->type == TaskType::kActorCreation;
-  if (result.application_error) reply.set_is_application_error(true);
-  if (result.retryable_error) reply.set_is_retryable_error(true);
-  if (result.cancelled) reply.set_cancelled(true);
+  bool answered = false;
+  const bool timed_out = spec.tmpl->timeout_s > 0 && StopClock(task, &answered);
+  if (timed_out) {
+    SetTimedOut(spec, &reply);
+  } else {
+    if (result.application_error) reply.set_is_application_error(true);
+    if (result.retryable_error) reply.set_is_retryable_error(true);
+    if (result.cancelled) reply.set_cancelled(true);
+  }
   if (result.worker_exiting) reply.set_worker_exiting(true);
   if (result.generator_items != 0) reply.set_generator_items(result.generator_items);
   if (!result.repr_name.empty()) reply.set_repr_name(result.repr_name);
@@ -392,7 +403,7 @@ Status TaskReceiver::Finish(uint64_t token, const TaskResult& result) {
   // A failed creation has no return ids, yet the raylet wants the error.
   uint32_t n = creation ? (result.application_error ? 1 : 0) : spec.tmpl->NumReturnIds();
   std::vector<ValueView> values;
-  if (!result.returns.empty()) {
+  if (!result.returns.empty() && !timed_out) {
     for (uint32_t i = 0; i < n; ++i) {
       const ValueView& value = result.returns[std::min<size_t>(i, result.returns.size() - 1)];
       const ObjectId id = ObjectId::ForReturn(spec.task_id, i);
@@ -415,6 +426,7 @@ Status TaskReceiver::Finish(uint64_t token, const TaskResult& result) {
     if (creation && !result.application_error && !result.cancelled && spec.creation) {
       is_actor_ = true;
       is_async_actor_ = spec.creation->is_async;
+      is_threaded_actor_ = !is_async_actor_ && (spec.creation->max_concurrency > 1 || !spec.creation->concurrency_groups.empty());
       queue_.Configure(spec.creation->max_concurrency, spec.creation->concurrency_groups);
     }
     if (result.worker_exiting) leave = leaving_ = true;
@@ -435,7 +447,11 @@ Status TaskReceiver::Finish(uint64_t token, const TaskResult& result) {
   if (unblocked) TellBlocked();
   if (leave) HandBack(0);
   for (const ObjectId& id : task->borrowed) deps_.objects->RemoveLocalRef(id);
-  SendWhenSafe(task, state, values);
+  if (answered) {  // what it keeps is still to be registered
+    deps_.objects->RegisterBorrowsAndThen(task->token, [] {});
+  } else {
+    SendWhenSafe(task, state, values);
+  }
   return Status::Ok();
 }
 
@@ -463,9 +479,8 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
   request->set_task_id(task->spec.task_id.Binary());
   request->set_attempt(task->spec.attempt);
   request->set_index(index);
-  const ObjectId id = ObjectId::ForReturn(task->spec.task_id, static_cast<uint32_t>(index) + 1);
-  if (task->spec.attempt > 0) deps_.objects->store()->Free({id});  // as with returns
-  Store(id, task->spec.owner, value, request->mutable_item(), parts.get());
+  Store(ObjectId::ForReturn(task->spec.task_id, static_cast<uint32_t>(index) + 1), task->spec.owner, value, request->mutable_item(),
+        parts.get());
   bool wait = task->spec.tmpl->generator_backpressure >= 0;
   // On the connection of the task itself: the reply that ends the stream must not overtake an item.
   auto send = [task, exchange, request, parts, wait] {
@@ -479,7 +494,7 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
   };
   deps_.objects->HandOver(value.nested, task->spec.owner, send);
   while (deps_.loop->Wait(&exchange->waiter, Time::Infinite()) == async::WaitResult::kInterrupted) {
-    if (task->cancelled) return Status::Cancelled("the task was cancelled");
+    if (task->cancelled || task->timed_out) return Status::Cancelled("the task was cancelled");
   }
   *stop = task->stop;
   return Status::Ok();
@@ -487,7 +502,7 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
 
 bool TaskReceiver::IsCancelled(uint64_t token) {
   ReceivedTaskPtr task = FindRun(token);
-  return task != nullptr && task->cancelled;
+  return task != nullptr && (task->cancelled || task->timed_out);
 }
 
 TaskTemplatePtr TaskReceiver::TemplateOf(uint64_t token) {

@@ -38,12 +38,20 @@ struct ReceivedTask {
   std::vector<ObjectId> borrowed;      // top-level refs that are held here until its end
   std::atomic<uint32_t> unfetched{0};  // arguments still to come, plus one while they are being asked for
   std::atomic<bool> cancelled{false};
-  std::atomic<bool> stop{false};      // streaming: nobody consumes any more
-  bool running = false;               // guarded by the receiver's lock
+  std::atomic<bool> stop{false};       // streaming: nobody consumes any more
+  std::atomic<bool> timed_out{false};  // ran past its template's timeout_s: whatever it gives, it has failed
+  // Guarded by the receiver's lock:
+  bool running = false;
+  bool finishing = false;             // its result is being sent: too late for the clock
+  bool answered = false;              // timed out and told so, while its code runs on
+  async::TimerId clock = 0;           // ends it, where it has a timeout_s
   std::vector<ReadValue> ref_values;  // set by Next
   ReadValue args;                     // set by Next; empty metadata: none
 };
 using ReceivedTaskPtr = std::shared_ptr<ReceivedTask>;
+
+// The reply of a task that ran past its timeout_s.
+void SetTimedOut(const TaskSpec& spec, v1::PushTaskReply* reply);
 
 struct NextItem {
   enum Kind { kRun, kCancel, kExit };
@@ -72,6 +80,10 @@ class TaskReceiver {
     std::function<bool(const TaskId& task, bool force, bool recursive)> cancel_owned;
     // Cancels what a task submitted.
     std::function<void(const TaskId& parent, bool force)> cancel_children;
+    // Tells the raylet why the process is about to end by itself.
+    std::function<void(const std::string& reason)> announce_end;
+    // From the interruption of a task that ran past its timeout_s to the end of the process, if the task's code does not yield.
+    Duration timeout_grace = std::chrono::seconds(2);
   };
   explicit TaskReceiver(Deps deps) : deps_(std::move(deps)) {}
 
@@ -117,11 +129,22 @@ class TaskReceiver {
   bool PopLocked(NextItem* out) REQUIRES(mu_);
   void WakeLocked() REQUIRES(mu_);
   bool Prepare(const NextItem& item);
+  bool LoadArguments(ReceivedTask& task);
   // Not run: gives its refs back and answers `reply`.
   void Abandon(const ReceivedTaskPtr& task, const v1::PushTaskReply& reply);
   void Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts);
   void SendWhenSafe(const ReceivedTaskPtr& task, const ReplyStatePtr& state, std::span<const ValueView> values);
   ReceivedTaskPtr FindRun(uint64_t token);
+
+  // Time-outs, in task_timeout.cc.
+  void StartClock(const ReceivedTaskPtr& task);
+  // Before the result is sent. True: it came too late; *answered: and its owner knows.
+  bool StopClock(const ReceivedTaskPtr& task, bool* answered);
+  void OnTimeout(uint64_t token);
+  // It was interrupted and still runs at `deadline`, or not yet: then it is interrupted once more.
+  void OnStillRunning(uint64_t token, Time deadline);
+  void AnswerTimeout(const ReceivedTaskPtr& task, bool exiting);
+  void EndProcess(const rpc::ConnectionPtr& connection, Time deadline);
 
   const Deps deps_;
   std::unordered_map<uint64_t, Caller> callers_;  // on the loop; by connection
@@ -134,7 +157,7 @@ class TaskReceiver {
   uint64_t next_token_ GUARDED_BY(mu_) = 1;
   bool exit_requested_ GUARDED_BY(mu_) = false, exit_told_ GUARDED_BY(mu_) = false;
   bool leaving_ GUARDED_BY(mu_) = false;  // takes no more normal tasks
-  bool is_actor_ GUARDED_BY(mu_) = false, is_async_actor_ GUARDED_BY(mu_) = false;
+  bool is_actor_ GUARDED_BY(mu_) = false, is_async_actor_ GUARDED_BY(mu_) = false, is_threaded_actor_ GUARDED_BY(mu_) = false;
   std::string exit_reason_ GUARDED_BY(mu_);
   pthread_t interrupt_thread_ GUARDED_BY(mu_) = 0;
   int32_t blocked_ GUARDED_BY(mu_) = 0;  // threads blocked in get or wait, of the present work

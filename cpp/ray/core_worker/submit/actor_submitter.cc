@@ -127,22 +127,9 @@ Status ActorSubmitter::Submit(const ActorId& actor, const PendingTaskPtr& task) 
     }
   }
   deps_.tasks->Add(task);
-  EnqueueAndResolve(queue, task);
-  return Status::Ok();
-}
-
-void ActorSubmitter::Resubmit(const ActorId& actor, const PendingTaskPtr& task) {
-  if (QueuePtr queue = Find(actor)) {
-    EnqueueAndResolve(queue, task);
-  } else {
-    deps_.tasks->Fail(*task, MakeErrorValue(ErrorType::kActorDied, "the actor " + actor.Hex() + " is not known here any more"));
-  }
-}
-
-void ActorSubmitter::EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task) {
   bool ready = task->spec.refs.empty();
   Enqueue(queue, task, ready);
-  if (ready) return;
+  if (ready) return Status::Ok();
   ResolveArguments(deps_.objects, task, [this, queue, task](const ErrorValue* error) {
     if (error != nullptr) {
       ErrorValue copy = *error;
@@ -152,6 +139,7 @@ void ActorSubmitter::EnqueueAndResolve(const QueuePtr& queue, const PendingTaskP
       Run(queue, [&](ActorQueueCore& core, ActorEffects* out) { core.Ready(task->number(), out); });
     }
   });
+  return Status::Ok();
 }
 
 void ActorSubmitter::OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskChannel>& channel, const PendingTaskPtr& task,
@@ -201,7 +189,7 @@ void ActorSubmitter::Settle(const QueuePtr& queue, const std::vector<Later>& lat
   }
   for (const Later& l : later) {
     if (l.kind == ActorEffect::kRetried) {
-      deps_.tasks->Lost(l.task);
+      deps_.tasks->Lost(l.task, TaskLoss::kCrash);
     } else if (l.kind == ActorEffect::kFailDead) {
       deps_.tasks->Fail(*l.task, death);
     } else {

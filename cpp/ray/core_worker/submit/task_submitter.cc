@@ -5,15 +5,17 @@
 
 namespace ray::core {
 
-ClassNo TaskSubmitter::ClassOf(const TaskTemplate& tmpl) {
+ClassNo TaskSubmitter::ClassOf(const TaskTemplate& tmpl, int64_t depth) {
   const auto& s = tmpl.strategy;
   std::string key = tmpl.resources.ToString() + '\0' + tmpl.runtime_env + '\0' + std::to_string(s.kind) + ',' + std::to_string(s.soft) +
                     ',' + std::to_string(s.bundle_index) + ',' + std::to_string(s.capture_child_tasks) + s.node_id.Binary() +
                     s.placement_group_id.Binary();
   key += tmpl.job_id.Binary();
+  key += tmpl.max_retries == 0 ? '0' : '1';  // RequestLease.retriable
+  key += std::to_string(depth);
   MutexLock lock(&mu_);
   auto [it, fresh] = class_numbers_.try_emplace(std::move(key), static_cast<ClassNo>(classes_.size()));
-  if (fresh) classes_.push_back({tmpl});
+  if (fresh) classes_.push_back({tmpl, depth});
   return it->second;
 }
 
@@ -125,6 +127,8 @@ void TaskSubmitter::RequestLocked(LeaseNo no, ClassNo cls) {
   request.set_runtime_env(tmpl.runtime_env);
   ToProto(deps_.self, request.mutable_owner());
   request.set_task_name(tmpl.DisplayName());
+  request.set_retriable(tmpl.max_retries != 0);
+  request.set_depth(classes_[cls].depth);
   auto raylet = deps_.peers->raylet();
   if (raylet == nullptr || closed_) return;
   rpc::CallTyped<v1::RequestLeaseReply>(*raylet, MethodId::kRequestLease, request, {},
@@ -234,17 +238,25 @@ void TaskSubmitter::Settle(const std::vector<Later>& later, const ErrorValue& re
       deps_.tasks->Fail(*l.keep, refusal);
       continue;
     }
-    TaskVerdict verdict = deps_.tasks->Lost(l.keep);
-    if (verdict == TaskVerdict::kRetry) {
-      Resubmit(l.keep);
-    } else if (verdict == TaskVerdict::kFail) {
-      deps_.deaths->WhenKnown(l.worker.worker_id, [tasks = deps_.tasks, task = l.keep](const DeathNote& note) {
-        tasks->StoreFailure(
-            *task, note.out_of_memory
-                       ? MakeErrorValue(ErrorType::kOutOfMemory, "Task was killed due to the node running low on memory: " + note.detail)
-                       : WorkerDiedError(note.detail));
-      });
-    }
+    // The connection breaks before the raylet has reaped the process. A cancellation meanwhile settles the task at once.
+    deps_.deaths->WhenKnown(l.worker.worker_id, [this, task = l.keep](const DeathNote& note) { OnLossExplained(task, note); });
+  }
+}
+
+void TaskSubmitter::OnLossExplained(const PendingTaskPtr& task, const DeathNote& note) {
+  uint32_t ooms = 0;
+  TaskVerdict verdict = deps_.tasks->Lost(task, note.out_of_memory ? TaskLoss::kOutOfMemory : TaskLoss::kCrash, &ooms);
+  if (verdict == TaskVerdict::kFail) {
+    deps_.tasks->StoreFailure(*task,
+                              note.out_of_memory ? MakeErrorValue(ErrorType::kOutOfMemory, note.detail) : WorkerDiedError(note.detail));
+  } else if (verdict == TaskVerdict::kRetry && note.out_of_memory) {
+    // The memory that it wants is not there now.
+    Duration wait = std::min(deps_.max_oom_backoff, deps_.oom_backoff * (int64_t{1} << std::min(ooms - 1, 16u)));
+    RAY_LOG(INFO) << "task " << task->spec.tmpl->DisplayName() << " runs again in " << wait / std::chrono::milliseconds(1)
+                  << " ms: " << note.detail;
+    deps_.loop->AddTimer(wait, [this, task] { Resubmit(task); });
+  } else if (verdict == TaskVerdict::kRetry) {
+    Resubmit(task);
   }
 }
 

@@ -30,10 +30,13 @@ class TaskSubmitter {
     DeathNotes* deaths = nullptr;
     Address self;
     LeasePoolConfig config;
+    // Before a task runs again whose worker was ended for want of memory; doubles with each time, up to the maximum.
+    Duration oom_backoff = std::chrono::seconds(1), max_oom_backoff = std::chrono::seconds(60);
   };
   explicit TaskSubmitter(Deps deps) : deps_(std::move(deps)), pool_(deps_.config) {}
 
-  ClassNo ClassOf(const TaskTemplate& tmpl);
+  // `depth`: how deep the task is nested, see TaskSpec.
+  ClassNo ClassOf(const TaskTemplate& tmpl, int64_t depth);
   // REQUIRES: in the TaskManager's table, arguments ready.
   void Submit(const PendingTaskPtr& task);
   // Marked cancelled before. Settles it if it was not sent, else tells its worker.
@@ -48,6 +51,7 @@ class TaskSubmitter {
  private:
   struct Class {
     TaskTemplate tmpl;  // resources, job, runtime_env, strategy are those of all its tasks
+    int64_t depth = 0;
   };
   struct Lease {
     LeaseId id;
@@ -70,6 +74,8 @@ class TaskSubmitter {
   void RequestLocked(LeaseNo no, ClassNo cls) REQUIRES(mu_);
   void ScheduleTickLocked(Time now) REQUIRES(mu_);
   void Settle(const std::vector<Later>& later, const ErrorValue& refusal);
+  // Why the task's worker ended is known: it decides about another attempt.
+  void OnLossExplained(const PendingTaskPtr& task, const DeathNote& note);
   void OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply);
   void OnAnswer(const PendingTaskPtr& task, LeaseNo no, const std::shared_ptr<TaskChannel>& channel, Status status, rpc::Reply reply);
   void OnConnectionClosed(uint64_t id);

@@ -5,7 +5,7 @@
 namespace ray::core {
 
 void TaskTableCore::Add(const TaskId& id, PendingTaskPtr task, int32_t max_retries) {
-  entries_.try_emplace(id, Entry{std::move(task), false, max_retries, 0});
+  entries_.try_emplace(id, Entry{std::move(task), false, max_retries, max_retries == 0 ? 0 : oom_retries_, 0, 0});
 }
 
 const TaskTableCore::Entry* TaskTableCore::Find(const TaskId& id) const {
@@ -13,7 +13,7 @@ const TaskTableCore::Entry* TaskTableCore::Find(const TaskId& id) const {
   return it == entries_.end() ? nullptr : &it->second;
 }
 
-TaskVerdict TaskTableCore::Answered(const TaskId& id, const Answer& answer, int32_t* retries_left) {
+TaskVerdict TaskTableCore::Answered(const TaskId& id, const Answer& answer) {
   auto it = entries_.find(id);
   if (it == entries_.end()) return TaskVerdict::kNone;
   Entry& entry = it->second;
@@ -27,12 +27,11 @@ TaskVerdict TaskTableCore::Answered(const TaskId& id, const Answer& answer, int3
     ++entry.attempt;
     return TaskVerdict::kRetry;
   }
-  if (retries_left != nullptr) *retries_left = entry.retries_left;
   entries_.erase(it);
   return TaskVerdict::kComplete;
 }
 
-TaskVerdict TaskTableCore::Lost(const TaskId& id, bool charge) {
+TaskVerdict TaskTableCore::Lost(const TaskId& id, TaskLoss loss) {
   auto it = entries_.find(id);
   if (it == entries_.end()) return TaskVerdict::kNone;
   Entry& entry = it->second;
@@ -40,13 +39,24 @@ TaskVerdict TaskTableCore::Lost(const TaskId& id, bool charge) {
     entries_.erase(it);
     return TaskVerdict::kCancelled;
   }
-  if (charge && entry.retries_left == 0) {
+  if (loss != TaskLoss::kNotRun && !Charge(loss, &entry)) {
     entries_.erase(it);
     return TaskVerdict::kFail;
   }
-  if (charge && entry.retries_left > 0) --entry.retries_left;
   ++entry.attempt;
   return TaskVerdict::kRetry;
+}
+
+bool TaskTableCore::Charge(TaskLoss loss, Entry* entry) {
+  if (loss == TaskLoss::kOutOfMemory) {
+    if (entry->oom_retries_left == 0) return false;
+    if (entry->oom_retries_left > 0) --entry->oom_retries_left;
+    ++entry->ooms;
+    return true;
+  }
+  if (entry->retries_left == 0) return false;
+  if (entry->retries_left > 0) --entry->retries_left;
+  return true;
 }
 
 TaskVerdict TaskTableCore::Failed(const TaskId& id) {

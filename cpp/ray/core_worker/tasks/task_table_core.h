@@ -1,8 +1,9 @@
 // TaskTableCore: what becomes of a task that was submitted here: done, run again, or failed.
 //
 // Rules: one budget of retries (max_retries, -1 without end) for crashes of the worker and for errors of the program that are declared retryable;
-// a task handed back unstarted costs nothing; a cancelled task is never run again, whatever its answer, and fails as cancelled unless it had
-// finished. An entry lives from submission to its verdict of kComplete, kFail or kCancelled.
+// a worker ended for want of memory is charged to a budget of its own, which a task has that may be run again at all; a task handed back
+// unstarted costs nothing; a cancelled task is never run again, whatever its answer, and fails as cancelled unless it had finished.
+// An entry lives from submission to its verdict of kComplete, kFail or kCancelled.
 //
 // Pure; not thread-safe, the TaskManager holds a lock.
 #pragma once
@@ -28,13 +29,25 @@ enum class TaskVerdict : uint8_t {
   kNone,       // it was settled before: nothing to do
 };
 
+// How a task's worker went away.
+enum class TaskLoss : uint8_t {
+  kCrash,
+  kOutOfMemory,  // ended by the memory monitor of its node
+  kNotRun,       // before the task began
+};
+
 class TaskTableCore {
  public:
+  // `oom_retries`: how often a task is run again after kOutOfMemory; -1: without end.
+  explicit TaskTableCore(int64_t oom_retries = -1) : oom_retries_(oom_retries) {}
+
   struct Entry {
     PendingTaskPtr task;
     bool cancelled = false;
     int32_t retries_left = 0;
+    int64_t oom_retries_left = 0;
     uint32_t attempt = 0;
+    uint32_t ooms = 0;  // attempts that ended in kOutOfMemory
   };
 
   void Add(const TaskId& id, PendingTaskPtr task, int32_t max_retries);
@@ -44,10 +57,9 @@ class TaskTableCore {
   struct Answer {
     bool application_error = false, retryable = false, cancelled = false;
   };
-  // `*retries_left`, if not null: of the task that is now complete.
-  TaskVerdict Answered(const TaskId& id, const Answer& answer, int32_t* retries_left = nullptr);
-  // Its worker or connection went away; it may have run in part. `charge`: uses up a retry.
-  TaskVerdict Lost(const TaskId& id, bool charge = true);
+  TaskVerdict Answered(const TaskId& id, const Answer& answer);
+  // Its worker or connection went away; unless kNotRun, it may have run in part.
+  TaskVerdict Lost(const TaskId& id, TaskLoss loss);
   // It cannot run (an argument failed, its actor is dead, it is unschedulable).
   TaskVerdict Failed(const TaskId& id);
 
@@ -59,6 +71,10 @@ class TaskTableCore {
   size_t size() const { return entries_.size(); }
 
  private:
+  // Takes one from the budget that `loss` belongs to. False: there is none.
+  static bool Charge(TaskLoss loss, Entry* entry);
+
+  const int64_t oom_retries_;
   std::unordered_map<TaskId, Entry, IdHash> entries_;
 };
 

@@ -21,7 +21,7 @@ class TaskTableCoreTest : public testing::Test {
 
 TEST_F(TaskTableCoreTest, CrashesAndRetryableErrorsShareOneBudget) {
   TaskId id = Add(2);
-  EXPECT_EQ(table.Lost(id), TaskVerdict::kRetry);
+  EXPECT_EQ(table.Lost(id, TaskLoss::kCrash), TaskVerdict::kRetry);
   EXPECT_EQ(table.Answered(id, {.application_error = true, .retryable = true}), TaskVerdict::kRetry);
   EXPECT_EQ(table.Find(id)->attempt, 2u);
   EXPECT_EQ(table.Answered(id, {.application_error = true, .retryable = true}), TaskVerdict::kComplete);
@@ -30,17 +30,33 @@ TEST_F(TaskTableCoreTest, CrashesAndRetryableErrorsShareOneBudget) {
 
 TEST_F(TaskTableCoreTest, ErrorsAreNotRetriedUnlessDeclared) {
   TaskId id = Add(-1);
-  for (int i = 0; i < 100; ++i) EXPECT_EQ(table.Lost(id), TaskVerdict::kRetry);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(table.Lost(id, TaskLoss::kCrash), TaskVerdict::kRetry);
   EXPECT_EQ(table.Answered(id, {.application_error = true}), TaskVerdict::kComplete);
   TaskId once = Add(0);
-  EXPECT_EQ(table.Lost(once, /*charge=*/false), TaskVerdict::kRetry);
-  EXPECT_EQ(table.Lost(once), TaskVerdict::kFail);
+  EXPECT_EQ(table.Lost(once, TaskLoss::kNotRun), TaskVerdict::kRetry);
+  EXPECT_EQ(table.Lost(once, TaskLoss::kCrash), TaskVerdict::kFail);
+}
+
+TEST_F(TaskTableCoreTest, MemoryHasABudgetOfItsOwn) {
+  TaskId id = Add(1);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(table.Lost(id, TaskLoss::kOutOfMemory), TaskVerdict::kRetry);
+  EXPECT_EQ(table.Find(id)->ooms, 100u);
+  EXPECT_EQ(table.Lost(id, TaskLoss::kCrash), TaskVerdict::kRetry);
+  EXPECT_EQ(table.Lost(id, TaskLoss::kCrash), TaskVerdict::kFail);
+  TaskId once = Add(0);  // must not run twice, for whatever reason
+  EXPECT_EQ(table.Lost(once, TaskLoss::kOutOfMemory), TaskVerdict::kFail);
+
+  TaskTableCore bounded(/*oom_retries=*/1);
+  auto task = std::make_shared<PendingTask>();
+  bounded.Add(id, task, -1);
+  EXPECT_EQ(bounded.Lost(id, TaskLoss::kOutOfMemory), TaskVerdict::kRetry);
+  EXPECT_EQ(bounded.Lost(id, TaskLoss::kOutOfMemory), TaskVerdict::kFail);
 }
 
 TEST_F(TaskTableCoreTest, CancelledIsNeverRetried) {
   TaskId id = Add(5);
   EXPECT_TRUE(table.Cancel(id));
-  EXPECT_EQ(table.Lost(id), TaskVerdict::kCancelled);
+  EXPECT_EQ(table.Lost(id, TaskLoss::kCrash), TaskVerdict::kCancelled);
   EXPECT_FALSE(table.Cancel(id));
   TaskId finished = Add(5);
   table.Cancel(finished);

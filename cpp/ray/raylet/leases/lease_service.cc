@@ -92,6 +92,7 @@ void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, rpc::Res
   request.runtime_env = message.runtime_env();
   request.task_name = message.task_name();
   request.dedicated = message.dedicated();
+  request.depth = message.depth();
   if (message.strategy().kind() == v1::STRATEGY_KIND_NODE_AFFINITY) {
     request.strategy = scheduling::Strategy::kNodeAffinity;
     request.affinity_node = NodeId::FromBinaryOrNil(message.strategy().node_id());
@@ -102,6 +103,7 @@ void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, rpc::Res
   Lease& lease = leases_[request.lease];
   lease.request = request;
   lease.responder = std::move(responder);
+  lease.retriable = message.retriable();
   LeaseEffects effects;
   queue_.Request(std::move(request), Now(), &effects);
   Run(std::move(effects));
@@ -244,6 +246,7 @@ void LeaseService::OnAssigned(const LeaseId& id, const WorkerId& worker) {
   }
   Lease& lease = it->second;
   lease.worker = worker;
+  lease.assigned_at = Now();
   by_worker_[worker] = id;
   if (lease.actor == nullptr) {
     AnswerLease(&lease);
@@ -387,7 +390,7 @@ void LeaseService::StartActor(const v1::StartActorRequest& message, rpc::Request
   lease.runtime_env = spec.template_().runtime_env();
   lease.task_name = spec.creation().class_name().empty() ? spec.template_().function_name() : spec.creation().class_name();
   // The GCS chose this node, by affinity or otherwise: a strategy has nothing left to decide here.
-  leases_[lease.lease] = Lease{lease, {}, {}, {}, actor};
+  leases_[lease.lease] = Lease{lease, {}, {}, {}, actor, spec.creation().max_restarts() != 0, {}};
   LeaseEffects effects;
   queue_.Request(std::move(lease), Now(), &effects);
   Run(std::move(effects));
@@ -534,6 +537,22 @@ void LeaseService::JobFinished(const JobId& job) {
   Run(std::move(effects));
   deps_.workers->JobFinished(
       job, [&](const WorkerId& worker) { return kept.contains(worker); }, keep_lease);
+}
+
+std::vector<MemoryCandidate> LeaseService::RunningWork() const {
+  std::vector<MemoryCandidate> work;
+  for (const auto& [id, lease] : leases_) {
+    if (lease.worker.IsNil()) continue;
+    MemoryCandidate candidate;
+    candidate.worker = lease.worker;
+    candidate.owner = lease.actor != nullptr ? lease.actor->owner : lease.request.owner;
+    candidate.name = lease.request.task_name;
+    candidate.pid = deps_.workers->PidOf(lease.worker);
+    candidate.retriable = lease.retriable;
+    candidate.leased = lease.assigned_at;
+    work.push_back(std::move(candidate));
+  }
+  return work;
 }
 
 void LeaseService::WriteStats(JsonWriter* json) const {

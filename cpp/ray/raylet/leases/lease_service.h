@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "ray/async/loop.h"
+#include "ray/raylet/memory/memory_monitor_core.h"
 #include "ray/raylet/workers/worker_service.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/scheduling/lease_queue_core.h"
@@ -41,6 +42,8 @@ class LeaseService {
   void OnProcessEnded(const ProcessEnd& end);
 
   const scheduling::NodeResources& resources() const { return queue_.resources(); }
+  // The workers that run something, for the memory monitor.
+  std::vector<MemoryCandidate> RunningWork() const;
   void WriteStats(JsonWriter* json) const;
 
  private:
@@ -51,6 +54,8 @@ class LeaseService {
     std::vector<scheduling::InstanceShares> instances;
     WorkerId worker;  // nil until one is assigned
     std::shared_ptr<Actor> actor;
+    bool retriable = false;  // what it runs may be run again elsewhere
+    Time assigned_at;
   };
   // One incarnation of an actor on this node, from StartActor to the end of its worker.
   struct Actor {

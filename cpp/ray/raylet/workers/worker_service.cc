@@ -84,6 +84,14 @@ int64_t WorkerService::PidOf(const WorkerId& worker) const {
   return process == nullptr ? -1 : process->pid;
 }
 
+std::vector<int64_t> WorkerService::Pids() const {
+  std::vector<int64_t> pids;
+  for (const auto& [id, process] : processes_) {
+    if (process.pid > 0) pids.push_back(process.pid);
+  }
+  return pids;
+}
+
 Status WorkerService::Admit(const v1::RegisterWorkerRequest& message, const WorkerId& worker, const rpc::Connection& connection) {
   if (shutting_down_) return Status::FailedPrecondition("the node is stopping");
   if (message.protocol_version() != kProtocolVersion) {
@@ -244,6 +252,14 @@ void WorkerService::Kill(const WorkerId& worker, const std::string& reason, bool
   // Otherwise OnStarted does it.
 }
 
+void WorkerService::KillForMemory(const WorkerId& worker, const std::string& reason) {
+  Process* process = Find(worker);
+  if (process == nullptr || process->wait_status) return;
+  process->out_of_memory = true;
+  NotifyDrivers(process->job, "out_of_memory", reason.substr(0, reason.find("\nTop memory")));
+  Kill(worker, reason, /*intended=*/false);
+}
+
 void WorkerService::AskExit(const WorkerId& worker, const std::string& reason, bool must) {
   Process* process = Find(worker);
   if (process == nullptr || process->closed) return;
@@ -343,7 +359,10 @@ void WorkerService::Finish(const WorkerId& worker) {
   processes_.erase(worker);
 
   ProcessEnd end{worker, process.job, process.pid, process.is_driver, "", process.intended};
-  if (!process.announced.empty()) {
+  end.out_of_memory = process.out_of_memory;
+  if (process.out_of_memory) {
+    end.detail = process.kill_reason;
+  } else if (!process.announced.empty()) {
     end.detail = process.announced;
   } else if (!process.kill_reason.empty()) {
     end.detail = "ended by the raylet: " + process.kill_reason;
@@ -370,6 +389,7 @@ void WorkerService::Finish(const WorkerId& worker) {
     notice.set_node_id(config_.node_id.Binary());
     notice.set_detail(end.detail);
     notice.set_intended(end.intended);
+    notice.set_out_of_memory(end.out_of_memory);
     for (const auto& [id, other] : processes_) {
       if (other.connection != nullptr && !other.closed) other.connection->Notify(MethodId::kWorkerDied, notice);
     }

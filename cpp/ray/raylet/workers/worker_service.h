@@ -43,8 +43,9 @@ struct ProcessEnd {
   JobId job;
   int64_t pid = -1;
   bool is_driver = false;
-  std::string detail;     // for people
-  bool intended = false;  // it said so, or was told to
+  std::string detail;          // for people
+  bool intended = false;       // it said so, or was told to
+  bool out_of_memory = false;  // ended by the memory monitor
 };
 
 struct WorkerServiceHooks {
@@ -71,6 +72,8 @@ class WorkerService {
   void Return(const WorkerId& worker, bool reusable);
   // SIGKILL. `intended`: nobody need be surprised.
   void Kill(const WorkerId& worker, const std::string& reason, bool intended);
+  // As Kill, by the memory monitor.
+  void KillForMemory(const WorkerId& worker, const std::string& reason);
   // Asks it to leave once what it runs and has queued is done; with `must`, it is killed if it has not left after exit_grace.
   void AskExit(const WorkerId& worker, const std::string& reason, bool must);
   void JobStarted(const JobId& job);
@@ -84,6 +87,7 @@ class WorkerService {
   // Null when it is not registered or has gone.
   rpc::ConnectionPtr ConnectionOf(const WorkerId& worker) const;
   int64_t PidOf(const WorkerId& worker) const;
+  std::vector<int64_t> Pids() const;  // of the workers and drivers
   void NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message);
   void ForwardLines(WorkerLines lines);
   void DrainLogs(const JobId& job) {
@@ -107,6 +111,7 @@ class WorkerService {
     std::string announced;           // reason given by itself
     std::string kill_reason;
     bool intended = false;
+    bool out_of_memory = false;
     async::TimerId timer = 0;  // bounds the wait for the other sign of its end, or for a demanded exit
   };
 

@@ -40,7 +40,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         string session_dir, worker_id
         uint64_t startup_token
         string job_id, ray_namespace, entrypoint, job_config_json, log_file, log_level, python_version
-        int64_t max_inline_bytes, lineage_cap_bytes
+        int64_t max_inline_bytes, lineage_cap_bytes, oom_retries, oom_backoff_ms
 
     cdef cppclass CoreInfo:
         string worker_id, node_id, job_id, node_ip, session_dir, session_name, gcs_address, config_json, address
@@ -64,12 +64,15 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
 
     cdef cppclass ErrorFields:
         int32_t error_type
-        string message, actor_id, cause, class_name, actor_name, ray_namespace, owner_address, task_id
+        string message, actor_id, cause, class_name, actor_name, ray_namespace, owner_address, task_id, task_name
         bool actor_init_failed, never_ran, preempted
         int64_t pid
+        double timeout_s
 
     Status ParseError(const ValueOut& value, ErrorFields* out)
     Status ParsePythonBlob(ValueOut* value)
+    bool PrepareProcessTitle()
+    void SetProcessTitle(const char* title, size_t size)
 
     cdef cppclass TemplateOptions:
         int32_t type
@@ -84,7 +87,8 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         int32_t strategy_bundle_index
         int64_t generator_backpressure
         double timeout_s
-        bool out_of_order
+        bool out_of_order, retry_timeouts
+        int32_t objects_per_yield
 
     cdef cppclass ActorOptions:
         string name, ray_namespace, class_name, method_table

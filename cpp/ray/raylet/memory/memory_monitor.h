@@ -1,0 +1,47 @@
+// MemoryMonitor: shell of MemoryMonitorCore. Reads the memory in use at an interval, and has workers ended while it is short.
+// On the loop only; owned by Raylet.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/raylet/memory/memory_monitor_core.h"
+#include "ray/raylet/memory/memory_reader.h"
+
+namespace ray::raylet {
+
+struct MemoryMonitorOptions {
+  MemoryMonitorConfig core;
+  Duration interval = std::chrono::milliseconds(250);  // between two readings; zero: no monitor
+  std::string root = "/";                              // where proc/ and sys/ are; tests make their own
+  bool count_swap = false;
+};
+
+class MemoryMonitor {
+ public:
+  struct Deps {
+    async::Loop* loop;
+    std::string node;                                          // for people
+    std::function<std::vector<MemoryCandidate>()> candidates;  // rss need not be set
+    std::function<std::vector<int64_t>()> pids;                // of all processes that belong to the node
+    std::function<void(const MemoryCandidate& victim, const std::string& reason)> end;
+  };
+  MemoryMonitor(MemoryMonitorOptions options, Deps deps);
+  ~MemoryMonitor();
+  void Start();
+  void Stop();
+  void OnEnded(const WorkerId& worker) { core_.OnEnded(worker); }
+
+ private:
+  void Look();
+
+  const MemoryMonitorOptions options_;
+  const Deps deps_;
+  const MemoryReader reader_;
+  MemoryMonitorCore core_;
+  async::TimerId timer_ = 0;
+};
+
+}  // namespace ray::raylet

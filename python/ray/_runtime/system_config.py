@@ -1,0 +1,130 @@
+"""Settings of the cluster: RAY_<name> in the environment, under what `_system_config` says.
+
+Those that a raylet has are handed to it as flags; `Config` answers for `ray._config`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray._runtime.config_table import DEFAULTS
+
+logger = logging.getLogger("ray")
+
+Setting = bool | int | float | str
+
+
+def _plain(flag: str) -> Callable[[Any], list[str]]:
+    return lambda value: [f"--{flag}={value}"]
+
+
+def _millis(flag: str) -> Callable[[Any], list[str]]:
+    return lambda value: [f"--{flag}={int(value)}ms"]
+
+
+def _seconds(flag: str) -> Callable[[Any], list[str]]:
+    return lambda value: [f"--{flag}={int(float(value) * 1000)}ms"]
+
+
+def _switch(flag: str) -> Callable[[Any], list[str]]:
+    return lambda value: [f"--{flag}={'true' if value else 'false'}"]
+
+
+def _unless_negative(make: Callable[[Any], list[str]]) -> Callable[[Any], list[str]]:
+    return lambda value: make(value) if value >= 0 else []
+
+
+# Ray's name -> what it is for our raylet. Only what somebody set is passed: the defaults are the raylet's own.
+_RAYLET: dict[str, Callable[[Any], list[str]]] = {
+    "count_swap_in_memory_monitor": _switch("count-swap"),
+    "idle_worker_killing_time_threshold_ms": _millis("worker-idle-timeout"),
+    "local_fs_capacity_threshold": _plain("max-disk-use"),
+    "memory_monitor_refresh_ms": _millis("memory-monitor-refresh"),
+    "memory_usage_threshold": _plain("memory-usage-threshold"),
+    "min_memory_free_bytes": _unless_negative(_plain("min-memory-free-bytes")),
+    "min_spilling_size": _plain("max-spill-file-bytes"),
+    "num_workers_soft_limit": _unless_negative(_plain("worker-max-idle")),
+    "object_spilling_threshold": _plain("spill-threshold"),
+    "oom_grace_period_s": _seconds("overflow-grace"),
+    "prestart_worker_first_driver": lambda value: [] if value else ["--worker-prestart=0"],
+    "worker_cap_enabled": _switch("worker-cap"),
+    "worker_cap_initial_backoff_delay_ms": _millis("worker-cap-delay"),
+    "worker_cap_max_backoff_delay_ms": _millis("worker-cap-max-delay"),
+    "worker_killing_policy_by_group": _switch("worker-killing-policy-by-group"),
+    "worker_maximum_startup_concurrency": lambda value: [f"--worker-max-parallel-starts={value}"] if value > 0 else [],
+    "worker_register_timeout_seconds": _seconds("worker-register-timeout"),
+}
+# Our own, for tests: where the memory monitor finds proc/ and sys/.
+_OWN: dict[str, Callable[[Any], list[str]]] = {"memory_root": _plain("memory-root")}
+
+
+def parse(name: str, text: str) -> Setting:
+    """The value of a setting as the environment gives it, of the type of its default.
+
+    Raises:
+        ValueError: it is not of that type.
+    """
+    default = DEFAULTS.get(name, "")
+    try:
+        if isinstance(default, bool):
+            return text.lower() in ("1", "true")
+        if isinstance(default, int):
+            return int(text)
+        if isinstance(default, float):
+            return float(text)
+    except ValueError:
+        raise ValueError(f"RAY_{name} must be of the type {type(default).__name__}, got {text!r}.") from None
+    return text
+
+
+def lookup(name: str, given: Mapping[str, Any]) -> Setting | None:
+    """What somebody set: `given` goes before the environment. None: nobody did."""
+    if name in given:
+        value: Setting = given[name]
+        return value
+    text = os.environ.get(f"RAY_{name}")
+    return None if text is None else parse(name, text)
+
+
+def raylet_flags(given: Mapping[str, Any]) -> list[str]:
+    """Flags of a raylet for the settings that somebody changed.
+
+    Raises:
+        ValueError: a value of the wrong type.
+    """
+    unknown = sorted(set(given) - set(DEFAULTS) - set(_OWN))
+    if unknown:
+        logger.warning("Unknown names in _system_config, which have no effect: %s", ", ".join(unknown))
+    flags: list[str] = []
+    for name, make in {**_RAYLET, **_OWN}.items():
+        value = lookup(name, given)
+        if value is None:
+            continue
+        try:
+            flags += make(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"The setting {name!r} cannot be {value!r}.") from None
+    return flags
+
+
+class Config:
+    """`ray._config`: a method for each setting, which returns what is in force in this process."""
+
+    def __getattr__(self, name: str) -> Callable[[], Setting]:
+        if name not in DEFAULTS:
+            raise AttributeError(f"there is no setting {name!r}")
+
+        def read() -> Setting:
+            value = lookup(name, {})
+            return DEFAULTS[name] if value is None else value
+
+        return read
+
+    def __dir__(self) -> list[str]:
+        return sorted(DEFAULTS)
+
+
+CONFIG = Config()

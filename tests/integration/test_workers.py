@@ -1,0 +1,121 @@
+"""What a worker looks like from the outside and the inside, and how many there are."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from support.processes import wait_until
+
+import ray
+
+
+def soon(condition: Callable[[], Any]) -> None:
+    wait_until(condition, 20, "what the test waits for")
+
+
+@pytest.fixture(autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, num_gpus=2, resources={"TPU": 2}, logging_level="ERROR", log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def title(pid: int | str = "self") -> str:
+    with open(f"/proc/{pid}/cmdline") as file:
+        return file.read().split("\0")[0]
+
+
+def test_process_titles() -> None:
+    @ray.remote
+    def f() -> tuple[str, int]:
+        return title(), os.getpid()
+
+    @ray.remote
+    class A:
+        def m(self) -> tuple[str, int]:
+            return title(), os.getpid()
+
+    shown, pid = ray.get(f.remote())
+    assert shown == "ray::f"
+    soon(lambda: title(pid) == "ray::IDLE")
+    assert ray.get(f.options(name="other").remote())[0] == "ray::other"
+    actor = A.remote()
+    shown, pid = ray.get(actor.m.remote())
+    assert shown == "ray::A.m"
+    soon(lambda: title(pid) == "ray::A")
+
+
+def test_numeric_libraries_are_held_to_the_cpus() -> None:
+    @ray.remote
+    def threads() -> str | None:
+        return os.environ.get("OMP_NUM_THREADS")
+
+    assert ray.get([threads.options(num_cpus=n).remote() for n in (1, 2, 0.5, 0)]) == ["1", "2", "1", "1"]
+    given = threads.options(runtime_env={"env_vars": {"OMP_NUM_THREADS": "7"}})
+    assert ray.get(given.remote()) == "7"
+
+
+def test_accelerators_are_visible_as_assigned() -> None:
+    @ray.remote(max_calls=0)
+    def visible() -> tuple[list[int], dict[str, list[str]], str | None, str | None]:
+        ids = ray.get_runtime_context().get_accelerator_ids()
+        return ray.get_gpu_ids(), ids, os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("TPU_VISIBLE_CHIPS")
+
+    gpus, ids, cuda, _ = ray.get(visible.options(num_gpus=2).remote())
+    assert (gpus, ids["GPU"], cuda) == ([0, 1], ["0", "1"], "0,1")
+    _, ids, _, tpus = ray.get(visible.options(resources={"TPU": 1}).remote())
+    assert ids["TPU"] == [tpus] and tpus in ("0", "1")
+    assert set(ids) == {"GPU", "TPU", "neuron_cores", "HPU", "NPU", "RBLN", "FURIOSA", "TTNPU", "MBLT"}
+    hidden = visible.options(num_gpus=1, runtime_env={"env_vars": {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}})
+    gpus, _, cuda, _ = ray.get(hidden.remote())
+    assert gpus == [0] and cuda is None
+
+
+def test_many_tasks_that_wait_do_not_become_as_many_processes_and_yet_end() -> None:
+    @ray.remote(num_cpus=0)
+    class Gate:
+        def __init__(self) -> None:
+            import asyncio
+
+            self.event = asyncio.Event()
+
+        async def wait(self) -> int:
+            await self.event.wait()
+            return os.getpid()
+
+        async def open(self) -> None:
+            self.event.set()
+
+    @ray.remote
+    def waits(gate: ray.actor.ActorHandle) -> int:
+        ray.get(gate.wait.remote())
+        return os.getpid()
+
+    gate = Gate.remote()
+    refs = [waits.remote(gate) for _ in range(30)]
+    time.sleep(1.0)  # not for something to happen, but to see that it does not
+    alive = [n for n in os.listdir("/proc") if n.isdigit() and _title_or_none(n) == "ray::waits"]
+    assert 2 <= len(alive) <= 7  # two CPUs, and one more after 0.1, 0.3, 0.7, 1.5 s
+    ray.get(gate.open.remote())
+    assert len(ray.get(refs, timeout=30)) == 30
+
+
+def _title_or_none(pid: str) -> str | None:
+    try:
+        return title(pid)
+    except OSError:
+        return None
+
+
+def test_nesting_costs_no_delay() -> None:
+    @ray.remote
+    def deep(n: int) -> int:
+        return 0 if n == 0 else 1 + ray.get(deep.remote(n - 1))
+
+    began = time.monotonic()
+    assert ray.get(deep.remote(12), timeout=30) == 12
+    assert time.monotonic() - began < 10  # with a delay for each level it would be a minute
