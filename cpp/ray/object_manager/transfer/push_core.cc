@@ -1,0 +1,187 @@
+#include "ray/object_manager/transfer/push_core.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace ray::object_manager {
+
+void PushCore::OnRequest(const ServeRequest& request, Time now, PushEffects* out) {
+  auto [it, is_new] = objects_.try_emplace(request.id);
+  Object& object = it->second;
+  if (is_new) out->push_back(PinWanted{request.id});
+  if (object.state == State::kPinning) {
+    object.waiting.push_back(request);
+    return;
+  }
+  Consider(&object, request, now, out);
+  Pump(out);
+}
+
+void PushCore::Consider(Object* object, const ServeRequest& request, Time now, PushEffects* out) {
+  if (request.offset > object->size || request.length > object->size - request.offset) {
+    out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
+    return;
+  }
+  const bool known = object->fetchers.contains(request.from);
+  if (!known && !request.insist && object->size >= config_.tree_from_bytes && object->fetchers.size() >= config_.fan_out &&
+      !object->named.empty()) {
+    const NodeId other = object->named[object->next_named++ % object->named.size()];
+    out->push_back(ServeRefused{request.serve, Refusal::kElsewhere, other});
+    return;
+  }
+  object->fetchers[request.from] = now;
+  if (!known) object->named.push_back(request.from);
+  if (object->state == State::kPartial && !object->here[request.offset / config_.chunk_bytes]) {
+    object->waiting.push_back(request);
+    return;
+  }
+  ++object->queued;
+  ready_.push_back(request);
+}
+
+void PushCore::OnPinned(const ObjectId& id, bool there, uint64_t size, Time now, PushEffects* out) {
+  auto it = objects_.find(id);
+  if (it == objects_.end() || it->second.state != State::kPinning) {
+    if (there) out->push_back(PinDropped{id});
+    return;
+  }
+  Object& object = it->second;
+  if (!there) {
+    RefuseAll(&object, out);
+    objects_.erase(it);
+    return;
+  }
+  object.state = State::kWhole;
+  object.size = size;
+  for (const ServeRequest& request : std::exchange(object.waiting, {})) Consider(&object, request, now, out);
+  Pump(out);
+  MaybeDrop(it, out);
+}
+
+void PushCore::OnPartial(const ObjectId& id, uint64_t size) {
+  Object& object = objects_[id];
+  // Who asked too early is answered by the pin, which is not there.
+  if (object.state == State::kPartial || object.state == State::kWhole || !object.waiting.empty()) return;
+  object.state = State::kPartial;
+  object.size = size;
+  object.here.assign((size + config_.chunk_bytes - 1) / config_.chunk_bytes, false);
+}
+
+void PushCore::OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out) {
+  auto it = objects_.find(id);
+  if (it == objects_.end() || it->second.state != State::kPartial) return;
+  Object& object = it->second;
+  const size_t chunk = offset / config_.chunk_bytes;
+  object.here[chunk] = true;
+  auto here = std::stable_partition(object.waiting.begin(), object.waiting.end(),
+                                    [&](const ServeRequest& request) { return request.offset / config_.chunk_bytes != chunk; });
+  for (auto at = here; at != object.waiting.end(); ++at) {
+    ++object.queued;
+    ready_.push_back(*at);
+  }
+  object.waiting.erase(here, object.waiting.end());
+  Pump(out);
+}
+
+void PushCore::OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out) {
+  auto it = objects_.find(id);
+  if (it == objects_.end() || it->second.state != State::kPartial) return;
+  if (complete) {
+    it->second.state = State::kWhole;
+  } else {
+    RefuseAll(&it->second, out);
+    std::erase_if(ready_, [&](const ServeRequest& request) {
+      if (request.id != id) return false;
+      out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
+      return true;
+    });
+    // What is being sent stays readable; nothing else refers to the object here.
+    out->push_back(PinDropped{id});
+    objects_.erase(it);
+    return;
+  }
+  MaybeDrop(it, out);
+}
+
+void PushCore::RefuseAll(Object* object, PushEffects* out) {
+  for (const ServeRequest& request : std::exchange(object->waiting, {}))
+    out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
+}
+
+void PushCore::Pump(PushEffects* out) {
+  while (!ready_.empty() && (sending_bytes_ == 0 || sending_bytes_ + ready_.front().length <= config_.max_sending_bytes)) {
+    const ServeRequest request = ready_.front();
+    ready_.pop_front();
+    Object& object = objects_.at(request.id);
+    --object.queued;
+    ++object.sending;
+    sending_bytes_ += request.length;
+    sending_.emplace(request.serve, request);
+    out->push_back(ServeChunk{request.serve, request.id, request.offset, request.length});
+  }
+}
+
+void PushCore::OnSent(ServeNo serve, PushEffects* out) {
+  auto node = sending_.extract(serve);
+  if (node.empty()) return;
+  sending_bytes_ -= node.mapped().length;
+  if (auto it = objects_.find(node.mapped().id); it != objects_.end() && it->second.sending > 0) {
+    --it->second.sending;
+    MaybeDrop(it, out);
+  }
+  Pump(out);
+}
+
+void PushCore::Leave(Map::iterator it, const NodeId& from, PushEffects* out) {
+  Object& object = it->second;
+  object.fetchers.erase(from);
+  std::erase(object.named, from);
+  std::erase_if(object.waiting, [&](const ServeRequest& request) {
+    if (request.from != from) return false;
+    out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
+    return true;
+  });
+  MaybeDrop(it, out);
+}
+
+void PushCore::OnLeft(const NodeId& from, const ObjectId& id, PushEffects* out) {
+  if (auto it = objects_.find(id); it != objects_.end()) Leave(it, from, out);
+}
+
+void PushCore::OnNodeDead(const NodeId& node, PushEffects* out) {
+  for (auto at = objects_.begin(); at != objects_.end();) {
+    auto it = at++;
+    if (it->second.fetchers.contains(node) || !it->second.waiting.empty()) Leave(it, node, out);
+  }
+}
+
+void PushCore::MaybeDrop(Map::iterator it, PushEffects* out) {
+  const Object& object = it->second;
+  if (object.state != State::kWhole || !object.fetchers.empty() || object.queued != 0 || object.sending != 0) return;
+  out->push_back(PinDropped{it->first});
+  objects_.erase(it);
+}
+
+void PushCore::OnTimer(Time now, PushEffects* out) {
+  for (auto at = objects_.begin(); at != objects_.end();) {
+    auto it = at++;
+    std::vector<NodeId> gone;
+    for (const auto& [node, last] : it->second.fetchers) {
+      const bool waits =
+          std::any_of(it->second.waiting.begin(), it->second.waiting.end(), [&](const ServeRequest& r) { return r.from == node; });
+      if (last + config_.idle <= now && !waits) gone.push_back(node);
+    }
+    // The last one that leaves may take the object along.
+    for (size_t i = 0; i < gone.size(); ++i) Leave(it, gone[i], out);
+  }
+}
+
+Time PushCore::NextDeadline() const {
+  Time next = Time::Infinite();
+  for (const auto& [id, object] : objects_) {
+    for (const auto& [node, last] : object.fetchers) next = std::min(next, last + config_.idle);
+  }
+  return next;
+}
+
+}  // namespace ray::object_manager

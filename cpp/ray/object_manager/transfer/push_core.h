@@ -1,0 +1,111 @@
+// PushCore: which chunks this node gives to others, when, and whom it tells to ask somebody else.
+//
+// An object that is here is pinned in the store while others fetch it. One that is still being received is given on as far as it is here; requests for
+// the rest wait. A node gives a large object to `fan_out` others at a time and names one of these to whoever else asks, so a broadcast grows like a
+// tree: its time is that of one copy for each way out of a node, and hardly depends on the number of nodes. Named are only nodes that began
+// earlier, so that nobody waits in a circle. What is handed to the links and not sent yet is bounded, over all objects.
+// Every request is served or refused.
+//
+// Pure core: events and time in, effects out, in order. Owned by the PushService; not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <set>
+#include <variant>
+#include <vector>
+
+#include "ray/common/ids.h"
+#include "ray/object_manager/transfer/pull_core.h"
+#include "ray/util/clock.h"
+
+namespace ray::object_manager {
+
+using ServeNo = uint64_t;  // names a request until its reply; chosen by the shell, never reused
+
+struct PushConfig {
+  uint64_t chunk_bytes = uint64_t{4} << 20;
+  uint32_t fan_out = 2;
+  uint64_t tree_from_bytes = uint64_t{16} << 20;  // smaller objects are given to all who ask
+  uint64_t max_sending_bytes = uint64_t{48} << 20;
+  // A fetcher that asked for nothing for so long, and did not say that it left, has.
+  Duration idle = std::chrono::seconds(30);
+};
+
+struct ServeRequest {
+  ServeNo serve = 0;
+  NodeId from;
+  ObjectId id;
+  uint64_t offset = 0, length = 0;  // inside one chunk
+  bool insist = false;
+};
+
+// Effects, to be carried out in order.
+struct PinWanted {  // in the store of this node; then OnPinned
+  ObjectId id;
+};
+struct PinDropped {
+  ObjectId id;
+};
+struct ServeChunk {  // then OnSent
+  ServeNo serve = 0;
+  ObjectId id;
+  uint64_t offset = 0, length = 0;
+};
+struct ServeRefused {
+  ServeNo serve = 0;
+  Refusal refusal = Refusal::kNotThere;
+  NodeId other;  // kElsewhere
+};
+using PushEffect = std::variant<PinWanted, PinDropped, ServeChunk, ServeRefused>;
+using PushEffects = std::vector<PushEffect>;
+
+class PushCore {
+ public:
+  explicit PushCore(const PushConfig& config) : config_(config) {}
+
+  void OnRequest(const ServeRequest& request, Time now, PushEffects* out);
+  void OnPinned(const ObjectId& id, bool there, uint64_t size, Time now, PushEffects* out);
+  // This node receives the object itself: it begins, a chunk is here, it ends (complete: all of it is here and stays as long as it is not dropped).
+  void OnPartial(const ObjectId& id, uint64_t size);
+  void OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out);
+  void OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out);
+  // The bytes have been taken by the link, or dropped with it.
+  void OnSent(ServeNo serve, PushEffects* out);
+  void OnLeft(const NodeId& from, const ObjectId& id, PushEffects* out);
+  void OnNodeDead(const NodeId& node, PushEffects* out);
+  void OnTimer(Time now, PushEffects* out);
+  Time NextDeadline() const;
+
+  uint64_t sending_bytes() const { return sending_bytes_; }
+  size_t size() const { return objects_.size(); }
+
+ private:
+  enum class State { kPinning, kPartial, kWhole };
+  struct Object {
+    State state = State::kPinning;
+    uint64_t size = 0;
+    std::vector<bool> here;           // kPartial: by chunk
+    std::map<NodeId, Time> fetchers;  // when each asked last
+    std::vector<NodeId> named;        // of the fetchers, in the order in which they came
+    size_t next_named = 0;
+    std::vector<ServeRequest> waiting;  // kPinning: all; kPartial: for chunks that are not here
+    uint32_t queued = 0, sending = 0;   // requests in ready_; handed to links
+  };
+  using Map = std::map<ObjectId, Object>;
+
+  void Consider(Object* object, const ServeRequest& request, Time now, PushEffects* out);
+  void RefuseAll(Object* object, PushEffects* out);
+  void Pump(PushEffects* out);
+  void Leave(Map::iterator it, const NodeId& from, PushEffects* out);
+  void MaybeDrop(Map::iterator it, PushEffects* out);
+
+  const PushConfig config_;
+  Map objects_;
+  std::deque<ServeRequest> ready_;
+  std::map<ServeNo, ServeRequest> sending_;
+  uint64_t sending_bytes_ = 0;
+};
+
+}  // namespace ray::object_manager

@@ -1,0 +1,572 @@
+// PullCore and PushCore: scenarios, and a cluster of them with random losses, deaths and delays.
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <random>
+#include <string>
+
+#include "ray/object_manager/transfer/pull_core.h"
+#include "ray/object_manager/transfer/push_core.h"
+
+namespace ray::object_manager {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+NodeId Node(uint32_t n) {
+  std::string bytes(NodeId::kSize, '\0');
+  bytes[0] = static_cast<char>(n);
+  bytes[1] = static_cast<char>(n >> 8);
+  return NodeId::FromBinaryOrNil(bytes);
+}
+
+ObjectId Object(uint32_t n) {
+  std::string bytes(ObjectId::kSize, '\1');
+  bytes[0] = static_cast<char>(n);
+  bytes[1] = static_cast<char>(n >> 8);
+  return ObjectId::FromBinaryOrNil(bytes);
+}
+
+uint32_t Number(const NodeId& id) { return static_cast<uint8_t>(id.data()[0]) + 256u * static_cast<uint8_t>(id.data()[1]); }
+uint32_t Number(const ObjectId& id) { return static_cast<uint8_t>(id.data()[0]) + 256u * static_cast<uint8_t>(id.data()[1]); }
+
+PullConfig Config() {
+  PullConfig config;
+  config.self = Node(0);
+  return config;
+}
+
+// A PullCore and its effects as lines of text.
+class Puller {
+ public:
+  explicit Puller(PullConfig config = Config()) : core(config) {}
+  std::string Want(WantNo want, uint32_t object, uint64_t mib, std::vector<uint32_t> nodes, PullPriority priority = PullPriority::kGet) {
+    PullRequest request{want, Object(object), mib * kMiB, {}, priority};
+    for (uint32_t n : nodes) request.nodes.push_back(Node(n));
+    core.Want(request, now, &out);
+    return Take();
+  }
+  std::string Room(uint32_t object, uint64_t round, bool exists = false) {
+    core.OnRoom(Object(object), round, Status::Ok(), exists, now, &out);
+    return Take();
+  }
+  std::string Written(FetchNo fetch) {
+    EXPECT_TRUE(core.OnArrived(fetch, now));
+    core.OnWritten(fetch, now, &out);
+    return Take();
+  }
+  std::string Refused(FetchNo fetch, Refusal refusal, uint32_t other = 0) {
+    core.OnRefused(fetch, refusal, Node(other), now, &out);
+    return Take();
+  }
+  std::string Dead(uint32_t node) {
+    core.OnNodeDead(Node(node), now, &out);
+    return Take();
+  }
+  std::string Cancel(WantNo want) {
+    core.Cancel(want, now, &out);
+    return Take();
+  }
+  std::string After(Duration wait) {
+    now = now + wait;
+    core.OnTimer(now, &out);
+    return Take();
+  }
+  std::string Take() {
+    std::string text;
+    for (const PullEffect& effect : std::exchange(out, {})) {
+      if (!text.empty()) text += "; ";
+      text += std::visit([this](const auto& e) { return Text(e); }, effect);
+    }
+    return text;
+  }
+  PullCore core;
+  Time now{int64_t{1000000000}};
+  PullEffects out;
+
+ private:
+  static std::string N(uint64_t n) { return std::to_string(n); }
+  std::string Text(const RoomWanted& e) { return "room o" + N(Number(e.id)) + " r" + N(e.round); }
+  std::string Text(const FetchWanted& e) {
+    return "fetch" + N(e.fetch) + " o" + N(Number(e.id)) + " n" + N(Number(e.node)) + " @" + N(e.offset / kMiB) + "+" + N(e.length / kMiB) +
+           (e.insist ? "!" : "");
+  }
+  std::string Text(const SourceLeft& e) { return "left n" + N(Number(e.node)); }
+  std::string Text(const PullComplete& e) { return "complete o" + N(Number(e.id)); }
+  std::string Text(const PullDropped& e) { return "drop r" + N(e.round); }
+  std::string Text(const PullAnswered& e) {
+    std::string text = "answer w" + N(e.want) + " " + (e.status.ok() ? "ok" : std::string(StatusCodeName(e.status.code())));
+    for (const NodeId& node : e.missing) text += " -n" + N(Number(node));
+    return text;
+  }
+};
+
+TEST(PullCore, AnObjectComesInChunksAndAllWaitersAreAnswered) {
+  Puller p;
+  EXPECT_EQ(p.Want(1, 7, 6, {1}), "room o7 r1");
+  EXPECT_EQ(p.Want(2, 7, 6, {1}, PullPriority::kWait), "");
+  EXPECT_EQ(p.Room(7, 1), "fetch1 o7 n1 @0+4; fetch2 o7 n1 @4+2");
+  EXPECT_EQ(p.Written(2), "");
+  EXPECT_EQ(p.Written(1), "complete o7; left n1; drop r1; answer w1 ok; answer w2 ok");
+  EXPECT_EQ(p.core.size(), 0u);
+  EXPECT_EQ(p.core.active_bytes() + p.core.asked_bytes(), 0u);
+  EXPECT_FALSE(p.core.OnArrived(1, p.now));
+}
+
+TEST(PullCore, WhatTheStoreHasNeedsNoFetch) {
+  Puller p;
+  p.Want(1, 7, 6, {1});
+  EXPECT_EQ(p.Room(7, 1, /*exists=*/true), "drop r1; answer w1 ok");
+}
+
+TEST(PullCore, AnotherCopyDoesTheRestWhenASourceDies) {
+  Puller p;
+  p.Want(1, 7, 12, {1});
+  EXPECT_EQ(p.Room(7, 1).substr(0, 12), "fetch1 o7 n1");
+  p.Want(2, 7, 12, {2});
+  EXPECT_EQ(p.Written(1), "");
+  EXPECT_EQ(p.Dead(1), "left n1; fetch4 o7 n2 @4+4; fetch5 o7 n2 @8+4");
+  EXPECT_EQ(p.Refused(2, Refusal::kUnreachable), "");  // old news
+  EXPECT_EQ(p.Written(4), "");
+  EXPECT_EQ(p.Written(5), "complete o7; left n2; drop r1; answer w1 ok -n1; answer w2 ok -n1");
+}
+
+TEST(PullCore, WithoutAnySourceTheAnswerNamesThoseThatDoNotHaveIt) {
+  Puller p;
+  p.Want(1, 7, 4, {1, 2});
+  p.Room(7, 1);
+  const std::string second = p.Refused(1, Refusal::kNotThere);
+  EXPECT_NE(second.find("fetch2"), std::string::npos);
+  EXPECT_EQ(p.Refused(2, Refusal::kNotThere).substr(0, 8), "left n" + second.substr(second.find(" n", 12) + 2, 1) + ";");
+  EXPECT_EQ(p.core.size(), 0u);
+  p.Dead(3);
+  EXPECT_EQ(p.Want(2, 8, 4, {3}), "answer w2 NOT_FOUND -n3");
+}
+
+TEST(PullCore, AnUnreachableSourceIsTriedAgainWithBackOff) {
+  Puller p;
+  p.Want(1, 7, 4, {1});
+  p.Room(7, 1);
+  EXPECT_EQ(p.Refused(1, Refusal::kUnreachable), "left n1");
+  EXPECT_EQ(p.core.NextDeadline(), p.now + std::chrono::milliseconds(50));
+  EXPECT_EQ(p.After(std::chrono::milliseconds(49)), "");
+  EXPECT_EQ(p.After(std::chrono::milliseconds(1)), "fetch2 o7 n1 @0+4");
+  p.Refused(2, Refusal::kUnreachable);
+  EXPECT_EQ(p.core.NextDeadline(), p.now + std::chrono::milliseconds(100));
+}
+
+TEST(PullCore, AStalledSourceIsLeftAndAnObjectGivenUpInTheEnd) {
+  Puller p;
+  p.Want(1, 7, 4, {1, 2});
+  const std::string first = p.Room(7, 1);
+  const std::string other = first.find("n1") != std::string::npos ? "n2" : "n1";
+  EXPECT_NE(p.After(std::chrono::seconds(10)).find("fetch2 o7 " + other), std::string::npos);
+  std::string last;
+  for (int i = 0; i < 100 && p.core.size() > 0; ++i) last = p.After(p.core.NextDeadline() - p.now);
+  EXPECT_NE(last.find("answer w1 DEADLINE_EXCEEDED"), std::string::npos) << last;
+  EXPECT_GE(p.now, Time{int64_t{1000000000}} + std::chrono::minutes(10));
+}
+
+TEST(PullCore, ANamedNodeIsAskedAndTheFirstInsistedOnIfThatFails) {
+  Puller p;
+  p.Want(1, 7, 8, {1});
+  p.Room(7, 1);
+  EXPECT_EQ(p.Refused(1, Refusal::kElsewhere, 2), "fetch3 o7 n2 @0+4; fetch4 o7 n2 @4+4");
+  EXPECT_EQ(p.Refused(2, Refusal::kElsewhere, 2), "");  // of the same answer
+  EXPECT_EQ(p.Written(3), "");
+  EXPECT_EQ(p.Refused(4, Refusal::kNotThere), "left n2; fetch5 o7 n1 @4+4!");
+  EXPECT_EQ(p.Written(5), "complete o7; left n1; drop r1; answer w1 ok");
+}
+
+TEST(PullCore, PrioritiesShareTheBudgetAndGetsPushOutArguments) {
+  PullConfig config = Config();
+  config.budget_bytes = 10 * kMiB;
+  Puller p(config);
+  EXPECT_EQ(p.Want(1, 1, 6, {1}, PullPriority::kTaskArgument), "room o1 r1");
+  EXPECT_EQ(p.Want(2, 2, 6, {1}, PullPriority::kTaskArgument), "");
+  EXPECT_EQ(p.Want(3, 3, 4, {1}, PullPriority::kWait), "room o3 r2");
+  EXPECT_EQ(p.Want(4, 4, 5, {1}), "drop r1; room o4 r3");
+  EXPECT_EQ(p.core.active_bytes(), 9 * kMiB);
+  EXPECT_EQ(p.Cancel(3), "drop r2");
+  EXPECT_EQ(p.Cancel(4), "drop r3; room o1 r4");
+  // The second becomes more important than the first.
+  EXPECT_EQ(p.Want(5, 2, 6, {1}), "drop r4; room o2 r5");
+  EXPECT_EQ(p.Want(6, 9, 100, {1}), "");
+  EXPECT_EQ(p.Cancel(2), "");
+  EXPECT_EQ(p.Cancel(5), "drop r5; room o9 r6");  // larger than the budget: alone
+}
+
+TEST(PullCore, TheAskedForBytesAreBounded) {
+  PullConfig config = Config();
+  config.max_asked_bytes = 8 * kMiB;
+  Puller p(config);
+  p.Want(1, 1, 12, {1});
+  p.Want(2, 2, 4, {1});
+  EXPECT_EQ(p.Room(1, 1), "fetch1 o1 n1 @0+4; fetch2 o1 n1 @4+4");
+  EXPECT_EQ(p.Room(2, 2), "");
+  EXPECT_EQ(p.Written(1), "fetch3 o1 n1 @8+4");
+  EXPECT_EQ(p.Written(2), "fetch4 o2 n1 @0+4");
+}
+
+// A PushCore and its effects.
+class Pusher {
+ public:
+  std::string Ask(ServeNo serve, uint32_t from, uint32_t object, uint64_t offset_mib, bool insist = false) {
+    core.OnRequest({serve, Node(from), Object(object), offset_mib * kMiB, kMiB, insist}, now, &out);
+    return Take();
+  }
+  std::string Pinned(uint32_t object, bool there, uint64_t mib) {
+    core.OnPinned(Object(object), there, mib * kMiB, now, &out);
+    return Take();
+  }
+  std::string Take() {
+    std::string text;
+    for (const PushEffect& effect : std::exchange(out, {})) {
+      if (!text.empty()) text += "; ";
+      if (const auto* pin = std::get_if<PinWanted>(&effect)) text += "pin o" + std::to_string(Number(pin->id));
+      if (const auto* drop = std::get_if<PinDropped>(&effect)) text += "unpin o" + std::to_string(Number(drop->id));
+      if (const auto* serve = std::get_if<ServeChunk>(&effect)) text += "serve " + std::to_string(serve->serve);
+      if (const auto* refuse = std::get_if<ServeRefused>(&effect)) {
+        text += "refuse " + std::to_string(refuse->serve);
+        if (refuse->refusal == Refusal::kElsewhere) text += " n" + std::to_string(Number(refuse->other));
+      }
+    }
+    return text;
+  }
+  PushCore core{PushConfig{}};
+  Time now{int64_t{1000000000}};
+  PushEffects out;
+};
+
+TEST(PushCore, AnObjectIsPinnedWhileOthersFetchIt) {
+  Pusher p;
+  EXPECT_EQ(p.Ask(1, 1, 7, 0), "pin o7");
+  EXPECT_EQ(p.Ask(2, 1, 7, 4), "");
+  EXPECT_EQ(p.Pinned(7, true, 8), "serve 1; serve 2");
+  p.core.OnLeft(Node(1), Object(7), &p.out);
+  EXPECT_EQ(p.Take(), "");
+  p.core.OnSent(1, &p.out);
+  p.core.OnSent(2, &p.out);
+  EXPECT_EQ(p.Take(), "unpin o7");
+  EXPECT_EQ(p.Ask(3, 1, 8, 0), "pin o8");
+  EXPECT_EQ(p.Pinned(8, false, 0), "refuse 3");
+  EXPECT_EQ(p.core.size(), 0u);
+}
+
+TEST(PushCore, WhoIsSilentForLongHasLeft) {
+  Pusher p;
+  p.Ask(1, 1, 7, 0);
+  p.Pinned(7, true, 8);
+  p.core.OnSent(1, &p.out);
+  p.now = p.core.NextDeadline();
+  p.core.OnTimer(p.now, &p.out);
+  EXPECT_EQ(p.Take(), "unpin o7");
+}
+
+TEST(PushCore, TheThirdReaderIsSentToTheFirstTwo) {
+  Pusher p;
+  p.Ask(1, 1, 7, 0);
+  p.Pinned(7, true, 100);
+  EXPECT_EQ(p.Ask(2, 2, 7, 0), "serve 2");
+  EXPECT_EQ(p.Ask(3, 3, 7, 0), "refuse 3 n1");
+  EXPECT_EQ(p.Ask(4, 4, 7, 0), "refuse 4 n2");
+  EXPECT_EQ(p.Ask(5, 4, 7, 0, /*insist=*/true), "serve 5");
+  EXPECT_EQ(p.Ask(6, 1, 7, 4), "serve 6");
+  p.core.OnNodeDead(Node(1), &p.out);
+  p.core.OnLeft(Node(2), Object(7), &p.out);
+  EXPECT_EQ(p.Take(), "");
+  EXPECT_EQ(p.Ask(7, 3, 7, 0), "serve 7");
+}
+
+TEST(PushCore, WhatIsBeingReceivedIsGivenOnAsFarAsItIsHere) {
+  Pusher p;
+  p.core.OnPartial(Object(7), 12 * kMiB);
+  EXPECT_EQ(p.Ask(1, 1, 7, 4), "");
+  p.core.OnChunkHere(Object(7), 0, &p.out);
+  EXPECT_EQ(p.Take(), "");
+  EXPECT_EQ(p.Ask(2, 1, 7, 0), "serve 2");
+  p.core.OnChunkHere(Object(7), 4 * kMiB, &p.out);
+  EXPECT_EQ(p.Take(), "serve 1");
+  EXPECT_EQ(p.Ask(3, 1, 7, 8), "");
+  p.core.OnPartialEnd(Object(7), false, &p.out);
+  EXPECT_EQ(p.Take(), "refuse 3; unpin o7");
+  EXPECT_EQ(p.Ask(4, 1, 7, 13), "pin o7");
+  EXPECT_EQ(p.Pinned(7, true, 12), "refuse 4; unpin o7");
+}
+
+// Many nodes, each with both cores, on one virtual clock. Messages are late, lost or refused at random; nodes die.
+class Cluster {
+ public:
+  Cluster(uint32_t seed, uint32_t nodes, uint32_t copies, uint64_t size, bool faults) : random_(seed), faults_(faults), size_(size) {
+    for (uint32_t i = 0; i < nodes; ++i) {
+      PullConfig config = Config();
+      config.self = Node(i);
+      config.budget_bytes = 64 * kMiB;
+      members_.push_back(std::make_unique<Member>(config));
+      members_.back()->sealed = i < copies;
+    }
+  }
+  uint32_t Below(uint32_t n) { return static_cast<uint32_t>(random_() % n); }
+
+  void WantEverywhere(uint32_t copies) {
+    for (uint32_t i = copies; i < members_.size(); ++i) {
+      Post(std::chrono::milliseconds(Below(50)), [this, i, copies] {
+        PullRequest request{i, Object(1), size_, {}, static_cast<PullPriority>(Below(3))};
+        for (uint32_t n = 0; n < copies; ++n) request.nodes.push_back(Node(n));
+        PullEffects out;
+        members_[i]->pull.Want(request, now_, &out);
+        CarryOut(i, &out);
+      });
+    }
+  }
+  void Kill(uint32_t node) {
+    if (members_[node]->dead) return;
+    members_[node]->dead = true;
+    for (uint32_t i = 0; i < members_.size(); ++i) {
+      Post(std::chrono::milliseconds(Below(1000)), [this, i, node] {
+        Member& m = *members_[i];
+        if (m.dead) return;
+        PullEffects pulls;
+        m.pull.OnNodeDead(Node(node), now_, &pulls);
+        CarryOut(i, &pulls);
+        PushEffects pushes;
+        m.push.OnNodeDead(Node(node), &pushes);
+        CarryOut(i, &pushes);
+      });
+    }
+  }
+  void Run(Duration limit) {
+    const Time end = now_ + limit;
+    while (true) {
+      Time next = events_.empty() ? Time::Infinite() : events_.begin()->first;
+      uint32_t who = UINT32_MAX;
+      for (uint32_t i = 0; i < members_.size(); ++i) {
+        if (members_[i]->dead) continue;
+        const Time due = std::min(members_[i]->pull.NextDeadline(), members_[i]->push.NextDeadline());
+        if (due < next) next = due, who = i;
+      }
+      if (next > end || next.is_infinite()) return;
+      now_ = std::max(now_, next);
+      if (who != UINT32_MAX) {
+        PullEffects pulls;
+        members_[who]->pull.OnTimer(now_, &pulls);
+        CarryOut(who, &pulls);
+        PushEffects pushes;
+        members_[who]->push.OnTimer(now_, &pushes);
+        CarryOut(who, &pushes);
+      } else {
+        auto event = std::move(events_.begin()->second);
+        events_.erase(events_.begin());
+        event();
+      }
+    }
+  }
+
+  struct Member {
+    explicit Member(const PullConfig& config) : pull(config) {}
+    PullCore pull;
+    PushCore push{PushConfig{}};
+    bool dead = false;
+    bool sealed = false;
+    bool receiving = false;
+    uint64_t round = 0;
+    std::set<uint64_t> chunks;  // offsets that were written in this round
+    std::string answer;
+    uint64_t sent_bytes = 0;
+    Time sending_until{};  // its way out is busy
+    Time done{};
+  };
+  std::vector<std::unique_ptr<Member>> members_;
+  Time now_{int64_t{1000000000}};
+
+ private:
+  void Post(Duration delay, std::function<void()> event) { events_.emplace(now_ + delay, std::move(event)); }
+  Duration Latency() { return std::chrono::microseconds(100 + (faults_ ? Below(20000) : 0)); }
+
+  void CarryOut(uint32_t i, PullEffects* out) {
+    Member& m = *members_[i];
+    for (PullEffect& effect : std::exchange(*out, {})) {
+      if (auto* e = std::get_if<RoomWanted>(&effect)) {
+        Post(Latency(), [this, i, e = *e] {
+          Member& m = *members_[i];
+          if (m.dead) return;
+          PullEffects out;
+          m.round = e.round;
+          m.chunks.clear();
+          m.receiving = true;
+          m.push.OnPartial(e.id, e.size);
+          m.pull.OnRoom(e.id, e.round, Status::Ok(), m.sealed, now_, &out);
+          EXPECT_LE(m.pull.active_bytes(), std::max(size_, 64 * kMiB));
+          CarryOut(i, &out);
+        });
+      } else if (auto* e = std::get_if<FetchWanted>(&effect)) {
+        EXPECT_LE(m.pull.asked_bytes(), 48 * kMiB);
+        Fetch(i, *e);
+      } else if (auto* e = std::get_if<SourceLeft>(&effect)) {
+        if (faults_ && Below(5) == 0) continue;
+        Post(Latency(), [this, i, e = *e] {
+          Member& m = *members_[Number(e.node)];
+          if (m.dead) return;
+          PushEffects out;
+          m.push.OnLeft(Node(i), e.id, &out);
+          CarryOut(Number(e.node), &out);
+        });
+      } else if (auto* e = std::get_if<PullComplete>(&effect)) {
+        EXPECT_EQ(m.round, e->round);
+        EXPECT_EQ(m.chunks.size(), (size_ + 4 * kMiB - 1) / (4 * kMiB));
+        m.sealed = true;
+        m.receiving = false;
+        PushEffects pushes;
+        m.push.OnPartialEnd(e->id, true, &pushes);
+        CarryOut(i, &pushes);
+      } else if (auto* e = std::get_if<PullDropped>(&effect)) {
+        if (m.receiving && m.round == e->round) {
+          m.receiving = false;
+          PushEffects pushes;
+          m.push.OnPartialEnd(e->id, false, &pushes);
+          CarryOut(i, &pushes);
+        }
+      } else if (auto* e = std::get_if<PullAnswered>(&effect)) {
+        EXPECT_EQ(m.answer, "");
+        m.answer = e->status.ok() ? "ok" : "failed";
+        m.done = now_;
+        if (e->status.ok()) {
+          EXPECT_TRUE(m.sealed);
+        }
+      }
+    }
+  }
+
+  void Fetch(uint32_t i, const FetchWanted& e) {
+    const uint32_t from = Number(e.node);
+    if (faults_ && Below(20) == 0) {  // refused or lost on the way
+      if (Below(2) == 0) Reply(i, e.fetch, Refusal::kUnreachable, {});
+      return;
+    }
+    Post(Latency(), [this, i, from, e] {
+      Member& m = *members_[from];
+      if (m.dead) return Reply(i, e.fetch, Refusal::kUnreachable, {});
+      const ServeNo serve = ++last_serve_;
+      serving_[serve] = {i, from, e};
+      PushEffects out;
+      m.push.OnRequest({serve, Node(i), e.id, e.offset, e.length, e.insist}, now_, &out);
+      CarryOut(from, &out);
+    });
+  }
+
+  void Reply(uint32_t i, FetchNo fetch, Refusal refusal, NodeId other) {
+    Post(Latency(), [this, i, fetch, refusal, other] {
+      Member& m = *members_[i];
+      if (m.dead) return;
+      PullEffects out;
+      m.pull.OnRefused(fetch, refusal, other, now_, &out);
+      CarryOut(i, &out);
+    });
+  }
+
+  void CarryOut(uint32_t i, PushEffects* out) {
+    for (PushEffect& effect : std::exchange(*out, {})) {
+      if (auto* e = std::get_if<PinWanted>(&effect)) {
+        Post(Latency(), [this, i, id = e->id] {
+          Member& m = *members_[i];
+          if (m.dead) return;
+          PushEffects out;
+          m.push.OnPinned(id, m.sealed, size_, now_, &out);
+          CarryOut(i, &out);
+        });
+      } else if (auto* e = std::get_if<ServeRefused>(&effect)) {
+        const auto& to = serving_.at(e->serve);
+        Reply(to.to, to.fetch.fetch, e->refusal, e->other);
+        serving_.erase(e->serve);
+      } else if (auto* e = std::get_if<ServeChunk>(&effect)) {
+        Member& m = *members_[i];
+        EXPECT_TRUE(m.sealed || m.chunks.contains(e->offset));
+        EXPECT_LE(m.push.sending_bytes(), 48 * kMiB);
+        // A node sends 1 GiB/s, one chunk after the other.
+        const Duration takes(static_cast<int64_t>(e->length));
+        m.sending_until = std::max(m.sending_until, now_) + takes;
+        m.sent_bytes += e->length;
+        const auto to = serving_.at(e->serve);
+        serving_.erase(e->serve);
+        Post(m.sending_until - now_, [this, i, serve = e->serve, to] {
+          Member& sender = *members_[i];
+          if (sender.dead) return;
+          PushEffects out;
+          sender.push.OnSent(serve, &out);
+          CarryOut(i, &out);
+          Member& m = *members_[to.to];
+          if (m.dead || (faults_ && Below(30) == 0) || !m.pull.OnArrived(to.fetch.fetch, now_)) return;
+          Post(Latency(), [this, to] { Written(to.to, to.fetch); });
+        });
+      }
+    }
+  }
+
+  void Written(uint32_t i, const FetchWanted& e) {
+    Member& m = *members_[i];
+    if (m.dead) return;
+    if (m.receiving && m.round == e.round) {
+      m.chunks.insert(e.offset);
+      PushEffects pushes;
+      m.push.OnChunkHere(e.id, e.offset, &pushes);
+      CarryOut(i, &pushes);
+    }
+    PullEffects out;
+    m.pull.OnWritten(e.fetch, now_, &out);
+    CarryOut(i, &out);
+  }
+
+  struct Serving {
+    uint32_t to, from;
+    FetchWanted fetch;
+  };
+  std::mt19937 random_;
+  const bool faults_;
+  const uint64_t size_;
+  std::multimap<Time, std::function<void()>> events_;
+  std::map<ServeNo, Serving> serving_;
+  ServeNo last_serve_ = 0;
+};
+
+TEST(TransferCores, ABroadcastGrowsLikeATree) {
+  // One way out of a node moves the object in 1 s; 31 readers one after the other would take 31 s.
+  Cluster cluster(1, 32, 1, uint64_t{1} << 30, false);
+  cluster.WantEverywhere(1);
+  cluster.Run(std::chrono::seconds(60));
+  Time last{};
+  for (uint32_t i = 1; i < 32; ++i) {
+    EXPECT_EQ(cluster.members_[i]->answer, "ok") << i;
+    last = std::max(last, cluster.members_[i]->done);
+  }
+  for (const auto& member : cluster.members_) EXPECT_LE(member->sent_bytes, uint64_t{3} << 30);
+  EXPECT_LT((last - Time{int64_t{1000000000}}).count(), 4'000'000'000) << "ns";
+}
+
+TEST(TransferCores, EveryPullEndsWhateverIsLostAndWhoeverDies) {
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    Cluster cluster(seed, 12, 3, (seed % 3 == 0 ? 3 : 50) * kMiB + seed, true);
+    cluster.WantEverywhere(3);
+    if (seed % 2 == 0) {
+      cluster.Run(std::chrono::milliseconds(cluster.Below(100)));
+      for (uint32_t i = 0; i < 3; ++i) cluster.Kill(cluster.Below(seed % 4 == 0 ? 3 : 12));
+    }
+    cluster.Run(std::chrono::minutes(30));
+    for (uint32_t i = 3; i < 12; ++i) {
+      const auto& m = *cluster.members_[i];
+      if (m.dead) continue;
+      EXPECT_NE(m.answer, "") << seed << " node " << i << ": " << m.pull.Explain(Object(1));
+      EXPECT_EQ(m.pull.size(), 0u) << seed;
+      EXPECT_EQ(m.pull.active_bytes(), 0u) << seed;
+      EXPECT_EQ(m.pull.asked_bytes(), 0u) << seed;
+      EXPECT_EQ(m.push.sending_bytes(), 0u) << seed;
+      if (seed % 2 == 1) {
+        EXPECT_EQ(m.answer, "ok") << seed;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ray::object_manager
