@@ -11,6 +11,7 @@
 #include "ray/object_manager/store/store_service.h"
 #include "ray/raylet/leases/lease_service.h"
 #include "ray/raylet/nodes/node_directory.h"
+#include "ray/raylet/objects/transfer_service.h"
 #include "ray/raylet/router/router.h"
 #include "ray/raylet/workers/json.h"
 #include "ray/raylet/workers/worker_service.h"
@@ -96,6 +97,7 @@ struct Raylet::Impl {
   std::unique_ptr<MemoryMonitor> memory;
   std::unique_ptr<Router> router;
   std::unique_ptr<NodeDirectory> nodes;
+  std::unique_ptr<TransferService> transfers;
   std::shared_ptr<rpc::Security> security;
   std::unique_ptr<rpc::LocalCarrier> carrier;
   std::unique_ptr<rpc::GrpcClient> grpc;
@@ -176,7 +178,17 @@ Status Raylet::Impl::Init() {
                           [this](const Status& status) { End(status); }},
       config.links);
 
+  object_manager::PullConfig pull;
+  pull.self = node_id;
+  pull.budget_bytes = std::max<uint64_t>(config.object_store_memory / 2, pull.chunk_bytes);  // the rest is for what is used and made here
+  RAY_ASSIGN_OR_RETURN(transfers,
+                       TransferService::Make({loop, store.get(), node_id, [this](const NodeId& node) { return nodes->BulkLink(node); },
+                                              [this](const NodeId& node) { return nodes->Link(node); }},
+                                             pull, {}));
+  nodes->OnNodeDead([this](const NodeId& node, const std::string&) { transfers->OnNodeDead(node); });
+
   workers->RegisterHandlers(dispatcher.get());
+  transfers->RegisterHandlers(dispatcher.get());
   leases->RegisterHandlers(dispatcher.get());
   router->RegisterHandlers(dispatcher.get());
   nodes->RegisterHandlers(dispatcher.get());
@@ -396,6 +408,7 @@ Raylet::~Raylet() {
   // The gRPC threads and the store's stop first: nothing arrives while the rest is taken down.
   if (impl_->server != nullptr) impl_->server->Stop();
   if (impl_->grpc != nullptr) impl_->grpc->Stop();
+  if (impl_->transfers != nullptr) impl_->transfers->Stop();
   if (impl_->store != nullptr) impl_->store->Stop();
   if (impl_->carrier != nullptr) impl_->carrier->Shutdown();
 }

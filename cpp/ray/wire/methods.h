@@ -75,7 +75,14 @@ namespace ray {
   X(kUnsubscribe, 141, "PubSub", "Unsubscribe")                   \
   X(kPublish, 142, "PubSub", "Publish")                           \
   X(kLinkHello, 200, "NodeLink", "Hello")                         \
-  X(kLinkProbe, 201, "NodeLink", "Probe")
+  X(kLinkProbe, 201, "NodeLink", "Probe")                         \
+  X(kFetchChunk, 240, "ObjectTransfer", "FetchChunk")             \
+  X(kLeaveObject, 241, "ObjectTransfer", "LeaveObject")           \
+  X(kPullObject, 242, "ObjectTransfer", "PullObject")             \
+  X(kCancelPull, 243, "ObjectTransfer", "CancelPull")             \
+  X(kFreeCopies, 244, "ObjectTransfer", "FreeCopies")             \
+  X(kKeepCopies, 245, "ObjectTransfer", "KeepCopies")             \
+  X(kAddLocation, 246, "WorkerObject", "AddLocation")
 
 enum class MethodId : uint16_t {
 #define RAY_X(name, number, service, method) name = number,

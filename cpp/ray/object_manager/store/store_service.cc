@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
+#include <cstring>
 #include <future>
 #include <optional>
 #include <unordered_map>
@@ -11,6 +13,7 @@
 
 #include "ray/async/loop.h"
 #include "ray/object_manager/shm/arena.h"
+#include "ray/object_manager/shm/arena_writer.h"
 #include "ray/object_manager/shm/page_warmer.h"
 #include "ray/object_manager/spill/local_disk.h"
 #include "ray/object_manager/spill/spill_core.h"
@@ -18,6 +21,7 @@
 #include "ray/rpc/local/local_carrier.h"
 #include "ray/util/check.h"
 #include "ray/util/logging.h"
+#include "ray/util/mutex.h"
 #include "ray/v1/store.pb.h"
 
 namespace ray::object_manager {
@@ -39,6 +43,30 @@ struct Segment {
   Segment& operator=(const Segment&) = delete;
   const int fd;
   const uint64_t size;
+};
+
+// Numbers of the clients that this process is itself: one for each room and each pin. Apart from those of connections.
+constexpr ClientId kFirstLocalClient = ClientId{1} << 62;
+constexpr Duration kPinPatience = std::chrono::seconds(30);  // for one to be restored
+
+// What rooms and pins need of the service, and may outlive it.
+struct LocalAccess {
+  Mutex mu;
+  async::EpollLoop* loop GUARDED_BY(mu) = nullptr;  // null: stopped
+  std::unique_ptr<ArenaWriter> arena;               // constant after Make
+  void Post(const char* name, std::function<void()> fn) {
+    MutexLock lock(&mu);
+    if (loop != nullptr) loop->Post(name, std::move(fn));
+  }
+};
+
+// Keeps what it is made of for as long as somebody reads.
+class HeldBytes final : public Buffer {
+ public:
+  HeldBytes(const uint8_t* data, uint64_t size, std::shared_ptr<void> hold) : Buffer(data, size), hold_(std::move(hold)) {}
+
+ private:
+  const std::shared_ptr<void> hold_;
 };
 
 }  // namespace
@@ -70,6 +98,24 @@ struct StoreService::Impl {
   uint64_t largest_object = 0;
   bool warming = false;
   bool trim_armed = false;
+
+  // Rooms and pins of this process.
+  class Room;
+  std::shared_ptr<LocalAccess> local;
+  ClientId last_local = kFirstLocalClient;
+  struct RoomRequest {
+    ClientId client;
+    ObjectId id;
+    uint64_t size;
+    RoomCallback callback;
+  };
+  std::unordered_map<Token, RoomRequest> room_requests;
+  std::unordered_map<Token, std::pair<ClientId, std::function<void(BufferPtr)>>> pin_requests;
+  // Runs on the loop when the last holder is gone: the client that it was ends, and with it its pin or its unsealed object.
+  std::shared_ptr<void> Hold(ClientId client);
+  Result<uint8_t*> MapPlace(const Place& place, uint64_t size, std::shared_ptr<void>* hold);
+  bool AnswerLocally(CreateReplied& effect);
+  bool AnswerLocally(GetReplied& effect);
 
   // For Stats.
   std::atomic<uint64_t> used{0};
@@ -266,6 +312,7 @@ void StoreService::Impl::Settle() {
 }
 
 void StoreService::Impl::Apply(CreateReplied& effect) {
+  if (AnswerLocally(effect)) return;
   auto node = creates.extract(effect.token);
   if (node.empty()) return;
   if (!effect.status.ok()) return node.mapped().Fail(effect.status);
@@ -278,6 +325,7 @@ void StoreService::Impl::Apply(CreateReplied& effect) {
 }
 
 void StoreService::Impl::Apply(GetReplied& effect) {
+  if (AnswerLocally(effect)) return;
   auto node = gets.extract(effect.token);
   if (node.empty()) return;
   if (!effect.status.ok()) return node.mapped().Fail(effect.status);
@@ -294,6 +342,98 @@ void StoreService::Impl::Apply(GetReplied& effect) {
     out->set_metadata(std::move(object.metadata));
   }
   node.mapped().Send(reply);
+}
+
+// ---- for this process ----
+
+class StoreService::Impl::Room final : public ObjectRoom {
+ public:
+  Room(Impl* impl, std::shared_ptr<LocalAccess> local, ClientId client, const ObjectId& id, const Place& place, uint8_t* data,
+       uint64_t size, uint64_t warm_bytes, std::shared_ptr<void> hold)
+      : impl_(impl),
+        local_(std::move(local)),
+        client_(client),
+        id_(id),
+        place_(place),
+        data_(data),
+        size_(size),
+        warm_bytes_(warm_bytes),
+        hold_(std::move(hold)) {}
+  Status Write(uint64_t offset, const void* from, size_t size) override {
+    RAY_CHECK(offset <= size_ && size <= size_ - offset);
+    if (place_.segment == 0) return local_->arena->Write(place_.offset + offset, from, size, place_.offset + warm_bytes_);
+    std::memcpy(data_ + offset, from, size);
+    return Status::Ok();
+  }
+  void Seal() override {
+    local_->Post("store.seal", [impl = impl_, client = client_, id = id_] {
+      impl->core->Seal(client, id, /*keep_pin=*/true, impl->Now(), &impl->effects);
+      impl->Settle();
+    });
+  }
+  BufferPtr bytes() override { return std::make_shared<HeldBytes>(data_, size_, shared_from_this()); }
+
+ private:
+  Impl* const impl_;  // alive while local_ has a loop
+  const std::shared_ptr<LocalAccess> local_;
+  const ClientId client_;
+  const ObjectId id_;
+  const Place place_;
+  uint8_t* const data_;
+  const uint64_t size_, warm_bytes_;
+  const std::shared_ptr<void> hold_;  // its client
+};
+
+std::shared_ptr<void> StoreService::Impl::Hold(ClientId client) {
+  return {static_cast<void*>(nullptr), [this, access = local, client](void*) {
+            access->Post("store.unhold", [this, client] {
+              core->ClientGone(client, Now(), &effects);
+              Settle();
+            });
+          }};
+}
+
+Result<uint8_t*> StoreService::Impl::MapPlace(const Place& place, uint64_t size, std::shared_ptr<void>* hold) {
+  if (place.segment == 0) return local->arena->data() + place.offset;
+  const Segment& segment = *segments.at(place.segment);
+  RAY_ASSIGN_OR_RETURN(std::unique_ptr<Mapping> mapping, Mapping::Make(segment.fd, segment.size, Mapping::Mode::kReadWrite));
+  uint8_t* data = mapping->data() + place.offset;
+  *hold = std::shared_ptr<void>(nullptr, [first = *hold, mapping = std::shared_ptr<Mapping>(std::move(mapping))](void*) {});
+  return data;
+}
+
+bool StoreService::Impl::AnswerLocally(CreateReplied& effect) {
+  auto node = room_requests.extract(effect.token);
+  if (node.empty()) return false;
+  auto& [client, id, size, callback] = node.mapped();
+  std::shared_ptr<void> hold = Hold(client);
+  if (!effect.status.ok() || effect.exists) {
+    callback(effect.status, effect.exists, nullptr);
+    return true;
+  }
+  Result<uint8_t*> data = MapPlace(effect.place, size, &hold);
+  if (!data.ok()) {
+    callback(data.status(), false, nullptr);
+  } else {
+    callback(Status::Ok(), false,
+             std::make_shared<Room>(this, local, client, id, effect.place, *data, size, effect.warm_bytes, std::move(hold)));
+  }
+  return true;
+}
+
+bool StoreService::Impl::AnswerLocally(GetReplied& effect) {
+  auto node = pin_requests.extract(effect.token);
+  if (node.empty()) return false;
+  auto& [client, callback] = node.mapped();
+  std::shared_ptr<void> hold = Hold(client);
+  BufferPtr bytes;
+  if (effect.status.ok() && effect.objects.size() == 1 && effect.objects[0].found) {
+    const FoundObject& object = effect.objects[0];
+    Result<uint8_t*> data = MapPlace(object.place, object.size, &hold);
+    if (data.ok()) bytes = std::make_shared<HeldBytes>(*data, object.size, std::move(hold));
+  }
+  callback(std::move(bytes));
+  return true;
 }
 
 void StoreService::Impl::Apply(ObjectSealed& effect) {
@@ -416,6 +556,10 @@ Result<std::unique_ptr<StoreService>> StoreService::Make(const StoreConfig& conf
   table.spill_batch_bytes = config.max_spill_file_bytes;
   table.overflow_grace = config.overflow_grace;
   impl->core.emplace(table);
+  impl->local = std::make_shared<LocalAccess>();
+  const int fd = ::dup(impl->arena->fd());
+  if (fd < 0) return Status::FromErrno(errno, "dup of the arena's descriptor");
+  RAY_ASSIGN_OR_RETURN(impl->local->arena, ArenaWriter::Make(fd, impl->arena->size()));
   if (table.disk) {
     impl->disk = std::make_unique<LocalDisk>(
         LocalDiskConfig{.directories = config.spill_directories, .node = config.node, .max_disk_use = config.max_disk_use});
@@ -446,6 +590,10 @@ Status StoreService::Start() {
   Impl* self = impl_.get();
   RAY_RETURN_NOT_OK(self->loop->Start());
   self->started = true;
+  {
+    MutexLock lock(&self->local->mu);
+    self->local->loop = self->loop.get();
+  }
   if (self->disk) self->disk->RemoveLeftovers();
   return self->carrier->Listen(self->config.socket_name, [self](const rpc::ConnectionPtr& connection) {
     connection->OnClose([self, client = connection->id()](const Status&) {
@@ -458,6 +606,10 @@ Status StoreService::Start() {
 
 void StoreService::Stop() {
   if (!impl_->started || impl_->stopped) return;
+  {
+    MutexLock lock(&impl_->local->mu);
+    impl_->local->loop = nullptr;
+  }
   impl_->carrier->Shutdown();
   // The sockets are closed on the loop: it must get there before it ends, or clients would wait for answers that never come.
   auto closed = std::make_shared<std::promise<void>>();
@@ -471,6 +623,49 @@ void StoreService::Stop() {
   impl_->creates.clear();
   impl_->gets.clear();
   impl_->slab_leases.clear();
+}
+
+void StoreService::CreateCopy(const ObjectId& id, uint64_t size, const std::string& metadata, const WorkerId& owner,
+                              RoomCallback callback) {
+  impl_->local->Post("store.create_copy", [self = impl_.get(), id, size, metadata, owner, callback = std::move(callback)] {
+    CreateRequest create;
+    create.token = ++self->last_token;
+    create.client = ++self->last_local;
+    create.id = id;
+    create.size = size;
+    create.metadata = metadata;
+    create.owner = owner;
+    create.primary = false;
+    self->room_requests.emplace(create.token, Impl::RoomRequest{create.client, id, size, callback});
+    self->core->Create(std::move(create), self->Now(), &self->effects);
+    self->Settle();
+  });
+}
+
+void StoreService::Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> callback) {
+  impl_->local->Post("store.pin", [self = impl_.get(), id, callback = std::move(callback)] {
+    if (!self->core->Contains(id)) return callback(nullptr);
+    const Token token = ++self->last_token;
+    const ClientId client = ++self->last_local;
+    self->pin_requests.emplace(token, std::pair(client, callback));
+    const Time now = self->Now();
+    self->core->Get(token, client, {id}, now, now + kPinPatience, &self->effects);
+    self->Settle();
+  });
+}
+
+void StoreService::Free(std::vector<ObjectId> ids) {
+  impl_->local->Post("store.free", [self = impl_.get(), ids = std::move(ids)] {
+    for (const ObjectId& id : ids) self->core->Free(id, self->Now(), &self->effects);
+    self->Settle();
+  });
+}
+
+void StoreService::Keep(std::vector<ObjectId> ids) {
+  impl_->local->Post("store.keep", [self = impl_.get(), ids = std::move(ids)] {
+    for (const ObjectId& id : ids) self->core->Keep(id, self->Now(), &self->effects);
+    self->Settle();
+  });
 }
 
 void StoreService::OnWorkerDied(const WorkerId& worker) {

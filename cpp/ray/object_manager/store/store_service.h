@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "ray/common/buffer.h"
 #include "ray/common/ids.h"
 #include "ray/util/clock.h"
 #include "ray/util/status.h"
@@ -45,6 +47,19 @@ struct StoreStats {
   uint64_t overflow_bytes = 0;  // of live objects in disk-backed memory
 };
 
+// Room in the store for a copy of an object, to be filled in by this process. Given up with the last reference to it or to its bytes, unless it was
+// sealed; then that ends its pin. Thread-safe; may outlive the service.
+class ObjectRoom : public std::enable_shared_from_this<ObjectRoom> {
+ public:
+  virtual ~ObjectRoom() = default;
+  // Copies to `offset`, in the fastest way. REQUIRES: within the object, not sealed; no byte twice.
+  virtual Status Write(uint64_t offset, const void* from, size_t size) = 0;
+  // All of it is written: visible and immutable from now on.
+  virtual void Seal() = 0;
+  // Its bytes, as far as they are written; the buffer holds the room.
+  virtual BufferPtr bytes() = 0;
+};
+
 class StoreService {
  public:
   // `clock` must outlive the service.
@@ -60,6 +75,17 @@ class StoreService {
   void Stop();
   // The worker's objects may go. Thread-safe, returns at once.
   void OnWorkerDied(const WorkerId& worker);
+
+  // For the transfer of objects between nodes, instead of a socket. Thread-safe, return at once; callbacks run on the store's thread.
+  // Room for a copy, which may be evicted once it is sealed. `exists`: it is there, sealed. Else `room` is null where `status` says why.
+  using RoomCallback = std::function<void(Status status, bool exists, std::shared_ptr<ObjectRoom> room)>;
+  void CreateCopy(const ObjectId& id, uint64_t size, const std::string& metadata, const WorkerId& owner, RoomCallback callback);
+  // The bytes of a sealed object, pinned as long as the buffer lives; restored from disk if need be. Null: it is not here.
+  void Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> callback);
+  // As its owner says: it is of no use any more; or, it must not be evicted.
+  void Free(std::vector<ObjectId> ids);
+  void Keep(std::vector<ObjectId> ids);
+
   // Thread-safe.
   StoreStats Stats() const;
 

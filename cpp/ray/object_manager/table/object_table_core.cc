@@ -47,6 +47,8 @@ ObjectTableCore::Outcome ObjectTableCore::TryCreate(const CreateRequest& request
   if (auto it = objects_.find(request.id); it != objects_.end()) {
     Object& object = it->second;
     if (object.sealed) {
+      // Freed while it is read from its file, which may fail: it is made anew once that is over.
+      if (object.freed && object.disk == Disk::kRestoring) return Outcome::kOtherWrites;
       object.freed = object.freed && dead_owners_.contains(object.owner);  // made again: wanted again
       out->push_back(CreateReplied{.token = request.token, .exists = true});
       return Outcome::kDone;
@@ -521,6 +523,14 @@ void ObjectTableCore::NoteEarlyFree(const ObjectId& id, Time now) {
   }
   early_frees_[id] = now;
   early_free_order_.emplace_back(now, id);
+}
+
+void ObjectTableCore::Keep(const ObjectId& id, Time now, Effects* out) {
+  auto it = objects_.find(id);
+  if (it == objects_.end() || it->second.primary) return;
+  it->second.primary = true;
+  Settle(id, &it->second, now, out);
+  ServeQueue(now, out);
 }
 
 void ObjectTableCore::ClientGone(ClientId client, Time now, Effects* out) {

@@ -191,6 +191,8 @@ class ObjectTableCore {
   void Release(ClientId client, const ObjectId& id, Time now, Effects* out);
   // The owner has no more use for it. An object that is still being written goes when it is sealed; one that is not there yet, when it is put.
   void Free(const ObjectId& id, Time now, Effects* out);
+  // A copy that could be evicted is from now on one that could not: others are gone.
+  void Keep(const ObjectId& id, Time now, Effects* out);
   // The connection ended: its pins, waits and unfinished objects go.
   void ClientGone(ClientId client, Time now, Effects* out);
   // Frees all objects of this owner, those yet to come too.

@@ -1,0 +1,349 @@
+#include "ray/raylet/objects/transfer_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ray/util/logging.h"
+
+namespace ray::raylet {
+
+using namespace object_manager;  // NOLINT(google-build-using-namespace): the effects of both cores
+
+namespace {
+
+// A chunk on its way out; tells when the link has let go of it.
+class OutgoingChunk final : public Buffer {
+ public:
+  OutgoingChunk(BufferPtr base, uint64_t offset, uint64_t length, std::function<void()> sent)
+      : Buffer(base->data() + offset, length), base_(std::move(base)), sent_(std::move(sent)) {}
+  ~OutgoingChunk() override { sent_(); }
+
+ private:
+  const BufferPtr base_;
+  const std::function<void()> sent_;
+};
+
+PullPriority PriorityOf(v1::PullReason reason) {
+  switch (reason) {
+    case v1::PULL_REASON_WAIT: return PullPriority::kWait;
+    case v1::PULL_REASON_TASK_ARGUMENT: return PullPriority::kTaskArgument;
+    default: return PullPriority::kGet;
+  }
+}
+
+}  // namespace
+
+Result<std::unique_ptr<TransferService>> TransferService::Make(Deps deps, const PullConfig& pull, const PushConfig& push) {
+  std::unique_ptr<TransferService> service(new TransferService(std::move(deps), pull, push));
+  RAY_ASSIGN_OR_RETURN(service->copier_, async::EpollLoop::Make({.name = "transfer"}));
+  RAY_RETURN_NOT_OK(service->copier_->Start());
+  return service;
+}
+
+TransferService::TransferService(Deps deps, const PullConfig& pull, const PushConfig& push)
+    : deps_(std::move(deps)), stall_(pull.stall), pull_(pull), push_(push) {}
+
+TransferService::~TransferService() { Stop(); }
+
+void TransferService::Stop() {
+  if (!std::exchange(*alive_, false)) return;
+  if (copier_ != nullptr) copier_->Stop();
+  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
+  for (auto& [want, pull] : pulls_) pull.responder.Fail(Status::Cancelled("this node is stopping"));
+  for (auto& [serve, responder] : serving_) responder.Fail(Status::Unavailable("this node is stopping"));
+  pulls_.clear();
+  serving_.clear();
+  pinned_.clear();
+  receiving_.clear();
+}
+
+void TransferService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
+  dispatcher->RegisterTyped<v1::PullObjectRequest>(MethodId::kPullObject,
+                                                   [this](const v1::PullObjectRequest& m, rpc::Request& request, rpc::Responder responder) {
+                                                     HandlePull(m, request, std::move(responder));
+                                                   });
+  dispatcher->RegisterTyped<v1::CancelPullNotice>(
+      MethodId::kCancelPull,
+      [this](const v1::CancelPullNotice& m, rpc::Request& request, rpc::Responder) { CancelPull(request.connection->id(), m.pull_id()); });
+  dispatcher->RegisterTyped<v1::FetchChunkRequest>(
+      MethodId::kFetchChunk,
+      [this](const v1::FetchChunkRequest& m, rpc::Request&, rpc::Responder responder) { HandleFetch(m, std::move(responder)); });
+  dispatcher->RegisterTyped<v1::LeaveObjectNotice>(
+      MethodId::kLeaveObject, [this](const v1::LeaveObjectNotice& m, rpc::Request&, rpc::Responder) {
+        push_.OnLeft(NodeId::FromBinaryOrNil(m.node_id()), ObjectId::FromBinaryOrNil(m.object_id()), &pushes_out_);
+        Settle();
+      });
+  for (MethodId method : {MethodId::kFreeCopies, MethodId::kKeepCopies}) {
+    dispatcher->RegisterTyped<v1::CopiesNotice>(
+        method, [this, method](const v1::CopiesNotice& m, rpc::Request&, rpc::Responder) { HandleCopies(method, m); });
+  }
+}
+
+void TransferService::HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder) {
+  PullRequest pull;
+  pull.want = ++last_want_;
+  pull.id = ObjectId::FromBinaryOrNil(message.object_id());
+  pull.size = message.size();
+  pull.priority = PriorityOf(message.reason());
+  for (const std::string& node : message.node_ids()) pull.nodes.push_back(NodeId::FromBinaryOrNil(node));
+  const uint64_t connection = request.connection->id();
+  if (watched_.insert(connection).second) {
+    request.connection->OnClose([this, connection, alive = alive_](const Status&) {
+      if (*alive) OnRequesterGone(connection);
+    });
+  }
+  wanted_[pull.id] = {message.metadata(), WorkerId::FromBinaryOrNil(message.owner_worker_id())};
+  by_caller_[{connection, message.pull_id()}] = pull.want;
+  pulls_.emplace(pull.want, Pull{std::move(responder), connection, message.pull_id(), pull.id});
+  pull_.Want(std::move(pull), Now(), &pulls_out_);
+  Settle();
+}
+
+void TransferService::CancelPull(uint64_t connection, uint64_t pull_id) {
+  auto it = by_caller_.find({connection, pull_id});
+  if (it == by_caller_.end()) return;
+  const WantNo want = it->second;
+  by_caller_.erase(it);
+  pull_.Cancel(want, Now(), &pulls_out_);
+  if (auto node = pulls_.extract(want)) {
+    node.mapped().responder.Fail(Status::Cancelled("the pull was cancelled"));
+    if (!pull_.Wants(node.mapped().id)) wanted_.erase(node.mapped().id);
+  }
+  Settle();
+}
+
+void TransferService::OnRequesterGone(uint64_t connection) {
+  watched_.erase(connection);
+  auto it = by_caller_.lower_bound({connection, 0});
+  std::vector<uint64_t> ids;
+  for (; it != by_caller_.end() && it->first.first == connection; ++it) ids.push_back(it->first.second);
+  for (uint64_t id : ids) CancelPull(connection, id);
+}
+
+void TransferService::HandleFetch(const v1::FetchChunkRequest& message, rpc::Responder responder) {
+  const ServeNo serve = ++last_serve_;
+  serving_.emplace(serve, std::move(responder));
+  push_.OnRequest({serve, NodeId::FromBinaryOrNil(message.node_id()), ObjectId::FromBinaryOrNil(message.object_id()), message.offset(),
+                   message.length(), message.insist()},
+                  Now(), &pushes_out_);
+  Settle();
+}
+
+void TransferService::HandleCopies(MethodId method, const v1::CopiesNotice& message) {
+  for (const auto& node : message.nodes()) {
+    const NodeId to = NodeId::FromBinaryOrNil(node.node_id());
+    if (to != deps_.self) {
+      v1::CopiesNotice on;
+      *on.add_nodes() = node;
+      if (auto link = deps_.link(to)) link->Notify(method, on);
+      continue;
+    }
+    std::vector<ObjectId> ids;
+    for (const std::string& id : node.object_ids()) ids.push_back(ObjectId::FromBinaryOrNil(id));
+    if (method == MethodId::kFreeCopies) {
+      deps_.store->Free(std::move(ids));
+    } else {
+      deps_.store->Keep(std::move(ids));
+    }
+  }
+}
+
+void TransferService::OnNodeDead(const NodeId& node) {
+  pull_.OnNodeDead(node, Now(), &pulls_out_);
+  push_.OnNodeDead(node, &pushes_out_);
+  Settle();
+}
+
+void TransferService::Settle() {
+  if (settling_) return;  // what was added is seen by the loop below
+  settling_ = true;
+  while (*alive_ && (!pulls_out_.empty() || !pushes_out_.empty())) {
+    for (const PullEffect& effect : std::exchange(pulls_out_, {})) std::visit([this](const auto& e) { Apply(e); }, effect);
+    for (const PushEffect& effect : std::exchange(pushes_out_, {})) std::visit([this](const auto& e) { Apply(e); }, effect);
+  }
+  settling_ = false;
+  ArmTimer();
+}
+
+void TransferService::Apply(const RoomWanted& effect) {
+  const Wanted& wanted = wanted_[effect.id];
+  deps_.store->CreateCopy(effect.id, effect.size, wanted.metadata, wanted.owner,
+                          [this, effect, alive = alive_, loop = deps_.loop](Status status, bool exists, std::shared_ptr<ObjectRoom> room) {
+                            loop->Post("transfer.room", [this, effect, alive, status, exists, room] {
+                              // It may have been given up while the store made room: then the room goes with this call.
+                              if (!*alive || pull_.RoundOf(effect.id) != effect.round) return;
+                              if (room != nullptr) {
+                                receiving_[effect.id] = {effect.round, room};
+                                push_.OnPartial(effect.id, effect.size);
+                              }
+                              pull_.OnRoom(effect.id, effect.round, status, exists, Now(), &pulls_out_);
+                              Settle();
+                            });
+                          });
+}
+
+void TransferService::Apply(const FetchWanted& effect) {
+  rpc::ConnectionPtr link = deps_.bulk_link(effect.node);
+  if (link == nullptr) {
+    pull_.OnRefused(effect.fetch, Refusal::kUnreachable, {}, Now(), &pulls_out_);
+    return;
+  }
+  v1::FetchChunkRequest request;
+  request.set_object_id(effect.id.Binary());
+  request.set_offset(effect.offset);
+  request.set_length(effect.length);
+  request.set_node_id(deps_.self.Binary());
+  request.set_insist(effect.insist);
+  rpc::CallOptions options;
+  options.timeout = stall_ * 2;  // the core gives up sooner; this one frees the call
+  rpc::CallTyped<v1::FetchChunkReply>(
+      *link, MethodId::kFetchChunk, request, {},
+      [this, effect, alive = alive_](Status status, v1::FetchChunkReply& reply, PartList parts) {
+        if (*alive) OnChunk(effect, status, reply, std::move(parts));
+      },
+      options);
+}
+
+void TransferService::OnChunk(const FetchWanted& fetch, const Status& status, const v1::FetchChunkReply& reply, PartList parts) {
+  Refusal refusal = Refusal::kUnreachable;
+  if (status.ok() && !reply.not_there() && reply.ask_node_id().empty() && parts.size() == 1 && parts[0]->size() == fetch.length) {
+    auto it = receiving_.find(fetch.id);
+    if (it == receiving_.end() || it->second.round != fetch.round || !pull_.OnArrived(fetch.fetch, Now())) return;
+    copier_->Post("transfer.copy",
+                  [this, fetch, part = std::move(parts[0]), room = it->second.room, alive = alive_, loop = deps_.loop]() mutable {
+                    const Status written = room->Write(fetch.offset, part->data(), part->size());
+                    part = nullptr;  // its memory is bounded by what is not written yet
+                    loop->Post("transfer.written", [this, fetch, written, alive] {
+                      if (*alive) OnWritten(fetch, written);
+                    });
+                  });
+    return;
+  }
+  if (status.ok() && reply.not_there()) refusal = Refusal::kNotThere;
+  if (status.ok() && !reply.ask_node_id().empty()) refusal = Refusal::kElsewhere;
+  if (!status.ok()) RAY_LOG(INFO) << "chunk of object " << fetch.id << " from node " << fetch.node << ": " << status.ToString();
+  pull_.OnRefused(fetch.fetch, refusal, NodeId::FromBinaryOrNil(reply.ask_node_id()), Now(), &pulls_out_);
+  Settle();
+}
+
+void TransferService::OnWritten(const FetchWanted& fetch, const Status& status) {
+  if (!status.ok()) {
+    // The memory of the store cannot be written: nothing that this node does can go on with the object.
+    RAY_LOG(ERROR) << "object " << fetch.id << ": " << status.ToString();
+    pull_.Fail(fetch.id, status, Now(), &pulls_out_);
+    return Settle();
+  }
+  if (auto it = receiving_.find(fetch.id); it != receiving_.end() && it->second.round == fetch.round) {
+    push_.OnChunkHere(fetch.id, fetch.offset, &pushes_out_);
+  }
+  pull_.OnWritten(fetch.fetch, Now(), &pulls_out_);
+  Settle();
+}
+
+void TransferService::Apply(const SourceLeft& effect) {
+  v1::LeaveObjectNotice notice;
+  notice.set_object_id(effect.id.Binary());
+  notice.set_node_id(deps_.self.Binary());
+  if (auto link = deps_.bulk_link(effect.node)) link->Notify(MethodId::kLeaveObject, notice);
+}
+
+void TransferService::Apply(const PullComplete& effect) {
+  auto it = receiving_.find(effect.id);
+  if (it == receiving_.end() || it->second.round != effect.round) return;
+  it->second.complete = true;
+  it->second.room->Seal();
+  // Whoever fetches it from here goes on, with its pin.
+  pinned_[effect.id] = it->second.room->bytes();
+  push_.OnPartialEnd(effect.id, true, &pushes_out_);
+}
+
+void TransferService::Apply(const PullDropped& effect) {
+  auto it = receiving_.find(effect.id);
+  if (it == receiving_.end() || it->second.round != effect.round) return;
+  if (!it->second.complete) push_.OnPartialEnd(effect.id, false, &pushes_out_);
+  receiving_.erase(it);
+}
+
+void TransferService::Apply(const PullAnswered& effect) {
+  auto node = pulls_.extract(effect.want);
+  if (node.empty()) return;
+  Pull& pull = node.mapped();
+  by_caller_.erase({pull.connection, pull.pull_id});
+  if (!pull_.Wants(pull.id)) wanted_.erase(pull.id);
+  v1::PullObjectReply reply;
+  const StatusCode code = effect.status.code();
+  if (!effect.status.ok() && code != StatusCode::kNotFound && code != StatusCode::kDeadlineExceeded)
+    return pull.responder.Fail(effect.status);
+  reply.set_ready(effect.status.ok());
+  reply.set_timed_out(code == StatusCode::kDeadlineExceeded);
+  for (const NodeId& missing : effect.missing) reply.add_missing_node_ids(missing.Binary());
+  pull.responder.Send(reply);
+}
+
+void TransferService::Apply(const PinWanted& effect) {
+  deps_.store->Pin(effect.id, [this, id = effect.id, alive = alive_, loop = deps_.loop](BufferPtr bytes) {
+    loop->Post("transfer.pinned", [this, id, alive, bytes = std::move(bytes)] {
+      if (!*alive) return;
+      const bool there = bytes != nullptr;
+      const uint64_t size = there ? bytes->size() : 0;
+      if (there) pinned_.try_emplace(id, bytes);
+      push_.OnPinned(id, there, size, Now(), &pushes_out_);
+      Settle();
+    });
+  });
+}
+
+void TransferService::Apply(const PinDropped& effect) { pinned_.erase(effect.id); }
+
+void TransferService::Apply(const ServeChunk& effect) {
+  auto node = serving_.extract(effect.serve);
+  auto sent = [this, serve = effect.serve, alive = alive_, loop = deps_.loop] {
+    loop->Post("transfer.sent", [this, serve, alive] {
+      if (!*alive) return;
+      push_.OnSent(serve, &pushes_out_);
+      Settle();
+    });
+  };
+  BufferPtr bytes;
+  if (auto pinned = pinned_.find(effect.id); pinned != pinned_.end()) {
+    bytes = pinned->second;
+  } else if (auto part = receiving_.find(effect.id); part != receiving_.end()) {
+    bytes = part->second.room->bytes();
+  }
+  if (node.empty() || bytes == nullptr) {
+    sent();
+    if (!node.empty()) node.mapped().Fail(Status::Unavailable("the object went while it was sent"));
+    return;
+  }
+  node.mapped().Send(v1::FetchChunkReply(),
+                     {std::make_shared<OutgoingChunk>(std::move(bytes), effect.offset, effect.length, std::move(sent))});
+}
+
+void TransferService::Apply(const ServeRefused& effect) {
+  auto node = serving_.extract(effect.serve);
+  if (node.empty()) return;
+  v1::FetchChunkReply reply;
+  if (effect.refusal == Refusal::kElsewhere) {
+    reply.set_ask_node_id(effect.other.Binary());
+  } else {
+    reply.set_not_there(true);
+  }
+  node.mapped().Send(reply);
+}
+
+void TransferService::ArmTimer() {
+  if (!*alive_) return;
+  const Time next = std::min(pull_.NextDeadline(), push_.NextDeadline());
+  if (next >= timer_due_) return;  // one that comes too early does no harm
+  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
+  timer_due_ = next;
+  timer_ = deps_.loop->AddTimer(std::max(next - Now(), Duration::zero()), [this] {
+    timer_ = 0;
+    timer_due_ = Time::Infinite();
+    pull_.OnTimer(Now(), &pulls_out_);
+    push_.OnTimer(Now(), &pushes_out_);
+    Settle();
+  });
+}
+
+}  // namespace ray::raylet

@@ -1,0 +1,104 @@
+// TransferService: brings objects from other nodes to this one and gives those that are here to others. Shell of the PullCore and the PushCore.
+//
+// Bytes go straight from the links' buffers into the store's memory, written by a thread of its own, so that copying holds up no lease; and from there to
+// the links, as parts. What is received is given on chunk by chunk. See docs/architecture/object-manager.md.
+// On the loop only, but for what the store and the copying thread post to it; owned by Raylet.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <unordered_map>
+
+#include "ray/async/loop.h"
+#include "ray/object_manager/store/store_service.h"
+#include "ray/object_manager/transfer/pull_core.h"
+#include "ray/object_manager/transfer/push_core.h"
+#include "ray/rpc/core/connection.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/v1/object_transfer.pb.h"
+
+namespace ray::raylet {
+
+class TransferService {
+ public:
+  struct Deps {
+    async::Loop* loop = nullptr;
+    object_manager::StoreService* store = nullptr;
+    NodeId self;
+    // Links to the raylet of another node, for chunks and for notices; null: it is dead or unknown.
+    std::function<rpc::ConnectionPtr(const NodeId&)> bulk_link, link;
+  };
+  static Result<std::unique_ptr<TransferService>> Make(Deps deps, const object_manager::PullConfig& pull,
+                                                       const object_manager::PushConfig& push);
+  ~TransferService();
+  void RegisterHandlers(rpc::Dispatcher* dispatcher);
+  void OnNodeDead(const NodeId& node);
+  // Nothing is received or given from now on. Idempotent; before the store stops.
+  void Stop();
+
+ private:
+  struct Receiving {
+    uint64_t round = 0;
+    std::shared_ptr<object_manager::ObjectRoom> room;
+    bool complete = false;
+  };
+  struct Wanted {  // what the store has to know about an object
+    std::string metadata;
+    WorkerId owner;
+  };
+  struct Pull {
+    rpc::Responder responder;
+    uint64_t connection = 0, pull_id = 0;
+    ObjectId id;
+  };
+
+  explicit TransferService(Deps deps, const object_manager::PullConfig& pull, const object_manager::PushConfig& push);
+  void HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder);
+  void HandleFetch(const v1::FetchChunkRequest& message, rpc::Responder responder);
+  void HandleCopies(MethodId method, const v1::CopiesNotice& message);
+  void CancelPull(uint64_t connection, uint64_t pull_id);
+  void OnRequesterGone(uint64_t connection);
+
+  // Carries out what has gathered in pulls_out_ and pushes_out_.
+  void Settle();
+  void Apply(const object_manager::RoomWanted& effect);
+  void Apply(const object_manager::FetchWanted& effect);
+  void Apply(const object_manager::SourceLeft& effect);
+  void Apply(const object_manager::PullComplete& effect);
+  void Apply(const object_manager::PullDropped& effect);
+  void Apply(const object_manager::PullAnswered& effect);
+  void Apply(const object_manager::PinWanted& effect);
+  void Apply(const object_manager::PinDropped& effect);
+  void Apply(const object_manager::ServeChunk& effect);
+  void Apply(const object_manager::ServeRefused& effect);
+  void OnChunk(const object_manager::FetchWanted& fetch, const Status& status, const v1::FetchChunkReply& reply, PartList parts);
+  void OnWritten(const object_manager::FetchWanted& fetch, const Status& status);
+  void ArmTimer();
+  Time Now() const { return deps_.loop->clock().Now(); }
+
+  const Deps deps_;
+  const Duration stall_;
+  std::unique_ptr<async::EpollLoop> copier_;  // copies chunks
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+  object_manager::PullCore pull_;
+  object_manager::PushCore push_;
+  object_manager::PullEffects pulls_out_;
+  object_manager::PushEffects pushes_out_;
+  bool settling_ = false;
+  std::unordered_map<ObjectId, Wanted, IdHash> wanted_;
+  std::unordered_map<ObjectId, Receiving, IdHash> receiving_;
+  std::unordered_map<ObjectId, BufferPtr, IdHash> pinned_;  // while others fetch them
+  std::map<object_manager::WantNo, Pull> pulls_;
+  std::map<std::pair<uint64_t, uint64_t>, object_manager::WantNo> by_caller_;  // connection, pull id
+  std::set<uint64_t> watched_;                                                 // connections whose end we hear of
+  std::map<object_manager::ServeNo, rpc::Responder> serving_;
+  object_manager::WantNo last_want_ = 0;
+  object_manager::ServeNo last_serve_ = 0;
+  async::TimerId timer_ = 0;
+  Time timer_due_ = Time::Infinite();
+};
+
+}  // namespace ray::raylet

@@ -1,0 +1,310 @@
+// Several nodes in one process: real stores, real sockets in place of the links.
+#include "ray/raylet/objects/transfer_service.h"
+
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <future>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "ray/object_manager/client/store_client.h"
+#include "ray/rpc/local/local_carrier.h"
+
+namespace ray::raylet {
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+std::string Bytes(size_t size, uint32_t seed) {
+  std::string bytes(size, '\0');
+  std::mt19937 random(seed);
+  for (size_t i = 0; i < size; i += 997) bytes[i] = static_cast<char>(random());
+  return bytes;
+}
+
+// One node: its raylet's loop with the service, its store, and one process that uses both.
+class TestNode {
+ public:
+  using Directory = std::function<TestNode*(const NodeId&)>;
+  TestNode(const std::string& dir, Directory directory, uint64_t capacity) : directory_(std::move(directory)) {
+    object_manager::StoreConfig config;
+    config.capacity = capacity;
+    config.sockets_dir = dir;
+    config.socket_name = "store-" + name();
+    config.spill_directories = {dir};
+    config.node = id.Hex().substr(0, 8);
+    store = object_manager::StoreService::Make(config, &clock_).value();
+    EXPECT_TRUE(store->Start().ok());
+    loop = async::EpollLoop::Make({.name = "raylet"}).value();
+    auto dispatcher = std::make_shared<rpc::Dispatcher>();
+    object_manager::PullConfig pull;
+    pull.self = id;
+    pull.budget_bytes = capacity / 2;
+    pull.stall = std::chrono::seconds(2);
+    auto link = [this](const NodeId& node) { return Link(node); };
+    transfers = TransferService::Make({loop.get(), store.get(), id, link, link}, pull, {}).value();
+    transfers->RegisterHandlers(dispatcher.get());
+    carrier = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir}).value();
+    EXPECT_TRUE(carrier->Listen("raylet-" + name(), [](const rpc::ConnectionPtr&) {}).ok());
+    EXPECT_TRUE(loop->Start().ok());
+    // The process.
+    user_loop = async::EpollLoop::Make({.name = "user"}).value();
+    EXPECT_TRUE(user_loop->Start().ok());
+    user = rpc::LocalCarrier::Make(user_loop.get(), std::make_shared<rpc::Dispatcher>(), {.sockets_dir = dir}).value();
+    client = object_manager::StoreClient::Connect(user.get(), user_loop.get(), "store-" + name(), worker).value();
+    raylet = user->Connect("raylet-" + name()).value();
+  }
+  ~TestNode() { Stop(); }
+  void Stop() {
+    if (std::exchange(stopped_, true)) return;
+    client.reset();
+    user->Shutdown();
+    Settle(user_loop.get());
+    user_loop->Stop();
+    Run([&] {
+      for (auto& [node, link] : links_) link->Close(Status::Cancelled("stop"));
+      carrier->Shutdown();
+    });
+    Run([&] { transfers->Stop(); });
+    Settle(loop.get());
+    loop->Stop();
+    store->Stop();
+    transfers.reset();
+  }
+  std::string name() const { return id.Hex().substr(0, 16); }
+  void Run(const std::function<void()>& fn) {
+    std::promise<void> done;
+    loop->Post("test", [&] {
+      fn();
+      done.set_value();
+    });
+    done.get_future().wait();
+  }
+  static void Settle(async::EpollLoop* loop) {
+    for (int i = 0; i < 2; ++i) {
+      std::promise<void> done;
+      loop->Post("settle", [&] { done.set_value(); });
+      done.get_future().wait();
+    }
+  }
+  rpc::ConnectionPtr Link(const NodeId& node) {
+    TestNode* other = directory_(node);
+    if (other == nullptr) return nullptr;
+    auto& link = links_[node];
+    if (link == nullptr || link->closed()) {
+      auto made = carrier->Connect("raylet-" + other->name());
+      if (!made.ok()) return nullptr;
+      link = *made;
+    }
+    return link;
+  }
+  void Put(const ObjectId& object, std::string_view bytes) {
+    auto handle = client->Create(object, bytes.size(), "RAW", worker);
+    ASSERT_TRUE(handle.ok()) << handle.status().ToString();
+    ASSERT_TRUE(handle->Write(0, bytes.data(), bytes.size()).ok());
+    handle->Seal();
+  }
+  std::future<v1::PullObjectReply> Pull(const ObjectId& object, uint64_t size, std::vector<NodeId> nodes, uint64_t* pull_id = nullptr) {
+    v1::PullObjectRequest request;
+    request.set_pull_id(++last_pull_);
+    if (pull_id != nullptr) *pull_id = last_pull_;
+    request.set_object_id(object.Binary());
+    request.set_owner_worker_id(worker.Binary());
+    request.set_size(size);
+    request.set_metadata("RAW");
+    for (const NodeId& node : nodes) request.add_node_ids(node.Binary());
+    auto promise = std::make_shared<std::promise<v1::PullObjectReply>>();
+    rpc::CallTyped<v1::PullObjectReply>(*raylet, MethodId::kPullObject, request, {},
+                                        [promise](const Status& status, v1::PullObjectReply& reply, PartList) {
+                                          if (!status.ok()) reply.add_missing_node_ids(status.ToString());
+                                          promise->set_value(reply);
+                                        });
+    return promise->get_future();
+  }
+  std::string Read(const ObjectId& object) {
+    auto values = client->Get({object}, std::chrono::seconds(10));
+    if (!values.ok()) return values.status().ToString();
+    if (!(*values)[0].has_value() || (*values)[0]->blob == nullptr) return "nothing";
+    return std::string((*values)[0]->blob->view());
+  }
+
+  const NodeId id = NodeId::FromRandom();
+  const WorkerId worker = WorkerId::FromRandom();
+  std::unique_ptr<object_manager::StoreService> store;
+  std::unique_ptr<async::EpollLoop> loop, user_loop;
+  std::unique_ptr<TransferService> transfers;
+  std::unique_ptr<rpc::LocalCarrier> carrier, user;
+  std::unique_ptr<object_manager::StoreClient> client;
+  rpc::ConnectionPtr raylet;
+
+ private:
+  const Directory directory_;
+  SystemClock clock_;
+  std::map<NodeId, rpc::ConnectionPtr> links_;  // on the loop
+  uint64_t last_pull_ = 0;
+  bool stopped_ = false;
+};
+
+class TransferServiceTest : public testing::Test {
+ protected:
+  TransferServiceTest() {
+    std::string dir = "/tmp/transferXXXXXX";
+    EXPECT_NE(mkdtemp(dir.data()), nullptr);
+    dir_ = dir;
+  }
+  ~TransferServiceTest() override {
+    for (auto& node : nodes_) node->Stop();
+    nodes_.clear();
+    std::filesystem::remove_all(dir_);
+  }
+  TestNode& New(uint64_t capacity = 100 * kMiB) {
+    nodes_.push_back(std::make_unique<TestNode>(
+        dir_, [this](const NodeId& node) { return Find(node); }, capacity));
+    std::lock_guard lock(mu_);
+    by_id_[nodes_.back()->id] = nodes_.back().get();
+    return *nodes_.back();
+  }
+  TestNode* Find(const NodeId& id) {
+    std::lock_guard lock(mu_);
+    auto it = by_id_.find(id);
+    return it == by_id_.end() ? nullptr : it->second;
+  }
+  void Kill(TestNode& node) {
+    {
+      std::lock_guard lock(mu_);
+      by_id_.erase(node.id);
+    }
+    node.Stop();
+    for (auto& other : nodes_) {
+      if (other.get() != &node && Find(other->id) != nullptr) other->Run([&] { other->transfers->OnNodeDead(node.id); });
+    }
+  }
+  ObjectId Object() { return ObjectId::ForReturn(TaskId::Of(JobId::FromInt(1), ActorId::Nil()), 0); }
+
+  std::string dir_;
+  std::mutex mu_;
+  std::map<NodeId, TestNode*> by_id_;
+  std::vector<std::unique_ptr<TestNode>> nodes_;
+};
+
+TEST_F(TransferServiceTest, AnObjectComesFromAnotherNode) {
+  TestNode &a = New(), &b = New();
+  for (size_t size : {size_t{0}, size_t{1}, size_t{200} << 10, 4 * kMiB, 4 * kMiB + 1, 30 * kMiB}) {
+    const ObjectId id = Object();
+    const std::string bytes = Bytes(size, 1);
+    a.Put(id, bytes);
+    auto reply = b.Pull(id, size, {a.id}).get();
+    EXPECT_TRUE(reply.ready()) << size << reply.DebugString();
+    EXPECT_EQ(b.Read(id) == bytes, true) << size;
+  }
+}
+
+TEST_F(TransferServiceTest, ManyWantOneObjectAndItIsSentOnce) {
+  TestNode &a = New(), &b = New();
+  const ObjectId id = Object();
+  a.Put(id, Bytes(20 * kMiB, 2));
+  std::vector<std::future<v1::PullObjectReply>> replies;
+  for (int i = 0; i < 10; ++i) replies.push_back(b.Pull(id, 20 * kMiB, {a.id}));
+  for (auto& reply : replies) EXPECT_TRUE(reply.get().ready());
+  EXPECT_TRUE(b.Pull(id, 20 * kMiB, {a.id}).get().ready());
+}
+
+TEST_F(TransferServiceTest, WhoDoesNotHaveItIsNamed) {
+  TestNode &a = New(), &b = New(), &c = New();
+  const ObjectId id = Object();
+  auto reply = b.Pull(id, 100, {a.id, c.id}).get();
+  EXPECT_FALSE(reply.ready());
+  EXPECT_EQ(reply.missing_node_ids_size(), 2);
+}
+
+TEST_F(TransferServiceTest, AnotherCopyServesWhenANodeDies) {
+  TestNode &a = New(), &b = New(), &c = New();
+  const ObjectId id = Object();
+  const std::string bytes = Bytes(40 * kMiB, 3);
+  a.Put(id, bytes);
+  ASSERT_TRUE(b.Pull(id, bytes.size(), {a.id}).get().ready());
+  auto reply = c.Pull(id, bytes.size(), {a.id, b.id});
+  Kill(a);
+  EXPECT_TRUE(reply.get().ready());
+  EXPECT_EQ(c.Read(id) == bytes, true);
+}
+
+TEST_F(TransferServiceTest, TheLastSourceDies) {
+  TestNode &a = New(), &b = New();
+  const ObjectId id = Object();
+  a.Put(id, Bytes(40 * kMiB, 4));
+  auto reply = b.Pull(id, 40 * kMiB, {a.id});
+  Kill(a);
+  auto answer = reply.get();
+  EXPECT_TRUE(answer.ready() || answer.missing_node_ids_size() == 1);
+}
+
+TEST_F(TransferServiceTest, SpilledObjectsAreRestoredForOthers) {
+  TestNode& a = New(20 * kMiB);
+  TestNode& b = New();
+  std::vector<ObjectId> ids;
+  for (uint32_t i = 0; i < 6; ++i) {
+    ids.push_back(Object());
+    a.Put(ids.back(), Bytes(8 * kMiB, i));
+  }
+  for (uint32_t i = 0; i < 6; ++i) {
+    ASSERT_TRUE(b.Pull(ids[i], 8 * kMiB, {a.id}).get().ready()) << i;
+    EXPECT_EQ(b.Read(ids[i]) == Bytes(8 * kMiB, i), true) << i;
+  }
+}
+
+TEST_F(TransferServiceTest, CopiesMayBeEvictedForOthers) {
+  TestNode& a = New(200 * kMiB);
+  TestNode& b = New(40 * kMiB);
+  for (uint32_t i = 0; i < 12; ++i) {
+    const ObjectId id = Object();
+    a.Put(id, Bytes(12 * kMiB, i));
+    ASSERT_TRUE(b.Pull(id, 12 * kMiB, {a.id}).get().ready()) << i;
+  }
+  EXPECT_EQ(b.store->Stats().spilled_objects, 0u);
+}
+
+TEST_F(TransferServiceTest, ACancelledPullLeavesNothing) {
+  TestNode &a = New(), &b = New();
+  const ObjectId id = Object();
+  a.Put(id, Bytes(60 * kMiB, 5));
+  uint64_t pull = 0;
+  auto reply = b.Pull(id, 60 * kMiB, {a.id}, &pull);
+  v1::CancelPullNotice notice;
+  notice.set_pull_id(pull);
+  b.raylet->Notify(MethodId::kCancelPull, notice);
+  auto answer = reply.get();
+  while (!answer.ready() && b.store->Stats().used != 0) std::this_thread::yield();
+  EXPECT_TRUE(b.Pull(id, 60 * kMiB, {a.id}).get().ready());
+}
+
+TEST_F(TransferServiceTest, FreedCopiesGoOnEveryNode) {
+  TestNode &a = New(), &b = New();
+  const ObjectId id = Object();
+  a.Put(id, Bytes(8 * kMiB, 6));
+  ASSERT_TRUE(b.Pull(id, 8 * kMiB, {a.id}).get().ready());
+  v1::CopiesNotice notice;
+  auto* here = notice.add_nodes();
+  here->set_node_id(b.id.Binary());
+  here->add_object_ids(id.Binary());
+  a.raylet->Notify(MethodId::kFreeCopies, notice);
+  while (b.store->Stats().num_objects != 0) std::this_thread::yield();
+}
+
+TEST_F(TransferServiceTest, ABroadcastReachesAll) {
+  TestNode& root = New();
+  for (int i = 0; i < 6; ++i) New();
+  const ObjectId id = Object();
+  const std::string bytes = Bytes(40 * kMiB, 7);
+  root.Put(id, bytes);
+  std::vector<std::future<v1::PullObjectReply>> replies;
+  for (size_t i = 1; i < nodes_.size(); ++i) replies.push_back(nodes_[i]->Pull(id, bytes.size(), {root.id}));
+  for (auto& reply : replies) EXPECT_TRUE(reply.get().ready());
+  for (size_t i = 1; i < nodes_.size(); ++i) EXPECT_EQ(nodes_[i]->Read(id) == bytes, true);
+}
+
+}  // namespace
+}  // namespace ray::raylet
