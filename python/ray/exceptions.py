@@ -5,6 +5,7 @@ Names, bases and attributes follow the public surface of Ray 2.60. All of them c
 
 from __future__ import annotations
 
+import enum
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -439,18 +440,54 @@ class OwnerDiedError(ObjectLostError):
         )
 
 
+class ErrorType(enum.IntEnum):
+    """Why a lost object cannot be made again; the numbers are those of the core (cpp/ray/common/errors.h)."""
+
+    DEPENDENCY_RESOLUTION_FAILED = 11
+    OBJECT_UNRECONSTRUCTABLE_MAX_ATTEMPTS_EXCEEDED = 12
+    OBJECT_UNRECONSTRUCTABLE_LINEAGE_EVICTED = 13
+    GENERATOR_TASK_FAILED_FOR_OBJECT_RECONSTRUCTION = 26
+    OBJECT_UNRECONSTRUCTABLE_PUT = 27
+    OBJECT_UNRECONSTRUCTABLE_RETRIES_DISABLED = 28
+    OBJECT_UNRECONSTRUCTABLE_BORROWED = 29
+    OBJECT_UNRECONSTRUCTABLE_REF_NOT_FOUND = 30
+    OBJECT_UNRECONSTRUCTABLE_TASK_CANCELLED = 31
+    OBJECT_UNRECONSTRUCTABLE_LINEAGE_DISABLED = 32
+
+
+_UNRECONSTRUCTABLE = {
+    ErrorType.DEPENDENCY_RESOLUTION_FAILED: "an argument of the task that made it could not be had",
+    ErrorType.OBJECT_UNRECONSTRUCTABLE_MAX_ATTEMPTS_EXCEEDED: "the task that made it has no retry left; "
+    "`max_retries` (for actors: `max_task_retries`) sets how many it gets",
+    ErrorType.OBJECT_UNRECONSTRUCTABLE_LINEAGE_EVICTED: "what its task was made of had to be forgotten; "
+    "RAY_max_lineage_bytes (1 GiB by default) limits how much is kept in each process",
+    ErrorType.GENERATOR_TASK_FAILED_FOR_OBJECT_RECONSTRUCTION: "its generator failed when it was run again",
+    ErrorType.OBJECT_UNRECONSTRUCTABLE_PUT: "it was made by ray.put; only what tasks return can be made again",
+    ErrorType.OBJECT_UNRECONSTRUCTABLE_RETRIES_DISABLED: "the task that made it may not be retried (`max_retries=0`, "
+    "for actors `max_task_retries=0`, the default)",
+    ErrorType.OBJECT_UNRECONSTRUCTABLE_BORROWED: "its task needs an object of another process that was let go",
+    ErrorType.OBJECT_UNRECONSTRUCTABLE_REF_NOT_FOUND: "nothing is known any more of how it was made",
+    ErrorType.OBJECT_UNRECONSTRUCTABLE_TASK_CANCELLED: "the task that made it was cancelled",
+    ErrorType.OBJECT_UNRECONSTRUCTABLE_LINEAGE_DISABLED: "RAY_max_lineage_bytes=0 or RAY_lineage_pinning_enabled=0",
+}
+
+
 class ObjectReconstructionFailedError(ObjectLostError):
-    """The object is lost and its task cannot be run again; `reason` says why."""
+    """The object is lost and its task cannot be run again; `reason`, an `ErrorType`, says why."""
 
     def __init__(
         self, object_ref_hex: str, reason: object = None, owner_address: object = None, call_site: str = ""
     ) -> None:
         super().__init__(object_ref_hex, owner_address, call_site)
+        if isinstance(reason, int) and reason in ErrorType._value2member_map_:
+            reason = ErrorType(reason)
         self.args = (object_ref_hex, reason, owner_address, call_site)
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{super().__str__()} [{getattr(self.reason, 'name', self.reason)}]"
+        name = getattr(self.reason, "name", self.reason)
+        explanation = _UNRECONSTRUCTABLE.get(self.reason, "") if isinstance(self.reason, ErrorType) else ""
+        return f"{super().__str__()} [{name}] {explanation}".rstrip()
 
 
 class GetTimeoutError(RayError, TimeoutError):

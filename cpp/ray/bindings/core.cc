@@ -244,10 +244,12 @@ class CoreImpl final : public Core {
     return true;
   }
 
-  bool IsReady(const std::string& object_id) override { return worker_->objects().IsReady(ObjectOf(object_id)); }
+  bool IsReady(const std::string& object_id) override { return worker_->objects().IsLocal(ObjectOf(object_id)); }
 
-  GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool, std::vector<bool>* ready) override {
-    core::ReadResult result = worker_->objects().Wait(RefsOf(refs), static_cast<size_t>(std::max(0, num_returns)), timeout_ms, ready);
+  GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local,
+                 std::vector<bool>* ready) override {
+    core::ReadResult result =
+        worker_->objects().Wait(RefsOf(refs), static_cast<size_t>(std::max(0, num_returns)), timeout_ms, fetch_local, ready);
     ready->resize(refs.size());
     if (result == core::ReadResult::kClosed) ready->assign(refs.size(), true);  // a get of any tells that the session is over
     return ToGetStatus(result);
@@ -697,6 +699,7 @@ Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
   config.max_inline_bytes = static_cast<size_t>(std::max<int64_t>(0, options.max_inline_bytes));
   config.oom_retries = options.oom_retries;
   config.oom_backoff = std::chrono::milliseconds(std::max<int64_t>(0, options.oom_backoff_ms));
+  config.lineage_cap_bytes = static_cast<uint64_t>(std::max<int64_t>(0, options.lineage_cap_bytes));
   RAY_ASSIGN_OR_RETURN(auto worker, core::CoreWorker::Start(config));
   *out = std::make_unique<CoreImpl>(std::move(worker), options);
   return Status::Ok();

@@ -117,9 +117,16 @@ void CoreWorker::MakeServices() {
     deps.on_unread_error = [this](BufferPtr blob) { events_.Add({.kind = UserEvent::kUnreadError, .blob = std::move(blob)}); };
   }
   deps.on_actor_out_of_scope = [this](const std::vector<ActorId>& actors) { actors_->OnOutOfScope(actors); };
+  deps.on_stored = [this](const ObjectId& id) { recovery_->OnStored(id); };
+  deps.on_lost = [this](const ObjectId& id) { recovery_->OnLost(id); };
+  deps.on_freed = [this](std::span<const ObjectId> ids, std::span<const ObjectId> in_store) { recovery_->OnFreed(ids, in_store); };
   objects_ = ObjectService::Make(std::move(deps));
+  recovery_ = std::make_unique<RecoveryService>(RecoveryService::Deps{
+      .objects = objects_.get(), .cap_bytes = config_.lineage_cap_bytes, .run = [this](const PendingTaskPtr& task, int32_t retries_left) {
+        RunAgain(task, retries_left);
+      }});
   streams_ = std::make_unique<GeneratorStreams>(objects_.get());
-  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), config_.oom_retries);
+  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), recovery_.get(), config_.oom_retries);
   submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{.loop = loop_.get(),
                                                                    .peers = peers_.get(),
                                                                    .tasks = tasks_.get(),
@@ -162,6 +169,7 @@ void CoreWorker::RegisterHandlers() {
         TaskId task = TaskId::FromBinaryOrNil(message.task_id());
         // In-store items are on the only node there is for now: that of the executor, which is ours.
         ReturnValue item = ReturnFromProto(message.item(), request.parts, &part, info_.address);
+        item.attempt = message.attempt();
         auto answer = std::make_shared<rpc::Responder>(std::move(responder));
         streams_->Report(task, message.index(), std::move(item), [answer](bool stop) {
           v1::ReportGeneratorItemReply reply;
@@ -344,6 +352,7 @@ Result<PendingTaskPtr> CoreWorker::BuildTask(const TaskTemplatePtr& tmpl, const 
     task->held.push_back(ref.id);
     spec.refs.push_back(std::move(arg));
   }
+  task->held_refs = task->held.size();
   for (const ObjectRefInfo& ref : args.nested) task->held.push_back(ref.id);
   if (tmpl->num_returns != 0) {
     for (uint32_t i = 0; i < tmpl->NumReturnIds(); ++i) task->return_ids.push_back(ObjectId::ForReturn(id, i));
@@ -376,9 +385,14 @@ Status CoreWorker::SubmitTask(uint64_t handle, const ValueView& args, std::span<
   tasks_->Add(task);
   if (task->spec.args_object) objects_->RemoveLocalRef(task->spec.args_object->id);
   *return_ids = task->return_ids;
+  SubmitReady(task);
+  return Status::Ok();
+}
+
+void CoreWorker::SubmitReady(const PendingTaskPtr& task) {
   if (task->spec.refs.empty()) {
     submitter_->Submit(task);
-    return Status::Ok();
+    return;
   }
   ResolveArguments(objects_.get(), task, [this, task](const ErrorValue* error) {
     if (error != nullptr) {
@@ -387,7 +401,16 @@ Status CoreWorker::SubmitTask(uint64_t handle, const ValueView& args, std::span<
       submitter_->Submit(task);
     }
   });
-  return Status::Ok();
+}
+
+void CoreWorker::RunAgain(const PendingTaskPtr& task, int32_t retries_left) {
+  if (shut_down_) return;
+  tasks_->AddAgain(task, retries_left);
+  if (task->spec.tmpl->type == TaskType::kActorTask) {
+    actor_submitter_->Resubmit(task->spec.task_id.actor_id(), task);
+  } else {
+    SubmitReady(task);
+  }
 }
 
 Status CoreWorker::SubmitActorTask(const ActorId& actor, uint64_t handle, const ValueView& args, std::span<const ObjectRefInfo> refs,

@@ -18,6 +18,7 @@
 #include "ray/core_worker/lifecycle/lazy_store.h"
 #include "ray/core_worker/objects/object_service.h"
 #include "ray/core_worker/peers/peer_pool.h"
+#include "ray/core_worker/recovery/recovery_service.h"
 #include "ray/core_worker/services/event_queue.h"
 #include "ray/core_worker/services/sync_call.h"
 #include "ray/core_worker/submit/actor_submitter.h"
@@ -43,6 +44,7 @@ struct CoreWorkerConfig {
   size_t max_inline_bytes = 100 << 10;
   int64_t oom_retries = -1;  // of a task whose worker was ended for want of memory; -1: without end
   Duration oom_backoff = std::chrono::seconds(1);
+  uint64_t lineage_cap_bytes = uint64_t{1} << 30;  // of tasks that could be run again for what is lost; 0: none is
 };
 
 struct CoreWorkerInfo {  // constant after Start
@@ -106,6 +108,8 @@ class CoreWorker {
   void SettleLoop();  // returns when the loop has run what is posted now
   Result<PendingTaskPtr> BuildTask(const TaskTemplatePtr& tmpl, const TaskId& id, const ValueView& args,
                                    std::span<const ObjectRefInfo> refs);
+  void SubmitReady(const PendingTaskPtr& task);  // a normal task, once its arguments are
+  void RunAgain(const PendingTaskPtr& task, int32_t retries_left);
   void Cancel(const PendingTaskPtr& task, bool force, bool recursive);
   bool CancelOwned(const TaskId& id, bool force, bool recursive);
   struct Template {
@@ -135,6 +139,7 @@ class CoreWorker {
   std::unique_ptr<LazyStore> store_;
   std::unique_ptr<DeathNotes> deaths_;
   std::shared_ptr<ObjectService> objects_;
+  std::unique_ptr<RecoveryService> recovery_;
   std::unique_ptr<GeneratorStreams> streams_;
   std::unique_ptr<TaskManager> tasks_;
   std::unique_ptr<TaskSubmitter> submitter_;

@@ -269,6 +269,17 @@ class CoreSettings(TypedDict):
 
     oom_retries: int
     oom_backoff_ms: int
+    lineage_cap_bytes: int
+
+
+def _lineage_cap_bytes() -> int:
+    """How many bytes this process keeps of tasks that could be run again, as the environment says."""
+    if os.environ.get("RAY_lineage_pinning_enabled", "1").lower() in ("0", "false"):  # noqa: SIM112 - a public name
+        return 0
+    text = os.environ.get("RAY_max_lineage_bytes", "")  # noqa: SIM112 - a public name
+    if text and not text.isdecimal():
+        raise ValueError(f"RAY_max_lineage_bytes must be a number of bytes, got {text!r}.")
+    return int(text) if text else 1 << 30
 
 
 def core_options() -> CoreSettings:
@@ -276,6 +287,7 @@ def core_options() -> CoreSettings:
     return {
         "oom_retries": min(int(os.environ.get("RAY_task_oom_retries", -1)), (1 << 63) - 1),  # noqa: SIM112  # Ray's names
         "oom_backoff_ms": int(os.environ.get("RAY_task_oom_retry_delay_base_ms", 1000)),  # noqa: SIM112
+        "lineage_cap_bytes": _lineage_cap_bytes(),
     }
 
 

@@ -479,8 +479,9 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
   request->set_task_id(task->spec.task_id.Binary());
   request->set_attempt(task->spec.attempt);
   request->set_index(index);
-  Store(ObjectId::ForReturn(task->spec.task_id, static_cast<uint32_t>(index) + 1), task->spec.owner, value, request->mutable_item(),
-        parts.get());
+  const ObjectId id = ObjectId::ForReturn(task->spec.task_id, static_cast<uint32_t>(index) + 1);
+  if (task->spec.attempt > 0) deps_.objects->store()->Free({id});  // as with returns
+  Store(id, task->spec.owner, value, request->mutable_item(), parts.get());
   bool wait = task->spec.tmpl->generator_backpressure >= 0;
   // On the connection of the task itself: the reply that ends the stream must not overtake an item.
   auto send = [task, exchange, request, parts, wait] {

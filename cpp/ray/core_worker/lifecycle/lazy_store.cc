@@ -27,7 +27,7 @@ Status LazyStore::Write(const ObjectId& id, uint64_t size, std::string_view meta
   return store->Write(id, size, metadata, owner, fill);
 }
 
-Result<std::vector<BufferPtr>> LazyStore::Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) {
+Result<std::vector<FoundValue>> LazyStore::Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) {
   RAY_ASSIGN_OR_RETURN(auto store, Connected());
   return store->Get(ids, deadline, interrupted);
 }

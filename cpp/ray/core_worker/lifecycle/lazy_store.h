@@ -19,7 +19,7 @@ class LazyStore final : public ValueStore {
 
   Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
                const std::function<Status(const PieceWriter&)>& fill) override;
-  Result<std::vector<BufferPtr>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) override;
+  Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) override;
   BufferPtr TryGet(const ObjectId& id) override;
   Result<std::vector<bool>> Contains(const std::vector<ObjectId>& ids) override;
   void Free(const std::vector<ObjectId>& ids) override;

@@ -32,12 +32,19 @@ std::string MetadataOf(int32_t kind) {
   return std::to_string(kind);
 }
 
-// Stands for a value that is in the shared-memory store.
+// Stands for a value that is in shared-memory stores. Its nodes change under the lock of the MemoryStore, which alone has it.
 class StoreMark final : public Buffer {
  public:
-  StoreMark(uint64_t size, const NodeId& node) : Buffer(nullptr, size), nodes{node} {}
+  StoreMark(uint64_t size, std::span<const NodeId> nodes, uint32_t attempt)
+      : Buffer(nullptr, size), nodes(nodes.begin(), nodes.end()), attempt(attempt) {}
+  void Add(const NodeId& node) {
+    if (std::find(nodes.begin(), nodes.end(), node) == nodes.end()) nodes.push_back(node);
+  }
   std::vector<NodeId> nodes;
+  uint32_t attempt;
 };
+
+StoreMark& MarkOf(const BufferPtr& value) { return const_cast<StoreMark&>(static_cast<const StoreMark&>(*value)); }
 
 class PackedBuffer final : public Buffer {
  public:
@@ -129,7 +136,14 @@ bool MemoryStore::PutEntry(const ObjectId& id, int32_t kind, BufferPtr value, bo
   {
     MutexLock lock(&mu_);
     Entry& entry = entries_[id];
-    if (entry.value != nullptr) return false;
+    if (entry.value != nullptr) {
+      if (entry.in_store && in_store) {
+        StoreMark& known = MarkOf(entry.value);
+        for (const NodeId& node : MarkOf(value).nodes) known.Add(node);
+        known.attempt = std::max(known.attempt, MarkOf(value).attempt);
+      }
+      return false;
+    }
     entry.value = std::move(value);
     entry.kind = kind;
     entry.in_store = in_store;
@@ -149,8 +163,79 @@ bool MemoryStore::Put(const ObjectId& id, std::string_view metadata, BufferPtr b
   return PutEntry(id, KindOf(metadata), std::move(blob), false);
 }
 
-bool MemoryStore::PutInStore(const ObjectId& id, std::string_view metadata, uint64_t size, const NodeId& node) {
-  return PutEntry(id, KindOf(metadata), std::make_shared<StoreMark>(size, node), true);
+bool MemoryStore::PutInStore(const ObjectId& id, std::string_view metadata, uint64_t size, std::span<const NodeId> nodes,
+                             uint32_t attempt) {
+  return PutEntry(id, KindOf(metadata), std::make_shared<StoreMark>(size, nodes, attempt), true);
+}
+
+bool MemoryStore::AddCopy(const ObjectId& id, const NodeId& node, uint32_t attempt) {
+  MutexLock lock(&mu_);
+  auto it = entries_.find(id);
+  if (it == entries_.end() || !it->second.in_store || MarkOf(it->second.value).attempt != attempt) return false;
+  MarkOf(it->second.value).Add(node);
+  return true;
+}
+
+void MemoryStore::ClearLocked(Map::iterator it) {
+  --values_;
+  entries_.erase(it);  // nobody waits for what is there
+}
+
+MemoryStore::Loss MemoryStore::LoseCopy(const ObjectId& id, const NodeId& node, uint32_t attempt, NodeId* primary) {
+  *primary = NodeId();
+  MutexLock lock(&mu_);
+  auto it = entries_.find(id);
+  if (it == entries_.end() || !it->second.in_store) return Loss::kNone;
+  StoreMark& mark = MarkOf(it->second.value);
+  if (mark.attempt != attempt) return Loss::kNone;
+  const bool first = !mark.nodes.empty() && mark.nodes.front() == node;
+  if (std::erase(mark.nodes, node) == 0) return Loss::kNone;
+  if (!mark.nodes.empty()) {
+    if (first) *primary = mark.nodes.front();
+    return Loss::kCopy;
+  }
+  ClearLocked(it);
+  return Loss::kLost;
+}
+
+MemoryStore::NodeLoss MemoryStore::LoseNode(const NodeId& node) {
+  NodeLoss loss;
+  {
+    MutexLock lock(&mu_);
+    for (auto it = entries_.begin(); it != entries_.end();) {
+      auto at = it++;
+      if (!at->second.in_store) continue;
+      StoreMark& mark = MarkOf(at->second.value);
+      const bool first = !mark.nodes.empty() && mark.nodes.front() == node;
+      if (std::erase(mark.nodes, node) == 0) continue;
+      if (mark.nodes.empty()) {
+        loss.lost.push_back(at->first);
+        ClearLocked(at);
+      } else if (first) {
+        loss.primaries.emplace_back(at->first, mark.nodes.front());
+      }
+    }
+  }
+  std::sort(loss.lost.begin(), loss.lost.end());
+  std::sort(loss.primaries.begin(), loss.primaries.end());
+  return loss;
+}
+
+bool MemoryStore::IsLocal(const ObjectId& id, const NodeId& node) const {
+  MutexLock lock(&mu_);
+  auto it = entries_.find(id);
+  if (it == entries_.end() || it->second.value == nullptr) return false;
+  if (!it->second.in_store) return true;
+  const auto& nodes = MarkOf(it->second.value).nodes;
+  return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+}
+
+bool MemoryStore::Forget(const ObjectId& id, uint32_t attempt) {
+  MutexLock lock(&mu_);
+  auto it = entries_.find(id);
+  if (it == entries_.end() || !it->second.in_store || MarkOf(it->second.value).attempt != attempt) return false;
+  ClearLocked(it);
+  return true;
 }
 
 void MemoryStore::FailInStore(const ObjectId& id, std::string_view metadata, BufferPtr blob) {
@@ -168,7 +253,9 @@ void MemoryStore::Fill(const Entry& entry, StoredValue* out) {
   out->size = entry.value->size();
   if (entry.in_store) {
     out->blob = nullptr;
-    out->node_ids = static_cast<const StoreMark&>(*entry.value).nodes;
+    const auto& mark = static_cast<const StoreMark&>(*entry.value);
+    out->node_ids = mark.nodes;
+    out->attempt = mark.attempt;
   } else {
     out->blob = entry.value;
     out->node_ids.clear();
@@ -190,7 +277,7 @@ bool MemoryStore::Contains(const ObjectId& id) const {
   return it != entries_.end() && it->second.value != nullptr;
 }
 
-void MemoryStore::Delete(std::span<const ObjectId> ids, std::vector<ObjectId>* in_store, std::vector<BufferPtr>* unread_errors) {
+void MemoryStore::Delete(std::span<const ObjectId> ids, std::vector<StoredCopies>* in_store, std::vector<BufferPtr>* unread_errors) {
   std::vector<BufferPtr> dead;
   std::vector<CallbackNode*> callbacks;
   {
@@ -201,7 +288,7 @@ void MemoryStore::Delete(std::span<const ObjectId> ids, std::vector<ObjectId>* i
       if (it->second.waiters != nullptr) FireLocked(&it->second, /*failed=*/true, &callbacks);
       if (it->second.value != nullptr) {
         --values_;
-        if (it->second.in_store && in_store != nullptr) in_store->push_back(id);
+        if (it->second.in_store && in_store != nullptr) in_store->push_back({id, MarkOf(it->second.value).nodes});
         if (unread_errors != nullptr && it->second.kind == kTaskError && !it->second.in_store && !it->second.read) {
           unread_errors->push_back(it->second.value);
         }

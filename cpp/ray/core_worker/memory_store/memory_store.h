@@ -1,7 +1,7 @@
 // MemoryStore: values that this process knows, and who waits for those that it does not know yet.
 //
-// An object is absent (pending), has a value, or is known to be sealed in the shared-memory store. It changes once, from absent, until it is
-// deleted. Owned by the ObjectService, which keeps an entry only while the object is referenced here.
+// An object is absent (pending), has a value, or is known to be sealed in the shared-memory stores of some nodes. A value in memory stays until it is
+// deleted; one in stores may lose its copies, and is absent again with the last. Owned by the ObjectService, which keeps an entry only while the object is referenced here.
 // Thread-safe monitor with one mutex; callbacks run on the completing thread without it.
 #pragma once
 
@@ -26,8 +26,15 @@ struct StoredValue {
   BufferPtr blob;        // null if in_store
   bool in_store = false;
   uint64_t size = 0;
-  std::vector<NodeId> node_ids;  // in_store: the nodes that have it
+  std::vector<NodeId> node_ids;  // in_store: the nodes that have it; never empty
+  uint32_t attempt = 0;          // in_store: which run of its task made it
   bool IsError() const { return !metadata.empty() && metadata[0] >= '0' && metadata[0] <= '9'; }
+};
+
+// An object that is in stores, and the nodes of its copies; the first is the one that its owner counts on (the primary copy).
+struct StoredCopies {
+  ObjectId id;
+  std::vector<NodeId> nodes;
 };
 
 // Heap bytes in one allocation with their counts: what small values are made of.
@@ -40,7 +47,25 @@ class MemoryStore {
 
   // The first one stays: false when the object had a value already. Wakes who waits.
   bool Put(const ObjectId& id, std::string_view metadata, BufferPtr blob);
-  bool PutInStore(const ObjectId& id, std::string_view metadata, uint64_t size, const NodeId& node);
+  // Where it is in stores already, the nodes are added, and a later attempt stands for all of them; still false.
+  bool PutInStore(const ObjectId& id, std::string_view metadata, uint64_t size, std::span<const NodeId> nodes, uint32_t attempt = 0);
+  // A copy more, of the value that run `attempt` made. False: it is not in stores, or of another run.
+  bool AddCopy(const ObjectId& id, const NodeId& node, uint32_t attempt);
+  // A copy less. kLost: that was the last one, and the object is absent from now on. kNone: there was no such copy (of that run: news that are
+  // late say nothing about the copies of a later one).
+  // `*primary`: the first copy is another one now, on this node; else nil.
+  enum class Loss { kNone, kCopy, kLost };
+  Loss LoseCopy(const ObjectId& id, const NodeId& node, uint32_t attempt, NodeId* primary);
+  // All copies on the node: the objects that are absent from now on, and those with another first copy. In order of their ids.
+  struct NodeLoss {
+    std::vector<ObjectId> lost;
+    std::vector<std::pair<ObjectId, NodeId>> primaries;
+  };
+  NodeLoss LoseNode(const NodeId& node);
+  // It is there, and to read it nothing has to be brought to `node`.
+  bool IsLocal(const ObjectId& id, const NodeId& node) const;
+  // In stores, as that run made it: absent from now on, for what is known of it is of no use. False: not so.
+  bool Forget(const ObjectId& id, uint32_t attempt);
 
   // An object in the store becomes this error: its owner, and so the store's copy, is gone. Values in memory and absent objects stay as they are.
   void FailInStore(const ObjectId& id, std::string_view metadata, BufferPtr blob);
@@ -50,7 +75,8 @@ class MemoryStore {
   bool Contains(const ObjectId& id) const;
   // Who waits for a deleted object is told that it is gone. The values die on this thread, outside the lock. in_store ones are added to
   // `in_store` where it is not null; errors of tasks that nobody has read go to `unread_errors`, likewise.
-  void Delete(std::span<const ObjectId> ids, std::vector<ObjectId>* in_store = nullptr, std::vector<BufferPtr>* unread_errors = nullptr);
+  void Delete(std::span<const ObjectId> ids, std::vector<StoredCopies>* in_store = nullptr,
+              std::vector<BufferPtr>* unread_errors = nullptr);
   size_t size() const;
 
   // `callback(gone)` once the object is ready (gone: deleted instead), at once and on this thread if it is ready. Returns a number for Cancel, 0 if
@@ -108,6 +134,7 @@ class MemoryStore {
  private:
   friend class Watch;
   bool PutEntry(const ObjectId& id, int32_t kind, BufferPtr value, bool in_store);
+  void ClearLocked(Map::iterator it) REQUIRES(mu_);  // absent from now on
   static void Fill(const Entry& entry, StoredValue* out);
   static void Link(Entry* entry, Node* node);
   void UnlinkLocked(Node* node, const ObjectId& id) REQUIRES(mu_);

@@ -32,7 +32,7 @@ TEST(MemoryStoreTest, ObjectsInTheStoreHaveNodesAndNoBytes) {
   MemoryStore store;
   const auto ids = SomeIds(2);
   const NodeId node = NodeId::FromRandom();
-  store.PutInStore(ids[0], "RAW", 1 << 20, node);
+  store.PutInStore(ids[0], "RAW", 1 << 20, {{node}});
   store.Put(ids[1], "23", Bytes("detail"));
   StoredValue value;
   ASSERT_TRUE(store.Get(ids[0], &value));
@@ -44,9 +44,39 @@ TEST(MemoryStoreTest, ObjectsInTheStoreHaveNodesAndNoBytes) {
   ASSERT_TRUE(store.Get(ids[1], &value));
   EXPECT_EQ(value.metadata, "23");
   EXPECT_TRUE(value.IsError());
-  std::vector<ObjectId> in_store;
+  std::vector<StoredCopies> in_store;
   store.Delete(ids, &in_store);
-  EXPECT_EQ(in_store, std::vector<ObjectId>{ids[0]});
+  ASSERT_EQ(in_store.size(), 1u);
+  EXPECT_EQ(in_store[0].id, ids[0]);
+  EXPECT_EQ(in_store[0].nodes, std::vector<NodeId>{node});
+  EXPECT_EQ(store.size(), 0u);
+}
+
+TEST(MemoryStoreTest, CopiesComeAndGo) {
+  MemoryStore store;
+  const ObjectId id = ObjectId::ForReturn(TaskId::Of(JobId::FromInt(1), ActorId::Nil()), 0);
+  const NodeId a = NodeId::FromRandom(), b = NodeId::FromRandom();
+  NodeId primary;
+  store.PutInStore(id, "RAW", 1 << 20, {&a, 1}, 1);
+  EXPECT_TRUE(store.IsLocal(id, a));
+  EXPECT_FALSE(store.IsLocal(id, b));
+  EXPECT_FALSE(store.AddCopy(id, b, 0));  // of an earlier run
+  EXPECT_TRUE(store.AddCopy(id, b, 1));
+  EXPECT_EQ(store.LoseCopy(id, a, 0, &primary), MemoryStore::Loss::kNone);
+  EXPECT_EQ(store.LoseCopy(id, a, 1, &primary), MemoryStore::Loss::kCopy);
+  EXPECT_EQ(primary, b);
+  bool gone = true;
+  EXPECT_EQ(store.LoseNode(a).lost.size(), 0u);
+  EXPECT_EQ(store.LoseNode(b).lost, std::vector<ObjectId>{id});
+  EXPECT_FALSE(store.Contains(id));
+  EXPECT_NE(store.OnReady(id, [&](bool g) { gone = g; }), 0u);  // pending again
+  // Another run, perhaps on both nodes: one value, the later attempt stands for it.
+  store.PutInStore(id, "RAW", 1 << 20, {&a, 1}, 2);
+  EXPECT_FALSE(gone);
+  EXPECT_FALSE(store.PutInStore(id, "RAW", 1 << 20, {&b, 1}, 3));
+  EXPECT_EQ(store.LoseCopy(id, a, 2, &primary), MemoryStore::Loss::kNone);
+  EXPECT_FALSE(store.Forget(id, 2));
+  EXPECT_TRUE(store.Forget(id, 3));
   EXPECT_EQ(store.size(), 0u);
 }
 

@@ -1,6 +1,7 @@
 #include "ray/core_worker/objects/object_service.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "ray/util/check.h"
@@ -81,6 +82,10 @@ void ObjectService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
                                                         [weak](const v1::RemoveBorrowersRequest& message, rpc::Request&, rpc::Responder) {
                                                           if (auto self = weak.lock()) self->HandleRemoveBorrowers(message);
                                                         });
+  dispatcher->RegisterTyped<v1::AddLocationNotice>(MethodId::kAddLocation,
+                                                   [weak](const v1::AddLocationNotice& message, rpc::Request&, rpc::Responder) {
+                                                     if (auto self = weak.lock()) self->HandleAddLocation(message);
+                                                   });
   dispatcher->RegisterTyped<v1::GetLocationsRequest>(
       MethodId::kGetLocations, [weak](const v1::GetLocationsRequest& message, rpc::Request&, rpc::Responder responder) {
         if (auto self = weak.lock()) self->HandleGetLocations(message, std::move(responder));
@@ -159,7 +164,7 @@ Status ObjectService::Put(const ValueView& value, ObjectId* id) {
   } else {
     RAY_RETURN_NOT_OK(WriteToStore(*id, value, size, deps_.self));
     table_.AddOwned(*id, 1, IdsOf(value.nested));
-    memory_.PutInStore(*id, value.metadata, size, deps_.self.node_id);
+    memory_.PutInStore(*id, value.metadata, size, {&deps_.self.node_id, 1});
   }
   return Status::Ok();
 }
@@ -187,43 +192,46 @@ void ObjectService::WakeUnheld(std::span<const ObjectId> ids, std::span<const ui
 }
 
 ReadResult ObjectService::ReadFromStore(std::span<const ObjectRefInfo> refs, std::span<const uint32_t> positions, Time deadline,
-                                        std::vector<ReadValue>* out) {
+                                        std::vector<ReadValue>* out, bool* again) {
+  const ReadResult here = Localize(refs, positions, deadline, out, again);
+  if (here != ReadResult::kReady || *again) return here;
   std::vector<ObjectId> ids;
+  // By position in `refs`. Seen before the store is asked: what it then lacks are copies of that run, not of a later one.
+  std::vector<uint32_t> attempts(refs.size());
   ids.reserve(positions.size());
-  for (uint32_t i : positions) ids.push_back(refs[i].id);
-  std::vector<uint32_t> left(positions.begin(), positions.end());
+  std::vector<uint32_t> left;
+  for (uint32_t i : positions) {
+    if ((*out)[i].blob != nullptr) continue;  // the error of its pull
+    left.push_back(i);
+    ids.push_back(refs[i].id);
+    if (StoredValue value; memory_.Get(refs[i].id, &value)) attempts[i] = value.attempt;
+  }
+  if (left.empty()) return ReadResult::kReady;
   IdSet suspects;
   while (true) {
     bool interrupted = false;
     const Time slice = std::min(deadline, deps_.loop->clock().Now() + deps_.options.missing_after);
-    auto blobs = deps_.store->Get(ids, slice, &interrupted);
+    auto found = deps_.store->Get(ids, slice, &interrupted);
     if (interrupted) return ReadResult::kInterrupted;
-    if (!blobs.ok() && blobs.status().code() == StatusCode::kDataLoss && left.size() > 1) {
-      // One is lost: asked one by one, each gets its own answer.
-      bool all = true;
-      for (const uint32_t& i : left) {
-        const ReadResult result = ReadFromStore(refs, {&i, 1}, deadline, out);
-        if (result != ReadResult::kReady && result != ReadResult::kTimeout) return result;
-        all = all && result == ReadResult::kReady;
-      }
-      return all ? ReadResult::kReady : ReadResult::kTimeout;
-    }
     std::vector<uint32_t> missing;
     for (size_t k = 0; k < left.size(); ++k) {
       ReadValue& value = (*out)[left[k]];
-      if (!blobs.ok()) {
-        const auto cause = static_cast<ErrorType>(blobs.status().cause());
+      if (!found.ok()) {
+        const auto cause = static_cast<ErrorType>(found.status().cause());
         const bool no_room = cause == ErrorType::kOutOfDisk || cause == ErrorType::kObjectStoreFull;
-        ErrorValue error = no_room ? MakeErrorValue(cause, blobs.status().message()) : LostValue(ids[k], blobs.status().message());
+        ErrorValue error = no_room ? MakeErrorValue(cause, found.status().message()) : LostValue(ids[k], found.status().message());
         value = {std::move(error.metadata), std::move(error.blob)};
-      } else if ((value.blob = std::move((*blobs)[k])) == nullptr) {
+      } else if ((*found)[k].lost) {
+        ReportLost(refs[left[k]], deps_.self.node_id, attempts[left[k]]);
+        *again = true;
+      } else if ((value.blob = std::move((*found)[k].blob)) == nullptr) {
         missing.push_back(left[k]);
       }
     }
     const bool over = slice == deadline;
-    if (!over && !missing.empty()) missing = StillMissing(refs, std::move(missing), &suspects, out);
+    if (!over && !missing.empty()) missing = StillMissing(refs, std::move(missing), attempts, &suspects, again);
     if (closed_.load(std::memory_order_acquire)) return ReadResult::kClosed;
-    if (missing.empty()) return ReadResult::kReady;
+    if (missing.empty() || *again) return ReadResult::kReady;
     if (over) {
       for (uint32_t i : missing) (*out)[i].metadata.clear();
       return ReadResult::kTimeout;
@@ -234,25 +242,22 @@ ReadResult ObjectService::ReadFromStore(std::span<const ObjectRefInfo> refs, std
   }
 }
 
-std::vector<uint32_t> ObjectService::StillMissing(std::span<const ObjectRefInfo> refs, std::vector<uint32_t> missing, IdSet* suspects,
-                                                  std::vector<ReadValue>* out) {
-  auto settle = [out](uint32_t i, std::string metadata, BufferPtr blob) {
-    (*out)[i] = {std::move(metadata), std::move(blob)};
-    return true;
-  };
-  // Its owner may have died meanwhile.
-  std::erase_if(missing, [&](uint32_t i) {
-    StoredValue value;
-    return memory_.Get(refs[i].id, &value) && !value.in_store && settle(i, std::move(value.metadata), std::move(value.blob));
-  });
+std::vector<uint32_t> ObjectService::StillMissing(std::span<const ObjectRefInfo> refs, std::vector<uint32_t> missing,
+                                                  std::span<const uint32_t> attempts, IdSet* suspects, bool* again) {
   std::vector<ObjectId> ids;
   std::vector<uint32_t> local;  // what should be in the store of this node
-  for (uint32_t i : missing) {
+  std::erase_if(missing, [&](uint32_t i) {
     StoredValue value;
-    if (!memory_.Get(refs[i].id, &value) || std::ranges::find(value.node_ids, deps_.self.node_id) == value.node_ids.end()) continue;
-    local.push_back(i);
-    ids.push_back(refs[i].id);
-  }
+    if (!memory_.Get(refs[i].id, &value) || !value.in_store || value.attempt != attempts[i]) {
+      *again = true;  // its owner may have died, or others found it lost
+      return true;
+    }
+    if (std::ranges::find(value.node_ids, deps_.self.node_id) != value.node_ids.end()) {
+      local.push_back(i);
+      ids.push_back(refs[i].id);
+    }
+    return false;
+  });
   if (ids.empty()) return missing;
   auto contained = deps_.store->Contains(ids);
   if (!contained.ok()) return missing;  // the next Get says why
@@ -261,12 +266,285 @@ std::vector<uint32_t> ObjectService::StillMissing(std::span<const ObjectRefInfo>
       suspects->erase(ids[k]);
     } else if (!suspects->insert(ids[k]).second) {
       // The first time, the news that it is sealed may still have been on the way.
-      ErrorValue error = LostValue(ids[k], "the object store has no copy of it any more");
-      settle(local[k], std::move(error.metadata), std::move(error.blob));
+      ReportLost(refs[local[k]], deps_.self.node_id, attempts[local[k]]);
       std::erase(missing, local[k]);
+      *again = true;
     }
   }
   return missing;
+}
+
+void ObjectService::ReportLost(const ObjectRefInfo& ref, const NodeId& node, uint32_t attempt) {
+  if (ref.owner.IsNil() || ref.owner == deps_.self) {
+    LoseCopy(ref.id, node, attempt);
+    return;
+  }
+  {
+    MutexLock lock(&mu_);
+    lost_copies_[ref.id].push_back({node, attempt});
+  }
+  if (!memory_.Forget(ref.id, attempt)) return;
+  RefEffects effects;
+  table_.ForgetNested(ref.id, &effects);
+  CarryOut(effects);
+}
+
+void ObjectService::LoseCopy(const ObjectId& id, const NodeId& node, uint32_t attempt) {
+  NodeId primary;
+  if (memory_.LoseCopy(id, node, attempt, &primary) == MemoryStore::Loss::kLost) {
+    OnLost(id);
+  } else if (!primary.IsNil()) {
+    KeepCopies({{id, primary}});
+  }
+}
+
+// --- copies on other nodes
+
+struct ObjectService::Pull {
+  uint64_t number = 0;
+  ObjectRefInfo ref;
+  uint32_t attempt = 0;  // of the copies that are asked for
+  FetchReason reason = FetchReason::kGet;
+  std::map<uint64_t, PullDone> waiters;  // under mu_
+  uint64_t last_left = 0;                // under mu_; counts those who left, so that a timer knows whether others came meanwhile
+};
+
+bool ObjectService::IsElsewhere(const StoredValue& value) const {
+  return value.in_store && std::ranges::find(value.node_ids, deps_.self.node_id) == value.node_ids.end();
+}
+
+uint64_t ObjectService::PullHere(const ObjectRefInfo& ref, const StoredValue& known, FetchReason reason, PullDone done) {
+  auto raylet = deps_.peers->raylet();
+  if (raylet == nullptr) {
+    done({Status::Unavailable("there is no raylet that could fetch objects of other nodes")});
+    return 0;
+  }
+  std::shared_ptr<Pull> pull;
+  uint64_t token;
+  {
+    MutexLock lock(&mu_);
+    token = ++last_pull_;
+    auto& slot = pulls_[ref.id];
+    if (slot != nullptr && slot->attempt == known.attempt && slot->reason <= reason) {
+      slot->waiters.emplace(token, std::move(done));
+      return token;
+    }
+    pull = std::make_shared<Pull>();
+    pull->number = token;
+    pull->ref = ref;
+    pull->attempt = known.attempt;
+    pull->reason = reason;
+    pull->waiters.emplace(token, std::move(done));
+    if (slot != nullptr) {
+      // Wanted for a better reason, or as another run made it: who waits for the old one hears of the new one. The raylet fetches once.
+      for (auto& [waiter, then] : slot->waiters) pull->waiters.emplace(waiter, std::move(then));
+      slot->waiters.clear();
+    }
+    slot = pull;
+  }
+  v1::PullObjectRequest request;
+  request.set_pull_id(pull->number);
+  request.set_object_id(ref.id.data(), ObjectId::kSize);
+  request.set_owner_worker_id((ref.owner.IsNil() ? deps_.self : ref.owner).worker_id.Binary());
+  request.set_size(known.size);
+  request.set_metadata(known.metadata);
+  request.set_reason(static_cast<v1::PullReason>(reason));
+  for (const NodeId& node : known.node_ids) request.add_node_ids(node.data(), NodeId::kSize);
+  rpc::CallTyped<v1::PullObjectReply>(*raylet, MethodId::kPullObject, request, {},
+                                      [self = shared_from_this(), pull](const Status& status, v1::PullObjectReply& reply, PartList) {
+                                        self->OnPulled(pull, status, reply);
+                                      });
+  return token;
+}
+
+void ObjectService::LeavePull(const ObjectId& id, uint64_t token) {
+  uint64_t left;
+  {
+    MutexLock lock(&mu_);
+    auto it = pulls_.find(id);
+    if (it == pulls_.end() || it->second->waiters.erase(token) == 0 || !it->second->waiters.empty()) return;
+    left = ++it->second->last_left;
+  }
+  deps_.loop->AddTimer(deps_.options.pull_linger, [weak = weak_from_this(), id, left] {
+    auto self = weak.lock();
+    if (self == nullptr) return;
+    std::shared_ptr<Pull> pull;
+    {
+      MutexLock lock(&self->mu_);
+      auto it = self->pulls_.find(id);
+      if (it == self->pulls_.end() || !it->second->waiters.empty() || it->second->last_left != left) return;
+      pull = it->second;
+      self->pulls_.erase(it);
+    }
+    v1::CancelPullNotice notice;
+    notice.set_pull_id(pull->number);
+    if (auto raylet = self->deps_.peers->raylet()) raylet->Notify(MethodId::kCancelPull, notice);
+  });
+}
+
+void ObjectService::OnPulled(const std::shared_ptr<Pull>& pull, const Status& status, const v1::PullObjectReply& reply) {
+  const ObjectRefInfo& ref = pull->ref;
+  const bool ours = ref.owner.IsNil() || ref.owner == deps_.self;
+  Status outcome = status;
+  if (status.ok() && reply.ready()) {
+    memory_.AddCopy(ref.id, deps_.self.node_id, pull->attempt);
+    if (!ours) {
+      if (auto owner = deps_.peers->Get(ref.owner); owner.ok()) {
+        v1::AddLocationNotice notice;
+        notice.set_object_id(ref.id.data(), ObjectId::kSize);
+        notice.set_node_id(deps_.self.node_id.Binary());
+        notice.set_attempt(pull->attempt);
+        (*owner)->Notify(MethodId::kAddLocation, notice);
+      }
+    }
+  } else if (status.ok() && reply.timed_out()) {
+    outcome = Status(StatusCode::kDeadlineExceeded, "no node gave object " + ref.id.Hex() + " in time",
+                     static_cast<int32_t>(ErrorType::kObjectFetchTimedOut));
+  } else if (status.ok()) {
+    for (const std::string& node : reply.missing_node_ids()) ReportLost(ref, NodeId::FromBinaryOrNil(node), pull->attempt);
+  }
+  std::map<uint64_t, PullDone> waiters;
+  {
+    MutexLock lock(&mu_);
+    waiters.swap(pull->waiters);
+    if (auto it = pulls_.find(ref.id); it != pulls_.end() && it->second == pull) pulls_.erase(it);
+  }
+  for (auto& [token, done] : waiters) done({outcome});
+}
+
+ReadResult ObjectService::Localize(std::span<const ObjectRefInfo> refs, std::span<const uint32_t> positions, Time deadline,
+                                   std::vector<ReadValue>* out, bool* again) {
+  struct Gathering {  // outlives the call if it ends early
+    Mutex mu;
+    async::Waiter* waiter GUARDED_BY(mu) = nullptr;
+    size_t left GUARDED_BY(mu) = 0;
+    std::vector<std::pair<uint32_t, Status>> failed GUARDED_BY(mu);
+  };
+  std::shared_ptr<Gathering> gathering;
+  async::Waiter waiter;
+  std::vector<std::pair<ObjectId, uint64_t>> tokens;
+  for (uint32_t i : positions) {
+    StoredValue value;
+    if (!memory_.Get(refs[i].id, &value) || !value.in_store) {
+      *again = true;  // it changed meanwhile
+      continue;
+    }
+    if (!IsElsewhere(value)) continue;
+    if (gathering == nullptr) {
+      gathering = std::make_shared<Gathering>();
+      MutexLock lock(&gathering->mu);
+      gathering->waiter = &waiter;
+    }
+    {
+      MutexLock lock(&gathering->mu);
+      ++gathering->left;
+    }
+    const uint64_t token = PullHere(refs[i], value, FetchReason::kGet, [gathering, i](const PullOutcome& outcome) {
+      MutexLock lock(&gathering->mu);
+      if (!outcome.status.ok()) gathering->failed.emplace_back(i, outcome.status);
+      if (--gathering->left == 0 && gathering->waiter != nullptr) gathering->waiter->Notify();
+    });
+    if (token != 0) tokens.emplace_back(refs[i].id, token);
+  }
+  if (gathering == nullptr) return ReadResult::kReady;
+  const ReadResult result = Block(&waiter, deadline);
+  std::vector<std::pair<uint32_t, Status>> failed;
+  {
+    MutexLock lock(&gathering->mu);
+    gathering->waiter = nullptr;
+    failed.swap(gathering->failed);
+  }
+  if (result != ReadResult::kReady) {
+    for (const auto& [id, token] : tokens) LeavePull(id, token);
+    if (result == ReadResult::kTimeout) {
+      for (uint32_t i : positions) (*out)[i].metadata.clear();
+    }
+    return result;
+  }
+  for (const auto& [i, status] : failed) {
+    ErrorValue error = MakeErrorValue(DetailOf(status, ErrorType::kObjectLost));
+    (*out)[i] = {std::move(error.metadata), std::move(error.blob)};
+  }
+  // One that could not be had from where it was said to be: what is known of it has changed.
+  for (uint32_t i : positions) {
+    StoredValue value;
+    if ((*out)[i].blob == nullptr && (!memory_.Get(refs[i].id, &value) || IsElsewhere(value))) *again = true;
+  }
+  return ReadResult::kReady;
+}
+
+void ObjectService::Prefetch(const ObjectRefInfo& ref, FetchReason reason) {
+  StoredValue value;
+  if (!memory_.Get(ref.id, &value) || !IsElsewhere(value)) return;
+  const uint64_t token = PullHere(ref, value, reason, [](const PullOutcome&) {});
+  if (token != 0) LeavePull(ref.id, token);
+}
+
+void ObjectService::FreeCopies(const std::vector<StoredCopies>& copies) {
+  std::vector<ObjectId> here;
+  std::map<NodeId, v1::CopiesNotice::Node*> elsewhere;
+  v1::CopiesNotice notice;
+  for (const StoredCopies& object : copies) {
+    for (const NodeId& node : object.nodes) {
+      if (node == deps_.self.node_id || node.IsNil()) {
+        here.push_back(object.id);
+        continue;
+      }
+      auto [it, is_new] = elsewhere.try_emplace(node, nullptr);
+      if (is_new) {
+        it->second = notice.add_nodes();
+        it->second->set_node_id(node.Binary());
+      }
+      it->second->add_object_ids(object.id.data(), ObjectId::kSize);
+    }
+  }
+  if (!here.empty()) deps_.store->Free(here);
+  if (elsewhere.empty()) return;
+  if (auto raylet = deps_.peers->raylet()) raylet->Notify(MethodId::kFreeCopies, notice);
+}
+
+void ObjectService::FreeCopy(const ObjectId& id, const NodeId& node) { FreeCopies({{id, {node}}}); }
+
+void ObjectService::KeepCopies(const std::vector<std::pair<ObjectId, NodeId>>& copies) {
+  v1::CopiesNotice notice;
+  for (const auto& [id, node] : copies) {
+    if (!table_.IsOwned(id)) continue;
+    auto* to = notice.add_nodes();
+    to->set_node_id(node.Binary());
+    to->add_object_ids(id.data(), ObjectId::kSize);
+  }
+  if (notice.nodes_size() == 0) return;
+  if (auto raylet = deps_.peers->raylet()) raylet->Notify(MethodId::kKeepCopies, notice);
+}
+
+void ObjectService::HandleAddLocation(const v1::AddLocationNotice& message) {
+  const ObjectId id = ObjectId::FromBinaryOrNil(message.object_id());
+  const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
+  // Freed meanwhile: that copy came too late to be freed with the others.
+  if (!memory_.AddCopy(id, node, message.attempt()) && !table_.Contains(id)) FreeCopy(id, node);
+}
+
+void ObjectService::OnNodeDied(const NodeId& node) {
+  {
+    MutexLock lock(&mu_);
+    if (!dead_nodes_.insert(node).second) return;
+  }
+  for (const WorkerId& worker : table_.NodeDied(node)) OnWorkerDied(worker);
+  const MemoryStore::NodeLoss loss = memory_.LoseNode(node);
+  for (const ObjectId& id : loss.lost) OnLost(id);
+  KeepCopies(loss.primaries);
+}
+
+void ObjectService::OnLost(const ObjectId& id) {
+  RefEffects effects;
+  table_.ForgetNested(id, &effects);  // another run gives refs of its own
+  CarryOut(effects);
+  if (!table_.IsOwned(id)) return;
+  if (deps_.on_lost) {
+    deps_.on_lost(id);
+  } else {
+    Fail(id, LostValue(id, "no copy of it is left"));
+  }
 }
 
 ReadResult ObjectService::Get(std::span<const ObjectRefInfo> refs, int64_t timeout_ms, std::vector<ReadValue>* out) {
@@ -306,13 +584,23 @@ ReadResult ObjectService::Get(std::span<const ObjectRefInfo> refs, int64_t timeo
           (*out)[i].metadata.clear();
         }
       }
-      return errors.empty() ? ReadResult::kReady : ReadFromStore(refs, errors, DeadlineOf(timeout_ms), out);
+      if (errors.empty()) return ReadResult::kReady;
+      bool again = false;
+      const ReadResult result = ReadFromStore(refs, errors, DeadlineOf(timeout_ms), out, &again);
+      if (!again || result != ReadResult::kReady) return result;
+      continue;
     }
     if (first) {
       first = false;
       if (timeout_ms > 0) deadline = DeadlineOf(timeout_ms);
     }
-    if (!missing) return in_store.empty() ? ReadResult::kReady : ReadFromStore(refs, in_store, deadline, out);
+    if (!missing) {
+      bool again = false;
+      const ReadResult result = in_store.empty() ? ReadResult::kReady : ReadFromStore(refs, in_store, deadline, out, &again);
+      if (!again || result != ReadResult::kReady) return result;
+      seen.clear();
+      continue;
+    }
 
     if (ids.empty()) ids = IdsOf(refs);
     MemoryStore::Watch watch(&memory_, ids, ids.size(), /*stop_on_error=*/true);
@@ -327,23 +615,99 @@ ReadResult ObjectService::Get(std::span<const ObjectRefInfo> refs, int64_t timeo
   }
 }
 
-ReadResult ObjectService::Wait(std::span<const ObjectRefInfo> refs, size_t num_returns, int64_t timeout_ms, std::vector<bool>* ready) {
+ReadResult ObjectService::Wait(std::span<const ObjectRefInfo> refs, size_t num_returns, int64_t timeout_ms, bool fetch_local,
+                               std::vector<bool>* ready) {
   const std::vector<ObjectId> ids = IdsOf(refs);
   num_returns = std::min(num_returns, refs.size());
-  MemoryStore::Watch watch(&memory_, ids, num_returns, /*stop_on_error=*/false);
+  const Time deadline = DeadlineOf(timeout_ms);
   ReadResult result = ReadResult::kReady;
-  if (!watch.done()) {
-    StartFetch(refs, watch.pending());
-    WakeUnheld(ids, watch.pending());
-    if (!watch.done()) result = Block(watch.waiter(), DeadlineOf(timeout_ms));
+  {
+    MemoryStore::Watch watch(&memory_, ids, num_returns, /*stop_on_error=*/false);
+    if (!watch.done()) {
+      StartFetch(refs, watch.pending());
+      WakeUnheld(ids, watch.pending());
+      if (!watch.done()) result = Block(watch.waiter(), deadline);
+    }
+    *ready = watch.Ready();
   }
-  *ready = watch.Ready();
+  if (fetch_local) {
+    for (size_t i = 0; i < refs.size(); ++i) {
+      if (!(*ready)[i] || IsLocal(refs[i].id)) continue;
+      if (result == ReadResult::kReady) {
+        result = WaitLocal(refs, num_returns, deadline, ready);
+        break;
+      }
+      // There is no time left to wait for it. Whoever asks again finds it on its way.
+      (*ready)[i] = false;
+      Prefetch(refs[i], FetchReason::kWait);
+    }
+  }
   size_t found = 0;
   for (size_t i = 0; i < ready->size(); ++i) {
     if ((*ready)[i] && ++found > num_returns) (*ready)[i] = false;
   }
   // Enough may have come while the wait ended for another reason.
   return found >= num_returns && result != ReadResult::kClosed ? ReadResult::kReady : result;
+}
+
+ReadResult ObjectService::WaitLocal(std::span<const ObjectRefInfo> refs, size_t num_returns, Time deadline, std::vector<bool>* ready) {
+  struct Signal {
+    Mutex mu;
+    async::Waiter* waiter GUARDED_BY(mu) = nullptr;
+  };
+  // So many more than are needed are fetched at a time: the fastest of them counts.
+  constexpr size_t kAhead = 16;
+  auto signal = std::make_shared<Signal>();
+  while (true) {
+    async::Waiter waiter;
+    {
+      MutexLock lock(&signal->mu);
+      signal->waiter = &waiter;
+    }
+    std::vector<std::pair<ObjectId, uint64_t>> tokens;
+    size_t found = 0;
+    auto notify = [signal] {
+      MutexLock lock(&signal->mu);
+      if (signal->waiter != nullptr) signal->waiter->Notify();
+    };
+    for (size_t i = 0; i < refs.size() && found < num_returns; ++i) {
+      if (IsLocal(refs[i].id)) {
+        (*ready)[i] = true;
+        ++found;
+        continue;
+      }
+      StoredValue value;
+      (*ready)[i] = false;
+      if (!memory_.Get(refs[i].id, &value)) continue;
+      if (tokens.size() >= num_returns - found + kAhead) continue;
+      const uint64_t token = PullHere(refs[i], value, FetchReason::kWait, [notify](const PullOutcome&) { notify(); });
+      if (token != 0) tokens.emplace_back(refs[i].id, token);
+    }
+    ReadResult result = ReadResult::kReady;
+    if (found < num_returns) {
+      // Of those that are not there at all the next may be as good as one that is fetched.
+      std::vector<uint64_t> watched;
+      for (size_t i = 0; i < refs.size(); ++i) {
+        if ((*ready)[i] || memory_.Contains(refs[i].id)) continue;
+        const uint32_t position = static_cast<uint32_t>(i);
+        if (uint64_t token = memory_.OnReady(refs[i].id, [notify](bool) { notify(); }); token != 0) watched.push_back(token);
+        StartFetch(refs, {&position, 1});
+      }
+      result = Block(&waiter, deadline);
+      for (uint64_t token : watched) memory_.Cancel(token);
+    }
+    {
+      MutexLock lock(&signal->mu);
+      signal->waiter = nullptr;
+    }
+    for (const auto& [id, token] : tokens) LeavePull(id, token);
+    if (found >= num_returns || result != ReadResult::kReady) {
+      if (result == ReadResult::kTimeout) {
+        for (size_t i = 0; i < refs.size(); ++i) (*ready)[i] = IsLocal(refs[i].id);
+      }
+      return result;
+    }
+  }
 }
 
 void ObjectService::WatchObject(const ObjectRefInfo& ref, std::function<void()> callback) {
@@ -381,6 +745,7 @@ void ObjectService::StartFetch(std::span<const ObjectRefInfo> refs, std::span<co
     v1::GetObjectRequest request;
     request.set_object_id(ref.id.data(), ObjectId::kSize);
     ToProto(deps_.self, request.mutable_requester());
+    TakeLostCopies(ref.id, &request);
     rpc::CallTyped<v1::GetObjectReply>(**connection, MethodId::kGetObject, request, {},
                                        [self = shared_from_this(), ref](const Status& status, v1::GetObjectReply& reply, PartList parts) {
                                          self->OnFetched(ref, status, reply, std::move(parts));
@@ -389,6 +754,18 @@ void ObjectService::StartFetch(std::span<const ObjectRefInfo> refs, std::span<co
     if (std::find(used.begin(), used.end(), *connection) == used.end()) used.push_back(*connection);
   }
   for (const auto& connection : used) connection->Flush();
+}
+
+void ObjectService::TakeLostCopies(const ObjectId& id, v1::GetObjectRequest* request) {
+  MutexLock lock(&mu_);
+  if (lost_copies_.empty()) return;
+  auto node = lost_copies_.extract(id);
+  if (node.empty()) return;
+  for (const LostCopy& copy : node.mapped()) {
+    auto* lost = request->add_lost_copies();
+    lost->set_node_id(copy.node.Binary());
+    lost->set_attempt(copy.attempt);
+  }
 }
 
 void ObjectService::Fail(const ObjectId& id, const ErrorValue& error) {
@@ -400,7 +777,7 @@ void ObjectService::DropIfUnheld(const ObjectId& id) {
   if (!table_.Contains(id)) DeleteValues({&id, 1}, nullptr);
 }
 
-void ObjectService::DeleteValues(std::span<const ObjectId> ids, std::vector<ObjectId>* in_store) {
+void ObjectService::DeleteValues(std::span<const ObjectId> ids, std::vector<StoredCopies>* in_store) {
   std::vector<BufferPtr> unread;
   memory_.Delete(ids, in_store, deps_.on_unread_error ? &unread : nullptr);
   for (BufferPtr& blob : unread) deps_.on_unread_error(std::move(blob));
@@ -412,8 +789,27 @@ void ObjectService::OnFetched(const ObjectRefInfo& ref, const Status& status, co
     fetching_.erase(ref.id);
   }
   if (!status.ok()) {
-    // On one node a connection ends only with its process.
-    const bool died = status.code() == StatusCode::kUnavailable || deps_.peers->IsDead(ref.owner.worker_id);
+    // On one node a connection ends only with its process; the way to another node may break for a while.
+    bool died = deps_.peers->IsDead(ref.owner.worker_id);
+    if (!died && status.code() == StatusCode::kUnavailable) {
+      if (ref.owner.node_id == deps_.self.node_id || ref.owner.node_id.IsNil()) {
+        died = true;
+      } else {
+        MutexLock lock(&mu_);
+        died = dead_nodes_.contains(ref.owner.node_id);
+      }
+      if (!died && !closed_.load()) {
+        deps_.loop->AddTimer(deps_.options.owner_retry, [weak = weak_from_this(), ref] {
+          static constexpr uint32_t kFirst = 0;
+          auto self = weak.lock();
+          // Somebody still waits for it, and nothing is known of it: its owner's death would be.
+          if (self != nullptr && !self->closed_.load() && !self->memory_.Contains(ref.id) && self->table_.Contains(ref.id)) {
+            self->StartFetch({&ref, 1}, {&kFirst, 1});
+          }
+        });
+        return;
+      }
+    }
     if (!closed_.load()) Fail(ref.id, died ? MakeOwnerDiedValue(ref.id.Hex(), ref.owner) : LostValue(ref.id, status.ToString()));
     return;
   }
@@ -425,8 +821,10 @@ void ObjectService::OnFetched(const ObjectRefInfo& ref, const Status& status, co
   RefEffects effects;
   table_.AddGiven(ref.id, RefsFromProto(reply.nested(), ref.owner), &effects);
   if (reply.in_store()) {
-    memory_.PutInStore(ref.id, reply.metadata(), reply.size(),
-                       reply.node_ids_size() > 0 ? NodeId::FromBinaryOrNil(reply.node_ids(0)) : NodeId());
+    std::vector<NodeId> nodes;
+    for (const auto& node : reply.node_ids()) nodes.push_back(NodeId::FromBinaryOrNil(node));
+    if (nodes.empty()) nodes.emplace_back();
+    memory_.PutInStore(ref.id, reply.metadata(), reply.size(), nodes, reply.attempt());
   } else if (!parts.empty()) {
     memory_.Put(ref.id, reply.metadata(), std::move(parts[0]));
   } else {
@@ -503,17 +901,17 @@ Status ObjectService::GetLocations(std::span<const ObjectRefInfo> refs, int64_t 
 
 void ObjectService::CarryOut(const RefEffects& effects) {
   if (effects.empty()) return;
+  std::vector<StoredCopies> copies;
   std::vector<ObjectId> in_store;
-  DeleteValues(effects.dropped, &in_store);
-  if (!in_store.empty() && !effects.freed.empty()) {
+  DeleteValues(effects.dropped, &copies);
+  if (!copies.empty()) {
     // Copies of borrowed objects are their owners' to free.
-    if (in_store.size() == effects.dropped.size() && effects.freed.size() == effects.dropped.size()) {
-      deps_.store->Free(in_store);
-    } else {
+    if (effects.freed.size() != effects.dropped.size()) {
       const IdSet freed(effects.freed.begin(), effects.freed.end());
-      std::erase_if(in_store, [&](const ObjectId& id) { return !freed.contains(id); });
-      if (!in_store.empty()) deps_.store->Free(in_store);
+      std::erase_if(copies, [&](const StoredCopies& object) { return !freed.contains(object.id); });
     }
+    for (const StoredCopies& object : copies) in_store.push_back(object.id);
+    FreeCopies(copies);
   }
   if (!effects.give_back.empty()) {
     bool post = false;
@@ -523,7 +921,7 @@ void ObjectService::CarryOut(const RefEffects& effects) {
     }
     if (post) PostMail();
   }
-  if (!effects.freed.empty() && deps_.on_freed) deps_.on_freed(effects.freed);
+  if (!effects.freed.empty() && deps_.on_freed) deps_.on_freed(effects.freed, in_store);
   if (!effects.actors_out_of_scope.empty() && deps_.on_actor_out_of_scope) deps_.on_actor_out_of_scope(effects.actors_out_of_scope);
 }
 
@@ -675,7 +1073,7 @@ void ObjectService::HandOver(std::span<const ObjectRefInfo> nested, const Addres
   if (!receiver.worker_id.IsNil() && receiver != deps_.self) {
     for (const ObjectRefInfo& ref : nested) {
       if (ref.owner.IsNil() || ref.owner == deps_.self) {
-        table_.AddBorrower(ref.id, receiver.worker_id);
+        table_.AddBorrower(ref.id, receiver);
       } else if (ref.owner != receiver) {  // its own: ReplyRoute keeps the order
         others.push_back(ref);
       }
@@ -719,13 +1117,29 @@ void ObjectService::StoreReturn(const ReturnValue& value) {
   RefEffects effects;
   table_.AddGiven(value.id, value.nested, &effects);
   if (value.in_store) {
-    memory_.PutInStore(value.id, value.metadata, value.size, value.node_id);
+    if (deps_.on_stored) deps_.on_stored(value.id);
+    if (!memory_.PutInStore(value.id, value.metadata, value.size, {&value.node_id, 1}, value.attempt)) {
+      // Run again for something else that it made. One more copy; or of no use, if the value is small this time.
+      StoredValue known;
+      if (memory_.Get(value.id, &known) && !known.in_store) {
+        FreeCopy(value.id, value.node_id);
+        if (deps_.on_freed) deps_.on_freed({}, {&value.id, 1});
+      }
+    }
     // The copy is ours to free, also if nobody waited for it.
     if (!table_.Contains(value.id)) {
-      std::vector<ObjectId> in_store;
-      memory_.Delete({&value.id, 1}, &in_store);
-      if (!in_store.empty()) deps_.store->Free(in_store);
+      std::vector<StoredCopies> copies;
+      memory_.Delete({&value.id, 1}, &copies);
+      FreeCopies(copies);
+      if (deps_.on_freed) deps_.on_freed({}, {&value.id, 1});
     }
+    // News of the node's death may have been faster.
+    bool dead;
+    {
+      MutexLock lock(&mu_);
+      dead = dead_nodes_.contains(value.node_id);
+    }
+    if (dead) LoseCopy(value.id, value.node_id, value.attempt);
   } else {
     memory_.Put(value.id, value.metadata, value.blob != nullptr ? value.blob : HeapBuffer::CopyOf({}));
     DropIfUnheld(value.id);
@@ -737,7 +1151,7 @@ void ObjectService::Discard(const ReturnValue& value) {
   RefEffects effects;
   table_.AddGiven(ObjectId::Nil(), value.nested, &effects);
   CarryOut(effects);
-  if (value.in_store) deps_.store->Free({value.id});
+  if (value.in_store) FreeCopy(value.id, value.node_id);
 }
 
 void ObjectService::StoreError(const ObjectId& id, std::string_view metadata, BufferPtr blob) {
@@ -759,6 +1173,7 @@ void ObjectService::HandleGetObject(const v1::GetObjectRequest& message, rpc::Re
   const ObjectId id = ObjectId::FromBinaryOrNil(message.object_id());
   const Address requester = FromProto(message.requester());
   if (!requester.IsNil()) deps_.peers->Adopt(requester, request.connection);
+  for (const auto& lost : message.lost_copies()) LoseCopy(id, NodeId::FromBinaryOrNil(lost.node_id()), lost.attempt());
   auto shared = std::make_shared<rpc::Responder>(std::move(responder));
   if (!table_.IsOwned(id)) {
     v1::GetObjectReply reply;
@@ -783,6 +1198,7 @@ void ObjectService::SendObject(const ObjectId& id, const Address& requester, std
   reply->set_metadata(value.metadata);
   reply->set_size(value.size);
   reply->set_in_store(value.in_store);
+  reply->set_attempt(value.attempt);
   for (const NodeId& node : value.node_ids) reply->add_node_ids(node.data(), NodeId::kSize);
   const std::vector<ObjectRefInfo> nested = table_.NestedOf(id);
   for (const ObjectRefInfo& ref : nested) ToProto(ref, reply->add_nested());
@@ -792,7 +1208,7 @@ void ObjectService::SendObject(const ObjectId& id, const Address& requester, std
 }
 
 void ObjectService::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder) {
-  const WorkerId borrower = WorkerId::FromBinaryOrNil(message.borrower().worker_id());
+  const Address borrower = FromProto(message.borrower());
   v1::AddBorrowersReply reply;
   for (const auto& bytes : message.object_ids()) {
     if (!table_.AddBorrower(ObjectId::FromBinaryOrNil(bytes), borrower)) reply.add_unknown(bytes);

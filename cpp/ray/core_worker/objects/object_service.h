@@ -27,6 +27,7 @@
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/util/mutex.h"
+#include "ray/v1/object_transfer.pb.h"
 #include "ray/v1/worker_object.pb.h"
 #include "ray/wire/error_detail.h"
 
@@ -54,6 +55,7 @@ struct ReturnValue {
   bool in_store = false;
   NodeId node_id;  // in_store: where it is sealed
   uint64_t size = 0;
+  uint32_t attempt = 0;               // which run of its task made it
   BufferPtr blob;                     // not in_store
   std::vector<ObjectRefInfo> nested;  // we were made a borrower of each that is not ours, once
 };
@@ -78,11 +80,18 @@ enum class ReadResult : int32_t {
   kClosed = 3 /* Shutdown */
 };
 
+// Why a copy is to be brought to this node; what it is worth there.
+enum class FetchReason { kGet, kWait, kTaskArgument };
+
 struct ObjectOptions {
   size_t max_inline_bytes = 100 << 10;                    // blobs up to this stay in the owner's memory
   Duration blocked_after = std::chrono::milliseconds(1);  // a wait longer than this tells `on_blocked`
   // A copy that is said to be in this node's store and is not found for this long is looked for; twice in vain, and it is lost.
   Duration missing_after = std::chrono::seconds(1);
+  // A copy that nobody waits for any more still comes for so long: whoever looks at the time, or handles a signal, asks again.
+  Duration pull_linger = std::chrono::seconds(2);
+  // An owner on another node that cannot be reached, and is not known to be dead, is asked again after this.
+  Duration owner_retry = std::chrono::milliseconds(100);
 };
 
 class ObjectService : public std::enable_shared_from_this<ObjectService> {
@@ -96,8 +105,12 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
     ObjectOptions options;
     // The calling thread has been blocked in Get or Wait for `blocked_after` / goes on now. May be empty.
     std::function<void(bool blocked)> on_blocked;
-    // Objects of ours that nobody holds any more (lineage may go). Called on whatever thread dropped the last hold, maybe with the GIL. May be empty.
-    std::function<void(const std::vector<ObjectId>& ids)> on_freed;
+    // Objects of ours that nobody holds any more, and those of them that were in the store. Called on whatever thread dropped the last hold, maybe
+    // with the GIL. May be empty.
+    std::function<void(std::span<const ObjectId> ids, std::span<const ObjectId> in_store)> on_freed;
+    // For the lineage of what could be lost (recovery/). A value of ours is about to be known as stored; and: the last copy of one is gone, it is
+    // pending now until a value comes (StoreReturn, StoreError). Without `on_lost` it fails.
+    std::function<void(const ObjectId&id)> on_stored, on_lost;
     // The blob of a task's error that went without anybody having read it. May be empty.
     std::function<void(BufferPtr blob)> on_unread_error;
     // No handle of an actor that we created is left. As above.
@@ -106,7 +119,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   // Must be called before the first kWorkerDied is passed to `peers`.
   static std::shared_ptr<ObjectService> Make(Deps deps);
   ~ObjectService();
-  // Handlers of kGetObject, kAddBorrowers, kRemoveBorrowers, kGetLocations.
+  // Handlers of kGetObject, kAddBorrowers, kRemoveBorrowers, kGetLocations, kAddLocation.
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
   // Wakes every blocked call with kClosed; later ones fail too.
   void Shutdown();
@@ -119,10 +132,13 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   ReadResult Get(std::span<const ObjectRefInfo> refs, int64_t timeout_ms, std::vector<ReadValue>* out);
   // False: not ready in this process.
   bool TryGet(const ObjectRefInfo& ref, ReadValue* out);
-  // What Wait would call ready, as far as this process knows; asks nobody.
+  // It has a value, or has failed, wherever that is, as far as this process knows; asks nobody.
   bool IsReady(const ObjectId& id) const { return memory_.Contains(id); }
-  // (*ready)[i] for the first at most `num_returns` ready ones in order; kTimeout when fewer are. [blocks]
-  ReadResult Wait(std::span<const ObjectRefInfo> refs, size_t num_returns, int64_t timeout_ms, std::vector<bool>* ready);
+  // The same, and a get needs nothing from another node.
+  bool IsLocal(const ObjectId& id) const { return memory_.IsLocal(id, deps_.self.node_id); }
+  // (*ready)[i] for the first at most `num_returns` ready ones in order; kTimeout when fewer are. `fetch_local`: those in stores are ready once this
+  // node has a copy, which is fetched. [blocks]
+  ReadResult Wait(std::span<const ObjectRefInfo> refs, size_t num_returns, int64_t timeout_ms, bool fetch_local, std::vector<bool>* ready);
   // Blocks the calling thread as Get does: `on_blocked` hears of it, Shutdown ends it. For others that wait for what tasks make. [blocks]
   ReadResult Block(async::Waiter* waiter, Time deadline);
   // Once, when the object is ready, has failed, or has been dropped by everybody here. Starts fetching it if it is not ours.
@@ -131,6 +147,10 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   Status GetLocations(std::span<const ObjectRefInfo> refs, int64_t timeout_ms, std::vector<Location>* out);
   // What is known of an object here, without fetching. False: pending or unknown. (Dependency resolution: inline it, or pass in_store on.)
   bool Lookup(const ObjectId& id, StoredValue* out) const { return memory_.Get(id, out); }
+  // The copy that an attempt of one of our tasks may have left on that node is of no use.
+  void FreeCopy(const ObjectId& id, const NodeId& node);
+  // Every process of it is dead, and so are the copies in its store.
+  void OnNodeDied(const NodeId& node);
   // Refs inside a known value, with their owners, for TaskArg.nested.
   std::vector<ObjectRefInfo> NestedOf(const ObjectId& id) const { return table_.NestedOf(id); }
 
@@ -143,6 +163,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   // Task in flight: arguments, top-level and nested. A submitted object stays.
   void AddSubmitted(std::span<const ObjectId> ids) { table_.AddSubmitted(ids); }
   void RemoveSubmitted(std::span<const ObjectId> ids);
+  bool HoldIfKnown(const ObjectId& id) { return table_.AddSubmittedIfKnown(id); }  // one such hold
   // Nil: unknown here.
   Address OwnerOf(const ObjectId& id) const { return table_.OwnerOf(id); }
   bool IsOwned(const ObjectId& id) const { return table_.IsOwned(id); }
@@ -155,6 +176,8 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   void StoreReturn(const ReturnValue& value);
   // A value that nobody will read (of a cancelled or repeated attempt): its copy in the store and its nested counts are given back.
   void Discard(const ReturnValue& value);
+  // Holds an object of ours like a task in flight, until RemoveSubmitted. True: it was gone; now it is pending, held by nothing else.
+  bool Revive(const ObjectId& id) { return table_.Revive(id); }
   // The object fails. Same rules.
   void StoreError(const ObjectId& id, std::string_view metadata, BufferPtr blob);
 
@@ -169,6 +192,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   void RegisterBorrowsAndThen(uint64_t task, std::function<void()> done);
 
   // --- lower-level access for tests and services
+  const Address& self() const { return deps_.self; }
   const ReferenceTable& references() const { return table_; }
   const MemoryStore& memory() const { return memory_; }
   ValueStore* store() const { return deps_.store; }
@@ -179,18 +203,45 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   ObjectRefInfo Normal(const ObjectRefInfo& ref) const;
   void CarryOut(const RefEffects& effects);
   // After a value was stored: it goes again if the last hold on its object went meanwhile.
-  void DeleteValues(std::span<const ObjectId> ids, std::vector<ObjectId>* in_store);
+  void DeleteValues(std::span<const ObjectId> ids, std::vector<StoredCopies>* in_store);
+  void FreeCopies(const std::vector<StoredCopies>& copies);
+  void KeepCopies(const std::vector<std::pair<ObjectId, NodeId>>& copies);
   void DropIfUnheld(const ObjectId& id);
   // Wakes who waits for objects that nobody here holds (any more): nothing would ever complete them.
   void WakeUnheld(std::span<const ObjectId> ids, std::span<const uint32_t> positions);
   void Fail(const ObjectId& id, const ErrorValue& error);
   // False: not there. `in_store`: known, but its bytes are in the store and `out` has only the metadata.
   bool Read(const ObjectId& id, ReadValue* out, bool* in_store) const;
+  // Objects of which only other nodes have copies, brought here by this node's raylet.
+  struct Pull;
+  struct PullOutcome {
+    Status status;  // of the pull itself; what is known of the object may have changed
+  };
+  using PullDone = std::function<void(const PullOutcome& outcome)>;
+  // `done` once a copy is here, or the pull ended otherwise; maybe at once. Returns a token for LeavePull; 0: done has run.
+  uint64_t PullHere(const ObjectRefInfo& ref, const StoredValue& known, FetchReason reason, PullDone done);
+  void LeavePull(const ObjectId& id, uint64_t token);
+  void OnPulled(const std::shared_ptr<Pull>& pull, const Status& status, const v1::PullObjectReply& reply);
+  bool IsElsewhere(const StoredValue& value) const;
+  // Starts to bring a copy here, if there is only one elsewhere. Nobody is told; who asks soon finds it on its way.
+  void Prefetch(const ObjectRefInfo& ref, FetchReason reason);
+  // Waits until those of `positions` that are elsewhere have been pulled. `*again` as below; errors of a pull become values of `out`.
+  ReadResult Localize(std::span<const ObjectRefInfo> refs, std::span<const uint32_t> positions, Time deadline, std::vector<ReadValue>* out,
+                      bool* again);
+  // The second part of a wait: until so many of those that are ready are on this node.
+  ReadResult WaitLocal(std::span<const ObjectRefInfo> refs, size_t num_returns, Time deadline, std::vector<bool>* ready);
+  // `*again`: some are not in the store any more; what is known of them has changed, and they have no value here.
   ReadResult ReadFromStore(std::span<const ObjectRefInfo> refs, std::span<const uint32_t> positions, Time deadline,
-                           std::vector<ReadValue>* out);
-  // Of `missing`, which the store did not give in time, those that may still come; the others get an error as their value.
-  std::vector<uint32_t> StillMissing(std::span<const ObjectRefInfo> refs, std::vector<uint32_t> missing,
-                                     std::unordered_set<ObjectId, IdHash>* suspects, std::vector<ReadValue>* out);
+                           std::vector<ReadValue>* out, bool* again);
+  // Of `missing`, which the store did not give in time, those that may still come; for the others `*again`.
+  std::vector<uint32_t> StillMissing(std::span<const ObjectRefInfo> refs, std::vector<uint32_t> missing, std::span<const uint32_t> attempts,
+                                     std::unordered_set<ObjectId, IdHash>* suspects, bool* again);
+  // The copy on `node` that run `attempt` made was looked for in vain.
+  void ReportLost(const ObjectRefInfo& ref, const NodeId& node, uint32_t attempt);
+  // Of an object of ours. The same from others.
+  void LoseCopy(const ObjectId& id, const NodeId& node, uint32_t attempt);
+  void OnLost(const ObjectId& id);
+  void TakeLostCopies(const ObjectId& id, v1::GetObjectRequest* request);
   void StartFetch(std::span<const ObjectRefInfo> refs, std::span<const uint32_t> positions);
   void OnFetched(const ObjectRefInfo& ref, const Status& status, const v1::GetObjectReply& reply, PartList parts);
   void OnWorkerDied(const WorkerId& worker);
@@ -217,6 +268,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
   void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message);
   void HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder);
+  void HandleAddLocation(const v1::AddLocationNotice& message);
 
   const Deps deps_;
   ReferenceTable table_;
@@ -225,10 +277,18 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   std::atomic<bool> closed_{false};
   Mutex mu_;
   std::unordered_set<ObjectId, IdHash> fetching_ GUARDED_BY(mu_);
-  std::unordered_map<WorkerId, Mail, IdHash> mail_ GUARDED_BY(mu_);  // empty: no SendMail is posted
+  struct LostCopy {
+    NodeId node;
+    uint32_t attempt;
+  };
+  std::unordered_map<ObjectId, std::vector<LostCopy>, IdHash> lost_copies_ GUARDED_BY(mu_);  // to be told to the owner with the next fetch
+  std::unordered_map<WorkerId, Mail, IdHash> mail_ GUARDED_BY(mu_);                          // empty: no SendMail is posted
   std::unordered_map<ObjectId, std::vector<std::shared_ptr<Barrier>>, IdHash> awaited_
       GUARDED_BY(mu_);  // registrations that replies wait for
   std::unordered_set<async::Waiter*> blocked_ GUARDED_BY(mu_);
+  std::unordered_map<ObjectId, std::shared_ptr<Pull>, IdHash> pulls_ GUARDED_BY(mu_);
+  std::unordered_set<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
+  uint64_t last_pull_ GUARDED_BY(mu_) = 0;  // of pulls and their waiters
 };
 
 }  // namespace ray::core

@@ -27,9 +27,9 @@ class MapStore final : public ValueStore {
     objects_[id] = buffer;
     return Status::Ok();
   }
-  Result<std::vector<BufferPtr>> Get(const std::vector<ObjectId>& ids, Time, bool*) override {
-    std::vector<BufferPtr> found;
-    for (const ObjectId& id : ids) found.push_back(TryGet(id));
+  Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time, bool*) override {
+    std::vector<FoundValue> found;
+    for (const ObjectId& id : ids) found.push_back({TryGet(id)});
     return found;
   }
   BufferPtr TryGet(const ObjectId& id) override {
@@ -72,7 +72,7 @@ struct Process {
     deps.job_id = JobId::FromInt(1);
     deps.options.missing_after = std::chrono::milliseconds(1);
     deps.on_blocked = [this](bool on) { blocked += on ? 1 : 0; };
-    deps.on_freed = [this](const std::vector<ObjectId>& ids) { freed += ids.size(); };
+    deps.on_freed = [this](std::span<const ObjectId> ids, std::span<const ObjectId>) { freed += ids.size(); };
     objects = ObjectService::Make(std::move(deps));
     objects->RegisterHandlers(dispatcher.get());
     auto carried = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir});
@@ -223,9 +223,9 @@ TEST_F(ObjectServiceTest, WaitTakesTheFirstReadyInOrder) {
   for (int i = 0; i < 5; ++i) refs.push_back({p.NewPending(), {}});
   for (int i : {1, 3, 4}) p.Complete(refs[i].id, "x");
   std::vector<bool> ready;
-  EXPECT_EQ(p.objects->Wait(refs, 2, -1, &ready), ReadResult::kReady);
+  EXPECT_EQ(p.objects->Wait(refs, 2, -1, true, &ready), ReadResult::kReady);
   EXPECT_EQ(ready, (std::vector<bool>{false, true, false, true, false}));
-  EXPECT_EQ(p.objects->Wait(refs, 4, 1, &ready), ReadResult::kTimeout);
+  EXPECT_EQ(p.objects->Wait(refs, 4, 1, true, &ready), ReadResult::kTimeout);
   EXPECT_EQ(ready, (std::vector<bool>{false, true, false, true, true}));
 }
 

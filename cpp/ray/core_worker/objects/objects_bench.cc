@@ -57,10 +57,10 @@ int Main() {
   }
   std::vector<bool> ready;
   Measure("wait for 1 of 10000, none ready", 10, [&] {
-    for (int i = 0; i < 10; ++i) objects->Wait(pending, 1, 0, &ready);
+    for (int i = 0; i < 10; ++i) objects->Wait(pending, 1, 0, true, &ready);
   });
   objects->StoreReturn({.id = pending[0].id, .metadata = "RAW", .blob = HeapBuffer::CopyOf("x")});
-  Measure("wait for 1 of 10000, first ready", 1, [&] { objects->Wait(pending, 1, 0, &ready); });
+  Measure("wait for 1 of 10000, first ready", 1, [&] { objects->Wait(pending, 1, 0, true, &ready); });
   const size_t before = mallinfo2().uordblks;
   Measure("put, all kept", kCount, [&] {
     for (ObjectId& id : ids) put(&id);

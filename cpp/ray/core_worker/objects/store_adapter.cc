@@ -24,20 +24,18 @@ class StoreAdapter final : public ValueStore {
     return Status::Ok();
   }
 
-  Result<std::vector<BufferPtr>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) override {
+  Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) override {
     const Duration timeout = deadline.is_infinite() ? Duration(-1) : std::max(deadline - clock_.Now(), Duration::zero());
     auto values = client_->Get(ids, timeout, [interrupted] { return *interrupted = true; });
     if (!values.ok()) return values.status();
-    std::vector<BufferPtr> blobs;
-    blobs.reserve(values->size());
+    std::vector<FoundValue> found(ids.size());
     for (size_t i = 0; i < ids.size(); ++i) {
       std::optional<object_manager::StoredValue>& value = (*values)[i];
-      if (value.has_value() && value->blob == nullptr) {
-        return Status::DataLoss("the file that object " + ids[i].Hex() + " was spilled to cannot be read");
-      }
-      blobs.push_back(value.has_value() ? std::move(value->blob) : nullptr);
+      if (!value.has_value()) continue;
+      found[i].lost = value->blob == nullptr;
+      found[i].blob = std::move(value->blob);
     }
-    return blobs;
+    return found;
   }
 
   BufferPtr TryGet(const ObjectId& id) override {

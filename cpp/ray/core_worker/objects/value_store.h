@@ -22,14 +22,19 @@ namespace ray::core {
 // Called for each piece of a value in rising order of offset: (offset, bytes, size).
 using PieceWriter = std::function<Status(size_t offset, const char* bytes, size_t size)>;
 
+struct FoundValue {
+  BufferPtr blob;     // null: not there (in time)
+  bool lost = false;  // not there, and never will be, unless it is made again
+};
+
 class ValueStore {
  public:
   virtual ~ValueStore() = default;
   // Creates the object, lets `fill` write it and seals it. Blocks while the store has no room; on a failure nothing is left behind.
   virtual Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
                        const std::function<Status(const PieceWriter&)>& fill) = 0;
-  // The sealed bytes, mapped. Blocks until `deadline`. Null entries: not there by then. DATA_LOSS: one of them is gone for good. `*interrupted`: a signal came, call again.
-  virtual Result<std::vector<BufferPtr>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) = 0;
+  // The sealed bytes, mapped, as asked. Blocks until all are there or known to be lost, or `deadline`. `*interrupted`: a signal came, call again.
+  virtual Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) = 0;
   // The bytes if this process has them mapped (or can map them without waiting); else null. Never blocks.
   virtual BufferPtr TryGet(const ObjectId& id) = 0;
   // For each: the store of this node has it, wherever it keeps it. Blocks for the answer.

@@ -37,7 +37,7 @@ ReferenceTable::Entry* ReferenceTable::FindOrBorrowLocked(const ObjectRefInfo& r
     Rare& rare = RareOf(&it->second);
     rare.borrowed = true;
     rare.owner = ref.owner;
-    if (!dead_.contains(ref.owner.worker_id)) related_[ref.owner.worker_id].insert(ref.id);
+    if (!IsDeadLocked(ref.owner)) RelateLocked(ref.owner, ref.id);
   }
   return &it->second;
 }
@@ -45,8 +45,14 @@ ReferenceTable::Entry* ReferenceTable::FindOrBorrowLocked(const ObjectRefInfo& r
 void ReferenceTable::ForgetRelationLocked(const WorkerId& worker, const ObjectId& id) {
   auto it = related_.find(worker);
   if (it == related_.end()) return;
-  it->second.erase(id);
-  if (it->second.empty()) related_.erase(it);
+  it->second.ids.erase(id);
+  if (it->second.ids.empty()) related_.erase(it);
+}
+
+void ReferenceTable::RelateLocked(const Address& process, const ObjectId& id) {
+  Related& related = related_[process.worker_id];
+  related.node = process.node_id;
+  related.ids.insert(id);
 }
 
 void ReferenceTable::ContainLocked(Entry* outer, std::span<const ObjectId> nested) {
@@ -73,7 +79,7 @@ void ReferenceTable::MaybeDropLocked(const ObjectId& first, RefEffects* effects)
         effects->dropped.push_back(id);
         if (rare != nullptr && rare->borrowed) {
           ForgetRelationLocked(rare->owner.worker_id, id);
-          if (rare->given != 0 && !dead_.contains(rare->owner.worker_id)) effects->give_back.push_back({id, rare->owner, rare->given});
+          if (rare->given != 0 && !IsDeadLocked(rare->owner)) effects->give_back.push_back({id, rare->owner, rare->given});
         } else if (id.index() == 0) {
           effects->actors_out_of_scope.push_back(id.task_id().actor_id());
         } else {
@@ -132,6 +138,31 @@ void ReferenceTable::RemoveSubmitted(std::span<const ObjectId> ids, RefEffects* 
     Entry* entry = FindLocked(id);
     if (entry == nullptr || entry->submitted == 0) continue;
     if (--entry->submitted == 0) MaybeDropLocked(id, effects);
+  }
+}
+
+bool ReferenceTable::AddSubmittedIfKnown(const ObjectId& id) {
+  MutexLock lock(&mu_);
+  Entry* entry = FindLocked(id);
+  if (entry != nullptr) ++entry->submitted;
+  return entry != nullptr;
+}
+
+bool ReferenceTable::Revive(const ObjectId& id) {
+  MutexLock lock(&mu_);
+  auto [it, is_new] = entries_.try_emplace(id);
+  ++it->second.submitted;
+  return is_new;
+}
+
+void ReferenceTable::ForgetNested(const ObjectId& outer, RefEffects* effects) {
+  MutexLock lock(&mu_);
+  Entry* entry = FindLocked(outer);
+  if (entry == nullptr || entry->rare == nullptr) return;
+  for (const ObjectId& id : std::exchange(entry->rare->nested, {})) {
+    Entry* inner = FindLocked(id);
+    RAY_CHECK(inner != nullptr && inner->contained != 0) << "containment of " << id;
+    if (--inner->contained == 0) MaybeDropLocked(id, effects);
   }
 }
 
@@ -196,7 +227,7 @@ std::vector<ObjectRefInfo> ReferenceTable::EndTask(uint64_t task, std::vector<Ob
     if (entry == nullptr || entry->rare == nullptr || !entry->rare->borrowed || entry->rare->given != 0) continue;
     if (entry->rare->registering != 0) {
       in_flight->push_back(id);
-    } else if (!dead_.contains(entry->rare->owner.worker_id)) {
+    } else if (!IsDeadLocked(entry->rare->owner)) {
       ++entry->rare->registering;
       to_register.push_back({id, entry->rare->owner});
     }
@@ -243,18 +274,18 @@ std::vector<ObjectRefInfo> ReferenceTable::NestedOf(const ObjectId& outer) const
   return nested;
 }
 
-bool ReferenceTable::AddBorrower(const ObjectId& id, const WorkerId& borrower) {
+bool ReferenceTable::AddBorrower(const ObjectId& id, const Address& borrower) {
   MutexLock lock(&mu_);
   Entry* entry = FindLocked(id);
   if (entry == nullptr || (entry->rare != nullptr && entry->rare->borrowed)) return false;
-  if (dead_.contains(borrower)) return true;
+  if (IsDeadLocked(borrower)) return true;
   auto& borrowers = RareOf(entry).borrowers;
-  auto it = std::find_if(borrowers.begin(), borrowers.end(), [&](const auto& b) { return b.first == borrower; });
+  auto it = std::find_if(borrowers.begin(), borrowers.end(), [&](const auto& b) { return b.first == borrower.worker_id; });
   if (it != borrowers.end()) {
     ++it->second;
   } else {
-    borrowers.emplace_back(borrower, 1);
-    related_[borrower].insert(id);
+    borrowers.emplace_back(borrower.worker_id, 1);
+    RelateLocked(borrower, id);
   }
   return true;
 }
@@ -279,7 +310,7 @@ std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffe
   dead_.insert(worker);
   auto node = related_.extract(worker);
   if (!node) return orphans;
-  std::vector<ObjectId> ids(node.mapped().begin(), node.mapped().end());
+  std::vector<ObjectId> ids(node.mapped().ids.begin(), node.mapped().ids.end());
   std::sort(ids.begin(), ids.end());
   for (const ObjectId& id : ids) {
     Entry* entry = FindLocked(id);
@@ -292,6 +323,17 @@ std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffe
     }
   }
   return orphans;
+}
+
+std::vector<WorkerId> ReferenceTable::NodeDied(const NodeId& node) {
+  std::vector<WorkerId> workers;
+  MutexLock lock(&mu_);
+  dead_nodes_.insert(node);
+  for (const auto& [worker, related] : related_) {
+    if (related.node == node) workers.push_back(worker);
+  }
+  std::sort(workers.begin(), workers.end());
+  return workers;
 }
 
 bool ReferenceTable::Contains(const ObjectId& id) const {

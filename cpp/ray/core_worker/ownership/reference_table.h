@@ -45,6 +45,13 @@ class ReferenceTable {
   // Tasks in flight (or any other use that must keep the objects): unknown ids are ignored, in both.
   void AddSubmitted(std::span<const ObjectId> ids);
   void RemoveSubmitted(std::span<const ObjectId> ids, RefEffects* effects);
+  // One such hold. False: unknown.
+  bool AddSubmittedIfKnown(const ObjectId& id);
+
+  // A hold like that of a task in flight, on an object of ours that may be gone: then it comes back, with that hold alone, and the answer is true.
+  bool Revive(const ObjectId& id);
+  // Its value is gone: what it contained loses a hold.
+  void ForgetNested(const ObjectId& outer, RefEffects* effects);
 
   enum class Borrow {
     kKnown,     // nothing to do
@@ -71,10 +78,12 @@ class ReferenceTable {
   std::vector<ObjectRefInfo> NestedOf(const ObjectId& outer) const;
 
   // Owner side. False: not an object of ours (any more). Dead workers are not added.
-  bool AddBorrower(const ObjectId& id, const WorkerId& borrower);
+  bool AddBorrower(const ObjectId& id, const Address& borrower);
   void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, RefEffects* effects);
   // As a borrower it holds nothing any more. Returns the objects here that it owned: their values will never come.
   std::vector<ObjectId> WorkerDied(const WorkerId& worker, RefEffects* effects);
+  // Those of the node that this process has to do with, as owners or borrowers. They are dead from now on, and so are others that are named later.
+  std::vector<WorkerId> NodeDied(const NodeId& node);
 
   bool Contains(const ObjectId& id) const;
   bool IsOwned(const ObjectId& id) const;
@@ -103,6 +112,7 @@ class ReferenceTable {
   void ContainLocked(Entry* outer, std::span<const ObjectId> nested) REQUIRES(mu_);
   Entry* FindLocked(const ObjectId& id) REQUIRES(mu_);
   Entry* FindOrBorrowLocked(const ObjectRefInfo& ref) REQUIRES(mu_);
+  void RelateLocked(const Address& process, const ObjectId& id) REQUIRES(mu_);
   void ForgetRelationLocked(const WorkerId& worker, const ObjectId& id) REQUIRES(mu_);
   static Rare& RareOf(Entry* entry);  // makes it
 
@@ -111,8 +121,16 @@ class ReferenceTable {
   Map entries_ GUARDED_BY(mu_);
   std::unordered_map<uint64_t, std::vector<ObjectId>> covered_ GUARDED_BY(mu_);  // by task: refs that came through it
   // Entries that the death of a worker touches: ours that it borrows, and its own that we borrow.
-  std::unordered_map<WorkerId, std::unordered_set<ObjectId, IdHash>, IdHash> related_ GUARDED_BY(mu_);
+  struct Related {
+    NodeId node;
+    std::unordered_set<ObjectId, IdHash> ids;
+  };
+  bool IsDeadLocked(const Address& process) const REQUIRES(mu_) {
+    return dead_.contains(process.worker_id) || (!dead_nodes_.empty() && dead_nodes_.contains(process.node_id));
+  }
+  std::unordered_map<WorkerId, Related, IdHash> related_ GUARDED_BY(mu_);
   std::unordered_set<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
+  std::unordered_set<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
 };
 
 }  // namespace ray::core

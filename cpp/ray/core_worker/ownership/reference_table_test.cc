@@ -49,9 +49,9 @@ TEST_F(ReferenceTableTest, AnOwnedObjectGoesWithItsLastHold) {
 
 TEST_F(ReferenceTableTest, BorrowersHoldByCount) {
   table_.AddOwned(a_);
-  EXPECT_TRUE(table_.AddBorrower(a_, owner_.worker_id));
-  EXPECT_TRUE(table_.AddBorrower(a_, owner_.worker_id));
-  EXPECT_FALSE(table_.AddBorrower(b_, owner_.worker_id));
+  EXPECT_TRUE(table_.AddBorrower(a_, owner_));
+  EXPECT_TRUE(table_.AddBorrower(a_, owner_));
+  EXPECT_FALSE(table_.AddBorrower(b_, owner_));
   EXPECT_TRUE(Remove(a_).empty());
   RefEffects effects;
   table_.RemoveBorrower(a_, owner_.worker_id, 1, &effects);
@@ -154,7 +154,7 @@ TEST_F(ReferenceTableTest, GivenRefsAreContainedOrGoBack) {
 
 TEST_F(ReferenceTableTest, TheDeadHoldNothingAndGetNothingBack) {
   table_.AddOwned(b_);
-  table_.AddBorrower(b_, owner_.worker_id);
+  table_.AddBorrower(b_, owner_);
   Remove(b_);
   RefEffects effects;
   table_.AddOwned(c_);
@@ -166,7 +166,7 @@ TEST_F(ReferenceTableTest, TheDeadHoldNothingAndGetNothingBack) {
   EXPECT_TRUE(effects.give_back.empty());
   // News of the death may overtake what was sent on its behalf.
   table_.AddOwned(b_);
-  EXPECT_TRUE(table_.AddBorrower(b_, owner_.worker_id));
+  EXPECT_TRUE(table_.AddBorrower(b_, owner_));
   EXPECT_EQ(Remove(b_).freed, One(b_));
 }
 
@@ -369,7 +369,7 @@ class Model {
         [this, owner, borrower, ids, done](std::function<void(Done)> reply) {
           std::set<ObjectId> unknown;
           for (const ObjectId& id : ids) {
-            if (!procs_[owner]->table.AddBorrower(id, borrower.worker_id)) unknown.insert(id);
+            if (!procs_[owner]->table.AddBorrower(id, borrower)) unknown.insert(id);
           }
           EXPECT_TRUE(unknown.empty() || deaths_ > 0) << "a ref was handed over that nobody covered";
           reply([done, unknown] { done(true, unknown); });
@@ -411,7 +411,7 @@ class Model {
     };
     for (const auto& ref : nested) {
       if (ref.owner == proc.address) {
-        proc.table.AddBorrower(ref.id, receiver.worker_id);
+        proc.table.AddBorrower(ref.id, receiver);
       } else if (ref.owner != receiver) {
         ++*left;
         AddBorrowers(proc.index, owners_.at(ref.id), receiver, {ref.id}, [arrive](bool, std::set<ObjectId>) { arrive(); });

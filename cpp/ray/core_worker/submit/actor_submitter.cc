@@ -127,9 +127,22 @@ Status ActorSubmitter::Submit(const ActorId& actor, const PendingTaskPtr& task) 
     }
   }
   deps_.tasks->Add(task);
+  EnqueueAndResolve(queue, task);
+  return Status::Ok();
+}
+
+void ActorSubmitter::Resubmit(const ActorId& actor, const PendingTaskPtr& task) {
+  if (QueuePtr queue = Find(actor)) {
+    EnqueueAndResolve(queue, task);
+  } else {
+    deps_.tasks->Fail(*task, MakeErrorValue(ErrorType::kActorDied, "the actor " + actor.Hex() + " is not known here any more"));
+  }
+}
+
+void ActorSubmitter::EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task) {
   bool ready = task->spec.refs.empty();
   Enqueue(queue, task, ready);
-  if (ready) return Status::Ok();
+  if (ready) return;
   ResolveArguments(deps_.objects, task, [this, queue, task](const ErrorValue* error) {
     if (error != nullptr) {
       ErrorValue copy = *error;
@@ -139,7 +152,6 @@ Status ActorSubmitter::Submit(const ActorId& actor, const PendingTaskPtr& task) 
       Run(queue, [&](ActorQueueCore& core, ActorEffects* out) { core.Ready(task->number(), out); });
     }
   });
-  return Status::Ok();
 }
 
 void ActorSubmitter::OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskChannel>& channel, const PendingTaskPtr& task,

@@ -33,6 +33,8 @@ class ActorSubmitter {
   bool Knows(const ActorId& actor);
   // REQUIRES: not in the table yet. NOT_FOUND: never added. RESOURCE_EXHAUSTED: too many calls are pending; nothing was done.
   Status Submit(const ActorId& actor, const PendingTaskPtr& task);
+  // A call that was done, to bring back what it made; it is in the table of tasks. Its place is behind what was called meanwhile.
+  void Resubmit(const ActorId& actor, const PendingTaskPtr& task);
   // Marked cancelled before.
   void Cancel(const ActorId& actor, const PendingTaskPtr& task, bool recursive);
   // News from the GCS (kPublish), or of our own failed creation.
@@ -71,6 +73,7 @@ class ActorSubmitter {
   void OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskChannel>& channel, const PendingTaskPtr& task, uint64_t epoch,
                 uint64_t sequence, Status status, rpc::Reply reply);
   void Enqueue(const QueuePtr& queue, const PendingTaskPtr& task, bool ready);
+  void EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task);
   void Settle(const QueuePtr& queue, const std::vector<Later>& later);
 
   const Deps deps_;

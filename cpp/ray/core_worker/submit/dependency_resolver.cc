@@ -7,6 +7,7 @@ namespace {
 
 void Complete(ObjectService* objects, const PendingTaskPtr& task, const std::function<void(const ErrorValue*)>& done) {
   for (TaskArg& arg : task->spec.refs) {
+    if (arg.value != nullptr) continue;  // from its first run
     StoredValue value;
     if (!objects->Lookup(arg.ref.id, &value)) {
       // Ready, yet its value is not kept here: a stored object of another owner. The executor asks that owner.
@@ -46,7 +47,7 @@ void ResolveArguments(ObjectService* objects, const PendingTaskPtr& task, std::f
   };
   for (const TaskArg& arg : task->spec.refs) {
     StoredValue value;
-    if (objects->Lookup(arg.ref.id, &value)) {
+    if (arg.value != nullptr || objects->Lookup(arg.ref.id, &value)) {
       task->unresolved.fetch_sub(1);  // never the last: one is ours
     } else {
       objects->WatchObject(arg.ref, one);

@@ -11,7 +11,8 @@
 namespace ray::core {
 
 // `done(null)` once task->spec.refs is complete, or with the error of the first failed argument; exactly once, on this thread before the return if all
-// are ready, else on the one that completes the last. REQUIRES: the refs are held (submitted).
+// are ready, else on the one that completes the last. Values that are in the task's
+// frame already (it ran before) are left alone. REQUIRES: the refs are held (submitted).
 void ResolveArguments(ObjectService* objects, const PendingTaskPtr& task, std::function<void(const ErrorValue* error)> done);
 
 }  // namespace ray::core

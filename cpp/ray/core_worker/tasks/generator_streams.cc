@@ -9,6 +9,16 @@ void GeneratorStreams::Create(const TaskId& task, int64_t backpressure) {
   streams_[task].limit = backpressure;
 }
 
+void GeneratorStreams::BeginReplay(const TaskId& task) {
+  MutexLock lock(&mu_);
+  replays_.insert(task);
+}
+
+void GeneratorStreams::EndReplay(const TaskId& task) {
+  MutexLock lock(&mu_);
+  if (!replays_.empty()) replays_.erase(task);
+}
+
 std::vector<std::function<void(bool)>> GeneratorStreams::AllowedLocked(Stream& stream) {
   std::vector<std::function<void(bool)>> allowed;
   while (!stream.withheld.empty() && (stream.limit < 0 || stream.arrived - stream.consumed < stream.limit)) {
@@ -27,27 +37,25 @@ void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue ite
     MutexLock lock(&mu_);
     auto it = streams_.find(task);
     if (it == streams_.end()) {
-      stop = true;
+      stop = !replays_.contains(task);
     } else {
-      fresh = index == it->second.arrived && it->second.end < 0;  // else: a later attempt tells what is known
+      fresh = index == it->second.arrived && it->second.end < 0;
     }
   }
   item.id = id;
-  if (stop) {
-    objects_->Discard(item);
-    answer(true);
+  if (!fresh) {
+    // A later run tells what is known. It counts where the item is held: if it was lost, this is it again, else one more copy.
+    if (!stop && objects_->references().Contains(id)) {
+      objects_->StoreReturn(item);
+    } else {
+      objects_->Discard(item);
+    }
+    answer(stop);
     return;
   }
-  if (!fresh) {
-    // The value of the first attempt stays, and so does its copy in the store, which has the same id.
-    item.in_store = false;
-    objects_->Discard(item);
-  }
   // The object is there before anybody can learn of it.
-  if (fresh) {
-    objects_->AddOwned(std::span(&id, 1));
-    objects_->StoreReturn(item);
-  }
+  objects_->AddOwned(std::span(&id, 1));
+  objects_->StoreReturn(item);
   {
     MutexLock lock(&mu_);
     auto it = streams_.find(task);
@@ -55,15 +63,15 @@ void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue ite
       stop = true;
     } else {
       Stream& stream = it->second;
-      late = fresh && stream.end >= 0;  // it failed meanwhile, and that took the place of this item
-      if (fresh && !late) ++stream.arrived;
+      late = stream.end >= 0;  // it failed meanwhile, and that took the place of this item
+      if (!late) ++stream.arrived;
       stream.withheld[index] = std::move(answer);
       allowed = AllowedLocked(stream);
       waiters.swap(stream.waiters);
     }
   }
   if (stop) {
-    if (fresh) objects_->RemoveLocalRef(id);
+    objects_->RemoveLocalRef(id);
     answer(true);
     return;
   }
@@ -78,6 +86,7 @@ void GeneratorStreams::End(const TaskId& task, int64_t items) {
     MutexLock lock(&mu_);
     auto it = streams_.find(task);
     if (it == streams_.end()) return;
+    if (it->second.end >= 0) return;  // a later run
     // Reports travel before the answer on the same connection: all are here. Should one be missing, the stream ends before it.
     it->second.end = std::min(items, it->second.arrived);
     waiters.swap(it->second.waiters);

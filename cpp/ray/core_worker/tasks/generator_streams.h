@@ -11,6 +11,7 @@
 #include <map>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "ray/core_worker/objects/object_service.h"
@@ -25,6 +26,10 @@ class GeneratorStreams {
 
   // `backpressure`: unconsumed items allowed; -1: no limit.
   void Create(const TaskId& task, int64_t backpressure);
+  // The producer runs again, for items that were lost: from now until EndReplay it is let go on to its end, and brings back what is held and
+  // pending. What consumers see of the stream does not change.
+  void BeginReplay(const TaskId& task);
+  void EndReplay(const TaskId& task);
   // `answer(stop)` runs when the producer may go on.
   void Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(bool stop)> answer);
   void End(const TaskId& task, int64_t items);
@@ -57,6 +62,7 @@ class GeneratorStreams {
   ObjectService* const objects_;
   Mutex mu_;
   std::unordered_map<TaskId, Stream, IdHash> streams_ GUARDED_BY(mu_);
+  std::unordered_set<TaskId, IdHash> replays_ GUARDED_BY(mu_);
 };
 
 }  // namespace ray::core

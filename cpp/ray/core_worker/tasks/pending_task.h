@@ -20,6 +20,7 @@ struct PendingTask : std::enable_shared_from_this<PendingTask> {
   TaskSpec spec;  // attempt, sequence, epoch: set before each push by the queue that pushes; refs: completed by the resolver
   std::vector<ObjectId> return_ids;
   std::vector<ObjectId> held;  // arguments, top-level, nested and stored: submitted holds until the verdict
+  size_t held_refs = 0;        // of `held`, the first that are top-level refs
   Time submitted_at;
   ClassNo cls = 0;  // normal tasks
   bool is_streaming() const { return spec.tmpl->num_returns == kStreamingReturns; }

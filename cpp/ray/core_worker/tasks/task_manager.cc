@@ -44,12 +44,20 @@ void TaskManager::Add(const PendingTaskPtr& task) {
   table_.Add(task->spec.task_id, task, task->spec.tmpl->max_retries);
 }
 
+void TaskManager::AddAgain(const PendingTaskPtr& task, int32_t retries_left) {
+  if (task->is_streaming()) streams_->BeginReplay(task->spec.task_id);
+  MutexLock lock(&mu_);
+  table_.Add(task->spec.task_id, task, retries_left);
+}
+
 TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTaskReply& reply, const PartList& parts,
                                   const Address& executor) {
   TaskVerdict verdict;
+  int32_t retries_left = 0;
   {
     MutexLock lock(&mu_);
-    verdict = table_.Answered(task->spec.task_id, {reply.is_application_error(), reply.is_retryable_error(), reply.cancelled()});
+    verdict =
+        table_.Answered(task->spec.task_id, {reply.is_application_error(), reply.is_retryable_error(), reply.cancelled()}, &retries_left);
   }
   if (verdict != TaskVerdict::kComplete || reply.has_system_error()) {
     // Nobody reads these values: what came with them goes back. Copies in the store have the ids of the next attempt's, which replaces them.
@@ -71,12 +79,19 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
   }
   size_t part = 0;
   bool stream_failed = task->is_streaming() && reply.is_application_error();
+  bool could_be_lost = task->is_streaming() || task->spec.attempt > 0;  // these may have left values in the store before
   for (int i = 0; i < reply.returns_size(); ++i) {
     ReturnValue value = ReturnFromProto(reply.returns(i), parts, &part, executor);
+    value.attempt = task->spec.attempt;
+    could_be_lost = could_be_lost || value.in_store;
     if (stream_failed && i == 0) streams_->Fail(task->spec.task_id, reply.generator_items(), {value.metadata, value.blob});
     objects_->StoreReturn(value);
   }
   if (task->is_streaming() && !stream_failed) streams_->End(task->spec.task_id, reply.generator_items());
+  if (could_be_lost) {
+    if (task->is_streaming()) streams_->EndReplay(task->spec.task_id);
+    recovery_->OnDone(*task, retries_left, task->is_streaming() && !stream_failed ? reply.generator_items() : -1);
+  }
   if (!task->held.empty()) objects_->RemoveSubmitted(task->held);
   return verdict;
 }
@@ -105,10 +120,21 @@ void TaskManager::Fail(const PendingTask& task, const ErrorValue& error) {
 }
 
 void TaskManager::StoreFailure(const PendingTask& task, const ErrorValue& error) {
-  if (task.is_streaming()) streams_->Fail(task.spec.task_id, -1, error);
+  if (task.is_streaming()) {
+    streams_->Fail(task.spec.task_id, -1, error);
+    streams_->EndReplay(task.spec.task_id);
+  }
   for (const ObjectId& id : task.return_ids) objects_->StoreError(id, error.metadata, error.blob);
-  // An earlier attempt may have left copies in the store.
-  if (task.spec.attempt > 0 && !task.return_ids.empty()) objects_->store()->Free(task.return_ids);
+  if (task.spec.attempt > 0) {
+    // An earlier attempt may have left copies in the store, of no use unless it was a run that completed and they are known.
+    std::vector<ObjectId> left;
+    for (const ObjectId& id : task.return_ids) {
+      StoredValue value;
+      if (!objects_->Lookup(id, &value) || !value.in_store) left.push_back(id);
+    }
+    if (!left.empty()) objects_->store()->Free(left);
+  }
+  if (task.is_streaming() || task.spec.attempt > 0) recovery_->OnFailed(task, error);
   if (!task.held.empty()) objects_->RemoveSubmitted(task.held);
 }
 

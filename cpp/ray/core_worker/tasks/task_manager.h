@@ -8,6 +8,7 @@
 #include <string>
 
 #include "ray/core_worker/objects/object_service.h"
+#include "ray/core_worker/recovery/recovery_service.h"
 #include "ray/core_worker/tasks/generator_streams.h"
 #include "ray/core_worker/tasks/pending_task.h"
 #include "ray/util/mutex.h"
@@ -23,11 +24,13 @@ ErrorValue CancelledError(const TaskId& task);
 class TaskManager {
  public:
   // `oom_retries`: see TaskTableCore.
-  TaskManager(ObjectService* objects, GeneratorStreams* streams, int64_t oom_retries = -1)
-      : objects_(objects), streams_(streams), table_(oom_retries) {}
+  TaskManager(ObjectService* objects, GeneratorStreams* streams, RecoveryService* recovery, int64_t oom_retries = -1)
+      : objects_(objects), streams_(streams), recovery_(recovery), table_(oom_retries) {}
 
   // The returns become pending objects of ours with one handle each, the held arguments are counted.
   void Add(const PendingTaskPtr& task);
+  // One that was done, to bring back what it made: what it needs is held already, its returns are pending or need nothing.
+  void AddAgain(const PendingTaskPtr& task, int32_t retries_left);
 
   // The answer of an executor on `executor_node`. kRetry: the caller submits the task again, everything else is done here.
   TaskVerdict Answered(const PendingTaskPtr& task, const v1::PushTaskReply& reply, const PartList& parts, const Address& executor);
@@ -48,6 +51,7 @@ class TaskManager {
  private:
   ObjectService* const objects_;
   GeneratorStreams* const streams_;
+  RecoveryService* const recovery_;
   mutable Mutex mu_;
   TaskTableCore table_ GUARDED_BY(mu_);
 };

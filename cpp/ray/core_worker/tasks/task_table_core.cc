@@ -13,7 +13,7 @@ const TaskTableCore::Entry* TaskTableCore::Find(const TaskId& id) const {
   return it == entries_.end() ? nullptr : &it->second;
 }
 
-TaskVerdict TaskTableCore::Answered(const TaskId& id, const Answer& answer) {
+TaskVerdict TaskTableCore::Answered(const TaskId& id, const Answer& answer, int32_t* retries_left) {
   auto it = entries_.find(id);
   if (it == entries_.end()) return TaskVerdict::kNone;
   Entry& entry = it->second;
@@ -27,6 +27,7 @@ TaskVerdict TaskTableCore::Answered(const TaskId& id, const Answer& answer) {
     ++entry.attempt;
     return TaskVerdict::kRetry;
   }
+  if (retries_left != nullptr) *retries_left = entry.retries_left;
   entries_.erase(it);
   return TaskVerdict::kComplete;
 }

@@ -57,7 +57,8 @@ class TaskTableCore {
   struct Answer {
     bool application_error = false, retryable = false, cancelled = false;
   };
-  TaskVerdict Answered(const TaskId& id, const Answer& answer);
+  // `*retries_left`, if not null: of the task that is now complete.
+  TaskVerdict Answered(const TaskId& id, const Answer& answer, int32_t* retries_left = nullptr);
   // Its worker or connection went away; unless kNotRun, it may have run in part.
   TaskVerdict Lost(const TaskId& id, TaskLoss loss);
   // It cannot run (an argument failed, its actor is dead, it is unschedulable).
