@@ -207,6 +207,9 @@ class CoreImpl final : public Core {
     info_.session_name = i.session_name;
     info_.gcs_address = i.gcs_address;
     info_.config_json = i.config_json;
+    info_.job_known = i.job_known;
+    info_.job_namespace = i.job_namespace;
+    info_.job_config_json = i.job_config_json;
     info_.address = PackAddress(i.address);
   }
   void Shutdown(const std::string& reason) override { worker_->Shutdown(reason); }

@@ -37,6 +37,8 @@ struct CoreOptions {
 
 struct CoreInfo {  // constant after Start
   std::string worker_id, node_id, job_id, node_ip, session_dir, session_name, gcs_address, config_json, address /* 56 bytes */;
+  bool job_known = false;  // workers: whether the raylet told the next two
+  std::string job_namespace, job_config_json;
 };
 
 struct Ref {

@@ -85,6 +85,9 @@ Status CoreWorker::Register(const rpc::ConnectionPtr& raylet) {
                                               info_.session_name = reply.session_name();
                                               info_.gcs_address = reply.gcs_address();
                                               info_.config_json = reply.config_json();
+                                              info_.job_known = reply.job_known();
+                                              info_.job_namespace = reply.job_namespace();
+                                              info_.job_config_json = reply.job_config_json();
                                               MakeServices();
                                               RegisterHandlers();
                                               ready_ = true;

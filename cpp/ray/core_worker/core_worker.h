@@ -51,6 +51,8 @@ struct CoreWorkerInfo {  // constant after Start
   Address address;
   JobId job_id;
   std::string node_ip, session_dir, session_name, gcs_address, config_json;
+  bool job_known = false;  // workers: whether the raylet told the next two
+  std::string job_namespace, job_config_json;
 };
 
 class CoreWorker {

@@ -170,7 +170,7 @@ Status Raylet::Impl::Init() {
                                                                  workers->KillForMemory(victim.worker, reason);
                                                                }});
   router = std::make_unique<Router>(
-      node_id, RouterHooks{[this](uint64_t connection, const JobId& job) { workers->BindDriverJob(connection, job); },
+      node_id, RouterHooks{[this](uint64_t connection, const v1::JobInfo& job) { workers->BindDriverJob(connection, job); },
                            [this](const JobId& job) { workers->DrainLogs(job); }, [this](const v1::PublishNotice& news) { OnNews(news); }});
   nodes = std::make_unique<NodeDirectory>(
       NodeDirectory::Deps{loop, node_id, !config.listen.empty(),

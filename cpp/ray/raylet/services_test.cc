@@ -64,7 +64,7 @@ class RayletServices : public testing::Test {
         std::make_unique<LeaseService>(LeaseService::Deps{loop_.get(), workers_.get(), node_, [] {}}, scheduling::LeaseQueueConfig{node_},
                                        scheduling::NodeResources(*ResourceSet::FromDoubles({{"CPU", 1}})));
     router_ = std::make_unique<Router>(
-        node_, RouterHooks{[this](uint64_t c, const JobId& j) { workers_->BindDriverJob(c, j); }, [](const JobId&) {}});
+        node_, RouterHooks{[this](uint64_t c, const v1::JobInfo& j) { workers_->BindDriverJob(c, j); }, [](const JobId&) {}});
     auto dispatcher = std::make_shared<rpc::Dispatcher>();
     workers_->RegisterHandlers(dispatcher.get());
     leases_->RegisterHandlers(dispatcher.get());
@@ -77,6 +77,19 @@ class RayletServices : public testing::Test {
                                                if (hold_creation_) return held_.push_back(std::move(responder));
                                                responder.Send(v1::PushTaskReply());
                                              });
+    peer->RegisterTyped<v1::KvGetRequest>(MethodId::kKvGet,
+                                          [this](const v1::KvGetRequest& request, rpc::Request&, rpc::Responder responder) {
+                                            ++kv_gets_;
+                                            v1::KvGetReply reply;
+                                            reply.set_found(kv_found_);
+                                            reply.set_value("value of " + request.key());
+                                            responder.Send(reply);
+                                          });
+    peer->RegisterTyped<v1::AddJobRequest>(MethodId::kAddJob, [this](const v1::AddJobRequest&, rpc::Request&, rpc::Responder responder) {
+      v1::AddJobReply reply;
+      reply.set_job_id(job_.Binary());
+      responder.Send(reply);
+    });
     peer->RegisterFallback([](rpc::Request, rpc::Responder) {});
     clients_ = std::move(*rpc::LocalCarrier::Make(loop_.get(), peer, {dir_ + "/c"}));
 
@@ -109,6 +122,7 @@ class RayletServices : public testing::Test {
   void TearDown() override {
     OnLoop([this] {
       held_.clear();
+      raylet_end_ = nullptr;
       clients_->Shutdown();
       server_->Shutdown();
     });
@@ -127,6 +141,7 @@ class RayletServices : public testing::Test {
     auto raylet_end = server_->Adopt(ends[0]);
     auto own_end = clients_->Adopt(ends[1]);
     EXPECT_TRUE(raylet_end.ok() && own_end.ok());
+    raylet_end_ = *raylet_end;
     return *own_end;
   }
   template <typename F>
@@ -152,6 +167,13 @@ class RayletServices : public testing::Test {
       promise->set_value({status, reply});
     });
     return promise->get_future();
+  }
+  // From here on there is a GCS: the other end of a connection of its own.
+  void StartGcs() {
+    OnLoop([this] {
+      Connect();
+      router_->SetGcs(raylet_end_);
+    });
   }
   rpc::ConnectionPtr MakeDriver(const WorkerId& id, const std::string& python = "3.11") {
     rpc::ConnectionPtr connection;
@@ -199,6 +221,9 @@ class RayletServices : public testing::Test {
   std::unique_ptr<LeaseService> leases_;
   std::unique_ptr<Router> router_;
   std::unique_ptr<rpc::LocalCarrier> server_, clients_;
+  rpc::ConnectionPtr raylet_end_;  // of the newest connection
+  int kv_gets_ = 0;                // that reached the GCS
+  bool kv_found_ = true;
   std::vector<ProcessEnd> ended_;
   bool hold_creation_ = false;
   std::vector<rpc::Responder> held_;
@@ -300,6 +325,45 @@ TEST_F(RayletServices, StrangersAreRefused) {
 TEST_F(RayletServices, WithoutAGcsItsCallsFailAtOnce) {
   auto driver = MakeDriver(WorkerId::FromRandom());
   EXPECT_EQ(Ask<v1::AddJobReply>(driver, MethodId::kAddJob, v1::AddJobRequest()).first.code(), StatusCode::kUnavailable);
+}
+
+TEST_F(RayletServices, FunctionsAreFetchedFromTheGcsOnce) {
+  StartGcs();
+  auto driver = MakeDriver(WorkerId::FromRandom());
+  v1::KvGetRequest request;
+  request.set_ns("fun");
+  request.set_key("hash");
+  kv_found_ = false;  // not exported yet: the next one must ask again
+  EXPECT_FALSE(Ask<v1::KvGetReply>(driver, MethodId::kKvGet, request).second.found());
+  kv_found_ = true;
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Ask<v1::KvGetReply>(driver, MethodId::kKvGet, request).second.value(), "value of hash");
+  EXPECT_EQ(kv_gets_, 2);
+  request.set_ns("other");  // may change
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(Ask<v1::KvGetReply>(driver, MethodId::kKvGet, request).second.value(), "value of hash");
+  EXPECT_EQ(kv_gets_, 4);
+}
+
+TEST_F(RayletServices, AWorkerIsToldItsJobWhenItRegisters) {
+  StartGcs();
+  rpc::ConnectionPtr driver;
+  OnLoop([&] { driver = Connect(); });
+  v1::RegisterWorkerRequest message;
+  message.set_worker_id(WorkerId::FromRandom().Binary());
+  message.set_is_driver(true);
+  message.set_protocol_version(std::string(kProtocolVersion));
+  ASSERT_TRUE(Ask<v1::RegisterWorkerReply>(driver, MethodId::kRegisterWorker, message).first.ok());
+  v1::AddJobRequest add;
+  add.mutable_job()->set_ray_namespace("space");
+  add.mutable_job()->set_config_json("{}");
+  ASSERT_TRUE(Ask<v1::AddJobReply>(driver, MethodId::kAddJob, add).first.ok());
+  rpc::ConnectionPtr other;
+  OnLoop([&] { other = Connect(); });
+  message.set_worker_id(WorkerId::FromRandom().Binary());
+  message.set_job_id(job_.Binary());
+  const auto welcome = Ask<v1::RegisterWorkerReply>(other, MethodId::kRegisterWorker, message).second;
+  EXPECT_TRUE(welcome.job_known());
+  EXPECT_EQ(welcome.job_namespace(), "space");
+  EXPECT_EQ(welcome.job_config_json(), "{}");
 }
 
 TEST_F(RayletServices, AJobsEndTakesItsWorkers) {

@@ -187,6 +187,9 @@ cdef class CoreWorker:
             "session_name": to_str(info.session_name),
             "gcs_address": to_str(info.gcs_address),
             "config_json": to_str(info.config_json),
+            "job_known": info.job_known,
+            "job_namespace": to_str(info.job_namespace),
+            "job_config_json": to_str(info.job_config_json),
         }
         activate(made, made.core.get())
         return made

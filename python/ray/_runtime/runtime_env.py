@@ -37,7 +37,10 @@ def adopt(environ: MutableMapping[str, str] = os.environ) -> dict[str, Any]:
 
     `${NAME}` in a value stands for what the variable was before.
     """
-    env: dict[str, Any] = json.loads(environ.get(VARIABLE) or "{}")
+    text = environ.get(VARIABLE)
+    if not text:
+        return {}
+    env: dict[str, Any] = json.loads(text)
     before = dict(environ)
     for name, value in (env.get("env_vars") or {}).items():
         environ[name] = _REFERENCE.sub(lambda match: before.get(match[1], ""), value)

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import json
 import os
-import random
 import sys
 from dataclasses import dataclass
 from typing import NoReturn
@@ -36,11 +35,16 @@ class WorkerArgs:
 
 def _adopt_job(session: Session) -> None:
     """Imports work as in the driver: its search path comes after ours; namespace and configuration are the job's."""
-    for job in gcs.list_jobs(session.core):
-        if job["job_id"] == session.job_id.binary():
-            session.namespace = job["ray_namespace"]
-            session.job_config = json.loads(job["config_json"] or "{}")
-            break
+    info = session.core.info
+    if info["job_known"]:
+        session.namespace = info["job_namespace"]
+        session.job_config = json.loads(info["job_config_json"] or "{}")
+    else:
+        for job in gcs.list_jobs(session.core):
+            if job["job_id"] == session.job_id.binary():
+                session.namespace = job["ray_namespace"]
+                session.job_config = json.loads(job["config_json"] or "{}")
+                break
     if "logging_config" in session.job_config:
         from ray._runtime.logging_config import LoggingConfig
 
@@ -67,7 +71,6 @@ def _connect(args: WorkerArgs) -> Session:
 
 def run(args: WorkerArgs) -> int:
     """Serves tasks until told to leave; the exit code."""
-    random.seed()
     names = Names()
     streams = install(names)
     env = runtime_env.adopt()

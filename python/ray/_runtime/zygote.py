@@ -23,6 +23,7 @@ import traceback
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_prctl = ctypes.CDLL(None).prctl
 _MAX_DATAGRAM = 1 << 20
 _LATER = ("numpy",)  # imported while nobody asks; workers share the pages
 _QUIET_MS = 300  # nobody asked for so long: an import takes tens of milliseconds, in which forks would wait
@@ -133,7 +134,8 @@ class WorkerRequest:
         _yield_to_system()
         stem = f"worker-{self.worker_id.hex()}-{self.job_id.hex()}-{os.getpid()}"
         streams.redirect(os.path.join(self.log_dir, stem))
-        os.environ.update(self.env)
+        for name, value in self.env.items():  # not update(): its type checks touch pages that are shared otherwise
+            os.environ[name] = value
         args = worker_main.WorkerArgs(self.session_dir, self.worker_id, self.job_id, self.token, self.log_dir)
         worker_main.main(args)
 
@@ -161,7 +163,7 @@ def _yield_to_system() -> None:
 
 def die_with_parent(parent: int) -> None:
     """This process gets SIGKILL when its parent ends; at once if it has already."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -175,6 +177,8 @@ def main() -> None:
     die_with_parent(os.getppid())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
     os.set_inheritable(fd, False)
+    import cloudpickle  # noqa: F401  # functions and classes are pickled by it
+
     from ray._core import executor as core_executor
     from ray._runtime import worker_main  # noqa: F401  # what every worker needs, before the first fork
 

@@ -3,7 +3,6 @@
 #include <string_view>
 
 #include "ray/util/logging.h"
-#include "ray/v1/gcs_job.pb.h"
 
 namespace ray::raylet {
 
@@ -21,6 +20,10 @@ void Router::RegisterHandlers(rpc::Dispatcher* dispatcher) {
                                                  if (request.connection == gcs_) Publish(message, request);
                                                  if (responder.valid()) responder.Send(v1::PubSubEmpty());
                                                });
+  dispatcher->RegisterTyped<v1::KvGetRequest>(MethodId::kKvGet,
+                                              [this](const v1::KvGetRequest& message, rpc::Request& request, rpc::Responder responder) {
+                                                KvGet(message, request, std::move(responder));
+                                              });
   dispatcher->RegisterFallback(
       [this](rpc::Request request, rpc::Responder responder) { Forward(std::move(request), std::move(responder)); });
 }
@@ -39,6 +42,7 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
     return;
   }
   JobId finishing;
+  v1::JobInfo adding;
   if (request.method == MethodId::kFinishJob) {
     v1::FinishJobRequest message;
     if (message.ParseFromArray(request.control.data(), static_cast<int>(request.control.size())))
@@ -51,11 +55,13 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
     if (message.ParseFromArray(control.data(), static_cast<int>(control.size()))) {
       message.mutable_job()->set_driver_node_id(node_.Binary());
       control = completed = message.SerializeAsString();
+      adding.Swap(message.mutable_job());
     }
   }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));  // std::function wants a copyable callback
   gcs_->CallRaw(request.method, control, request.parts,
-                [this, answer, finishing, method = request.method, alive = alive_](Status status, rpc::Reply reply) {
+                [this, answer, finishing, adding = std::move(adding), method = request.method, alive = alive_](Status status,
+                                                                                                               rpc::Reply reply) mutable {
                   if (!status.ok()) {
                     answer->Fail(status);
                     return;
@@ -63,10 +69,36 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
                   if (*alive && method == MethodId::kAddJob && answer->connection() != nullptr) {
                     v1::AddJobReply added;
                     if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
-                      hooks_.on_job_added(answer->connection()->id(), JobId::FromBinaryOrNil(added.job_id()));
+                      adding.set_job_id(added.job_id());
+                      hooks_.on_job_added(answer->connection()->id(), adding);
                     }
                   }
                   if (*alive && !finishing.IsNil()) hooks_.on_job_finishing(finishing);
+                  answer->SendRaw(reply.control, reply.parts);
+                });
+}
+
+void Router::KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::Responder responder) {
+  if (message.ns() != FunctionCache::kNamespace || !responder.valid()) return Forward(std::move(request), std::move(responder));
+  if (const std::string* known = functions_.Find(message.key())) {
+    responder.SendRaw(*known, {});
+    return;
+  }
+  if (gcs_ == nullptr || gcs_->closed()) {
+    responder.Fail(Status::Unavailable("this node has no connection to the GCS"));
+    return;
+  }
+  auto answer = std::make_shared<rpc::Responder>(std::move(responder));
+  gcs_->CallRaw(MethodId::kKvGet, request.control, {},
+                [this, answer, key = message.key(), alive = alive_](Status status, rpc::Reply reply) {
+                  if (!status.ok()) {
+                    answer->Fail(status);
+                    return;
+                  }
+                  v1::KvGetReply found;
+                  if (*alive && found.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size())) && found.found()) {
+                    functions_.Put(key, std::string(reply.control));
+                  }
                   answer->SendRaw(reply.control, reply.parts);
                 });
 }

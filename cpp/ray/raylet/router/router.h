@@ -2,7 +2,8 @@
 //
 // Subscriptions are kept per connection. Every Subscribe goes on to the GCS (idempotent there), which publishes the key's present state
 // again: so a late subscriber gets it without a copy kept here; the others see a version that they know. The node itself follows what becomes of other nodes
-// and their workers (SubscribeNode). On the loop only; owned by Raylet.
+// and their workers (SubscribeNode). Definitions of functions are the one thing that is answered here (FunctionCache): every new worker asks for them.
+// On the loop only; owned by Raylet.
 #pragma once
 
 #include <functional>
@@ -13,15 +14,18 @@
 #include <utility>
 
 #include "ray/common/ids.h"
+#include "ray/raylet/router/function_cache.h"
 #include "ray/rpc/core/dispatcher.h"
+#include "ray/v1/gcs_job.pb.h"
+#include "ray/v1/gcs_kv.pb.h"
 #include "ray/v1/pubsub.pb.h"
 
 namespace ray::raylet {
 
 struct RouterHooks {
-  std::function<void(uint64_t connection_id, const JobId& job)> on_job_added;  // before its caller gets the answer
-  std::function<void(const JobId& job)> on_job_finishing;                      // before its caller gets the answer
-  std::function<void(const v1::PublishNotice& news)> on_news = nullptr;        // what the GCS publishes, before its subscribers here get it
+  std::function<void(uint64_t connection_id, const v1::JobInfo& job)> on_job_added;  // before its caller gets the answer
+  std::function<void(const JobId& job)> on_job_finishing;                            // before its caller gets the answer
+  std::function<void(const v1::PublishNotice& news)> on_news = nullptr;  // what the GCS publishes, before its subscribers here get it
 };
 
 class Router {
@@ -37,6 +41,7 @@ class Router {
  private:
   using Key = std::pair<int, std::string>;  // channel, key
   void Forward(rpc::Request request, rpc::Responder responder);
+  void KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::Responder responder);
   void Subscribe(const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder);
   void Unsubscribe(const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder);
   void Publish(const v1::PublishNotice& message, rpc::Request& request);
@@ -50,6 +55,7 @@ class Router {
   const NodeId node_;
   const RouterHooks hooks_;
   rpc::ConnectionPtr gcs_;
+  FunctionCache functions_;
   std::map<uint64_t, Subscriber> subscribers_;  // by connection
   std::map<Key, std::set<uint64_t>> by_key_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep

@@ -121,7 +121,7 @@ void WorkerService::Register(const v1::RegisterWorkerRequest& message, rpc::Requ
   Process* process = Find(worker);
   if (process != nullptr && process->connection != nullptr) {
     if (process->connection == request.connection) {  // repeated
-      if (responder.valid()) responder.Send(config_.welcome);
+      if (responder.valid()) responder.Send(Welcome(process->job));
       return;
     }
     return refuse(Status::AlreadyExists("a process with this worker_id is registered"));
@@ -142,7 +142,7 @@ void WorkerService::Register(const v1::RegisterWorkerRequest& message, rpc::Requ
   request.connection->OnClose([this, worker, alive = alive_](const Status&) {
     if (*alive) OnClosed(worker);
   });
-  if (responder.valid()) responder.Send(config_.welcome);
+  if (responder.valid()) responder.Send(Welcome(process->job));
   if (process->is_driver) {
     RAY_LOG(INFO) << "driver " << worker << " registered, pid " << process->pid << ", job " << process->job;
     if (!process->job.IsNil()) JobStarted(process->job);
@@ -156,7 +156,19 @@ void WorkerService::Register(const v1::RegisterWorkerRequest& message, rpc::Requ
   Run(std::move(effects));
 }
 
-void WorkerService::BindDriverJob(uint64_t connection_id, const JobId& job) {
+v1::RegisterWorkerReply WorkerService::Welcome(const JobId& job) const {
+  v1::RegisterWorkerReply reply = config_.welcome;
+  if (const auto it = jobs_.find(job); it != jobs_.end()) {
+    reply.set_job_known(true);
+    reply.set_job_namespace(it->second.ray_namespace());
+    reply.set_job_config_json(it->second.config_json());
+  }
+  return reply;
+}
+
+void WorkerService::BindDriverJob(uint64_t connection_id, const v1::JobInfo& info) {
+  const JobId job = JobId::FromBinaryOrNil(info.job_id());
+  jobs_[job] = info;
   Process* process = Find(WorkerOf(connection_id));
   if (process == nullptr || !process->is_driver || !process->job.IsNil()) return;
   process->job = job;
@@ -188,6 +200,7 @@ void WorkerService::JobStarted(const JobId& job) {
 
 void WorkerService::JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_worker,
                                 const std::function<bool(const LeaseId&)>& keep_lease) {
+  jobs_.erase(job);
   PoolEffects effects;
   pool_.JobFinished(job, keep_worker, keep_lease, loop_->clock().Now(), &effects);
   Run(std::move(effects));

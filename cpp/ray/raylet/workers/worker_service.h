@@ -20,6 +20,7 @@
 #include "ray/raylet/workers/worker_pool_core.h"
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/core/dispatcher.h"
+#include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/raylet_worker.pb.h"
 
 namespace ray::raylet {
@@ -79,8 +80,8 @@ class WorkerService {
   void JobStarted(const JobId& job);
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_worker,
                    const std::function<bool(const LeaseId&)>& keep_lease);
-  // A driver's job became known after it had registered.
-  void BindDriverJob(uint64_t connection_id, const JobId& job);
+  // A driver's job became known, before or after it registered. Workers of the job are told what it is when they register.
+  void BindDriverJob(uint64_t connection_id, const v1::JobInfo& job);
 
   // The process behind a connection; nil for one that has not registered.
   WorkerId WorkerOf(uint64_t connection_id) const;
@@ -117,6 +118,7 @@ class WorkerService {
 
   void Register(const v1::RegisterWorkerRequest& message, rpc::Request& request, rpc::Responder responder);
   Status Admit(const v1::RegisterWorkerRequest& message, const WorkerId& worker, const rpc::Connection& connection);
+  v1::RegisterWorkerReply Welcome(const JobId& job) const;
   void Run(PoolEffects effects);
   void Apply(const PoolEffect& effect);
   void ArmTimer();
@@ -142,7 +144,8 @@ class WorkerService {
   std::map<uint64_t, WorkerId> by_connection_;
   std::map<uint64_t, WorkerId> by_token_;
   std::map<int64_t, WorkerId> by_pid_;
-  std::string python_version_;  // that of the first process; the others must match
+  std::map<JobId, v1::JobInfo> jobs_;  // running, of this node's drivers
+  std::string python_version_;         // that of the first process; the others must match
   std::deque<PoolEffect> effects_;
   bool running_effects_ = false;
   async::TimerId timer_ = 0;

@@ -44,6 +44,8 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
 
     cdef cppclass CoreInfo:
         string worker_id, node_id, job_id, node_ip, session_dir, session_name, gcs_address, config_json, address
+        bool job_known
+        string job_namespace, job_config_json
 
     cdef cppclass Ref:
         string id
