@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 from ray import exceptions
 from ray import options as opts
 from ray._auto_init import ensure_session
+from ray._context import ClientContext, RayContext
 from ray._core.object_ref import distinct
 from ray._raylet import ActorID, ObjectRef, ObjectRefGenerator
 from ray._runtime import session as sessions
 from ray._runtime.logging_config import LoggingConfig
-from ray._version import __version__
 from ray.actor import ActorClass, ActorHandle, handle_from_fields
 from ray.remote_function import RemoteFunction
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ray._runtime.connect import Attachment
     from ray._runtime.session import Session
 
@@ -67,40 +65,6 @@ _OWN_CLUSTER_ONLY = (
     "_temp_dir",
     "object_spilling_directory",
 )
-
-
-class RayContext:
-    """What `ray.init` returns: facts about the cluster. As a context manager it shuts down at the end."""
-
-    def __init__(self, address_info: dict[str, Any]) -> None:
-        self.address_info = address_info
-        self.dashboard_url = ""
-        self.python_version = ".".join(map(str, sys.version_info[:3]))
-        self.ray_version = __version__
-        self.ray_commit = ""
-
-    def __getitem__(self, key: str) -> Any:
-        return self.address_info[key]
-
-    def __repr__(self) -> str:
-        address = self.address_info["gcs_address"]
-        return f"RayContext({address=}, python_version={self.python_version!r}, ray_version={self.ray_version!r})"
-
-    def __enter__(self) -> RayContext:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        shutdown()
-
-    def disconnect(self) -> None:
-        """As `ray.shutdown()`."""
-        shutdown()
-
-    def _repr_html_(self) -> str:
-        """For notebooks."""
-        rows = (("Python version", self.python_version), ("Ray version", self.ray_version))
-        cells = "".join(f"<tr><td><b>{name}:</b></td><td>{value}</td></tr>" for name, value in rows)
-        return f"<div><h3>Ray</h3><table>{cells}</table></div>"
 
 
 def init(
@@ -357,21 +321,20 @@ def _configure_logging(level: int | str, fmt: str | None) -> None:
 
 def _context(session: Session) -> RayContext:
     sockets = os.path.join(session.node_dir, "sockets")
-    return RayContext(
-        {
-            "node_ip_address": session.node_ip,
-            "redis_address": None,
-            "object_store_address": os.path.join(sockets, "store.sock"),
-            "raylet_socket_name": os.path.join(sockets, "raylet.sock"),
-            "webui_url": "",
-            "session_dir": session.session_dir,
-            "metrics_export_port": None,
-            "gcs_address": session.gcs_address,
-            "address": session.gcs_address,
-            "dashboard_agent_listen_port": None,
-            "node_id": session.node_id.hex(),
-        }
-    )
+    info = {
+        "node_ip_address": session.node_ip,
+        "redis_address": None,
+        "object_store_address": os.path.join(sockets, "store.sock"),
+        "raylet_socket_name": os.path.join(sockets, "raylet.sock"),
+        "webui_url": "",
+        "session_dir": session.session_dir,
+        "metrics_export_port": None,
+        "gcs_address": session.gcs_address,
+        "address": session.gcs_address,
+        "dashboard_agent_listen_port": None,
+        "node_id": session.node_id.hex(),
+    }
+    return ClientContext(info) if session.is_remote else RayContext(info)
 
 
 def auto_init() -> Session:
@@ -623,7 +586,9 @@ def _started() -> Session:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """All nodes of the cluster, dead ones too.
+    """All nodes of the cluster, dead ones too. The raylets of remote drivers, which offer nothing, are not listed.
+
+    `State` is "ALIVE", "DRAINING" (alive, but takes no more work and is about to leave) or "DEAD".
 
     Raises:
         RaySystemError: not connected.
@@ -633,6 +598,7 @@ def nodes() -> list[dict[str, Any]]:
             "NodeID": n["node_id"].hex(),
             "Alive": n["alive"],
             "alive": n["alive"],
+            "State": ("DRAINING" if n["draining"] else "ALIVE") if n["alive"] else "DEAD",
             "NodeName": n["node_name"],
             "NodeManagerAddress": n["ip"],
             "NodeManagerHostname": n["hostname"],
@@ -646,10 +612,11 @@ def nodes() -> list[dict[str, Any]]:
             "DashboardAgentListenPort": 0,
             "Resources": dict(n["total"]),
             "Labels": dict(n["labels"]),
-            "DeathReason": 0,
+            "DeathReason": n["death_kind"],
             "DeathReasonMessage": n["death_reason"],
         }
         for n in _started().list_nodes()
+        if not n["driver_only"]
     ]
 
 

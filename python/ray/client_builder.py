@@ -7,12 +7,11 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from ray._context import ClientContext, RayContext
 from ray._deprecation import RayDeprecationWarning
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from ray.api import RayContext
 
 
 class ClientBuilder:
@@ -53,17 +52,21 @@ class ClientBuilder:
         self._context.disconnect()
 
 
-def client(address: str | None = None) -> ClientBuilder:
+def client(address: str | None = None, _deprecation_warn_enabled: bool = True) -> ClientBuilder:
     """Deprecated: use `ray.init("ray://<host>:<port>")`.
 
     Args:
         address: `host:port` or `ray://host:port` of a cluster, "local", or None: RAY_ADDRESS, else a new local one.
     """
-    warnings.warn(
-        "Starting a connection through `ray.client` is deprecated; use `ray.init('ray://<host>:<port>')`.",
-        RayDeprecationWarning,
-        stacklevel=2,
-    )
+    if _deprecation_warn_enabled:
+        warnings.warn(
+            "Starting a connection through `ray.client` is deprecated; use `ray.init('ray://<host>:<port>')`.",
+            RayDeprecationWarning,
+            stacklevel=2,
+        )
     if address is not None and address not in ("local", "auto") and "://" not in address and ":" in address:
         address = f"ray://{address}"
     return ClientBuilder(address)
+
+
+__all__ = ["ClientBuilder", "ClientContext", "client"]

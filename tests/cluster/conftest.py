@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from support.nodes import HandCluster
+from support.shell import Shell
+
+import ray
+from ray.cluster_utils import Cluster
 
 
 @pytest.fixture
@@ -24,3 +28,21 @@ def cluster_of(tmp_path: pathlib.Path) -> Iterator[Callable[..., HandCluster]]:
     yield start
     for cluster in made:
         cluster.close()
+
+
+@pytest.fixture
+def shell(tmp_path: pathlib.Path) -> Iterator[Shell]:
+    made = Shell(tmp_path)
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def cluster(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    made = Cluster()
+    yield made
+    ray.shutdown()
+    made.shutdown()

@@ -534,6 +534,11 @@ class CoreImpl final : public Core {
       f.death_reason = n.death_reason();
       f.alive = n.alive();
       f.is_head = n.is_head();
+      f.driver_only = n.driver_only();
+      f.draining = n.draining();
+      f.drain_reason = n.drain_reason();
+      f.drain_deadline_ms = n.drain_deadline_ms();
+      f.death_kind = static_cast<int32_t>(n.death_kind());
       f.total = FromProto(n.total()).ToDoubles();
       f.available = FromProto(n.available()).ToDoubles();
       f.labels.insert(n.labels().begin(), n.labels().end());

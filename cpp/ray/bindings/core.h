@@ -112,8 +112,10 @@ struct ActorFields {  // an actor as the GCS knows it
 };
 
 struct NodeFields {
-  std::string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason;
-  bool alive = false, is_head = false;
+  std::string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason, drain_reason;
+  bool alive = false, is_head = false, driver_only = false, draining = false;
+  int32_t death_kind = 0;  // DeathKind of gcs_node.proto
+  int64_t drain_deadline_ms = 0;
   std::map<std::string, double> total, available;
   std::map<std::string, std::string> labels;
   int32_t port = 0;

@@ -8,6 +8,7 @@
 
 #include "ray/async/loop.h"
 #include "ray/common/resources.h"
+#include "ray/main/security_flags.h"
 #include "ray/raylet/workers/json.h"
 #include "ray/rpc/grpc/grpc_client.h"
 #include "ray/util/flags.h"
@@ -23,8 +24,16 @@ enum ExitCode { kOk = 0, kNoAnswer = 1, kBadFlags = 2, kNotAuthenticated = 4 };
 
 struct Options {
   std::string gcs_address;
+  std::string auth_mode = "token";
+  rpc::SecurityConfig security;
+  std::string drain;
+  std::string reason = "asked for";
+  Duration deadline = std::chrono::seconds(30);
   Duration timeout = std::chrono::seconds(5);
 };
+
+// Nil: the text is no id.
+NodeId NodeOf(const std::string& hex) { return NodeId::FromBinaryOrNil(HexToBytes(hex).value_or("")); }
 
 void WriteResources(const v1::ResourceSet& message, JsonWriter* json) {
   json->BeginObject();
@@ -39,6 +48,13 @@ std::string NodesAsJson(const v1::ListNodesReply& reply) {
     json.BeginObject().Key("node_id").String(NodeId::FromBinaryOrNil(node.node_id()).Hex());
     json.Key("node_name").String(node.node_name()).Key("ip").String(node.ip()).Key("hostname").String(node.hostname());
     json.Key("port").Int(node.port()).Key("alive").Bool(node.alive()).Key("is_head").Bool(node.is_head());
+    json.Key("driver_only").Bool(node.driver_only()).Key("draining").Bool(node.draining());
+    json.Key("python_version")
+        .String(node.python_version())
+        .Key("left")
+        .Bool(node.death_kind() == v1::DEATH_KIND_LEFT)
+        .Key("drain_reason")
+        .String(node.drain_reason());
     json.Key("raylet_socket").String(node.raylet_socket()).Key("session_dir").String(node.session_dir());
     json.Key("death_reason").String(node.death_reason());
     json.Key("start_time_ms").Int(node.start_time_ms()).Key("end_time_ms").Int(node.end_time_ms());
@@ -65,17 +81,38 @@ int Ask(const Options& options) {
     return kNoAnswer;
   }
   rpc::Dispatcher nothing;  // the GCS asks nothing of one that is no node
-  rpc::GrpcClient grpc(loop->get());
+  const SystemClock clock;
+  auto security = rpc::Security::Make(options.security, &clock);
+  if (!security.ok()) {
+    std::cerr << security.status().message() << std::endl;
+    return kNotAuthenticated;
+  }
+  rpc::GrpcClient grpc(loop->get(), *security);
   const rpc::ConnectionPtr gcs = grpc.Connect(options.gcs_address, &nothing);
   Status outcome;
   std::string text;
-  rpc::CallTyped<v1::ListNodesReply>(*gcs, MethodId::kListNodes, v1::NodeEmpty(), {},
-                                     [&](Status status, v1::ListNodesReply& reply, PartList) {
-                                       outcome = std::move(status);
-                                       if (outcome.ok()) text = NodesAsJson(reply);
-                                       (*loop)->Stop();
-                                     },
-                                     {.timeout = options.timeout});
+  const rpc::CallOptions call_options = {.timeout = options.timeout};
+  const auto finish = [&](Status status) {
+    outcome = std::move(status);
+    (*loop)->Stop();
+  };
+  if (options.drain.empty()) {
+    const auto answered = [&](Status status, v1::ListNodesReply& reply, PartList) {
+      if (status.ok()) text = NodesAsJson(reply);
+      finish(std::move(status));
+    };
+    rpc::CallTyped<v1::ListNodesReply>(*gcs, MethodId::kListNodes, v1::NodeEmpty(), {}, answered, call_options);
+  } else {
+    v1::DrainNodeRequest order;
+    order.set_node_id(NodeOf(options.drain).Binary());
+    order.set_reason(options.reason);
+    order.set_deadline_ms(std::chrono::duration_cast<std::chrono::milliseconds>(options.deadline).count());
+    const auto answered = [&](Status status, v1::NodeEmpty&, PartList) {
+      if (status.ok()) text = "[]";
+      finish(std::move(status));
+    };
+    rpc::CallTyped<v1::NodeEmpty>(*gcs, MethodId::kDrainNode, order, {}, answered, call_options);
+  }
   (*loop)->Run();
   grpc.Stop();
   if (!outcome.ok()) {
@@ -90,25 +127,36 @@ int Ask(const Options& options) {
 
 int RunQuery(int argc, char** argv) {
   Options options;
-  FlagParser flags("raylet query",
-                   "Prints the nodes of a cluster as JSON, without joining it. Exit codes: 0 answered, 1 no answer, 2 bad flags, "
-                   "4 the credential was not accepted.");
+  FlagParser flags(
+      "raylet query",
+      "Prints the nodes of a cluster as JSON, without joining it, or has a node drained. Exit codes: 0 answered, 1 no answer, 2 bad flags, "
+      "4 the credential was not accepted.");
   flags.Group("Where");
   flags.Add("gcs-address", "where the GCS listens, unix:/path or host:port", &options.gcs_address).Required();
   flags.Add("timeout", "how long the answer may take", &options.timeout);
+  AddSecurityFlags(&flags, &options.auth_mode, &options.security);
+  flags.Group("Instead of the list");
+  flags.Add("drain", "node, by its id in hex, that is to take no more work and to leave", &options.drain);
+  flags.Add("reason", "why, for people", &options.reason);
+  flags.Add("deadline", "how long what runs there may go on", &options.deadline);
   auto help = flags.Parse(argc, argv);
   if (help.ok() && help->has_value()) {
     std::cout << **help;
     return kOk;
   }
-  if (!help.ok()) {
-    std::cerr << "raylet query: " << help.status().message() << "\nTry --help." << std::endl;
+  Status status = help.status();
+  if (status.ok()) status = CompleteSecurity(options.auth_mode, &options.security);
+  if (status.ok() && !options.drain.empty() && NodeOf(options.drain).IsNil()) {
+    status = Status::InvalidArgument("--drain: '" + options.drain + "' is not the id of a node");
+  }
+  if (!status.ok()) {
+    std::cerr << "raylet query: " << status.message() << "\nTry --help." << std::endl;
     return kBadFlags;
   }
   IgnoreSigPipe();
   LogOptions log;
   log.level = LogLevel::kError;  // stderr is for the answer that did not come
-  if (Status status = StartLogging(log); !status.ok()) {
+  if (status = StartLogging(log); !status.ok()) {
     std::cerr << status.message() << std::endl;
     return kNoAnswer;
   }

@@ -52,6 +52,7 @@ struct Options {
   bool local_mode = false;
   std::string auth_mode = "token";
   int ready_fd = -1;
+  Duration drain_deadline = Duration::zero();
   LogOptions log;
   std::string log_level = "info";
   int max_starts = 0, max_idle = -1, prestart = -1;
@@ -139,6 +140,10 @@ void AddFlags(FlagParser* flags, Options* options) {
   flags->Group("Life");
   flags->Add("watch-pid", "stop when this process ends; repeatable", &options->watch_pids);
   flags->Add("local-mode", "the cluster is this node and lives with its driver: no TCP address is accepted", &options->local_mode);
+  flags->Add("drain-deadline",
+             "after SIGTERM, how long running work may go on; 0: it ends at once. SIGINT, or a second SIGTERM, does not wait",
+             &options->drain_deadline);
+  flags->Add("driver-only", "offer nothing to the cluster: this node is the way in of the driver that starts it", &config.driver_only);
   flags->Add("ready-fd", "descriptor that gets 'READY <node id> <listen address or ->' once workers and drivers may come",
              &options->ready_fd);
   flags->Add("log-file", "file for the log; empty: stderr", &options->log.file);
@@ -293,7 +298,7 @@ class Main {
         Stop(kPeerGone, "watched process " + std::to_string(pid) + " has ended");
       }));
     }
-    raylet_->SetShutdownHandler([this] { Stop(kOk, "the GCS asked for it"); });
+    raylet_->SetShutdownHandler([this](const std::string& reason) { Stop(kOk, reason); });
     return raylet_->Start([this] { OnReady(); },
                           [this](const Status& status) {
                             if (ready_) {
@@ -325,6 +330,9 @@ class Main {
       } else if (stopping_) {
         RAY_LOG(WARNING) << "asked again to stop: at once, then";
         loop_->Stop();
+      } else if (signal == SIGTERM && options_.drain_deadline > Duration::zero() && !draining_) {
+        draining_ = true;
+        raylet_->Drain("SIGTERM", options_.drain_deadline);
       } else {
         Stop(kOk, signal == SIGTERM ? "SIGTERM" : "SIGINT");
       }
@@ -353,6 +361,7 @@ class Main {
   std::vector<int> pidfds_;
   bool ready_ = false;
   bool stopping_ = false;
+  bool draining_ = false;  // SIGTERM came
   int code_ = kOk;
 };
 

@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "ray/object_manager/store/store_service.h"
+#include "ray/raylet/drain/drain_core.h"
 #include "ray/raylet/leases/lease_service.h"
+#include "ray/raylet/logs/driver_relay.h"
 #include "ray/raylet/nodes/node_directory.h"
 #include "ray/raylet/objects/transfer_service.h"
 #include "ray/raylet/router/router.h"
@@ -19,8 +21,10 @@
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/local/local_carrier.h"
+#include "ray/util/flags.h"
 #include "ray/util/fs.h"
 #include "ray/util/logging.h"
+#include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/version.h"
@@ -40,6 +44,7 @@ std::string BaseName(const std::string& path) { return path.substr(path.rfind('/
 int64_t Units(uint64_t amount) { return static_cast<int64_t>(amount) * ResourceSet::kUnit; }
 
 ResourceSet TotalOf(const RayletConfig& config) {
+  if (config.driver_only) return ResourceSet();  // its store is the driver's own
   ResourceSet total = config.resources;
   total.Set(kStoreMemory, Units(config.object_store_memory));
   total.Set("node:" + config.node_ip, ResourceSet::kUnit);
@@ -72,6 +77,11 @@ struct Raylet::Impl {
   void ReportSoon();
   void Report();
   void PollStore();
+  void Drain(const std::string& reason, Duration deadline);
+  void CountLeases();
+  void RunDrain(const DrainEffects& effects);
+  void MakeRelay();
+  void FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done);
   std::string Stats() const;
 
   RayletConfig config;
@@ -84,7 +94,7 @@ struct Raylet::Impl {
 
   std::function<void()> on_ready;
   std::function<void(const Status&)> on_end;
-  std::function<void()> on_shutdown;
+  std::function<void(const std::string&)> on_shutdown;
 
   // In the order of construction; destroyed in reverse.
   std::shared_ptr<rpc::Dispatcher> dispatcher = std::make_shared<rpc::Dispatcher>();
@@ -98,6 +108,7 @@ struct Raylet::Impl {
   std::unique_ptr<Router> router;
   std::unique_ptr<NodeDirectory> nodes;
   std::unique_ptr<TransferService> transfers;
+  std::unique_ptr<DriverRelay> relay;
   std::shared_ptr<rpc::Security> security;
   std::unique_ptr<rpc::LocalCarrier> carrier;
   std::unique_ptr<rpc::GrpcClient> grpc;
@@ -113,6 +124,8 @@ struct Raylet::Impl {
   Time last_report{INT64_MIN / 2};
   async::TimerId report_timer = 0;
   async::TimerId store_timer = 0;
+  DrainCore drain;
+  async::TimerId drain_timer = 0;
 };
 
 Status Raylet::Impl::Init() {
@@ -153,15 +166,21 @@ Status Raylet::Impl::Init() {
       std::move(worker_config), loop, launcher.get(),
       WorkerServiceHooks{[this](const LeaseId& lease, const WorkerId& worker) { leases->OnAssigned(lease, worker); },
                          [this](const WorkerPopFailed& failure) { leases->OnPopFailed(failure); },
-                         [this](const ProcessEnd& end) { OnProcessEnded(end); }});
+                         [this](const ProcessEnd& end) { OnProcessEnded(end); },
+                         [this](const JobId& job, v1::LogLinesNotice lines) { relay->Lines(job, std::move(lines)); },
+                         [this](const JobId& job, v1::DriverMessageNotice message) { relay->Message(job, std::move(message)); }});
   RAY_ASSIGN_OR_RETURN(
       logs, LogTailer::Make(log_dir, loop, config.log_coalesce, [this](WorkerLines lines) { workers->ForwardLines(std::move(lines)); }));
   workers->SetLogTailer(logs.get());
 
   scheduling::LeaseQueueConfig queue_config = config.leases;
   queue_config.node = node_id;
-  leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id, [this] { ReportSoon(); }}, queue_config,
-                                          scheduling::NodeResources(total));
+  leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id,
+                                                             [this] {
+                                                               ReportSoon();
+                                                               if (drain.draining()) CountLeases();
+                                                             }},
+                                          queue_config, scheduling::NodeResources(total));
   memory = std::make_unique<MemoryMonitor>(config.memory_monitor,
                                            MemoryMonitor::Deps{loop, "IP: " + config.node_ip + ", ID: " + node_id.Hex(),
                                                                [this] { return leases->RunningWork(); }, [this] { return workers->Pids(); },
@@ -186,6 +205,7 @@ Status Raylet::Impl::Init() {
                                               [this](const NodeId& node) { return nodes->Link(node); }},
                                              pull, {}));
   nodes->OnNodeDead([this](const NodeId& node, const std::string&) { transfers->OnNodeDead(node); });
+  MakeRelay();
 
   workers->RegisterHandlers(dispatcher.get());
   transfers->RegisterHandlers(dispatcher.get());
@@ -206,8 +226,18 @@ Status Raylet::Impl::Init() {
                                                 return;
                                               }
                                               if (responder.valid()) responder.Send(v1::LeaseEmpty());
-                                              if (on_shutdown != nullptr) on_shutdown();
+                                              if (on_shutdown != nullptr) on_shutdown("the GCS asked for it");
                                             });
+  dispatcher->RegisterTyped<v1::DrainNotice>(MethodId::kDrain,
+                                             [this](const v1::DrainNotice& message, rpc::Request& request, rpc::Responder responder) {
+                                               if (request.connection != gcs) {
+                                                 if (responder.valid())
+                                                   responder.Fail(Status::PermissionDenied("only the GCS may drain a node"));
+                                                 return;
+                                               }
+                                               if (responder.valid()) responder.Send(v1::LeaseEmpty());
+                                               Drain(message.reason(), std::chrono::milliseconds(message.deadline_ms()));
+                                             });
 
   rpc::LocalCarrierOptions carrier_options;
   carrier_options.sockets_dir = sockets_dir;
@@ -247,6 +277,7 @@ void Raylet::Impl::Connect() {
   if (gethostname(host.data(), host.size() - 1) == 0) node->set_hostname(host.data());
   node->set_alive(true);
   node->set_is_head(config.is_head);
+  node->set_driver_only(config.driver_only);
   node->set_raylet_socket(sockets_dir + "/" + kRayletSocket);
   node->set_store_socket(sockets_dir + "/" + kStoreSocket);
   ToProto(total, node->mutable_total());
@@ -370,6 +401,99 @@ std::string Raylet::Impl::Stats() const {
   return json.EndObject().Take();
 }
 
+// ---- drivers of other nodes ----
+
+void Raylet::Impl::MakeRelay() {
+  relay = std::make_unique<DriverRelay>(
+      node_id, DriverRelayConfig{},
+      DriverRelayHooks{[this](const JobId& job, std::function<void(std::optional<NodeId>)> done) { FindDriver(job, std::move(done)); },
+                       [this](const NodeId& node) -> std::optional<size_t> {
+                         const rpc::ConnectionPtr link = nodes->Link(node);
+                         return link == nullptr ? std::nullopt : std::optional(link->unsent_bytes());
+                       },
+                       [this](const NodeId& node, const v1::LogLinesNotice& lines) {
+                         if (const rpc::ConnectionPtr link = nodes->Link(node)) link->Notify(MethodId::kLogLines, lines);
+                       },
+                       [this](const NodeId& node, const v1::DriverMessageNotice& message) {
+                         if (const rpc::ConnectionPtr link = nodes->Link(node)) link->Notify(MethodId::kDriverMessage, message);
+                       }});
+  // What comes from processes of this node is not for others to read: only the GCS and other raylets relay.
+  dispatcher->RegisterTyped<v1::LogLinesNotice>(MethodId::kLogLines,
+                                                [this](const v1::LogLinesNotice& lines, rpc::Request& request, rpc::Responder responder) {
+                                                  if (workers->WorkerOf(request.connection->id()).IsNil()) workers->DeliverLines(lines);
+                                                  if (responder.valid()) responder.Send(v1::WorkerEmpty());
+                                                });
+  dispatcher->RegisterTyped<v1::DriverMessageNotice>(
+      MethodId::kDriverMessage, [this](const v1::DriverMessageNotice& message, rpc::Request& request, rpc::Responder responder) {
+        if (workers->WorkerOf(request.connection->id()).IsNil()) workers->DeliverMessage(message);
+        if (responder.valid()) responder.Send(v1::WorkerEmpty());
+      });
+}
+
+void Raylet::Impl::FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done) {
+  if (gcs == nullptr || gcs->closed()) {
+    loop->Post("raylet.no_driver", [done = std::move(done)] { done(std::nullopt); });
+    return;
+  }
+  rpc::CallTyped<v1::ListJobsReply>(*gcs, MethodId::kListJobs, v1::JobEmpty(), {},
+                                    [job, done = std::move(done)](Status status, v1::ListJobsReply& reply, PartList) {
+                                      if (!status.ok()) return done(std::nullopt);
+                                      NodeId driver;  // nil: it has ended
+                                      for (const v1::JobInfo& info : reply.jobs()) {
+                                        if (JobId::FromBinaryOrNil(info.job_id()) != job || info.end_time_ms() != 0) continue;
+                                        driver = NodeId::FromBinaryOrNil(info.driver_node_id());
+                                      }
+                                      done(driver);
+                                    });
+}
+
+// ---- leaving ----
+
+void Raylet::Impl::Drain(const std::string& reason, Duration deadline) {
+  if (stopping) return;
+  CountLeases();
+  RAY_LOG(INFO) << "draining (" << reason << "), for at most " << FormatDuration(deadline);
+  DrainEffects effects;
+  drain.Begin(reason, deadline, loop->clock().Now(), &effects);
+  RunDrain(effects);
+}
+
+void Raylet::Impl::CountLeases() {
+  DrainEffects effects;
+  drain.OnLeases(leases->num_held(), &effects);
+  RunDrain(effects);
+}
+
+void Raylet::Impl::RunDrain(const DrainEffects& effects) {
+  for (const DrainEffect& effect : effects) {
+    if (std::holds_alternative<StopGrants>(effect)) {
+      leases->StopGrants();
+    } else if (const auto* tell = std::get_if<TellGcsDraining>(&effect)) {
+      v1::DrainNodeRequest report;
+      report.set_node_id(node_id.Binary());
+      report.set_reason(tell->reason);
+      report.set_deadline_ms(std::chrono::duration_cast<std::chrono::milliseconds>(tell->left).count());
+      if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportDraining, report);
+    } else if (std::holds_alternative<LetWorkersFinish>(effect)) {
+      leases->LetWorkersFinish("the node is draining");
+    } else if (const auto* leave = std::get_if<LeaveNode>(&effect)) {
+      // Not from within what ended the last lease.
+      loop->Post("raylet.drained", [this, reason = leave->reason] {
+        if (on_shutdown != nullptr && !stopping) on_shutdown(reason);
+      });
+    }
+  }
+  if (drain_timer != 0) loop->CancelTimer(drain_timer);
+  drain_timer = 0;
+  if (drain.NextDeadline().is_infinite()) return;
+  drain_timer = loop->AddTimer(drain.NextDeadline() - loop->clock().Now(), [this] {
+    drain_timer = 0;
+    DrainEffects due;
+    drain.Tick(loop->clock().Now(), &due);
+    RunDrain(due);
+  });
+}
+
 // ---- the end ----
 
 void Raylet::Impl::Stop(const std::string& reason, std::function<void()> done) {
@@ -379,6 +503,7 @@ void Raylet::Impl::Stop(const std::string& reason, std::function<void()> done) {
   if (report_timer != 0) loop->CancelTimer(report_timer);
   if (store_timer != 0) loop->CancelTimer(store_timer);
   memory->Stop();
+  if (drain_timer != 0) loop->CancelTimer(drain_timer);
   workers->Shutdown(config.stop_grace, [this, reason, done = std::move(done)] { Leave(reason, done); });
 }
 
@@ -439,7 +564,9 @@ void Raylet::ReapChildren() {
   }
 }
 
-void Raylet::SetShutdownHandler(std::function<void()> fn) { impl_->on_shutdown = std::move(fn); }
+void Raylet::Drain(const std::string& reason, Duration deadline) { impl_->Drain(reason, deadline); }
+
+void Raylet::SetShutdownHandler(std::function<void(const std::string&)> fn) { impl_->on_shutdown = std::move(fn); }
 
 const NodeId& Raylet::node_id() const { return impl_->node_id; }
 

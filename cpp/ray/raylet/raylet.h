@@ -34,6 +34,7 @@ struct RayletConfig {
   std::string node_ip = "127.0.0.1";
   std::string node_name;  // empty: the node's id
   bool is_head = false;
+  bool driver_only = false;          // the way into the cluster of the driver that started it: it offers nothing
   ResourceSet resources;             // CPU, GPU, memory, accelerator_type:..., custom; what follows from the rest is added
   uint64_t object_store_memory = 0;  // bytes
   std::vector<std::string> object_spilling_directories;  // where the store's objects go when it is full; none: the session's folder
@@ -64,10 +65,12 @@ class Raylet {
   Status Start(std::function<void()> on_ready, std::function<void(const Status&)> on_end);
   // On the loop. Asks the workers to leave, kills what is left after the grace, leaves the GCS, removes the sockets; then `done`.
   void Stop(const std::string& reason, std::function<void()> done);
+  // On the loop. Takes no more work and lets what runs finish, for at most `deadline`; then the shutdown handler runs, with the reason.
+  void Drain(const std::string& reason, Duration deadline);
   // On the loop: SIGCHLD came. Reaps every child that has ended.
   void ReapChildren();
-  // A message Shutdown from the GCS asks for this.
-  void SetShutdownHandler(std::function<void()> fn);
+  // Runs when the node is to stop: a message Shutdown of the GCS asks for it, or a drain is over.
+  void SetShutdownHandler(std::function<void(const std::string& reason)> fn);
 
   const NodeId& node_id() const;
   // Where other nodes reach this one, port filled in, once started; empty: nowhere.

@@ -61,6 +61,7 @@ void LeaseQueueCore::Enqueue(LeaseRequest request, Time now) {
 }
 
 void LeaseQueueCore::Schedule(Time now, LeaseEffects* out) {
+  if (!grants_) return;
   // Jobs in turn, one grant each, until a full round brings none. Resources only shrink meanwhile, so that ends.
   size_t idle = 0;
   while (!jobs_.empty() && idle < jobs_.size()) {

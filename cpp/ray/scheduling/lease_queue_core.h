@@ -107,6 +107,8 @@ class LeaseQueueCore {
   void OwnerDied(const WorkerId& owner, Time now, LeaseEffects* out);
   // Its queued requests are cancelled, save those whose owner `keep_owner` holds for; its leases end with their workers.
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_owner, Time now, LeaseEffects* out);
+  // From now on nothing is granted here: the node is about to leave. What waits may still be sent elsewhere.
+  void StopGrants() { grants_ = false; }
   void Tick(Time now, LeaseEffects* out);
   // When Tick has something to do next; infinite if nothing.
   Time NextDeadline() const;
@@ -148,6 +150,7 @@ class LeaseQueueCore {
   NodeResources resources_;
   SpillPolicy* const spill_;
   std::map<JobId, Job> jobs_;  // with something waiting
+  bool grants_ = true;
   JobId last_job_;
   std::unordered_map<LeaseId, std::pair<JobId, ClassKey>, IdHash> queued_;
   std::unordered_map<LeaseId, Granted, IdHash> granted_;

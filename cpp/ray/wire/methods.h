@@ -35,6 +35,7 @@ namespace ray {
   X(kKillActorOnNode, 44, "RayletLease", "KillActor")             \
   X(kJobFinished, 45, "RayletLease", "JobFinished")               \
   X(kShutdownNode, 46, "RayletLease", "Shutdown")                 \
+  X(kDrain, 47, "RayletLease", "Drain")                           \
   X(kStoreConnect, 60, "ObjectStore", "StoreConnect")             \
   X(kStoreCreate, 61, "ObjectStore", "StoreCreate")               \
   X(kStoreSeal, 62, "ObjectStore", "StoreSeal")                   \
@@ -54,6 +55,8 @@ namespace ray {
   X(kReportResources, 82, "GcsNode", "ReportResources")           \
   X(kReportWorkerDied, 83, "GcsNode", "ReportWorkerDied")         \
   X(kListNodes, 84, "GcsNode", "ListNodes")                       \
+  X(kDrainNode, 86, "GcsNode", "DrainNode")                       \
+  X(kReportDraining, 87, "GcsNode", "ReportDraining")             \
   X(kAddJob, 90, "GcsJob", "AddJob")                              \
   X(kFinishJob, 91, "GcsJob", "FinishJob")                        \
   X(kListJobs, 92, "GcsJob", "ListJobs")                          \

@@ -108,7 +108,8 @@ cdef dict _node(NodeFields& n):
     return {
         "node_id": to_bytes(n.node_id), "node_name": to_str(n.node_name), "ip": to_str(n.ip), "hostname": to_str(n.hostname),
         "raylet_socket": to_str(n.raylet_socket), "store_socket": to_str(n.store_socket), "death_reason": to_str(n.death_reason),
-        "alive": n.alive, "is_head": n.is_head, "port": n.port,
+        "alive": n.alive, "is_head": n.is_head, "port": n.port, "driver_only": n.driver_only, "draining": n.draining,
+        "drain_reason": to_str(n.drain_reason), "drain_deadline_ms": n.drain_deadline_ms, "death_kind": n.death_kind,
         "total": {to_str(item.first): item.second for item in n.total},
         "available": {to_str(item.first): item.second for item in n.available},
         "labels": {to_str(item.first): to_str(item.second) for item in n.labels},

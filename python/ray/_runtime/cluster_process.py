@@ -151,10 +151,11 @@ class Node:
         Raises:
             RaySystemError: a process did not start (the text has the end of its log), or there is no place for files.
             ConnectionError: something listens there already.
-            AuthenticationError: RAY_AUTH_TOKEN_PATH leads nowhere.
+            AuthenticationError: no good token file, or an address that others can reach without one.
         """
         mode = security.from_environment().mode
         ip = ip or (addresses.LOOPBACK if mode == security.DISABLED else addresses.own_ip())
+        security.check_listen(mode, ip)
         listen = [addresses.join(ip, port)]
         if port and not addresses.is_loopback(ip):
             listen.append(addresses.join(addresses.LOOPBACK, port))
@@ -169,7 +170,7 @@ class Node:
         node = cls(root, directory, directory, ip, owned=owned)
 
         def start() -> None:
-            node.security = security.for_head(directory)
+            node.security = security.for_head(directory, owned=owned)
             flags = [text for address in listen for text in ("--listen", address)]
             gcs = node._spawn_gcs([*flags, *node.security.flags()], options, watch=watch)
             deadline = time.monotonic() + START_S
@@ -217,6 +218,8 @@ class Node:
 
         def start() -> None:
             node.security = security.for_joining(node_dir, local)
+            if options.port is not None:
+                security.check_listen(node.security.mode, node.ip)
             node._spawn_raylet(node._network_flags(options), options, watch=watch)
             if wait:
                 node._wait_raylet(time.monotonic() + START_S)
@@ -329,14 +332,17 @@ class Node:
         """
         if os.getpid() != self._owner:
             return
-        processes = self.processes
-        for process in processes:
-            # SIGTERM would let running work finish.
-            process.send_signal(signal.SIGINT if graceful else signal.SIGKILL)
+        self.ask_to_stop(graceful=graceful)
         deadline = time.monotonic() + STOP_S
-        for process in processes:
+        for process in self.processes:
             process.reap(deadline)
         self._forget()
+
+    def ask_to_stop(self, *, graceful: bool = True) -> None:
+        """The first half of `stop`, which does not wait."""
+        for process in self.processes:
+            # SIGTERM would let running work finish.
+            process.send_signal(signal.SIGINT if graceful else signal.SIGKILL)
 
     def kill_raylet(self) -> None:
         """As a crash of the raylet would."""

@@ -29,12 +29,14 @@ class Attachment:
         logs: folder for the driver's own log.
         node: the driver's own raylet, to be stopped with it; else None.
         starts_cluster: that node is the cluster.
+        remote: the address was of the scheme ray://.
     """
 
     node_dir: str
     logs: str
     node: Node | None = None
     starts_cluster: bool = False
+    remote: bool = False
 
 
 def parse(address: str) -> tuple[str, bool]:
@@ -85,10 +87,7 @@ def attach(address: str, *, temp_dir: str | None = None) -> Attachment:
     """
     where, remote = parse(address)
     if where.startswith("unix:"):
-        folder = os.path.dirname(os.path.dirname(where.removeprefix("unix:")))
-        for process in session_dir.records_of(Path(folder)):
-            check_python(process.python, "this machine")
-        return Attachment(folder, os.path.join(folder, "logs"))
+        return _attach_to_folder(Path(where.removeprefix("unix:")).parent.parent)
     root = session_dir.temp_root(temp_dir)
     if not remote:
         record = local_record(where, root, RAYLET)
@@ -106,7 +105,18 @@ def attach(address: str, *, temp_dir: str | None = None) -> Attachment:
             if _usable(node):
                 folder = os.path.dirname(os.path.dirname(node["raylet_socket"]))
                 return Attachment(folder, os.path.join(node["session_dir"], "logs"))
-    return _own_raylet(where, nodes, local, temp_dir)
+    return _own_raylet(where, nodes, local, temp_dir, remote)
+
+
+def _attach_to_folder(node_dir: Path) -> Attachment:
+    """The raylet whose sockets are below that folder: of the first node of a session, or of a further one."""
+    session = node_dir
+    for folder in (node_dir, node_dir.parent):
+        for process in session_dir.records_of(folder):
+            if process.node_dir == str(node_dir):
+                check_python(process.python, "this machine")
+                session = folder
+    return Attachment(str(node_dir), str(session / "logs"))
 
 
 def _usable(node: dict[str, Any]) -> bool:
@@ -121,7 +131,7 @@ def _usable(node: dict[str, Any]) -> bool:
 
 
 def _own_raylet(
-    address: str, nodes: list[dict[str, Any]], local: ProcessRecord | None, temp_dir: str | None
+    address: str, nodes: list[dict[str, Any]], local: ProcessRecord | None, temp_dir: str | None, remote: bool
 ) -> Attachment:
     options = NodeOptions(
         num_cpus=0,
@@ -139,7 +149,7 @@ def _own_raylet(
         owned=True,
         watch=True,
     )
-    return Attachment(str(node.node_dir), str(node.session_dir / "logs"), node)
+    return Attachment(str(node.node_dir), str(node.session_dir / "logs"), node, remote=remote)
 
 
 def session_name(nodes: list[dict[str, Any]], address: str) -> str:

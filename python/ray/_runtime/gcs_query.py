@@ -21,10 +21,26 @@ def list_nodes(address: str, security: Security, timeout: float = _TIMEOUT_S) ->
         AuthenticationError: the GCS does not accept the token.
         ConnectionError: no answer within `timeout` seconds, or one that makes no sense.
     """
-    done = _run(["--gcs-address", address, "--timeout", f"{timeout}s", *security.flags()], timeout)
+    nodes: list[dict[str, Any]] = _ask(address, security, timeout, [])
+    return nodes
+
+
+def drain_node(
+    address: str, security: Security, node_id: str, *, reason: str, deadline_s: float, timeout: float = _TIMEOUT_S
+) -> None:
+    """Has a node take no more work, and leave when what runs there has ended, after `deadline_s` at the latest.
+
+    Raises:
+        AuthenticationError: the GCS does not accept the token.
+        ConnectionError: no answer, or no such node is alive.
+    """
+    _ask(address, security, timeout, ["--drain", node_id, "--reason", reason, "--deadline", f"{deadline_s}s"])
+
+
+def _ask(address: str, security: Security, timeout: float, more: list[str]) -> Any:
+    done = _run(["--gcs-address", address, "--timeout", f"{timeout}s", *security.flags(), *more], timeout)
     if done.returncode == 0:
-        nodes: list[dict[str, Any]] = json.loads(done.stdout)
-        return nodes
+        return json.loads(done.stdout)
     problem = done.stderr.strip() or f"exit code {done.returncode}"
     if done.returncode == _NOT_AUTHENTICATED:
         raise authentication_error(f"The cluster at {address} does not accept the token: {problem}.")

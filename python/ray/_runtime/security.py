@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ray._runtime import addresses
 from ray.exceptions import AuthenticationError
 
 if TYPE_CHECKING:
@@ -89,6 +90,24 @@ def authentication_error(problem: str) -> AuthenticationError:
     return AuthenticationError(f"{problem} {_HELP}")
 
 
+def check_listen(mode: str, ip: str) -> None:
+    """Raises AuthenticationError where others could come in without a token."""
+    if mode == DISABLED and not addresses.is_loopback(ip):
+        raise AuthenticationError(
+            f"RAY_AUTH_MODE=disabled works on loopback addresses only; {ip} can be reached from other machines. "
+            "Unset it: `ray start --head` then makes a token."
+        )
+
+
+def _private(path: Path) -> Path:
+    """A token file that only its user can read. Raises AuthenticationError."""
+    if path.stat().st_mode & 0o077:
+        raise AuthenticationError(
+            f"The token file {path} is open to other users, so its token is no secret: chmod 600 it."
+        )
+    return path
+
+
 def _given_token() -> str | Path | None:
     """What the environment gives: the token itself, or its file."""
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
@@ -99,14 +118,14 @@ def _given_token() -> str | Path | None:
         return None
     if not os.path.isfile(path):
         raise authentication_error(f"RAY_AUTH_TOKEN_PATH names {path!r}, which is not a file.")
-    return Path(path)
+    return _private(Path(path))
 
 
 def _home_file() -> Path | None:
     with contextlib.suppress(RuntimeError):  # a user without a home
         path = Path.home() / ".ray" / _TOKEN_FILE
         if path.is_file():
-            return path
+            return _private(path)
     return None
 
 
@@ -126,16 +145,19 @@ def generate_token() -> str:
     return secrets.token_hex(32)
 
 
-def for_head(session_dir: Path) -> Security:
+def for_head(session_dir: Path, *, owned: bool = False) -> Security:
     """Of a new cluster: its token is the one that the environment gives, else a new one in the session directory.
 
+    Args:
+        owned: it is for this process only, so the token in the user's home is not for it.
+
     Raises:
-        AuthenticationError: RAY_AUTH_TOKEN_PATH leads nowhere.
+        AuthenticationError: RAY_AUTH_TOKEN_PATH leads nowhere, or to a file that is open to others.
     """
     security = from_environment()
     if security.mode == DISABLED:
         return security
-    given = _given_token() or _home_file()
+    given = _given_token() or (None if owned else _home_file())
     if isinstance(given, Path):
         return replace(security, token_file=str(given))
     path = session_dir / _TOKEN_FILE
@@ -197,3 +219,29 @@ def for_joining(node_dir: Path, local: ProcessRecord | None = None) -> Security:
         write_token(path, given)
         given = path
     return replace(security, token_file=str(given))
+
+
+def show_token(local: ProcessRecord | None, *, generate: bool = False) -> str:
+    """The token that this user would show to a cluster.
+
+    Args:
+        local: a process of a cluster on this machine, of this user.
+        generate: make one in the user's home if there is none.
+
+    Raises:
+        AuthenticationError: there is none.
+    """
+    try:
+        given = _find_token(local)
+    except AuthenticationError:
+        if not generate:
+            raise
+        given = Path.home() / ".ray" / _TOKEN_FILE
+        given.parent.mkdir(mode=0o700, exist_ok=True)
+        write_token(given, generate_token())
+    if isinstance(given, str):
+        return given
+    try:
+        return given.read_text().strip()
+    except OSError as error:
+        raise authentication_error(f"The token file {given} cannot be read: {error.strerror}.") from error

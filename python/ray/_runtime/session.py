@@ -40,6 +40,7 @@ class Session:
         namespace, job_config: of the job.
         runtime_env: of this process; what it submits inherits it.
         cluster: the node that `ray.init` started, to be stopped at the end; else None.
+        is_remote: of drivers: connected by an address of the scheme ray://.
         node_dir: of drivers: the sockets of this node are in <node_dir>/sockets; else "".
         method_templates: cache of the API layer, as long-lived as the template handles in it.
     """
@@ -63,6 +64,7 @@ class Session:
         self.functions = FunctionTable(core)
         self.cluster: Node | None = None
         self.node_dir = ""
+        self.is_remote = False
         self.log_stream: LogStream | None = None
         self.default_task: TaskContext | None = None  # for threads that user code started
         self.put = core.put  # the hot calls go straight to the core
@@ -326,6 +328,7 @@ def start_driver(
     session = Session(core, is_driver=True, namespace=namespace, job_config=job_config)
     session.cluster = attachment.node
     session.node_dir = attachment.node_dir
+    session.is_remote = attachment.remote
     from ray._runtime.log_stream import LogStream
 
     session.log_stream = LogStream(core, own_ip=session.node_ip, print_logs=log_to_driver)

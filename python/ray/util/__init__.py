@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ray.util.actor_pool import ActorPool as ActorPool
     from ray.util.check_serialize import inspect_serializability as inspect_serializability
+    from ray.util.client import connect as connect
+    from ray.util.client import disconnect as disconnect
     from ray.util.debug import disable_log_once_globally as disable_log_once_globally
     from ray.util.debug import enable_periodic_logging as enable_periodic_logging
     from ray.util.debug import log_once as log_once
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 _HOME = {
     "ActorPool": "actor_pool",
     "as_completed": "helpers",
+    "connect": "client",
     "deregister_serializer": "serialization",
+    "disconnect": "client",
     "disable_log_once_globally": "debug",
     "enable_periodic_logging": "debug",
     "get_node_instance_id": "node",
@@ -36,6 +40,7 @@ _HOME = {
 _MODULES = {
     "accelerators",
     "annotations",
+    "client",
     "debug",
     "joblib",
     "metrics",

@@ -51,7 +51,7 @@ void RegisterPubSubService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 
 // Job: its driver has left. Node: all that a node's death entails.
 void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out);
-void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call);
+void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call, v1::DeathKind kind = v1::DEATH_KIND_FAILED);
 
 // Effects that leave the process.
 void PublishToSubscribers(GcsState* gcs, const v1::PublishNotice& notice);

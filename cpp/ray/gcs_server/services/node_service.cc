@@ -8,6 +8,10 @@ namespace {
 
 void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out) {
   const v1::NodeInfo* info = gcs->nodes.Find(node);
+  if (info->driver_only() || info->draining()) {  // nothing is placed there (any more)
+    gcs->actors.NodeWithdrawn(node);
+    return;
+  }
   gcs->actors.NodeChanged(node, FromProto(info->total()), FromProto(info->available()), gcs->wall_ms(), out);
 }
 
@@ -35,6 +39,21 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
   gcs->runner.Run(std::move(out));
 }
 
+// The order goes to the raylet, which reports back that it drains.
+void DrainNode(GcsState* gcs, const v1::DrainNodeRequest& message, rpc::Responder responder) {
+  const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
+  const auto link = gcs->links.find(node);
+  if (link == gcs->links.end()) {
+    if (responder.valid()) responder.Fail(Status::NotFound("node " + node.Hex() + " is not alive"));
+    return;
+  }
+  v1::DrainNotice order;
+  order.set_reason(message.reason());
+  order.set_deadline_ms(message.deadline_ms());
+  link->second->Notify(MethodId::kDrain, order);
+  if (responder.valid()) responder.Send(v1::NodeEmpty());
+}
+
 void ReportWorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, rpc::Responder responder) {
   Effects out;
   if (gcs->workers.Died(message, gcs->runner.Hold(std::move(responder)), &out)) {
@@ -48,9 +67,9 @@ void ReportWorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message,
 
 }  // namespace
 
-void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call) {
+void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call, v1::DeathKind kind) {
   Effects out;
-  bool died = gcs->nodes.Die(node, reason, call, gcs->wall_ms(), &out);
+  bool died = gcs->nodes.Die(node, reason, kind, call, gcs->wall_ms(), &out);
   if (died) {
     RAY_LOG(WARNING) << "node " << node << " is dead: " << reason;
     gcs->links.erase(node);
@@ -72,8 +91,21 @@ void RegisterNodeService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
       MethodId::kUnregisterNode, [gcs](const v1::UnregisterNodeRequest& message, rpc::Request&, rpc::Responder responder) {
         NodeId node = NodeId::FromBinaryOrNil(message.node_id());
         gcs->health.Left(node);
-        OnNodeDead(gcs, node, message.reason().empty() ? "it left" : message.reason(), gcs->runner.Hold(std::move(responder)));
+        OnNodeDead(gcs, node, message.reason().empty() ? "it left" : message.reason(), gcs->runner.Hold(std::move(responder)),
+                   v1::DEATH_KIND_LEFT);
       });
+  dispatcher->RegisterTyped<v1::DrainNodeRequest>(MethodId::kDrainNode,
+                                                  [gcs](const v1::DrainNodeRequest& message, rpc::Request&, rpc::Responder responder) {
+                                                    DrainNode(gcs, message, std::move(responder));
+                                                  });
+  dispatcher->RegisterTyped<v1::DrainNodeRequest>(MethodId::kReportDraining,
+                                                  [gcs](const v1::DrainNodeRequest& message, rpc::Request&, rpc::Responder responder) {
+                                                    Effects out;
+                                                    Reply(gcs->runner.Hold(std::move(responder)), v1::NodeEmpty(), &out);
+                                                    if (gcs->nodes.Drain(message, gcs->wall_ms(), &out))
+                                                      NodeChanged(gcs, NodeId::FromBinaryOrNil(message.node_id()), &out);
+                                                    gcs->runner.Run(std::move(out));
+                                                  });
   dispatcher->RegisterTyped<v1::ReportResourcesRequest>(
       MethodId::kReportResources, [gcs](const v1::ReportResourcesRequest& message, rpc::Request&, rpc::Responder responder) {
         Effects out;

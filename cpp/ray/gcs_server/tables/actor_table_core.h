@@ -51,6 +51,8 @@ class ActorTableCore {
   void Started(const ActorId& actor, uint32_t start, const Status& status, const v1::StartActorReply& reply, int64_t wall_ms, Effects* out);
   // A node has come, or reports what it has; actors that nobody could take are placed if it can.
   void NodeChanged(const NodeId& node, const ResourceSet& total, const ResourceSet& available, int64_t wall_ms, Effects* out);
+  // Nothing is placed there (any more); what runs there goes on.
+  void NodeWithdrawn(const NodeId& node) { view_.Remove(node); }
   void NodeDied(const NodeId& node, const std::string& reason, int64_t wall_ms, Effects* out);
   void WorkerDied(const v1::ReportWorkerDiedRequest& report, int64_t wall_ms, Effects* out);
   // The owner was gone before it registered this actor.

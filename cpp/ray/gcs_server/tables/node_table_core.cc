@@ -73,13 +73,26 @@ bool NodeTableCore::Report(const v1::ReportResourcesRequest& report, Effects* ou
   return true;
 }
 
-bool NodeTableCore::Die(const NodeId& node, const std::string& reason, CallToken call, int64_t wall_ms, Effects* out) {
+bool NodeTableCore::Drain(const v1::DrainNodeRequest& report, int64_t wall_ms, Effects* out) {
+  auto it = nodes_.find(NodeId::FromBinaryOrNil(report.node_id()));
+  if (it == nodes_.end() || !it->second.info.alive()) return false;
+  v1::NodeInfo& info = it->second.info;
+  info.set_draining(true);
+  info.set_drain_reason(report.reason());
+  info.set_drain_deadline_ms(wall_ms + report.deadline_ms());
+  out->push_back(PersistMessage(kTable, it->first.Binary(), info));
+  PublishNode(info, out);
+  return true;
+}
+
+bool NodeTableCore::Die(const NodeId& node, const std::string& reason, v1::DeathKind kind, CallToken call, int64_t wall_ms, Effects* out) {
   auto it = nodes_.find(node);
   bool dies = it != nodes_.end() && it->second.info.alive();
   if (dies) {
     v1::NodeInfo& info = it->second.info;
     info.set_alive(false);
     info.set_death_reason(reason);
+    info.set_death_kind(kind);
     info.set_end_time_ms(wall_ms);
     info.clear_available();
     --num_alive_;

@@ -26,8 +26,10 @@ class NodeTableCore {
   bool Register(const v1::NodeInfo& node, CallToken call, int64_t wall_ms, Effects* out);
   // True if it took effect: reports that are older than what is known, or of nodes that are not alive, do not.
   bool Report(const v1::ReportResourcesRequest& report, Effects* out);
+  // The node takes no more work and is about to leave. True if it is alive.
+  bool Drain(const v1::DrainNodeRequest& report, int64_t wall_ms, Effects* out);
   // The node is gone for good. True if it was alive.
-  bool Die(const NodeId& node, const std::string& reason, CallToken call, int64_t wall_ms, Effects* out);
+  bool Die(const NodeId& node, const std::string& reason, v1::DeathKind kind, CallToken call, int64_t wall_ms, Effects* out);
   void List(CallToken call, Effects* out) const;
 
   // Nullptr: unknown.

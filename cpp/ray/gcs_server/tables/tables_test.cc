@@ -60,11 +60,11 @@ TEST(NodeTableTest, RegisterReportDie) {
   EXPECT_FALSE(core.Report(report, &out)) << "older";
 
   out.clear();
-  EXPECT_TRUE(core.Die(id, "why", 1, 9, &out));
+  EXPECT_TRUE(core.Die(id, "why", v1::DEATH_KIND_LEFT, 1, 9, &out));
   EXPECT_EQ(Kinds(out), "PAN");
   EXPECT_EQ(std::get<Publish>(out.back()).notice.node().death_reason(), "why");
   out.clear();
-  EXPECT_FALSE(core.Die(id, "again", 1, 9, &out));
+  EXPECT_FALSE(core.Die(id, "again", v1::DEATH_KIND_FAILED, 1, 9, &out));
   EXPECT_EQ(Kinds(out), "A");
   EXPECT_EQ(core.num_alive(), 0u);
   report.set_version(9);
@@ -72,6 +72,33 @@ TEST(NodeTableTest, RegisterReportDie) {
   out.clear();
   EXPECT_FALSE(core.Register(MakeNode(id), 1, 5, &out)) << "dead is for good";
   EXPECT_EQ(Kinds(out), "F");
+}
+
+TEST(NodeTableTest, ADrainingNodeIsMarkedUntilItHasGone) {
+  NodeTableCore core({});
+  const NodeId id = NodeId::FromRandom();
+  Effects out;
+  core.Register(MakeNode(id), 1, 5, &out);
+  v1::DrainNodeRequest report;
+  report.set_node_id(id.Binary());
+  report.set_reason("SIGTERM");
+  report.set_deadline_ms(300);
+  out.clear();
+  EXPECT_TRUE(core.Drain(report, 1000, &out));
+  ASSERT_EQ(out.size(), 2u);
+  EXPECT_TRUE(std::holds_alternative<Persist>(out[0]));
+  const v1::NodeInfo& shown = std::get<Publish>(out[1]).notice.node();
+  EXPECT_TRUE(shown.draining());
+  EXPECT_EQ(shown.drain_reason(), "SIGTERM");
+  EXPECT_EQ(shown.drain_deadline_ms(), 1300);
+  out.clear();
+  core.Die(id, "drained", v1::DEATH_KIND_LEFT, 0, 1200, &out);
+  EXPECT_EQ(core.Find(id)->death_kind(), v1::DEATH_KIND_LEFT);
+  out.clear();
+  EXPECT_FALSE(core.Drain(report, 2000, &out)) << "it is dead";
+  report.set_node_id(NodeId::FromRandom().Binary());
+  EXPECT_FALSE(core.Drain(report, 2000, &out)) << "nobody knows it";
+  EXPECT_TRUE(out.empty());
 }
 
 TEST(NodeTableTest, OldDeadNodesAreForgotten) {
@@ -82,7 +109,7 @@ TEST(NodeTableTest, OldDeadNodesAreForgotten) {
   NodeId ids[] = {NodeId::FromRandom(), NodeId::FromRandom()};
   for (const NodeId& id : ids) {
     core.Register(MakeNode(id), 0, 1, &out);
-    core.Die(id, "", 0, 1, &out);
+    core.Die(id, "", v1::DEATH_KIND_FAILED, 0, 1, &out);
   }
   EXPECT_EQ(core.Find(ids[0]), nullptr);
   EXPECT_NE(core.Find(ids[1]), nullptr);

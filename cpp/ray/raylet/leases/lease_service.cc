@@ -151,6 +151,12 @@ void LeaseService::EndLease(const LeaseId& id, bool reusable) {
   Run(std::move(effects));
 }
 
+void LeaseService::LetWorkersFinish(const std::string& reason) {
+  for (const auto& [id, lease] : leases_) {
+    if (lease.actor == nullptr && !lease.worker.IsNil()) deps_.workers->AskExit(lease.worker, reason, /*must=*/false);
+  }
+}
+
 // ---- effects ----
 
 void LeaseService::Run(LeaseEffects effects) {

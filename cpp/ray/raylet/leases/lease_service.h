@@ -41,6 +41,13 @@ class LeaseService {
   void OnPopFailed(const WorkerPopFailed& failure);
   void OnProcessEnded(const ProcessEnd& end);
 
+  // From now on nothing is granted, and no actor is started; what waits stays in the queue.
+  void StopGrants() { queue_.StopGrants(); }
+  // The workers of tasks end once they have done what they were sent; actors go on.
+  void LetWorkersFinish(const std::string& reason);
+  // Leases that have a worker, or are about to, those of actors included.
+  size_t num_held() const { return queue_.num_granted(); }
+
   const scheduling::NodeResources& resources() const { return queue_.resources(); }
   // The workers that run something, for the memory monitor.
   std::vector<MemoryCandidate> RunningWork() const;

@@ -412,31 +412,45 @@ void WorkerService::Finish(const WorkerId& worker) {
 
 // ---- messages to drivers ----
 
+bool WorkerService::DeliverMessage(const v1::DriverMessageNotice& message) {
+  const JobId job = JobId::FromBinaryOrNil(message.job_id());
+  bool delivered = false;
+  for (const auto& [id, process] : processes_) {
+    if (!process.is_driver || process.closed || (!job.IsNil() && process.job != job)) continue;
+    process.connection->Notify(MethodId::kDriverMessage, message);
+    delivered = true;
+  }
+  return delivered;
+}
+
 void WorkerService::NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message) {
   v1::DriverMessageNotice notice;
   notice.set_job_id(job.IsNil() ? "" : job.Binary());
   notice.set_kind(kind);
   notice.set_message(message);
+  if (!DeliverMessage(notice) && !job.IsNil() && hooks_.on_message_for_elsewhere) hooks_.on_message_for_elsewhere(job, std::move(notice));
+}
+
+bool WorkerService::DeliverLines(const v1::LogLinesNotice& lines) {
+  const JobId job = JobId::FromBinaryOrNil(lines.job_id());
+  bool delivered = false;
   for (const auto& [id, process] : processes_) {
-    if (process.is_driver && !process.closed && (job.IsNil() || process.job == job))
-      process.connection->Notify(MethodId::kDriverMessage, notice);
+    if (!process.is_driver || process.closed || process.job != job) continue;
+    process.connection->Notify(MethodId::kLogLines, lines);
+    delivered = true;
   }
+  return delivered;
 }
 
 void WorkerService::ForwardLines(WorkerLines lines) {
   v1::LogLinesNotice notice;
-  for (const auto& [id, process] : processes_) {
-    if (!process.is_driver || process.closed || process.job != lines.job) continue;
-    if (notice.pid() == 0) {
-      notice.set_job_id(lines.job.Binary());
-      notice.set_pid(lines.pid);
-      notice.set_name(lines.batch.name);
-      notice.set_is_stderr(lines.is_stderr);
-      notice.set_node_ip(config_.node_ip);
-      for (auto& line : lines.batch.lines) notice.add_lines(std::move(line));
-    }
-    process.connection->Notify(MethodId::kLogLines, notice);
-  }
+  notice.set_job_id(lines.job.Binary());
+  notice.set_pid(lines.pid);
+  notice.set_name(lines.batch.name);
+  notice.set_is_stderr(lines.is_stderr);
+  notice.set_node_ip(config_.node_ip);
+  for (auto& line : lines.batch.lines) notice.add_lines(std::move(line));
+  if (!DeliverLines(notice) && hooks_.on_lines_for_elsewhere) hooks_.on_lines_for_elsewhere(lines.job, std::move(notice));
 }
 
 void WorkerService::WriteStats(JsonWriter* json) const {

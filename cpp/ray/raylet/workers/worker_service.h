@@ -53,6 +53,9 @@ struct WorkerServiceHooks {
   std::function<void(const LeaseId& lease, const WorkerId& worker)> on_assigned;
   std::function<void(const WorkerPopFailed& failure)> on_pop_failed;
   std::function<void(const ProcessEnd& end)> on_ended;  // registered processes only
+  // For the drivers of a job that has none here. May be null (tests).
+  std::function<void(const JobId& job, v1::LogLinesNotice lines)> on_lines_for_elsewhere;
+  std::function<void(const JobId& job, v1::DriverMessageNotice message)> on_message_for_elsewhere;
 };
 
 class WorkerService {
@@ -89,6 +92,10 @@ class WorkerService {
   rpc::ConnectionPtr ConnectionOf(const WorkerId& worker) const;
   int64_t PidOf(const WorkerId& worker) const;
   std::vector<int64_t> Pids() const;  // of the workers and drivers
+  // To the drivers of the job (nil: every driver) that are on this node.
+  bool DeliverMessage(const v1::DriverMessageNotice& message);
+  bool DeliverLines(const v1::LogLinesNotice& lines);
+  // To the drivers of the job, wherever they are.
   void NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message);
   void ForwardLines(WorkerLines lines);
   void DrainLogs(const JobId& job) {

@@ -107,8 +107,10 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         bool detached, is_async, allow_out_of_order
 
     cdef cppclass NodeFields:
-        string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason
-        bool alive, is_head
+        string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason, drain_reason
+        bool alive, is_head, driver_only, draining
+        int32_t death_kind
+        int64_t drain_deadline_ms
         map[string, double] total, available
         map[string, string] labels
         int32_t port

@@ -1,0 +1,73 @@
+#include "ray/raylet/drain/drain_core.h"
+
+#include <gtest/gtest.h>
+
+namespace ray::raylet {
+namespace {
+
+using std::chrono::seconds;
+
+Time At(int s) { return Time{} + seconds(s); }
+
+std::string Show(const DrainEffects& effects) {
+  std::string text;
+  for (const DrainEffect& effect : effects) {
+    if (!text.empty()) text += "; ";
+    if (std::holds_alternative<StopGrants>(effect)) text += "stop";
+    if (const auto* tell = std::get_if<TellGcsDraining>(&effect))
+      text += "tell " + tell->reason + " " + std::to_string(std::chrono::duration_cast<seconds>(tell->left).count());
+    if (std::holds_alternative<LetWorkersFinish>(effect)) text += "finish";
+    if (const auto* leave = std::get_if<LeaveNode>(&effect)) text += "leave " + leave->reason;
+  }
+  return text;
+}
+
+template <typename Event>
+std::string After(Event event) {
+  DrainEffects effects;
+  event(&effects);
+  return Show(effects);
+}
+
+TEST(DrainCoreTest, ANodeWithoutWorkLeavesAtOnce) {
+  DrainCore core;
+  EXPECT_EQ(After([&](auto* out) { core.OnLeases(0, out); }), "");
+  EXPECT_FALSE(core.draining());
+  EXPECT_EQ(After([&](auto* out) { core.Begin("SIGTERM", seconds(30), At(1), out); }),
+            "stop; tell SIGTERM 30; finish; leave drained (SIGTERM): nothing runs here");
+  EXPECT_TRUE(core.draining());
+  EXPECT_TRUE(core.NextDeadline().is_infinite());
+}
+
+TEST(DrainCoreTest, RunningWorkMayFinish) {
+  DrainCore core;
+  After([&](auto* out) { core.OnLeases(2, out); });
+  EXPECT_EQ(After([&](auto* out) { core.Begin("SIGTERM", seconds(30), At(1), out); }), "stop; tell SIGTERM 30; finish");
+  EXPECT_EQ(core.NextDeadline(), At(31));
+  EXPECT_EQ(After([&](auto* out) { core.OnLeases(1, out); }), "");
+  EXPECT_EQ(After([&](auto* out) { core.Tick(At(30), out); }), "");
+  EXPECT_EQ(After([&](auto* out) { core.OnLeases(0, out); }), "leave drained (SIGTERM): all that ran here has ended");
+  EXPECT_EQ(After([&](auto* out) { core.Tick(At(40), out); }), "") << "it leaves once";
+}
+
+TEST(DrainCoreTest, TheDeadlineEndsTheWait) {
+  DrainCore core;
+  After([&](auto* out) { core.OnLeases(1, out); });
+  After([&](auto* out) { core.Begin("preemption", seconds(5), At(1), out); });
+  EXPECT_EQ(After([&](auto* out) { core.Tick(At(6), out); }), "leave drained (preemption): the deadline is over");
+  EXPECT_EQ(After([&](auto* out) { core.OnLeases(0, out); }), "");
+  EXPECT_EQ(After([&](auto* out) { core.Begin("SIGTERM", seconds(1), At(7), out); }), "");
+}
+
+TEST(DrainCoreTest, ASecondOrderOnlyShortensTheTime) {
+  DrainCore core;
+  After([&](auto* out) { core.OnLeases(1, out); });
+  After([&](auto* out) { core.Begin("SIGTERM", seconds(10), At(0), out); });
+  EXPECT_EQ(After([&](auto* out) { core.Begin("again", seconds(10), At(5), out); }), "");
+  EXPECT_EQ(core.NextDeadline(), At(10));
+  EXPECT_EQ(After([&](auto* out) { core.Begin("again", seconds(2), At(5), out); }), "tell SIGTERM 2");
+  EXPECT_EQ(core.NextDeadline(), At(7));
+}
+
+}  // namespace
+}  // namespace ray::raylet

@@ -1,0 +1,1 @@
+"""The command `ray`. Nothing else in the package imports it, nor click."""

@@ -1,0 +1,37 @@
+"""What the commands share: which cluster is meant, and what its nodes are."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ray._runtime import addresses, connect, gcs_query, security, session_dir
+from ray._runtime.security import Security
+
+
+def find(address: str | None) -> str:
+    """The address of the cluster that is meant: the one given, RAY_ADDRESS, or the one that runs on this machine.
+
+    Raises:
+        ConnectionError: there is none.
+        ValueError: the address is malformed.
+    """
+    address = address if address not in (None, "auto") else os.environ.get("RAY_ADDRESS")
+    if address in (None, "", "auto"):
+        address = session_dir.find_running()
+    if not address:
+        raise ConnectionError("Could not find any running Ray instance. Give its --address, or set RAY_ADDRESS.")
+    return connect.parse(address)[0]
+
+
+def nodes_of(address: str, timeout: float = 5.0) -> list[dict[str, Any]]:
+    """The nodes of the cluster there, dead ones too. Raises ConnectionError, AuthenticationError."""
+    if address.startswith("unix:"):  # its user can enter the folder; nothing more is asked for
+        return gcs_query.list_nodes(address, Security(security.DISABLED), timeout)
+    with security.for_asking(connect.local_record(address, session_dir.temp_root())) as credentials:
+        return gcs_query.list_nodes(address, credentials, timeout)
+
+
+def is_here(address: str) -> bool:
+    """Whether the host of `host:port` is this machine. Raises ConnectionError where its name is not known."""
+    return any(addresses.is_local(ip) for ip in addresses.resolve(addresses.split(address)[0]))

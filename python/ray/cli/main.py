@@ -1,0 +1,41 @@
+"""The command group `ray` and its global options; each command has a file of its own."""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from ray._version import __version__
+from ray.cli.drain_node import drain_node
+from ray.cli.get_auth_token import get_auth_token
+from ray.cli.health_check import health_check
+from ray.cli.start import start
+from ray.cli.status import status
+from ray.cli.stop import stop
+from ray.cli.symmetric_run import symmetric_run
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--logging-level", default="info", help="Of this command's own messages: debug, info, warning or error.")
+@click.option("--logging-format", default="%(message)s", help="As the logging module takes it.")
+@click.version_option(__version__, prog_name="ray")
+def cli(logging_level: str, logging_format: str) -> None:
+    """Starts, joins, watches and stops clusters."""
+    level = logging.getLevelName(logging_level.upper())
+    if not isinstance(level, int):
+        raise click.BadParameter(f"{logging_level!r} is not a level.", param_hint="--logging-level")
+    logging.basicConfig(level=level, format=logging_format)
+
+
+for command in (drain_node, get_auth_token, health_check, start, status, stop, symmetric_run):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    cli(prog_name="ray")
+
+
+if __name__ == "__main__":
+    main()

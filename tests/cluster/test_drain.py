@@ -1,0 +1,112 @@
+"""A node that is told to leave: new work goes elsewhere, running work may finish."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import time
+from typing import Any
+
+import pytest
+from support.processes import wait_until
+
+import ray
+from ray.cluster_utils import Cluster, ClusterNode
+
+
+def row(cluster: Cluster, node: ClusterNode) -> dict[str, Any]:
+    """The node as the GCS has it; asked from outside, since a driver's own node may be the one that leaves."""
+    return next(found for found in cluster._list_nodes() if found["node_id"] == node.node_id)
+
+
+def terminate(node: ClusterNode) -> None:
+    os.kill(node._node.raylet.pid, signal.SIGTERM)
+
+
+@ray.remote(num_cpus=0, resources={"guest": 0.1}, max_retries=0)
+def waits(folder: str) -> str:
+    pathlib.Path(folder, "started").touch()
+    while not pathlib.Path(folder, "go").exists():
+        time.sleep(0.01)
+    return ray.get_runtime_context().get_node_id()
+
+
+def connect_on(node: ClusterNode) -> None:
+    """A driver on that node."""
+    ray.init(address=f"unix:{node._node.node_dir}/sockets/gcs.sock", logging_level="ERROR", log_to_driver=False)
+
+
+def test_an_idle_node_leaves_at_once_and_in_order(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=1)
+    guest = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    began = time.monotonic()
+    terminate(guest)
+    wait_until(lambda: not row(cluster, guest)["alive"], 10, "it is gone")
+    assert time.monotonic() - began < 5
+    (gone,) = [node for node in ray.nodes() if node["NodeID"] == guest.node_id]
+    assert gone["State"] == "DEAD" and gone["DeathReason"] == 1
+    assert "drained (SIGTERM)" in gone["DeathReasonMessage"]
+    assert guest._node.raylet.popen.wait(5) == 0
+
+
+def test_running_work_may_finish(cluster: Cluster, tmp_path: pathlib.Path) -> None:
+    cluster.add_node(num_cpus=1)
+    guest = cluster.add_node(num_cpus=1, resources={"guest": 1})
+    connect_on(guest)
+    ref = waits.remote(str(tmp_path))
+    wait_until((tmp_path / "started").exists, 20, "the task runs")
+    terminate(guest)
+    wait_until(lambda: row(cluster, guest)["draining"], 10, "it drains")
+    assert [node["State"] for node in ray.nodes() if node["NodeID"] == guest.node_id] == ["DRAINING"]
+    (tmp_path / "go").touch()
+    assert ray.get(ref, timeout=20) == guest.node_id
+    wait_until(lambda: not row(cluster, guest)["alive"], 10, "it is gone")
+    assert row(cluster, guest)["left"]
+
+
+def test_the_deadline_ends_the_wait(cluster: Cluster, tmp_path: pathlib.Path) -> None:
+    cluster.add_node(num_cpus=1)
+    guest = cluster.add_node(num_cpus=1, resources={"guest": 1}, drain_s=0.5)
+    connect_on(guest)
+    ref = waits.remote(str(tmp_path))
+    wait_until((tmp_path / "started").exists, 20, "the task runs")
+    terminate(guest)
+    wait_until(lambda: not row(cluster, guest)["alive"], 10, "it is gone")
+    assert "deadline" in row(cluster, guest)["death_reason"]
+    with pytest.raises(ray.exceptions.RayError):
+        ray.get(ref, timeout=20)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_wait(cluster: Cluster, tmp_path: pathlib.Path, second: signal.Signals) -> None:
+    cluster.add_node(num_cpus=1)
+    guest = cluster.add_node(num_cpus=1, resources={"guest": 1})
+    connect_on(guest)
+    waits.remote(str(tmp_path))
+    wait_until((tmp_path / "started").exists, 20, "the task runs")
+    terminate(guest)
+    wait_until(lambda: row(cluster, guest)["draining"], 10, "it drains")
+    os.kill(guest._node.raylet.pid, second)
+    assert guest._node.raylet.popen.wait(10) == 0
+    assert row(cluster, guest)["left"]
+
+
+def test_a_node_can_be_drained_by_order(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.testing import CliRunner
+
+    from ray.cli.main import cli
+
+    cluster.add_node(num_cpus=1)
+    guest = cluster.add_node(num_cpus=1)
+    order = [
+        *("drain-node", "--address", cluster.address, "--reason", "DRAIN_NODE_REASON_PREEMPTION"),
+        *("--reason-message", "spot instance", "--node-id"),
+    ]
+    done = CliRunner().invoke(cli, [*order, guest.node_id])
+    assert done.exit_code == 0, done.output
+    wait_until(lambda: not row(cluster, guest)["alive"], 10, "it is gone")
+    assert "spot instance" in row(cluster, guest)["death_reason"]
+    assert CliRunner().invoke(cli, [*order, guest.node_id]).exit_code == 1
+    assert CliRunner().invoke(cli, [*order, "zz"]).exit_code == 1

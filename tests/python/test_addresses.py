@@ -1,0 +1,68 @@
+"""Texts of network addresses."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from ray._runtime import addresses, connect
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("10.0.0.1:6379", ("10.0.0.1", 6379)),
+        ("head.example:1", ("head.example", 1)),
+        ("[::1]:6379", ("::1", 6379)),
+    ],
+)
+def test_split_and_join(text: str, parts: tuple[str, int]) -> None:
+    assert addresses.split(text) == parts
+    assert addresses.join(*parts) == text
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", ":1", "host:x", "host:0", "host:65536", "::1:6379", "[::1]"])
+def test_malformed_addresses(text: str) -> None:
+    with pytest.raises(ValueError, match="Malformed"):
+        addresses.split(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("10.0.0.1:1", ("10.0.0.1:1", False)),
+        ("ray://10.0.0.1:1", ("10.0.0.1:1", True)),
+        ("ray://head", ("head:6379", True)),
+        ("ray://head/", ("head:6379", True)),
+        ("unix:/a/sockets/gcs.sock", ("unix:/a/sockets/gcs.sock", False)),
+    ],
+)
+def test_what_a_driver_may_give(text: str, parsed: tuple[str, bool]) -> None:
+    assert connect.parse(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["nonsense", "http://x:1", "ray://", "unix:/a/b", "a:b:c"])
+def test_what_it_may_not_give(text: str) -> None:
+    with pytest.raises(ValueError, match="Malformed"):
+        connect.parse(text)
+
+
+def test_which_addresses_are_of_this_machine() -> None:
+    assert addresses.is_local("127.0.0.1")
+    assert not addresses.is_local("192.0.2.1")  # set aside for documentation
+    assert not addresses.is_local("nonsense")
+    assert addresses.is_loopback("127.0.0.2") and addresses.is_loopback("::1") and not addresses.is_loopback("10.0.0.1")
+    assert addresses.own_ip("127.0.0.1") == "127.0.0.1"
+
+
+def test_whether_something_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = addresses.join("127.0.0.1", server.getsockname()[1])
+        assert addresses.is_listening(address)
+    assert not addresses.is_listening(address)
+
+
+def test_a_name_that_nobody_knows() -> None:
+    with pytest.raises(ConnectionError, match=r"no-such-host\.invalid"):
+        addresses.resolve("no-such-host.invalid")
