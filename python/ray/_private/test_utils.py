@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ray
+from ray.api import remote
 
 
 def wait_for_condition(
@@ -26,7 +26,7 @@ def wait_for_condition(
     raise RuntimeError(f"The condition wasn't met before the timeout expired. Last exception: {last!r}") from last
 
 
-@ray.remote(num_cpus=0)
+@remote(num_cpus=0)
 class SignalActor:
     """A flag that tasks can wait for."""
 
