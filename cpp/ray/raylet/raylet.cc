@@ -37,6 +37,7 @@ constexpr std::string_view kStoreMemory = "object_store_memory";
 constexpr char kRayletSocket[] = "raylet.sock";
 constexpr char kStoreSocket[] = "store.sock";
 constexpr Duration kConnectRetry = std::chrono::milliseconds(20);
+constexpr Duration kDrainLogsWait = std::chrono::milliseconds(300);
 constexpr Duration kUnregisterWait = std::chrono::milliseconds(300);
 
 std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
@@ -81,6 +82,7 @@ struct Raylet::Impl {
   void CountLeases();
   void RunDrain(const DrainEffects& effects);
   void MakeRelay();
+  void DrainJobLogs(const JobId& job, std::function<void()> done);
   void FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done);
   std::string Stats() const;
 
@@ -190,7 +192,8 @@ Status Raylet::Impl::Init() {
                                                                }});
   router = std::make_unique<Router>(
       node_id, RouterHooks{[this](uint64_t connection, const v1::JobInfo& job) { workers->BindDriverJob(connection, job); },
-                           [this](const JobId& job) { workers->DrainLogs(job); }, [this](const v1::PublishNotice& news) { OnNews(news); }});
+                           [this](const JobId& job, std::function<void()> done) { DrainJobLogs(job, std::move(done)); },
+                           [this](const v1::PublishNotice& news) { OnNews(news); }});
   nodes = std::make_unique<NodeDirectory>(
       NodeDirectory::Deps{loop, node_id, !config.listen.empty(),
                           [this](const std::string& address) { return grpc->Connect(address, dispatcher.get()); },
@@ -404,6 +407,13 @@ std::string Raylet::Impl::Stats() const {
 // ---- drivers of other nodes ----
 
 void Raylet::Impl::MakeRelay() {
+  dispatcher->RegisterTyped<v1::DrainJobLogsRequest>(
+      MethodId::kDrainJobLogs, [this](const v1::DrainJobLogsRequest& message, rpc::Request&, rpc::Responder responder) {
+        const JobId job = JobId::FromBinaryOrNil(message.job_id());
+        workers->DrainLogs(job);
+        relay->Learn(job, NodeId::FromBinaryOrNil(message.driver_node_id()));
+        if (responder.valid()) responder.Send(v1::WorkerEmpty());
+      });
   relay = std::make_unique<DriverRelay>(
       node_id, DriverRelayConfig{},
       DriverRelayHooks{[this](const JobId& job, std::function<void(std::optional<NodeId>)> done) { FindDriver(job, std::move(done)); },
@@ -428,6 +438,29 @@ void Raylet::Impl::MakeRelay() {
         if (workers->WorkerOf(request.connection->id()).IsNil()) workers->DeliverMessage(message);
         if (responder.valid()) responder.Send(v1::WorkerEmpty());
       });
+}
+
+// A driver that leaves right after its last `get` still shows what the workers printed before they answered.
+void Raylet::Impl::DrainJobLogs(const JobId& job, std::function<void()> done) {
+  workers->DrainLogs(job);
+  v1::DrainJobLogsRequest request;
+  request.set_job_id(job.Binary());
+  request.set_driver_node_id(node_id.Binary());
+  rpc::CallOptions options;
+  options.timeout = kDrainLogsWait;
+  const auto end = std::make_shared<std::function<void()>>(std::move(done));
+  const auto waiting = std::make_shared<size_t>(1);  // one for this function itself
+  const auto answered = [end, waiting] {
+    if (--*waiting == 0) (*end)();
+  };
+  for (const auto& [node, description] : nodes->nodes()) {
+    const rpc::ConnectionPtr link = nodes->Link(node);
+    if (link == nullptr) continue;
+    ++*waiting;
+    link->Call(
+        MethodId::kDrainJobLogs, request, {}, [answered](Status, rpc::Reply) { answered(); }, options);
+  }
+  answered();
 }
 
 void Raylet::Impl::FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done) {

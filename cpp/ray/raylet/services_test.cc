@@ -63,8 +63,8 @@ class RayletServices : public testing::Test {
     leases_ =
         std::make_unique<LeaseService>(LeaseService::Deps{loop_.get(), workers_.get(), node_, [] {}}, scheduling::LeaseQueueConfig{node_},
                                        scheduling::NodeResources(*ResourceSet::FromDoubles({{"CPU", 1}})));
-    router_ = std::make_unique<Router>(
-        node_, RouterHooks{[this](uint64_t c, const v1::JobInfo& j) { workers_->BindDriverJob(c, j); }, [](const JobId&) {}});
+    router_ = std::make_unique<Router>(node_, RouterHooks{[this](uint64_t c, const v1::JobInfo& j) { workers_->BindDriverJob(c, j); },
+                                                          [](const JobId&, const std::function<void()>& done) { done(); }});
     auto dispatcher = std::make_shared<rpc::Dispatcher>();
     workers_->RegisterHandlers(dispatcher.get());
     leases_->RegisterHandlers(dispatcher.get());

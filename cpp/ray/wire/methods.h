@@ -27,6 +27,7 @@ namespace ray {
   X(kLogLines, 25, "RayletWorker", "LogLines")                    \
   X(kDriverMessage, 26, "RayletWorker", "DriverMessage")          \
   X(kReclaimLeases, 27, "RayletWorker", "ReclaimLeases")          \
+  X(kDrainJobLogs, 29, "RayletWorker", "DrainJobLogs")            \
   X(kGetNodeStats, 28, "RayletWorker", "GetNodeStats")            \
   X(kRequestLease, 40, "RayletLease", "RequestLease")             \
   X(kReturnLease, 41, "RayletLease", "ReturnLease")               \

@@ -260,7 +260,13 @@ def _no_place(root: Path, error: OSError) -> RaySystemError:
 
 
 def _make_root(root: Path) -> None:
-    root.mkdir(mode=0o777 if root == temp_root() else 0o700, parents=True, exist_ok=True)
+    if root != temp_root():
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return
+    if not root.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(PermissionError):  # another user came first
+            root.chmod(0o1777)  # for every user, like /tmp, whatever the umask says; each can only touch what is theirs
 
 
 def _fill(session_dir: Path) -> None:

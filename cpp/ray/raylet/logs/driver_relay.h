@@ -41,6 +41,8 @@ class DriverRelay {
   // Nothing happens to what is for drivers of this node: they get it by themselves.
   void Lines(const JobId& job, v1::LogLinesNotice lines);
   void Message(const JobId& job, v1::DriverMessageNotice message);
+  // The driver's node says so itself.
+  void Learn(const JobId& job, const NodeId& driver) { Found(job, driver); }
 
  private:
   struct Notice {

@@ -73,7 +73,10 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
                       hooks_.on_job_added(answer->connection()->id(), adding);
                     }
                   }
-                  if (*alive && !finishing.IsNil()) hooks_.on_job_finishing(finishing);
+                  if (*alive && !finishing.IsNil()) {
+                    hooks_.on_job_finishing(finishing, [answer, control = std::string(reply.control)] { answer->SendRaw(control, {}); });
+                    return;
+                  }
                   answer->SendRaw(reply.control, reply.parts);
                 });
 }

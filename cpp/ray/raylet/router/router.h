@@ -24,7 +24,8 @@ namespace ray::raylet {
 
 struct RouterHooks {
   std::function<void(uint64_t connection_id, const v1::JobInfo& job)> on_job_added;  // before its caller gets the answer
-  std::function<void(const JobId& job)> on_job_finishing;                            // before its caller gets the answer
+  // Its caller gets the answer when `done` is called, once, on the loop.
+  std::function<void(const JobId& job, std::function<void()> done)> on_job_finishing;
   std::function<void(const v1::PublishNotice& news)> on_news = nullptr;  // what the GCS publishes, before its subscribers here get it
 };
 

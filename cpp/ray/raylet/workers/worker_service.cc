@@ -14,6 +14,12 @@
 #include "ray/wire/version.h"
 
 namespace ray::raylet {
+namespace {
+
+// "3.11" of "3.11.7".
+std::string_view MinorVersion(std::string_view python) { return python.substr(0, python.find('.', python.find('.') + 1)); }
+
+}  // namespace
 
 std::string DescribeWaitStatus(int wait_status) {
   if (WIFSIGNALED(wait_status)) {
@@ -104,7 +110,8 @@ Status WorkerService::Admit(const v1::RegisterWorkerRequest& message, const Work
     // Seen through a pid namespace the numbers differ; what the kernel says is what can be signalled from here.
     RAY_LOG(DEBUG) << "process " << connection.peer_pid() << " calls itself " << message.pid();
   }
-  if (!python_version_.empty() && message.python_version() != python_version_) {
+  // Bytecode, by which functions travel, is the same within a minor version.
+  if (!python_version_.empty() && MinorVersion(message.python_version()) != MinorVersion(python_version_)) {
     return Status::FailedPrecondition("this process runs Python " + message.python_version() + ", but the cluster runs Python " +
                                       python_version_ + ": values could not be exchanged");
   }
