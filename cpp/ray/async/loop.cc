@@ -2,6 +2,7 @@
 
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -30,6 +31,9 @@ namespace {
 constexpr int kMaxEvents = 64;
 constexpr Duration kSignalCheck = std::chrono::seconds(1);
 constexpr Duration kStoppedSlice = std::chrono::milliseconds(100);
+constexpr uint32_t kHotLeads = 16;         // leads in close succession, after which the I/O thread watches instead of standing in
+constexpr int64_t kHotGapNs = 250'000;     // what is close
+constexpr int64_t kFollowSpinNs = 20'000;  // a round of the I/O thread is over sooner than a sleep
 
 static_assert(std::endian::native == std::endian::little, "the futex word is the low half of Waiter::state_");
 
@@ -75,17 +79,59 @@ void Pause() {
 #endif
 }
 
+// Moves the calling thread to the next processor that it may run on. The kernel keeps two processes that wake each other in turn on one processor
+// for good, also when another is idle.
+void HopToAnotherCpu() {
+  cpu_set_t allowed;
+  int here = sched_getcpu();
+  if (here < 0 || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  for (int i = 1; i < CPU_SETSIZE; ++i) {
+    int cpu = (here + i) % CPU_SETSIZE;
+    if (cpu == here || !CPU_ISSET(cpu, &allowed)) continue;
+    cpu_set_t target;
+    CPU_ZERO(&target);
+    CPU_SET(cpu, &target);
+    if (sched_setaffinity(0, sizeof target, &target) == 0) sched_setaffinity(0, sizeof allowed, &allowed);
+    return;
+  }
+}
+
 // Whether to poll before sleeping: as long as that pays off. Each miss doubles the number of sleeps that go without (up to 1024), one success
 // makes polling the rule again; so a loaded machine, where the peer needs this very processor, is left alone.
+// Polling also fails for ever when the peer happens to sit on our processor. So where it failed all along while answers came quickly, the thread
+// moves once and tries again; ever more rarely if that does not help.
 class SpinPolicy {
  public:
   bool ShouldSpin() { return skip_left_ == 0 || (--skip_left_, false); }
-  void Succeeded() { skip_ = 0; }
-  void Missed() { skip_left_ = skip_ = std::min<uint32_t>(std::max<uint32_t>(1, skip_ * 2), 1024); }
+  void Succeeded() {
+    skip_ = 0;
+    if (hopped_) hop_after_ = kHopAfter;
+    hopped_ = false;
+  }
+  void Missed(int64_t now) {
+    if (skip_ == 0) missing_since_ = now;
+    skip_left_ = skip_ = std::min<uint32_t>(std::max<uint32_t>(1, skip_ * 2), kMaxSkip);
+    if (skip_ < kMaxSkip) return;
+    // Some 1000 waits lie behind: were they short?
+    if (now - missing_since_ < kMaxSkip * kShortNs && now - last_hop_ > hop_after_) {
+      if (hopped_) hop_after_ = std::min(hop_after_ * 2, kHopRarely);
+      last_hop_ = now;
+      hopped_ = true;
+      skip_ = skip_left_ = 0;
+      HopToAnotherCpu();
+    } else {
+      missing_since_ = now;
+    }
+  }
 
  private:
+  static constexpr uint32_t kMaxSkip = 1024;
+  static constexpr int64_t kShortNs = 100'000, kHopAfter = 100'000'000, kHopRarely = 10'000'000'000;
   uint32_t skip_ = 0;
   uint32_t skip_left_ = 0;
+  int64_t missing_since_ = 0;
+  int64_t last_hop_ = 0, hop_after_ = kHopAfter;
+  bool hopped_ = false;  // and no success since
 };
 
 struct Watched {
@@ -131,8 +177,11 @@ struct EpollLoop::Impl {
   uint64_t polls = 0;                // times a user thread took the right
   std::deque<Follower*> followers;   // in order of arrival
   std::atomic<uint32_t> n_followers{0};
-  std::atomic<bool> watching{false};  // written under mu; inner is disarmed, the I/O thread looks once per watch_interval
-  std::atomic<bool> stopping{false};  // written under mu
+  std::atomic<bool> watching{false};    // written under mu; inner is disarmed, the I/O thread looks once per watch_interval
+  std::atomic<bool> io_serving{false};  // the I/O thread has the right
+  int64_t last_lead = 0;                // when a user thread took the right last
+  uint32_t hot_leads = 0;               // how often in close succession
+  std::atomic<bool> stopping{false};    // written under mu
 
   std::mutex posts_mu;
   std::vector<Posted> posts;
@@ -189,6 +238,11 @@ struct EpollLoop::Impl {
   void Release() {
     need_wake.store(true);
     if (n_posts.load() > 0) WakePoller();  // came after the last look
+    if (ReleaseRight()) SignalEvent(io_fd);
+  }
+
+  // True: the I/O thread is to watch from now on, and does not know yet.
+  bool ReleaseRight() {
     std::lock_guard lock(mu);
     while (!followers.empty() && !stopping) {
       Follower* next = followers.front();
@@ -200,14 +254,40 @@ struct EpollLoop::Impl {
       next->granted = true;
       SetArmed(false);
       FutexWake(&next->waiter->state_);
-      return;
+      return false;
     }
     held = false;
     if (stopping) {
       released.notify_all();
+    } else if (!watching && hot_leads >= kHotLeads) {
+      // A thread that waits again and again reads for itself. Armed, the set would wake the I/O thread for each answer that is faster than the
+      // next wait, and the two would get in each other's way.
+      hot_leads = 0;
+      watching = true;
+      return true;
     } else if (!watching) {
       SetArmed(true);
     }
+    return false;
+  }
+
+  // The right was free and is a user thread's now.
+  void TakeRightLocked() {
+    held = true;
+    int64_t now = clock.Now().ns;
+    hot_leads = now - last_lead < kHotGapNs ? hot_leads + 1 : 0;
+    last_lead = now;
+    SetArmed(false);
+    need_wake.store(false);
+  }
+
+  // While the I/O thread is at work what we wait for may come at any moment, and if not, the right does.
+  void SpinForIoThread(const Waiter* waiter) {
+    if (!io_serving.load(std::memory_order_relaxed) || n_followers.load(std::memory_order_relaxed) > 0) return;
+    int64_t end = clock.Now().ns + kFollowSpinNs;
+    do {
+      Pause();
+    } while (io_serving.load(std::memory_order_relaxed) && !waiter->IsSet() && clock.Now().ns < end);
   }
 
   // After Stop nobody polls: only the waiter itself can end the wait.
@@ -224,7 +304,8 @@ struct EpollLoop::Impl {
   }
 
   // Returns true with the right, or false with the result of the wait.
-  bool LeadOrFollow(Waiter* waiter, Time deadline, Time signal_check, WaitResult* result) {
+  bool LeadOrFollow(Waiter* waiter, Time deadline, Time signal_check, bool may_spin, WaitResult* result) {
+    if (may_spin) SpinForIoThread(waiter);
     std::unique_lock lock(mu);
     ++polls;
     for (;;) {
@@ -234,9 +315,7 @@ struct EpollLoop::Impl {
         return false;
       }
       if (!held) {
-        held = true;
-        SetArmed(false);
-        need_wake.store(false);
+        TakeRightLocked();
         return true;
       }
       uintptr_t expected = Waiter::kIdle;
@@ -328,7 +407,7 @@ struct EpollLoop::Impl {
       if (end == 0) {
         end = now + options.max_spin.count();
       } else if (now >= end) {
-        spin.Missed();
+        spin.Missed(now);
         return 0;
       }
       Pause();
@@ -453,12 +532,14 @@ struct EpollLoop::Impl {
         if (timed_out && !polled) watching = false;  // long user code: from now on every frame wakes us
         if (!inner_ready && !timed_out && n_posts.load() == 0) continue;
         held = true;
+        io_serving.store(true, std::memory_order_relaxed);
         need_wake.store(false);
       }
       n = epoll_wait(inner, events, kMaxEvents, 0);
       Round(events, n);
       ServeWhileNobodyElseDoes(events);
       Release();
+      io_serving.store(false, std::memory_order_relaxed);
     }
     std::lock_guard lock(mu);
     released.notify_all();
@@ -670,7 +751,7 @@ WaitResult EpollLoop::Wait(Waiter* waiter, Time deadline, bool may_spin) {
   Impl& m = *impl_;
   Time signal_check = IsMainThread() ? m.clock.Now() + kSignalCheck : Time::Infinite();
   WaitResult result;
-  if (!m.LeadOrFollow(waiter, deadline, signal_check, &result)) return result;
+  if (!m.LeadOrFollow(waiter, deadline, signal_check, may_spin, &result)) return result;
   result = m.Lead(waiter, deadline, signal_check, may_spin);
   m.Release();
   return result;

@@ -438,6 +438,9 @@ class CoreImpl final : public Core {
     return true;
   }
 
+  Status AlsoWaitFor(int fd) override { return worker_->receiver().AlsoWaitFor(fd); }
+  bool TakeFdEvent() override { return worker_->receiver().TakeFdEvent(); }
+
   bool TemplateOf(uint64_t token, TemplateOptions* out) override {
     TaskTemplatePtr tmpl = worker_->receiver().TemplateOf(token);
     if (tmpl != nullptr) *out = OptionsOf(*tmpl);

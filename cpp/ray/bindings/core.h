@@ -239,6 +239,9 @@ class Core {
   // Next thing to do; blocks, serving sockets meanwhile. false: nothing came in timeout_ms (-1: none) or a signal arrived.
   virtual bool NextTask(int64_t timeout_ms, TaskIn* out) = 0;
   virtual bool TryNextTask(TaskIn* out) = 0;  // [gil-ok] never blocks
+  // NextTask also ends (false) when something happens at `fd`, which stays open until the end. Edge-triggered. [gil-ok]
+  virtual Status AlsoWaitFor(int fd) = 0;
+  virtual bool TakeFdEvent() = 0;  // [gil-ok] something happened there since the last call
   // The static part of a run, for the first with its template_key. False: the run has ended. [gil-ok]
   virtual bool TemplateOf(uint64_t token, TemplateOptions* out) = 0;
   // Sends the result. Large returns are written to the store (may block on memory). Must be called once per run token.

@@ -282,6 +282,16 @@ def next_task(CoreWorker worker not None, int64_t timeout_ms=-1):
     return run
 
 
+def also_wait_for(CoreWorker worker not None, int fd):
+    """From now on `next_task` also returns, with None, when something happens at `fd`; see `take_fd_event`."""
+    check(worker.alive().AlsoWaitFor(fd))
+
+
+def take_fd_event(CoreWorker worker not None):
+    """Whether something happened at the descriptor of `also_wait_for` since the last call."""
+    return worker.core.get().TakeFdEvent()
+
+
 def clear_current(CoreWorker worker not None):
     """The calling thread runs no task any more."""
     worker.core.get().SetCurrentTask(0)

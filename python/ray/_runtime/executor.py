@@ -65,6 +65,9 @@ class ActorRunner(Protocol):
     def cancel(self, task_id: bytes) -> None:
         """Cancels the running call, if it can be."""
 
+    def serve(self) -> None:
+        """Hands out calls until the process is to leave, and raises Leave; or returns at once: the main loop does."""
+
     def stop(self) -> None:
         """Waits for the calls that run, and ends the threads."""
 
@@ -85,6 +88,7 @@ class Executor:
         self._visibility = accelerators.Visibility()
         self._actor_accelerators = _NO_ACCELERATORS
         self.leaving: Leave | None = None  # set by other threads: the main loop is to end
+        self.wake: Callable[[], None] = _interrupt_main  # makes it look
 
     def handle(self, run: TaskRun) -> None:
         """Does one thing that the core asked for. Raises Leave where the process is to end."""
@@ -302,9 +306,15 @@ class Executor:
             stream.flush_if_dirty()
 
     def request_leave(self, leave: Leave) -> None:
-        """From another thread: ends the main loop, which may be waiting in the core."""
-        self.leaving = leave
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+        """Ends the main loop, which may be waiting in the core. From any thread; the first one counts."""
+        if self.leaving is None:
+            self.leaving = leave
+        self.wake()
+
+    def serve_runner(self) -> None:
+        """Lets an actor with an event loop on the main thread run it. Raises Leave at its end."""
+        if self._runner is not None:
+            self._runner.serve()
 
     def stop(self, leave: Leave) -> None:
         """At the end: lets calls finish if `leave` says so, then runs `__ray_shutdown__`. Neither when forced."""
@@ -357,8 +367,17 @@ def _end_overdue(budget: float) -> None:
     os._exit(1)
 
 
+def sigterm(signum: int) -> Leave:
+    """What SIGTERM means for a worker."""
+    return Leave("SIGTERM", intended=False, code=128 + signum)
+
+
 def _on_sigterm(signum: int, frame: FrameType | None) -> None:
-    raise Leave("SIGTERM", intended=False, code=128 + signum)
+    raise sigterm(signum)
+
+
+def _interrupt_main() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
 
 
 def _on_wake(signum: int, frame: FrameType | None) -> None:

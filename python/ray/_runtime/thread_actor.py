@@ -81,6 +81,9 @@ class ThreadRunner:
     def cancel(self, task_id: bytes) -> None:
         """A thread cannot be interrupted; the method can ask `is_canceled()`."""
 
+    def serve(self) -> None:
+        """The main loop passes the calls on."""
+
     def stop(self) -> None:
         """Waits for all calls that were queued."""
         for pool in (self._default, *self._groups.values()):

@@ -98,6 +98,7 @@ def _serve(executor: Executor) -> NoReturn:
         if run_next is not None:
             executor.handle(run_next)
             del run_next  # with its arguments, before the wait for the next
+            executor.serve_runner()
         if executor.leaving is not None:
             raise executor.leaving
 

@@ -1,6 +1,7 @@
 #include "ray/core_worker/execute/task_receiver.h"
 
 #include <signal.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -267,17 +268,22 @@ bool TaskReceiver::Next(Time deadline, NextItem* out) {
   deps_.loop->LeaveUserCode();
   while (true) {
     async::Waiter waiter;
-    bool have, idle;
+    bool have, idle, fd_event;
     {
       MutexLock lock(&mu_);
       have = PopLocked(out);
       idle = queue_.running() == 0;
-      if (!have) waiters_.push_back(&waiter);
+      fd_event = fd_event_.load(std::memory_order_relaxed);
+      if (!have && !fd_event) waiters_.push_back(&waiter);
     }
     if (have) {
       if (!Prepare(*out)) continue;
       deps_.loop->EnterUserCode();
       return true;
+    }
+    if (fd_event) {
+      deps_.loop->EnterUserCode();
+      return false;
     }
     async::WaitResult result = deps_.loop->Wait(&waiter, deadline, /*may_spin=*/idle);
     {
@@ -288,6 +294,14 @@ bool TaskReceiver::Next(Time deadline, NextItem* out) {
     }
     if (result != async::WaitResult::kDone) return false;
   }
+}
+
+Status TaskReceiver::AlsoWaitFor(int fd) {
+  return deps_.loop->WatchFd(fd, EPOLLIN | EPOLLET, [this](uint32_t) {
+    MutexLock lock(&mu_);
+    fd_event_.store(true);
+    WakeLocked();
+  });
 }
 
 // Brings the arguments to hand. False: one of them is an error, which became the result.

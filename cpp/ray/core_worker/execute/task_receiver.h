@@ -93,6 +93,10 @@ class TaskReceiver {
   // The next thing to do. False: nothing by the deadline, or a signal came. REQUIRES: not on the loop, GIL not held.
   bool Next(Time deadline, NextItem* out);
   bool TryNext(NextItem* out);
+  // From now on Next also ends (false) when something happens at `fd`: for a thread that runs an event loop of its own between tasks. Edge-triggered.
+  Status AlsoWaitFor(int fd);
+  // Whether something happened there since the last call.
+  bool TakeFdEvent() { return fd_event_.load(std::memory_order_relaxed) && fd_event_.exchange(false); }
   // The result of a run; exactly once for each. May block on the store.
   Status Finish(uint64_t token, const TaskResult& result);
   // One more item; with back-pressure it blocks until the consumer allows the next. *stop: no more are wanted.
@@ -163,6 +167,7 @@ class TaskReceiver {
   int32_t blocked_ GUARDED_BY(mu_) = 0;  // threads blocked in get or wait, of the present work
   uint64_t work_ GUARDED_BY(mu_) = 1;    // counts the moments at which the last running task ended
   uint32_t corked_ GUARDED_BY(mu_) = 0;  // replies since the last that left at once
+  std::atomic<bool> fd_event_{false};    // raised under mu_
   Mutex telling_mu_;                     // before mu_
   bool told_blocked_ GUARDED_BY(telling_mu_) = false;
 };

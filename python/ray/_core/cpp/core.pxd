@@ -195,6 +195,8 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         void ReleaseGenerator(const string& generator_id)
         bool NextTask(int64_t timeout_ms, TaskIn* out)
         bool TryNextTask(TaskIn* out)
+        Status AlsoWaitFor(int fd)
+        bool TakeFdEvent()
         bool TemplateOf(uint64_t token, TemplateOptions* out)
         Status FinishTask(uint64_t token, const TaskOut& out)
         Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop)
