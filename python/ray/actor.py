@@ -8,12 +8,13 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ray import _call_shape
 from ray import options as opts
 from ray._auto_init import ensure_session
 from ray._call_shape import CallShape
+from ray._core.call import CallPlan, HandleBase, MethodBase
 from ray._raylet import ActorID, ObjectRef
 from ray._runtime.session import Session, current_session
 from ray.exceptions import ActorAlreadyExistsError, AsyncioActorExit
@@ -95,6 +96,11 @@ class _Type(NamedTuple):
     max_pending_calls: int
     out_of_order: bool
 
+    @property
+    def plan_key(self) -> tuple[Any, ...]:
+        """What tells its methods from those of another type."""
+        return self.function_id, self.max_task_retries, self.out_of_order
+
 
 class _Prepared(NamedTuple):
     """What repeats from one actor of a class and its options to the next."""
@@ -112,15 +118,10 @@ class _Options(dict[str, Any]):
     prepared: _Prepared | None = None
 
 
-class ActorMethod:
+class ActorMethod(MethodBase):
     """A method of a live actor: `handle.method.remote(...)` sends the call and returns its refs at once."""
 
-    __slots__ = ("_handle", "_info", "_options")
-
-    def __init__(self, handle: ActorHandle, info: MethodInfo, options: dict[str, Any] | None = None) -> None:
-        self._handle = handle
-        self._info = info
-        self._options = options
+    __slots__ = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self._info.name
@@ -128,27 +129,9 @@ class ActorMethod:
             f"Actor methods cannot be called directly. Instead of 'object.{name}()', use 'object.{name}.remote()'."
         )
 
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Sends the call.
-
-        Returns:
-            An ObjectRef; a list for num_returns > 1; None for 0; an ObjectRefGenerator for generators.
-
-        Raises:
-            TypeError: the arguments do not fit the signature, or cannot be pickled.
-            PendingCallsLimitExceeded: more calls in flight than max_pending_calls.
-        """
-        info = self._info
-        info.shape.check(args, kwargs)
-        session = current_session()
-        if session is None:
-            session = ensure_session()
-        handle = self._handle
-        template, num_returns = handle._template(session, info, self._options)
-        refs = session.submit_actor_task(handle._actor_id_bytes, template, num_returns, args, kwargs)
-        if num_returns == 1 or num_returns == -1:
-            return refs[0]
-        return None if num_returns == 0 else refs
+    def _make_plan(self) -> CallPlan:
+        plan: CallPlan = self._handle._plan_of(ensure_session(), self._info, self._options)
+        return plan
 
     def options(self, **options: Any) -> ActorMethod:
         """The same method with other options for the calls made through the result."""
@@ -170,7 +153,7 @@ class ActorMethod:
         return target.remote(*args, **(kwargs or {}))
 
 
-class ActorHandle:
+class ActorHandle(HandleBase):
     """A reference to an actor. Equal handles name the same actor; they can be passed to tasks and stored in objects.
 
     A strong handle keeps the actor alive; handles from `get_actor` and `current_actor` are weak.
@@ -178,6 +161,7 @@ class ActorHandle:
 
     def __init__(
         self,
+        session: Session,
         actor_type: _Type,
         actor_id: bytes,
         owner: bytes,
@@ -186,8 +170,8 @@ class ActorHandle:
         groups: tuple[str, ...],
         ref: ObjectRef | None,
     ) -> None:
+        super().__init__(actor_id, session.method_plans.setdefault((*actor_type.plan_key, groups), {}))
         self._ray_type = actor_type
-        self._actor_id_bytes = actor_id
         self._ray_owner = owner
         self._ray_name = name
         self._ray_namespace = namespace
@@ -204,13 +188,21 @@ class ActorHandle:
     def _ray_is_weak(self) -> bool:
         return self._ref is None
 
-    def __getattr__(self, name: str) -> ActorMethod:
+    def _missing(self, name: str) -> ActorMethod:
         actor_type = self.__dict__.get("_ray_type")
         info = actor_type.methods.get(name) if actor_type is not None else None
         if info is None:
             class_name = actor_type.class_name if actor_type is not None else "?"
             raise AttributeError(f"'{class_name}' actor has no method '{name}'")
+        session = current_session()
+        group = info.options.get("concurrency_group")
+        if session is not None and (not group or group in self._ray_groups):
+            self._remember(name, ActorMethod, info, self._plan_of(session, info, None))
         return ActorMethod(self, info)
+
+    if TYPE_CHECKING:  # what `_missing` gives
+
+        def __getattr__(self, name: str) -> ActorMethod: ...
 
     def __dir__(self) -> list[str]:
         return [name for name in self._ray_type.methods if not name.startswith("__")]
@@ -247,23 +239,14 @@ class ActorHandle:
                 f"defined are {sorted(self._ray_groups)}."
             )
 
-    def _template(self, session: Session, info: MethodInfo, options: dict[str, Any] | None) -> tuple[int, int]:
+    def _plan_of(self, session: Session, info: MethodInfo, options: dict[str, Any] | None) -> CallPlan:
         t = self._ray_type
-        cache = session.method_templates
-        if options is None:
-            found = cache.get((t.function_id, info.name))
-            if found is not None:
-                return found
         merged = {**info.options, **(options or {})}
-        num_returns = info.num_returns(merged.get("num_returns"))
-        key = (
-            (t.function_id, info.name, repr(sorted(merged.items(), key=lambda item: item[0])))
-            if options
-            else (t.function_id, info.name)
-        )
-        found = cache.get(key)
+        key = (*t.plan_key, self._ray_groups, info.name, repr(sorted(merged.items(), key=lambda item: item[0])))
+        found = session.plans.get(key)
         if found is not None:
             return found
+        num_returns = info.num_returns(merged.get("num_returns"))
         group = merged.get("concurrency_group") or ""
         if group:
             self._check_group(group)
@@ -284,8 +267,8 @@ class ActorHandle:
             objects_per_yield=opts.objects_per_yield(merged),
             **retry_fields(merged.get("retry_exceptions") or False),
         )
-        cache[key] = (template, num_returns)
-        return template, num_returns
+        plan = session.plans[key] = CallPlan(session.core, template, num_returns, info.shape)
+        return plan
 
 
 def _restore_handle(state: tuple[Any, ...]) -> ActorHandle:
@@ -297,7 +280,7 @@ def _restore_handle(state: tuple[Any, ...]) -> ActorHandle:
     else:
         session.register_actor_handle(actor_id, owner, options)
     ref = session.actor_handle_ref(actor_id) if strong else None
-    return ActorHandle(actor_type, actor_id, owner, name, namespace, groups, ref)
+    return ActorHandle(session, actor_type, actor_id, owner, name, namespace, groups, ref)
 
 
 def _handle_options(actor_type: _Type, name: str, namespace: str) -> dict[str, Any]:
@@ -317,7 +300,7 @@ def handle_from_fields(session: Session, fields: dict[str, Any]) -> ActorHandle:
     actor_type, groups = pickle.loads(fields["method_table"])
     name, namespace = fields["name"], fields["ray_namespace"]
     session.register_actor_handle(fields["actor_id"], fields["owner"], _handle_options(actor_type, name, namespace))
-    return ActorHandle(actor_type, fields["actor_id"], fields["owner"], name, namespace, groups, None)
+    return ActorHandle(session, actor_type, fields["actor_id"], fields["owner"], name, namespace, groups, None)
 
 
 class ActorClass:
@@ -434,7 +417,9 @@ class ActorClass:
         fields = {**prepared.fields, "name": name, "ray_namespace": namespace}
         actor_id = session.create_actor(prepared.template, fields, args, kwargs)
         ref = session.actor_handle_ref(actor_id)
-        return ActorHandle(prepared.actor_type, actor_id, session.address, name, namespace, prepared.groups, ref)
+        return ActorHandle(
+            session, prepared.actor_type, actor_id, session.address, name, namespace, prepared.groups, ref
+        )
 
     def _prepare(self, session: Session, o: dict[str, Any]) -> _Prepared:
         if session is not self._session:
@@ -460,7 +445,7 @@ class ActorClass:
         runtime_env = session.runtime_env_json(o.get("runtime_env"))
         strategy = opts.strategy_fields(o.get("scheduling_strategy"))
         key = (self._function_id, "__init__", repr((sorted(kept.items()), runtime_env, sorted(strategy.items()))))
-        found = session.method_templates.get(key)
+        found = session.creation_templates.get(key)
         if found is None:
             template = session.register_template(
                 type=2,
@@ -473,7 +458,7 @@ class ActorClass:
                 runtime_env=runtime_env,
                 **strategy,
             )
-            found = session.method_templates[key] = (template, 1)
+            found = session.creation_templates[key] = template
         fields = {
             "class_name": self._cls.__name__,
             "method_table": pickle.dumps((actor_type, tuple(groups)), protocol=5),
@@ -487,7 +472,7 @@ class ActorClass:
             "concurrency_groups": list(groups.items()),
             "placement_resources": placement,
         }
-        return _Prepared(session, found[0], actor_type, tuple(groups), fields)
+        return _Prepared(session, found, actor_type, tuple(groups), fields)
 
 
 class _ActorClassWithOptions:

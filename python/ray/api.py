@@ -420,11 +420,8 @@ def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bo
                 raise ValueError(f"timeout must be None, -1 or >= 0 seconds, got {timeout!r}.")
             timeout = None
     if isinstance(object_refs, ObjectRef):
-        return session.get([object_refs], timeout)[0]
+        return session.get_one(object_refs, timeout)
     if isinstance(object_refs, list):
-        for ref in object_refs:
-            if not isinstance(ref, ObjectRef):
-                raise TypeError(f"Attempting to call `get` on the value {ref!r}, which is not a ray.ObjectRef.")
         return session.get(object_refs, timeout)
     if isinstance(object_refs, ObjectRefGenerator):
         return object_refs

@@ -11,7 +11,8 @@ from typing import Any
 from ray import _call_shape
 from ray import options as opts
 from ray._auto_init import ensure_session
-from ray._runtime.session import Session, current_session
+from ray._core.call import CallPlan, FunctionBase
+from ray._runtime.session import Session
 from ray.exceptions import TaskTimeoutError
 
 _DEFAULT_MAX_RETRIES = 3
@@ -34,7 +35,7 @@ def retry_fields(retry_exceptions: Any) -> dict[str, Any]:
     return {"retry_exceptions": bool(retry_exceptions)}
 
 
-class RemoteFunction:
+class RemoteFunction(FunctionBase):
     """A function that runs as a task: `f.remote(...)` submits it and returns its `ObjectRef`s at once."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
@@ -52,8 +53,7 @@ class RemoteFunction:
         if options.get("_num_objects_per_yield") not in (None, 1) and self._num_returns != -2:
             raise ValueError("_num_objects_per_yield is only allowed for streaming generator functions.")
         self._is_generator = is_generator
-        self._session: Session | None = None  # the one that the template below belongs to
-        self._template = 0
+        self._session: Session | None = None  # the one that knows it by the id below
         self._function_id = b""
         functools.update_wrapper(self, function)
         # Wraps the submission, for whoever marked the function so.
@@ -72,7 +72,7 @@ class RemoteFunction:
 
     def __getstate__(self) -> dict[str, Any]:
         # A template belongs to one process.
-        state = {**self.__dict__, "_session": None, "_template": 0, "_function_id": b""}
+        state = {**self.__dict__, "_session": None, "_function_id": b""}
         state.pop("remote", None)
         return state
 
@@ -80,25 +80,6 @@ class RemoteFunction:
         self.__dict__.update(state)
         if self._decorator is not None:
             self._decorate()
-
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Submits a task with these arguments; refs among them are replaced by their values before it runs.
-
-        Returns:
-            An ObjectRef; a list of them for num_returns > 1; None for 0; an ObjectRefGenerator for generators.
-
-        Raises:
-            TypeError: the arguments do not fit the signature, or something cannot be pickled.
-            ValueError: the function is larger than 100 MB when pickled.
-        """
-        session = current_session()
-        if session is None or session is not self._session:
-            session = self._prepare()
-        self._shape.check(args, kwargs)
-        refs = session.submit_task(self._template, self._num_returns, args, kwargs)
-        if self._num_returns == 1 or self._num_returns == -1:
-            return refs[0]
-        return None if self._num_returns == 0 else refs
 
     def options(self, **options: Any) -> RemoteFunction:
         """The same function with other options; the original is left as it is.
@@ -108,30 +89,24 @@ class RemoteFunction:
         """
         opts.validate(options, opts.TASK, what="remote functions", in_options=True)
         other = RemoteFunction(self._function, {**self._options, **options})
-        session = current_session()
-        if session is not None and session is self._session:
-            other._session, other._function_id = session, self._function_id
-            other._template = other._register(session)
+        other._session, other._function_id = self._session, self._function_id
         return other
 
     def _remote(self, args: Any = (), kwargs: Any = None, **options: Any) -> Any:
         target = self.options(**options) if options else self
         return target.remote(*args, **(kwargs or {}))
 
-    def _prepare(self) -> Session:
+    def _make_plan(self) -> CallPlan:
         session = ensure_session()
-        self._function_id = session.export_function(self._function)
-        self._template = self._register(session)
-        self._session = session
-        return session
-
-    def _register(self, session: Session) -> int:
+        if session is not self._session:
+            self._function_id = session.export_function(self._function)
+            self._session = session
         o = self._options
         module = getattr(self._function, "__module__", None)
         qualname = getattr(self._function, "__qualname__", type(self._function).__qualname__)
         max_calls = o.get("max_calls", 1 if o.get("num_gpus") else 0)
         retries = o.get("max_retries")
-        return session.register_template(
+        template = session.register_template(
             type=1,
             function_id=self._function_id,
             function_name=f"{module}.{qualname}" if module else qualname,
@@ -147,6 +122,7 @@ class RemoteFunction:
             **retry_fields(o.get("retry_exceptions", False)),
             **opts.strategy_fields(o.get("scheduling_strategy")),
         )
+        return CallPlan(session.core, template, self._num_returns, self._shape)
 
 
 def _default_max_retries() -> int:

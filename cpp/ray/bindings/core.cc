@@ -23,27 +23,8 @@
 namespace ray::bindings {
 namespace {
 
-ObjectId ObjectOf(const std::string& id) { return ObjectId::FromBinaryOrNil(id); }
-ObjectRefInfo RefOf(const Ref& ref) { return {ObjectOf(ref.id), ref.owner.empty() ? Address{} : UnpackAddress(ref.owner)}; }
-std::vector<ObjectRefInfo> RefsOf(const std::vector<Ref>& refs) {
-  std::vector<ObjectRefInfo> out;
-  out.reserve(refs.size());
-  for (const Ref& ref : refs) out.push_back(RefOf(ref));
-  return out;
-}
-
-// A ValueIn as the core wants it; `nested` lives here.
-struct View {
-  explicit View(const ValueIn& in) : nested(RefsOf(in.nested)) {
-    value.metadata = in.metadata;
-    value.data = {in.data, in.size};
-    value.buffers = in.buffers;
-    value.nested = nested;
-  }
-  View(const View&) = delete;
-  std::vector<ObjectRefInfo> nested;
-  core::ValueView value;
-};
+// A ValueIn as the core wants it. REQUIRES: `in` outlives it.
+core::ValueView ViewOf(const ValueIn& in) { return {in.metadata, {in.data, in.size}, in.buffers, in.nested}; }
 
 void FillValue(std::string metadata, BufferPtr blob, ValueOut* out) {
   out->metadata = std::move(metadata);
@@ -216,17 +197,11 @@ class CoreImpl final : public Core {
   const CoreInfo& info() const override { return info_; }
 
   // --- objects
-  Status Put(const ValueIn& in, std::string* object_id) override {
-    View view(in);
-    ObjectId id;
-    RAY_RETURN_NOT_OK(worker_->objects().Put(view.value, &id));
-    *object_id = id.Binary();
-    return Status::Ok();
-  }
+  Status Put(const ValueIn& in, ObjectId* object_id) override { return worker_->objects().Put(ViewOf(in), object_id); }
 
   GetStatus Get(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<ValueOut>* out) override {
     std::vector<core::ReadValue> values;
-    core::ReadResult result = worker_->objects().Get(RefsOf(refs), timeout_ms, &values);
+    core::ReadResult result = worker_->objects().Get(refs, timeout_ms, &values);
     values.resize(refs.size());
     out->assign(refs.size(), {});
     for (size_t i = 0; i < refs.size(); ++i) {
@@ -242,17 +217,17 @@ class CoreImpl final : public Core {
 
   bool TryGet(const Ref& ref, ValueOut* out) override {
     core::ReadValue value;
-    if (!worker_->objects().TryGet(RefOf(ref), &value)) return false;
+    if (!worker_->objects().TryGet(ref, &value)) return false;
     FillValue(std::move(value.metadata), std::move(value.blob), out);
     return true;
   }
 
-  bool IsReady(const std::string& object_id) override { return worker_->objects().IsLocal(ObjectOf(object_id)); }
+  bool IsReady(const ObjectId& object_id) override { return worker_->objects().IsLocal(object_id); }
 
   GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local,
                  std::vector<bool>* ready) override {
     core::ReadResult result =
-        worker_->objects().Wait(RefsOf(refs), static_cast<size_t>(std::max(0, num_returns)), timeout_ms, fetch_local, ready);
+        worker_->objects().Wait(refs, static_cast<size_t>(std::max(0, num_returns)), timeout_ms, fetch_local, ready);
     ready->resize(refs.size());
     if (result == core::ReadResult::kClosed) ready->assign(refs.size(), true);  // a get of any tells that the session is over
     return ToGetStatus(result);
@@ -261,22 +236,19 @@ class CoreImpl final : public Core {
   std::unique_ptr<CompletionQueue> NewCompletionQueue() override { return std::make_unique<EventfdQueue>(); }
 
   void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token) override {
-    worker_->objects().WatchObject(RefOf(ref), [state = static_cast<EventfdQueue*>(queue)->state(), token] { state->Add(token); });
+    worker_->objects().WatchObject(ref, [state = static_cast<EventfdQueue*>(queue)->state(), token] { state->Add(token); });
   }
 
-  void AddLocalRef(const std::string& id) override { worker_->objects().AddLocalRef(ObjectOf(id)); }
-  void AddBorrowedRef(const Ref& ref, const std::string& outer_id, uint64_t task_token) override {
-    worker_->objects().AddBorrowedRef(RefOf(ref), outer_id.empty() ? ObjectId::Nil() : ObjectOf(outer_id), task_token);
+  void AddLocalRef(const ObjectId& id) override { worker_->objects().AddLocalRef(id); }
+  void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token) override {
+    worker_->objects().AddBorrowedRef(ref, outer_id, task_token);
   }
-  void RemoveLocalRef(const std::string& id) override { worker_->objects().RemoveLocalRef(ObjectOf(id)); }
-  std::string OwnerOf(const std::string& id) override {
-    Address owner = worker_->objects().OwnerOf(ObjectOf(id));
-    return owner.IsNil() ? std::string() : PackAddress(owner);
-  }
+  void RemoveLocalRef(const ObjectId& id) override { worker_->objects().RemoveLocalRef(id); }
+  Address OwnerOf(const ObjectId& id) override { return worker_->objects().OwnerOf(id); }
   Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
                       std::vector<int64_t>* sizes) override {
     std::vector<core::Location> locations;
-    RAY_RETURN_NOT_OK(worker_->objects().GetLocations(RefsOf(refs), timeout_ms, &locations));
+    RAY_RETURN_NOT_OK(worker_->objects().GetLocations(refs, timeout_ms, &locations));
     node_ids->assign(refs.size(), {});
     sizes->assign(refs.size(), -1);
     for (size_t i = 0; i < locations.size() && i < refs.size(); ++i) {
@@ -286,7 +258,7 @@ class CoreImpl final : public Core {
     }
     return Status::Ok();
   }
-  std::string Explain(const std::string& id) override { return worker_->Explain(ObjectOf(id)); }
+  std::string Explain(const ObjectId& id) override { return worker_->Explain(id); }
 
   // --- tasks and actors
   Status RegisterTemplate(const TemplateOptions& o, uint64_t* handle) override {
@@ -320,12 +292,8 @@ class CoreImpl final : public Core {
     return Status::Ok();
   }
 
-  Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<std::string>* return_ids) override {
-    View view(args);
-    std::vector<ObjectId> ids;
-    RAY_RETURN_NOT_OK(worker_->SubmitTask(handle, view.value, RefsOf(refs), &ids));
-    TakeIds(ids, return_ids);
-    return Status::Ok();
+  Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<ObjectId>* return_ids) override {
+    return worker_->SubmitTask(handle, ViewOf(args), refs, return_ids);
   }
 
   Status CreateActor(uint64_t handle, const ActorOptions& o, const ValueIn& args, const std::vector<Ref>& refs,
@@ -344,20 +312,15 @@ class CoreImpl final : public Core {
     c.class_name = o.class_name;
     c.method_table = o.method_table;
     c.max_pending_calls = o.max_pending_calls;
-    View view(args);
     ActorId actor;
-    RAY_RETURN_NOT_OK(worker_->CreateActor(handle, std::move(c), view.value, RefsOf(refs), &actor));
+    RAY_RETURN_NOT_OK(worker_->CreateActor(handle, std::move(c), ViewOf(args), refs, &actor));
     *actor_id = actor.Binary();
     return Status::Ok();
   }
 
-  Status SubmitActorTask(const std::string& actor_id, uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs,
-                         std::vector<std::string>* return_ids) override {
-    View view(args);
-    std::vector<ObjectId> ids;
-    RAY_RETURN_NOT_OK(worker_->SubmitActorTask(ActorId::FromBinaryOrNil(actor_id), handle, view.value, RefsOf(refs), &ids));
-    TakeIds(ids, return_ids);
-    return Status::Ok();
+  Status SubmitActorTask(const ActorId& actor_id, uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs,
+                         std::vector<ObjectId>* return_ids) override {
+    return worker_->SubmitActorTask(actor_id, handle, ViewOf(args), refs, return_ids);
   }
 
   void RegisterActorHandle(const std::string& actor_id, const std::string&, const ActorOptions& options) override {
@@ -366,7 +329,7 @@ class CoreImpl final : public Core {
   Status KillActor(const std::string& actor_id, bool no_restart) override {
     return worker_->actors().Kill(ActorId::FromBinaryOrNil(actor_id), no_restart);
   }
-  Status CancelTask(const Ref& ref, bool force, bool recursive) override { return worker_->CancelTask(RefOf(ref), force, recursive); }
+  Status CancelTask(const Ref& ref, bool force, bool recursive) override { return worker_->CancelTask(ref, force, recursive); }
   Status GetNamedActor(const std::string& name, const std::string& ray_namespace, ActorFields* out) override {
     v1::ActorInfo info;
     RAY_RETURN_NOT_OK(worker_->actors().GetNamed(name, Namespace(ray_namespace), &info));
@@ -385,16 +348,16 @@ class CoreImpl final : public Core {
   }
 
   // --- streaming generators
-  GetStatus NextGeneratorItem(const std::string& generator_id, int64_t timeout_ms, std::string* object_id) override {
-    object_id->clear();
-    TaskId task = ObjectOf(generator_id).task_id();
+  GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id) override {
+    *object_id = ObjectId::Nil();
+    TaskId task = generator_id.task_id();
     async::EpollLoop& loop = worker_->loop();
     Time deadline = timeout_ms < 0 ? Time::Infinite() : loop.clock().Now() + std::chrono::milliseconds(timeout_ms);
     while (true) {
       bool end;
       ObjectId item;
       if (worker_->streams().TryNext(task, &end, &item)) {
-        if (!end) *object_id = item.Binary();
+        if (!end) *object_id = item;
         return GetStatus::kReady;
       }
       auto waiter = std::make_shared<async::Waiter>();
@@ -405,55 +368,82 @@ class CoreImpl final : public Core {
         case core::ReadResult::kInterrupted: return GetStatus::kInterrupted;
         case core::ReadResult::kClosed:  // its stream has failed, or is gone
           if (!worker_->streams().TryNext(task, &end, &item)) end = true;
-          if (!end) *object_id = item.Binary();
+          if (!end) *object_id = item;
           return GetStatus::kReady;
       }
     }
   }
-  void WatchGenerator(const std::string& generator_id, CompletionQueue* queue, uint64_t token) override {
-    worker_->streams().OnNext(ObjectOf(generator_id).task_id(),
-                              [state = static_cast<EventfdQueue*>(queue)->state(), token] { state->Add(token); });
+  void WatchGenerator(const ObjectId& generator_id, CompletionQueue* queue, uint64_t token) override {
+    worker_->streams().OnNext(generator_id.task_id(), [state = static_cast<EventfdQueue*>(queue)->state(), token] { state->Add(token); });
   }
-  bool TryNextGeneratorItem(const std::string& generator_id, bool* end, std::string* object_id) override {
-    object_id->clear();
+  bool TryNextGeneratorItem(const ObjectId& generator_id, bool* end, ObjectId* object_id) override {
+    *object_id = ObjectId::Nil();
     ObjectId item;
-    if (!worker_->streams().TryNext(ObjectOf(generator_id).task_id(), end, &item)) return false;
-    if (!*end) *object_id = item.Binary();
+    if (!worker_->streams().TryNext(generator_id.task_id(), end, &item)) return false;
+    if (!*end) *object_id = item;
     return true;
   }
-  void ReleaseGenerator(const std::string& generator_id) override { worker_->streams().Release(ObjectOf(generator_id).task_id()); }
+  void ReleaseGenerator(const ObjectId& generator_id) override { worker_->streams().Release(generator_id.task_id()); }
 
   // --- executor side
-  bool NextTask(int64_t timeout_ms, TaskIn* out) override {
-    Time deadline = timeout_ms < 0 ? Time::Infinite() : worker_->loop().clock().Now() + std::chrono::milliseconds(timeout_ms);
-    core::NextItem item;
-    if (!worker_->receiver().Next(deadline, &item)) return false;
-    Fill(item, out);
-    return true;
+  bool WaitForTask(int64_t timeout_ms) override {
+    return worker_->receiver().WaitForWork(timeout_ms < 0 ? Time::Infinite()
+                                                          : worker_->loop().clock().Now() + std::chrono::milliseconds(timeout_ms));
   }
   bool TryNextTask(TaskIn* out) override {
     core::NextItem item;
-    if (!worker_->receiver().TryNext(&item)) return false;
-    Fill(item, out);
+    while (worker_->receiver().TryNext(&item)) {
+      if (core::TaskReceiver::CanBlock(item)) {
+        out->received = std::move(item.task);
+        out->unprepared = true;
+        return true;
+      }
+      if (worker_->receiver().Prepare(item)) {
+        Fill(&item, out);
+        return true;
+      }
+    }
+    return false;
+  }
+  bool PrepareTask(TaskIn* out) override {
+    core::NextItem item{core::NextItem::kRun, std::move(out->received), {}};
+    if (!worker_->receiver().Prepare(item)) return false;
+    out->unprepared = false;
+    Fill(&item, out);
     return true;
   }
-
   Status AlsoWaitFor(int fd) override { return worker_->receiver().AlsoWaitFor(fd); }
   bool TakeFdEvent() override { return worker_->receiver().TakeFdEvent(); }
+
+  void DetailsOf(const TaskIn& in, TaskDetails* out) override {
+    const core::ReceivedTask& task = *in.received;
+    const TaskSpec& spec = task.spec;
+    if (spec.tmpl->type != TaskType::kNormal) out->actor_id = spec.task_id.actor_id().Binary();
+    out->job_id = spec.tmpl->job_id.Binary();
+    out->ray_namespace = NamespaceOf(spec);
+    out->caller_address = PackAddress(spec.owner);
+    if (spec.creation != nullptr) {
+      out->actor = OptionsOf(*spec.creation);
+      out->was_restarted = spec.attempt > 0;
+    }
+    for (const auto& assigned : task.instances) {
+      std::vector<std::pair<int32_t, double>> indices;
+      for (int i = 0; i < assigned.indices_size() && i < assigned.amounts_size(); ++i) {
+        indices.emplace_back(assigned.indices(i), static_cast<double>(assigned.amounts(i)) / static_cast<double>(ResourceSet::kUnit));
+      }
+      out->instances.emplace_back(assigned.resource(), std::move(indices));
+    }
+  }
 
   bool TemplateOf(uint64_t token, TemplateOptions* out) override {
     TaskTemplatePtr tmpl = worker_->receiver().TemplateOf(token);
     if (tmpl != nullptr) *out = OptionsOf(*tmpl);
     return tmpl != nullptr;
   }
-  Status FinishTask(uint64_t token, const TaskOut& out) override {
+  Status FinishTask(const TaskIn& task, const TaskOut& out) override {
     core::TaskResult result;
-    std::vector<std::unique_ptr<View>> views;
-    views.reserve(out.returns.size());
-    for (const ValueIn& value : out.returns) {
-      views.push_back(std::make_unique<View>(value));
-      result.returns.push_back(views.back()->value);
-    }
+    result.returns.reserve(out.returns.size());
+    for (const ValueIn& value : out.returns) result.returns.push_back(ViewOf(value));
     result.application_error = out.is_application_error;
     result.retryable_error = out.is_retryable_error;
     result.cancelled = out.cancelled;
@@ -462,16 +452,15 @@ class CoreImpl final : public Core {
     result.generator_items = out.generator_items;
     result.repr_name = out.repr_name;
     result.run_ns = out.run_ns;
-    return worker_->receiver().Finish(token, result);
+    return worker_->receiver().Finish(task.received, result);
   }
   Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop) override {
-    View view(value);
-    return worker_->receiver().ReportItem(token, index, view.value, stop);
+    return worker_->receiver().ReportItem(token, index, ViewOf(value), stop);
   }
   bool IsCancelled(uint64_t token) override { return worker_->receiver().IsCancelled(token); }
   void SetInterruptThread() override { worker_->receiver().SetInterruptThread(); }
   void AnnounceExit(const std::string& reason, bool intended) override { worker_->AnnounceExit(reason, intended); }
-  void SetCurrentTask(uint64_t token) override { worker_->receiver().SetCurrent(token); }
+  void SetCurrentTask(const TaskIn* task) override { core::TaskReceiver::SetCurrent(task == nullptr ? nullptr : task->received.get()); }
 
   // --- GCS
   Status KvGet(const std::string& ns, const std::string& key, bool* found, std::string* value) override {
@@ -591,35 +580,24 @@ class CoreImpl final : public Core {
     return namespace_;
   }
 
-  static void TakeIds(const std::vector<ObjectId>& ids, std::vector<std::string>* out) {
-    out->clear();
-    out->reserve(ids.size());
-    for (const ObjectId& id : ids) out->push_back(id.Binary());
-  }
-
-  void Fill(const core::NextItem& item, TaskIn* out) {
-    *out = TaskIn();
-    if (item.kind == core::NextItem::kExit) {
+  // `out` is fresh.
+  void Fill(core::NextItem* item, TaskIn* out) {
+    if (item->kind == core::NextItem::kExit) {
       out->kind = TaskIn::kExit;
-      out->exit_reason = item.reason;
+      out->exit_reason = std::move(item->reason);
       return;
     }
-    core::ReceivedTask& task = *item.task;
+    core::ReceivedTask& task = *item->task;
     const TaskSpec& spec = task.spec;
     out->token = task.token;
-    out->task_id = spec.task_id.Binary();
-    if (item.kind == core::NextItem::kCancel) {
+    out->task_id = spec.task_id;
+    out->received = std::move(item->task);
+    if (item->kind == core::NextItem::kCancel) {
       out->kind = TaskIn::kCancel;
       return;
     }
     out->kind = TaskIn::kRun;
     out->template_key = spec.tmpl->key;
-    ActorId actor = spec.task_id.actor_id();
-    if (spec.tmpl->type != TaskType::kNormal) out->actor_id = actor.Binary();
-    out->job_id = spec.tmpl->job_id.Binary();
-    if (!spec.parent_task_id.IsNil()) out->parent_task_id = spec.parent_task_id.Binary();
-    out->ray_namespace = spec.tmpl->ray_namespace;
-    out->caller_address = PackAddress(spec.owner);
     out->attempt = spec.attempt;
     if (!task.args.metadata.empty()) {
       out->has_args = true;
@@ -628,32 +606,28 @@ class CoreImpl final : public Core {
     out->ref_values.resize(task.ref_values.size());
     for (size_t i = 0; i < task.ref_values.size(); ++i) {
       FillValue(std::move(task.ref_values[i].metadata), std::move(task.ref_values[i].blob), &out->ref_values[i]);
-      out->refs.push_back({spec.refs[i].ref.id.Binary(), PackAddress(spec.refs[i].ref.owner)});
+      out->refs.push_back(spec.refs[i].ref);
     }
-    if (spec.tmpl->num_returns != 0 && spec.tmpl->type != TaskType::kActorCreation) {
-      for (uint32_t i = 0; i < spec.tmpl->NumReturnIds(); ++i) out->return_ids.push_back(ObjectId::ForReturn(spec.task_id, i).Binary());
-    }
+    if (spec.tmpl->type != TaskType::kActorCreation) out->n_returns = spec.tmpl->NumReturnIds();
+    out->has_instances = !task.instances.empty();
     if (spec.creation != nullptr) {
       out->is_actor_creation = true;
-      out->actor = OptionsOf(*spec.creation);
-      out->was_restarted = spec.attempt > 0;
       worker_->SetOwnActor(spec.creation->actor_id);
-      if (out->ray_namespace.empty()) out->ray_namespace = spec.creation->ray_namespace;
     }
-    for (const auto& assigned : task.instances) {
-      std::vector<std::pair<int32_t, double>> indices;
-      for (int i = 0; i < assigned.indices_size() && i < assigned.amounts_size(); ++i) {
-        indices.emplace_back(assigned.indices(i), static_cast<double>(assigned.amounts(i)) / static_cast<double>(ResourceSet::kUnit));
-      }
-      out->instances.emplace_back(assigned.resource(), std::move(indices));
-    }
+    if (has_namespace_.load(std::memory_order_acquire)) return;
     std::lock_guard lock(mu_);
-    if (namespace_.empty()) namespace_ = out->ray_namespace;  // what a worker submits is of the namespace of its job
+    if (namespace_.empty()) namespace_ = NamespaceOf(spec);  // what a worker submits is of the namespace of its job
+    has_namespace_.store(!namespace_.empty(), std::memory_order_release);
+  }
+
+  static const std::string& NamespaceOf(const TaskSpec& spec) {
+    return spec.tmpl->ray_namespace.empty() && spec.creation != nullptr ? spec.creation->ray_namespace : spec.tmpl->ray_namespace;
   }
 
   const std::unique_ptr<core::CoreWorker> worker_;
   std::mutex mu_;
-  std::string namespace_;  // guarded by mu_; workers: of the first task
+  std::string namespace_;                   // guarded by mu_; workers: of the first task
+  std::atomic<bool> has_namespace_{false};  // workers: it is set and stays
   CoreInfo info_;
 };
 

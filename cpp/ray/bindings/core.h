@@ -1,8 +1,9 @@
 // Everything that Cython sees of the C++ core: plain structs and one class. No protobuf, no templates of ours, no callbacks into
-// Python: whatever the core wants from Python is fetched by a thread that calls NextTask or waits on a CompletionQueue.
+// Python: whatever the core wants from Python is fetched by a thread that calls TryNextTask or waits on a CompletionQueue.
 //
 // Threads: every method may be called by any user thread, without the GIL (those marked [gil-ok] never block and may be called with it).
-// Ids are their raw bytes in std::string; an empty owner means "this process". Owners are 56 bytes: node id + worker id.
+// Objects, actors and tasks are named by the core's own ids, which are plain bytes; a nil owner means "this process". Other ids are their raw bytes in
+// std::string, packed addresses 56 bytes: node id + worker id.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,13 @@
 #include <utility>
 #include <vector>
 
+#include "ray/common/address.h"
 #include "ray/common/buffer.h"
 #include "ray/util/status.h"
+
+namespace ray::core {
+struct ReceivedTask;
+}
 
 namespace ray::bindings {
 
@@ -41,10 +47,7 @@ struct CoreInfo {  // constant after Start
   std::string job_namespace, job_config_json;
 };
 
-struct Ref {
-  std::string id;     // 28 bytes
-  std::string owner;  // 56 bytes, or empty: this process
-};
+using Ref = ObjectRefInfo;
 
 // A value to write, not copied until it is stored. metadata "RAW": `data` is the blob. "PYTHON": `data` is the pickle and `buffers` its
 // out-of-band buffers. A decimal error number: `data` is the blob, or for "3" the pickle.
@@ -132,15 +135,24 @@ struct TaskIn {
   int32_t kind = kRun;
   uint64_t token = 0;         // names the run in the calls below
   uint64_t template_key = 0;  // equal for calls of one template; see TemplateOf
-  std::string task_id, actor_id, job_id, parent_task_id, ray_namespace, caller_address, exit_reason;
+  TaskId task_id;
+  std::string exit_reason;
   bool exit_force = false;
   uint32_t attempt = 0;
   bool has_args = false;
   ValueOut args;                     // pickled (args, kwargs)
   std::vector<ValueOut> ref_values;  // values of the top-level refs, in placeholder order
   std::vector<Ref> refs;             // the refs themselves
-  std::vector<std::string> return_ids;
+  uint32_t n_returns = 0;
   bool is_actor_creation = false;
+  bool has_instances = false;
+  bool unprepared = false;                       // PrepareTask is to be called, which fills in the arguments
+  std::shared_ptr<core::ReceivedTask> received;  // the core's own; null for kExit
+};
+
+// What few runs are asked for.
+struct TaskDetails {
+  std::string actor_id, job_id, ray_namespace, caller_address;
   ActorOptions actor;                                                                      // creation only
   std::vector<std::pair<std::string, std::vector<std::pair<int32_t, double>>>> instances;  // "GPU" -> [(index, amount)]
   bool was_restarted = false;
@@ -190,36 +202,36 @@ class Core {
   virtual const CoreInfo& info() const = 0;
 
   // --- objects
-  virtual Status Put(const ValueIn& value, std::string* object_id) = 0;
+  virtual Status Put(const ValueIn& value, ObjectId* object_id) = 0;
   // Owned values of ≤ max_inline_bytes never block. out[i].metadata is empty where not ready. timeout_ms -1: none.
   virtual GetStatus Get(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<ValueOut>* out) = 0;
   virtual bool TryGet(const Ref& ref, ValueOut* out) = 0;  // [gil-ok] value ready in this process (memory or a mapped object)
-  virtual bool IsReady(const std::string& object_id) = 0;  // [gil-ok] what Wait would count as ready, known without asking anybody
+  virtual bool IsReady(const ObjectId& object_id) = 0;     // [gil-ok] what Wait would count as ready, known without asking anybody
   // ready[i] set for at most num_returns, the first ones in order. kTimeout when fewer are ready.
   virtual GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local,
                          std::vector<bool>* ready) = 0;
   virtual std::unique_ptr<CompletionQueue> NewCompletionQueue() = 0;
   virtual void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token) = 0;  // [gil-ok] token appears once ready (or failed)
-  virtual void AddLocalRef(const std::string& object_id) = 0;                            // [gil-ok] another Python handle to a known ref
-  // A ref that came inside a value (or out of band: `outer_id` empty, then it is registered at once). [gil-ok]
-  virtual void AddBorrowedRef(const Ref& ref, const std::string& outer_id, uint64_t task_token) = 0;
-  virtual void RemoveLocalRef(const std::string& object_id) = 0;  // [gil-ok]
-  virtual std::string OwnerOf(const std::string& object_id) = 0;  // [gil-ok] 56 bytes; empty: unknown here
+  virtual void AddLocalRef(const ObjectId& object_id) = 0;                               // [gil-ok] another Python handle to a known ref
+  // A ref that came inside a value (or out of band: `outer_id` nil, then it is registered at once). [gil-ok]
+  virtual void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token) = 0;
+  virtual void RemoveLocalRef(const ObjectId& object_id) = 0;  // [gil-ok]
+  virtual Address OwnerOf(const ObjectId& object_id) = 0;      // [gil-ok] nil: unknown here
   virtual Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
                               std::vector<int64_t>* sizes) = 0;
   // For people: what a get of it waits for now.
-  virtual std::string Explain(const std::string& object_id) = 0;  // [gil-ok]
+  virtual std::string Explain(const ObjectId& object_id) = 0;  // [gil-ok]
 
   // --- tasks and actors
   virtual Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle) = 0;  // [gil-ok] once per distinct options
   // `args` has metadata "" when there are none; refs: top-level refs in placeholder order; args.nested: refs inside.
-  virtual Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<std::string>* return_ids) = 0;
+  virtual Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<ObjectId>* return_ids) = 0;
   // `methods` maps nothing: templates of methods are registered apart. A taken name: ALREADY_EXISTS. [blocks if named]
   virtual Status CreateActor(uint64_t handle, const ActorOptions& options, const ValueIn& args, const std::vector<Ref>& refs,
                              std::string* actor_id) = 0;
   // RESOURCE_EXHAUSTED beyond max_pending_calls.
-  virtual Status SubmitActorTask(const std::string& actor_id, uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs,
-                                 std::vector<std::string>* return_ids) = 0;
+  virtual Status SubmitActorTask(const ActorId& actor_id, uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs,
+                                 std::vector<ObjectId>* return_ids) = 0;
   // Before a handle that came from elsewhere is used. `owner` = its creator (counts as a borrowed ref of ObjectId::ForActorHandle, which the
   // caller adds with AddBorrowedRef unless the handle is weak). [gil-ok]
   virtual void RegisterActorHandle(const std::string& actor_id, const std::string& owner, const ActorOptions& options) = 0;
@@ -229,31 +241,36 @@ class Core {
   virtual Status ListActors(bool named_only, bool all_namespaces, const std::string& ray_namespace, std::vector<ActorFields>* out) = 0;
 
   // --- streaming generators, consumer side
-  // The next item's ref: kReady with *object_id set; empty *object_id = end of stream. kTimeout.
-  virtual GetStatus NextGeneratorItem(const std::string& generator_id, int64_t timeout_ms, std::string* object_id) = 0;
-  virtual void WatchGenerator(const std::string& generator_id, CompletionQueue* queue, uint64_t token) = 0;   // next item (or end) known
-  virtual bool TryNextGeneratorItem(const std::string& generator_id, bool* end, std::string* object_id) = 0;  // [gil-ok]
-  virtual void ReleaseGenerator(const std::string& generator_id) = 0;  // [gil-ok] unconsumed items go; the producer is told to stop
+  // The next item's ref: kReady with *object_id set; nil *object_id = end of stream. kTimeout.
+  virtual GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id) = 0;
+  virtual void WatchGenerator(const ObjectId& generator_id, CompletionQueue* queue, uint64_t token) = 0;  // next item (or end) known
+  virtual bool TryNextGeneratorItem(const ObjectId& generator_id, bool* end, ObjectId* object_id) = 0;    // [gil-ok]
+  virtual void ReleaseGenerator(const ObjectId& generator_id) = 0;  // [gil-ok] unconsumed items go; the producer is told to stop
 
   // --- executor side (workers)
-  // Next thing to do; blocks, serving sockets meanwhile. false: nothing came in timeout_ms (-1: none) or a signal arrived.
-  virtual bool NextTask(int64_t timeout_ms, TaskIn* out) = 0;
-  virtual bool TryNextTask(TaskIn* out) = 0;  // [gil-ok] never blocks
-  // NextTask also ends (false) when something happens at `fd`, which stays open until the end. Edge-triggered. [gil-ok]
+  // Blocks, serving sockets meanwhile, until there may be something to do. False: nothing came in timeout_ms (-1: none) or a signal arrived.
+  virtual bool WaitForTask(int64_t timeout_ms) = 0;
+  // The next thing to do, if there is one. `out` is fresh. [gil-ok] never blocks
+  virtual bool TryNextTask(TaskIn* out) = 0;
+  // For one that is `unprepared`. False: an argument failed and the run is over.
+  virtual bool PrepareTask(TaskIn* out) = 0;
+  // WaitForTask also ends (false) when something happens at `fd`, which stays open until the end. Edge-triggered. [gil-ok]
   virtual Status AlsoWaitFor(int fd) = 0;
   virtual bool TakeFdEvent() = 0;  // [gil-ok] something happened there since the last call
+  // [gil-ok]
+  virtual void DetailsOf(const TaskIn& task, TaskDetails* out) = 0;
   // The static part of a run, for the first with its template_key. False: the run has ended. [gil-ok]
   virtual bool TemplateOf(uint64_t token, TemplateOptions* out) = 0;
-  // Sends the result. Large returns are written to the store (may block on memory). Must be called once per run token.
-  virtual Status FinishTask(uint64_t token, const TaskOut& out) = 0;
+  // Sends the result. Large returns are written to the store (may block on memory). Must be called once per run.
+  virtual Status FinishTask(const TaskIn& task, const TaskOut& out) = 0;
   // One more item of a streaming task; blocks while the consumer is behind. *stop: nobody consumes any more.
   virtual Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop) = 0;
   virtual bool IsCancelled(uint64_t token) = 0;  // [gil-ok]
   // Which thread to interrupt with SIGINT when the running normal task is cancelled: the calling one.
   virtual void SetInterruptThread() = 0;
   virtual void AnnounceExit(const std::string& reason, bool intended) = 0;  // actor exit: also tells the GCS not to restart
-  // The calling thread now runs the task of `token` (0: none): parent of what it submits, blocked accounting. [gil-ok]
-  virtual void SetCurrentTask(uint64_t token) = 0;
+  // The calling thread now runs `task` (null: none): parent of what it submits. [gil-ok]
+  virtual void SetCurrentTask(const TaskIn* task) = 0;
 
   // --- GCS
   virtual Status KvGet(const std::string& ns, const std::string& key, bool* found, std::string* value) = 0;

@@ -1,8 +1,10 @@
 #include "ray/common/ids.h"
 
+#include <pthread.h>
 #include <sys/random.h>
-#include <unistd.h>
 
+#include <atomic>
+#include <cerrno>
 #include <mutex>
 
 namespace ray {
@@ -15,8 +17,16 @@ int HexValue(char c) {
   return -1;
 }
 
+// Tells a process from the one that it was forked from, without the system call that getpid is.
+uint32_t ForkGeneration() {
+  static std::atomic<uint32_t> generation{1};
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { generation.fetch_add(1, std::memory_order_relaxed); });
+  RAY_CHECK(registered == 0) << "pthread_atfork";
+  return generation.load(std::memory_order_relaxed);
+}
+
 struct RandomPool {
-  pid_t pid = 0;
+  uint32_t generation = 0;  // of the process that filled it
   size_t used = sizeof(bytes);
   uint8_t bytes[512];
 };
@@ -24,10 +34,10 @@ struct RandomPool {
 // Random start per thread and process, then counted: two streams would have to start within each other's range to meet.
 uint64_t NextUnique() {
   thread_local uint64_t next = 0;
-  thread_local pid_t pid = 0;
-  if (pid != getpid()) {
+  thread_local uint32_t generation = 0;
+  if (const uint32_t now = ForkGeneration(); generation != now) {
     FillRandom(&next, sizeof next);
-    pid = getpid();
+    generation = now;
   }
   return next++;
 }
@@ -37,8 +47,9 @@ uint64_t NextUnique() {
 void FillRandom(void* out, size_t size) {
   thread_local RandomPool pool;
   auto* dst = static_cast<uint8_t*>(out);
+  const uint32_t generation = ForkGeneration();
   while (size > 0) {
-    if (pool.used == sizeof(pool.bytes) || pool.pid != getpid()) {  // a forked child must not repeat its parent
+    if (pool.used == sizeof(pool.bytes) || pool.generation != generation) {  // a forked child must not repeat its parent
       size_t have = 0;
       while (have < sizeof(pool.bytes)) {
         ssize_t n = getrandom(pool.bytes + have, sizeof(pool.bytes) - have, 0);
@@ -46,7 +57,7 @@ void FillRandom(void* out, size_t size) {
         if (n > 0) have += static_cast<size_t>(n);
       }
       pool.used = 0;
-      pool.pid = getpid();
+      pool.generation = generation;
     }
     size_t n = std::min(size, sizeof(pool.bytes) - pool.used);
     std::memcpy(dst, pool.bytes + pool.used, n);

@@ -125,7 +125,11 @@ class CoreWorkerTest : public testing::Test {
   void Execute() {
     while (!stop_) {
       NextItem item;
-      if (!worker_->receiver().Next(worker_->loop().clock().Now() + std::chrono::milliseconds(20), &item)) continue;
+      if (!worker_->receiver().TryNext(&item)) {
+        worker_->receiver().WaitForWork(worker_->loop().clock().Now() + std::chrono::milliseconds(20));
+        continue;
+      }
+      if (!worker_->receiver().Prepare(item)) continue;
       if (item.kind != NextItem::kRun) continue;
       const ReceivedTask& task = *item.task;
       std::string text;
@@ -143,7 +147,7 @@ class CoreWorkerTest : public testing::Test {
         result.generator_items = 3;
       }
       result.returns.push_back(ValueView{kMetadataRaw, text, {}, {}});
-      EXPECT_TRUE(worker_->receiver().Finish(task.token, result).ok());
+      EXPECT_TRUE(worker_->receiver().Finish(item.task, result).ok());
     }
   }
   uint64_t Template(TaskType type, int32_t returns = 1) {

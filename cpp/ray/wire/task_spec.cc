@@ -82,8 +82,13 @@ TaskTemplatePtr TemplateFromProto(const v1::TaskTemplate& m) {
   return t;
 }
 
-void AddRefs(const std::vector<ObjectRefInfo>& refs, google::protobuf::RepeatedPtrField<v1::ObjectRef>* out) {
-  for (const ObjectRefInfo& ref : refs) ToProto(ref, out->Add());
+// A ref without an owner is the task owner's: most are, and the owner is larger than the ref.
+void RefToProto(const ObjectRefInfo& ref, const Address& task_owner, v1::ObjectRef* out) {
+  ToProto(ref.owner == task_owner ? ObjectRefInfo{ref.id, {}} : ref, out);
+}
+
+void AddRefs(const std::vector<ObjectRefInfo>& refs, const Address& task_owner, google::protobuf::RepeatedPtrField<v1::ObjectRef>* out) {
+  for (const ObjectRefInfo& ref : refs) RefToProto(ref, task_owner, out->Add());
 }
 
 // What differs from call to call.
@@ -94,7 +99,7 @@ void EncodeCall(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
   if (spec.epoch != 0) out->set_epoch(spec.epoch);
   if (!spec.parent_task_id.IsNil()) SetId(out->mutable_parent_task_id(), spec.parent_task_id.View());
   if (spec.depth != 0) out->set_depth(spec.depth);
-  if (spec.args_object) ToProto(*spec.args_object, out->mutable_args_object());
+  if (spec.args_object) RefToProto(*spec.args_object, spec.owner, out->mutable_args_object());
   bool any_inline = false;
   for (const TaskArg& arg : spec.refs) any_inline |= arg.value != nullptr;
   // Part 0 is always the arguments where there are parts at all.
@@ -105,15 +110,15 @@ void EncodeCall(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
   }
   for (const TaskArg& arg : spec.refs) {
     v1::TaskArg* a = out->add_refs();
-    ToProto(arg.ref, a->mutable_ref());
+    RefToProto(arg.ref, spec.owner, a->mutable_ref());
     a->set_in_store(arg.in_store);
     if (arg.value == nullptr) continue;
     a->set_inline_(true);
     a->set_metadata(arg.metadata);
-    AddRefs(arg.nested, a->mutable_nested());
+    AddRefs(arg.nested, spec.owner, a->mutable_nested());
     parts->push_back(arg.value);
   }
-  AddRefs(spec.nested, out->mutable_nested());
+  AddRefs(spec.nested, spec.owner, out->mutable_nested());
   if (spec.creation) ToProto(*spec.creation, out->mutable_creation());
 }
 

@@ -1,20 +1,39 @@
 # cython: language_level=3, embedsignature=True
 """The worker's side of the core: what to run next, and what came of it."""
-import time
-
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libcpp cimport bool
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
-from ray._core.cpp.core cimport Core, Event, PrepareProcessTitle, SetProcessTitle, Status, TaskIn, TaskOut, TemplateOptions
+from ray._core.cpp.core cimport (
+    Core,
+    Event,
+    ObjectId,
+    PrepareProcessTitle,
+    SetProcessTitle,
+    Status,
+    TaskDetails,
+    TaskIn,
+    TaskOut,
+    TemplateOptions,
+)
 from ray._core.status cimport check
 from ray._core.values cimport Packed, pack, pack_error, unpack
-from ray._core.worker cimport CoreWorker, of_str, to_bytes, to_str
+from ray._core.worker cimport CoreWorker, of_str, small, to_bytes, to_str
+
+cdef extern from *:
+    """
+    #include <chrono>
+    static double ray_perf_counter() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+    """
+    double ray_perf_counter() nogil
 
 RUN, CANCEL, EXIT = 1, 2, 3
+cdef dict _NO_INSTANCES = {}
+cdef tuple _NOTHING = ((), {})
 
 
 class TaskTemplate:
@@ -88,6 +107,7 @@ def set_idle_title(title):
     _idle_title = title.encode()
 
 
+@cython.final
 cdef class TaskRun:
     """One thing to do. Exactly one of `finish`, `finish_error` and `finish_cancelled` is called for each run of kind RUN."""
 
@@ -95,6 +115,7 @@ cdef class TaskRun:
     cdef readonly CoreWorker worker
     cdef readonly object template
     cdef double started
+    cdef dict _details
 
     @property
     def kind(self):
@@ -106,23 +127,50 @@ cdef class TaskRun:
 
     @property
     def task_id(self):
-        return to_bytes(self.task.task_id)
+        return PyBytes_FromStringAndSize(<const char*>self.task.task_id.data(), 24)
+
+    cdef dict details(self):
+        cdef TaskDetails d
+        if self._details is None:
+            self.worker.core.get().DetailsOf(self.task, &d)
+            self._details = {
+                "actor_id": to_bytes(d.actor_id),
+                "job_id": to_bytes(d.job_id),
+                "ray_namespace": to_str(d.ray_namespace),
+                "caller_address": to_bytes(d.caller_address),
+                "was_restarted": d.was_restarted,
+                "instances": {to_str(item.first): [(one.first, one.second) for one in item.second] for item in d.instances},
+            }
+            if self.task.is_actor_creation:
+                self._details["actor_options"] = {
+                    "name": to_str(d.actor.name),
+                    "ray_namespace": to_str(d.actor.ray_namespace),
+                    "class_name": to_str(d.actor.class_name),
+                    "method_table": to_bytes(d.actor.method_table),
+                    "is_async": d.actor.is_async,
+                    "allow_out_of_order": d.actor.allow_out_of_order,
+                    "max_task_retries": d.actor.max_task_retries,
+                    "max_concurrency": d.actor.max_concurrency,
+                    "max_pending_calls": d.actor.max_pending_calls,
+                    "concurrency_groups": {to_str(item.first): item.second for item in d.actor.concurrency_groups},
+                }
+        return self._details
 
     @property
     def actor_id(self):
-        return to_bytes(self.task.actor_id)
+        return self.details()["actor_id"]
 
     @property
     def job_id(self):
-        return to_bytes(self.task.job_id)
+        return self.details()["job_id"]
 
     @property
     def ray_namespace(self):
-        return to_str(self.task.ray_namespace)
+        return self.details()["ray_namespace"]
 
     @property
     def caller_address(self):
-        return to_bytes(self.task.caller_address)
+        return self.details()["caller_address"]
 
     @property
     def exit_reason(self):
@@ -139,7 +187,7 @@ cdef class TaskRun:
     @property
     def num_returns(self):
         """Number of results to store: what the caller asked for, 1 for dynamic and streaming tasks."""
-        return self.task.return_ids.size()
+        return self.task.n_returns
 
     @property
     def is_actor_creation(self):
@@ -147,38 +195,28 @@ cdef class TaskRun:
 
     @property
     def was_restarted(self):
-        return self.task.was_restarted
+        return self.details()["was_restarted"]
 
     @property
     def actor_options(self):
         """Options of the actor being created."""
-        return {
-            "name": to_str(self.task.actor.name),
-            "ray_namespace": to_str(self.task.actor.ray_namespace),
-            "class_name": to_str(self.task.actor.class_name),
-            "method_table": to_bytes(self.task.actor.method_table),
-            "is_async": self.task.actor.is_async,
-            "allow_out_of_order": self.task.actor.allow_out_of_order,
-            "max_task_retries": self.task.actor.max_task_retries,
-            "max_concurrency": self.task.actor.max_concurrency,
-            "max_pending_calls": self.task.actor.max_pending_calls,
-            "concurrency_groups": {to_str(item.first): item.second for item in self.task.actor.concurrency_groups},
-        }
+        return self.details()["actor_options"]
 
     @property
     def instances(self):
         """Resource -> [(index, amount)] of those with numbered instances."""
-        return {to_str(item.first): [(one.first, one.second) for one in item.second] for item in self.task.instances}
+        return self.details()["instances"] if self.task.has_instances else _NO_INSTANCES
 
     def load_args(self):
         """The arguments as (args, kwargs). Raises ArgumentError where a ref among them holds an error."""
         cdef bint failed = False
         cdef size_t i
-        cdef string no_outer
-        self.started = time.perf_counter()
+        cdef ObjectId no_outer
+        self.started = ray_perf_counter()
         if not self.task.has_args:
-            return (), {}
+            return _NOTHING
         loaded = unpack(self.task.args, no_outer, self.task.token, &failed)
+        self.task.args.blob.reset()  # what needs it holds it
         if failed:
             raise loaded
         if self.task.ref_values.empty():
@@ -194,11 +232,12 @@ cdef class TaskRun:
                 positional[place] = value
             else:
                 kwargs[place] = value
+        self.task.ref_values.clear()
         return positional, kwargs
 
     def set_current(self):
         """The calling thread runs this task from now on."""
-        self.worker.core.get().SetCurrentTask(self.task.token)
+        self.worker.core.get().SetCurrentTask(&self.task)
 
     def is_cancelled(self):
         return self.worker.core.get().IsCancelled(self.task.token)
@@ -211,16 +250,25 @@ cdef class TaskRun:
         cdef TaskOut out
         cdef Packed packed
         cdef list keep = []
+        cdef bint all_small = True
         for value in results:
             packed = pack(value)
             keep.append(packed)  # owns the bytes that `out` points to
+            all_small = all_small and small(packed.value)
             out.returns.push_back(packed.value)
         out.worker_exiting = worker_exiting
         out.generator_items = generator_items
         out.more_follows = more_follows
         if repr_name:
             out.repr_name = of_str(repr_name)
-        self._send(&out)
+        self._send(&out, all_small)
+
+    def finish_one(self, result):
+        """As `finish([result])`."""
+        cdef TaskOut out
+        cdef Packed packed = pack(result)
+        out.returns.push_back(packed.value)
+        self._send(&out, small(packed.value))
 
     def finish_error(self, error, *, bint retryable=False, bint worker_exiting=False, int64_t generator_items=0):
         """Sends a RayTaskError as the value of every return id. What cannot be pickled raises, and nothing was sent."""
@@ -231,21 +279,24 @@ cdef class TaskRun:
         out.is_retryable_error = retryable
         out.worker_exiting = worker_exiting
         out.generator_items = generator_items
-        self._send(&out)
+        self._send(&out, False)
 
     def finish_cancelled(self, *, int64_t generator_items=0):
         cdef TaskOut out
         out.cancelled = True
         out.generator_items = generator_items
-        self._send(&out)
+        self._send(&out, True)
 
-    cdef int _send(self, TaskOut* out) except -1:
+    cdef int _send(self, TaskOut* out, bint keep_gil) except -1:
         cdef Core* core = self.worker.core.get()
         cdef Status status
         if self.started != 0:
-            out.run_ns = <uint64_t>((time.perf_counter() - self.started) * 1e9)
-        with nogil:
-            status = core.FinishTask(self.task.token, out[0])
+            out.run_ns = <uint64_t>((ray_perf_counter() - self.started) * 1e9)
+        if keep_gil:
+            status = core.FinishTask(self.task, out[0])
+        else:
+            with nogil:
+                status = core.FinishTask(self.task, out[0])
         check(status)
         return 0
 
@@ -265,14 +316,23 @@ def next_task(CoreWorker worker not None, int64_t timeout_ms=-1):
     """The next TaskRun, at once if there is one; None when nothing came in time or a signal arrived."""
     cdef Core* core = worker.core.get()
     cdef TaskRun run = TaskRun.__new__(TaskRun)
-    cdef bool found = core.TryNextTask(&run.task)
-    if not found:
+    cdef bool ok
+    while True:
+        if core.TryNextTask(&run.task):
+            if not run.task.unprepared:
+                break
+            with nogil:
+                ok = core.PrepareTask(&run.task)
+            if ok:
+                break
+            run = TaskRun.__new__(TaskRun)
+            continue
         if timeout_ms == 0:
             return None
         _show(_idle_title)
         with nogil:
-            found = core.NextTask(timeout_ms, &run.task)
-        if not found:
+            ok = core.WaitForTask(timeout_ms)
+        if not ok:
             PyErr_CheckSignals()
             return None
     run.worker = worker
@@ -294,7 +354,7 @@ def take_fd_event(CoreWorker worker not None):
 
 def clear_current(CoreWorker worker not None):
     """The calling thread runs no task any more."""
-    worker.core.get().SetCurrentTask(0)
+    worker.core.get().SetCurrentTask(NULL)
 
 
 def set_interrupt_thread(CoreWorker worker not None):
@@ -314,7 +374,7 @@ def next_event(CoreWorker worker not None, int64_t timeout_ms=-1):
     cdef Event event
     cdef bool found
     cdef bint failed = False
-    cdef string no_outer
+    cdef ObjectId no_outer
     with nogil:
         found = worker.core.get().NextEvent(timeout_ms, &event)
     if not found:

@@ -1,9 +1,7 @@
-from libcpp.string cimport string
-
 cdef class BaseID:
-    # Raw bytes; constant after construction.
-    cdef string data
+    # Raw bytes; constant after construction. No kind of id is longer than an object's.
+    cdef unsigned char data[28]
+    cdef unsigned char length
 
     cdef bytes raw(self)
-
-cdef object id_from(type cls, const string& data)
+    cdef void assign(self, const void* data, size_t length) noexcept

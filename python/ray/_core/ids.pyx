@@ -4,15 +4,7 @@ import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
-from libcpp.string cimport string
-
-
-cdef object id_from(type cls, const string& data):
-    """An id of class `cls` from bytes whose length the core vouches for; an unset field gives nil."""
-    cdef BaseID made = cls.__new__(cls)
-    made.data = data if data.size() > 0 else string(<size_t>cls.SIZE, <char>-1)
-    return made
+from libc.string cimport memcmp, memcpy
 
 
 cdef class BaseID:
@@ -23,10 +15,14 @@ cdef class BaseID:
     def __init__(self, bytes binary not None):
         if PyBytes_GET_SIZE(binary) != self.SIZE:
             raise ValueError(f"{type(self).__name__} has {self.SIZE} bytes, got {len(binary)}")
-        self.data.assign(PyBytes_AS_STRING(binary), PyBytes_GET_SIZE(binary))
+        self.assign(PyBytes_AS_STRING(binary), PyBytes_GET_SIZE(binary))
+
+    cdef void assign(self, const void* data, size_t length) noexcept:
+        memcpy(self.data, data, length)
+        self.length = <unsigned char>length
 
     cdef bytes raw(self):
-        return PyBytes_FromStringAndSize(self.data.data(), self.data.size())
+        return PyBytes_FromStringAndSize(<const char*>self.data, self.length)
 
     @classmethod
     def from_binary(cls, binary):
@@ -55,7 +51,7 @@ cdef class BaseID:
         return self.raw().hex()
 
     def is_nil(self):
-        return self.raw() == b"\xff" * <Py_ssize_t>self.data.size()
+        return self.raw() == b"\xff" * <Py_ssize_t>self.length
 
     def redis_shard_hash(self):
         return hash(self)
@@ -65,9 +61,9 @@ cdef class BaseID:
         cdef uint64_t folded = 0x9E3779B97F4A7C15u
         cdef uint64_t word
         cdef size_t at = 0
-        while at < self.data.size():
+        while at < self.length:
             word = 0
-            memcpy(&word, self.data.data() + at, min(<size_t>8, self.data.size() - at))
+            memcpy(&word, self.data + at, min(<size_t>8, self.length - at))
             folded = (folded ^ word) * <uint64_t>0xFF51AFD7ED558CCDu
             folded ^= folded >> 32
             at += 8
@@ -76,12 +72,12 @@ cdef class BaseID:
     def __eq__(self, other):
         if not isinstance(other, BaseID) or type(self) is not type(other):
             return NotImplemented
-        return self.data == (<BaseID>other).data
+        return self.length == (<BaseID>other).length and memcmp(self.data, (<BaseID>other).data, self.length) == 0
 
     def __lt__(self, other):
         if not isinstance(other, BaseID) or type(self) is not type(other):
             return NotImplemented
-        return self.data < (<BaseID>other).data
+        return memcmp(self.data, (<BaseID>other).data, min(self.length, (<BaseID>other).length)) < 0
 
     def __repr__(self):
         return f"{type(self).__name__}({self.hex()})"

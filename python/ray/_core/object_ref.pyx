@@ -9,11 +9,10 @@ import os
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcmp
-from libcpp.string cimport string
+from libc.string cimport memcpy
 from libcpp.vector cimport vector
 
-from ray._core.cpp.core cimport Core, Ref
+from ray._core.cpp.core cimport Address, Core, ObjectId, Ref
 from ray._core.ids cimport BaseID
 
 from ray._core.ids import JobID, TaskID
@@ -21,25 +20,40 @@ from ray._core.ids import JobID, TaskID
 cdef extern from *:
     """
     #include <cstdint>
-    #include <string>
-    struct RayPickleState { void* nested; const std::string* outer; uint64_t token; };
+    #include "ray/common/address.h"
+    struct RayPickleState { void* nested; const ray::ObjectId* outer; uint64_t token; };
     static thread_local RayPickleState ray_pickle_state = {nullptr, nullptr, 0};
     """
     cdef struct RayPickleState:
         void* nested
-        const string* outer
+        const ObjectId* outer
         uint64_t token
     RayPickleState ray_pickle_state
 
 cdef Core* _core = NULL
 cdef object _worker = None       # the CoreWorker that owns *_core
 cdef uint32_t _epoch = 0         # number of the present core; refs of an earlier one are no longer counted
-cdef string _address             # own 56 bytes
+cdef Address _address            # own
 cdef dict _pinned = {}           # refs that left through other pickles
+
+
+cdef void _unpack_address(const char* packed, Address* out) noexcept:
+    # 56 bytes: node id and worker id.
+    memcpy(out.node_id.mutable_data(), packed, 28)
+    memcpy(out.worker_id.mutable_data(), packed + 28, 28)
+
+
+cdef bytes _pack_address(const Address& address):
+    return PyBytes_FromStringAndSize(<const char*>address.node_id.data(), 28) + PyBytes_FromStringAndSize(
+        <const char*>address.worker_id.data(), 28)
 
 
 cdef Core* active():
     return _core
+
+
+cdef object active_or_none():
+    return _worker
 
 
 cdef void activate(object worker, Core* core):
@@ -47,7 +61,7 @@ cdef void activate(object worker, Core* core):
     _core = core
     _worker = worker
     _epoch += 1
-    _address = core.info().address
+    _unpack_address(core.info().address.data(), &_address)
 
 
 cdef void deactivate(Core* core):
@@ -89,7 +103,7 @@ cdef PickleState begin_pickling(list nested):
     return before
 
 
-cdef PickleState begin_unpickling(const string* outer, uint64_t token):
+cdef PickleState begin_unpickling(const ObjectId* outer, uint64_t token):
     cdef PickleState before = state()
     ray_pickle_state.outer = outer
     ray_pickle_state.token = token
@@ -107,49 +121,46 @@ cdef int to_refs(object refs, vector[Ref]* out) except -1:
     return 0
 
 
-cdef uint64_t _distinct_calls = 0
+cdef uint32_t _groups = 0  # number of the last group
 
 
 def distinct(list refs not None):
     """Whether all of `refs` are ObjectRefs. Raises ValueError if one occurs twice among them.
 
-    A loop that waits for the rest of the same refs again and again must not pay for hashing them each time. So all handles that were found
-    to differ keep the number of that call: a list of handles with the same number has a duplicate only if one handle is in it twice.
+    A loop that waits for the rest of the same refs again and again must not pay for hashing them each time. So handles that were found to differ
+    keep the number of that call and their place in it: a list of handles with the same number and rising places has no duplicate.
     """
-    global _distinct_calls
+    global _groups
     cdef ObjectRef ref
-    cdef uint64_t number
-    cdef uint64_t group = 0
-    cdef bint same = True
-    cdef bint twice = False
+    cdef uint32_t group = 0
+    cdef uint32_t place = 0
+    cdef bint known = True
     cdef Py_ssize_t i
-    _distinct_calls += 1
-    number = _distinct_calls
     for i in range(len(refs)):
         item = refs[i]
         if type(item) is not ObjectRef and not isinstance(item, ObjectRef):
             return False
         ref = <ObjectRef>item
-        if ref.seen == number:
-            twice = True
-        ref.seen = number
         if i == 0:
             group = ref.group
-        elif ref.group != group:
-            same = False
-    if not twice and not (same and group != 0):
-        twice = len(set(refs)) != len(refs)
-        if not twice:
-            for i in range(len(refs)):
-                (<ObjectRef>refs[i]).group = number
-    if twice:
+        elif ref.group != group or ref.place <= place:
+            known = False
+        place = ref.place
+    if known and group != 0:
+        return True
+    if len(set(refs)) != len(refs):
         raise ValueError("Wait requires a list of unique ray_waitables.")
+    _groups = _groups + 1 if _groups < 0xFFFFFFFFu else 1
+    for i in range(len(refs)):
+        ref = <ObjectRef>refs[i]
+        ref.group = _groups
+        ref.place = <uint32_t>i
     return True
 
 
-cdef ObjectRef adopt(const string& object_id):
+cdef ObjectRef adopt(const ObjectId& object_id):
     cdef ObjectRef made = ObjectRef.__new__(ObjectRef)
-    made.data = object_id
+    made.assign(object_id.data(), 28)
     made.epoch = _epoch
     return made
 
@@ -178,13 +189,17 @@ def borrow(bytes object_id not None, bytes owner not None):
     """Adds a borrowed ref met while reading a value (or out of band), and returns its counted handle."""
     cdef ObjectRef made = ObjectRef.__new__(ObjectRef)
     cdef Ref ref
-    cdef string outer
-    made.data.assign(PyBytes_AS_STRING(object_id), PyBytes_GET_SIZE(object_id))
-    if PyBytes_GET_SIZE(owner) != <Py_ssize_t>_address.size() or memcmp(PyBytes_AS_STRING(owner), _address.data(), _address.size()) != 0:
-        made.owner.assign(PyBytes_AS_STRING(owner), PyBytes_GET_SIZE(owner))
+    cdef ObjectId outer
+    if PyBytes_GET_SIZE(object_id) != 28 or PyBytes_GET_SIZE(owner) not in (0, 56):
+        raise ValueError("not the parts of an ObjectRef")
+    made.assign(PyBytes_AS_STRING(object_id), 28)
+    ref.owner = _address
+    if PyBytes_GET_SIZE(owner) == 56:
+        _unpack_address(PyBytes_AS_STRING(owner), &ref.owner)
+    if not (ref.owner == _address):
+        made.owner = new Address(ref.owner)
     if _core != NULL:
-        ref.id = made.data
-        ref.owner.assign(PyBytes_AS_STRING(owner), PyBytes_GET_SIZE(owner))
+        ref.id = made.id()
         if ray_pickle_state.outer != NULL:
             outer = ray_pickle_state.outer[0]
         _core.AddBorrowedRef(ref, outer, ray_pickle_state.token)
@@ -200,9 +215,11 @@ def borrow_handle(bytes object_id not None, bytes owner not None):
 
 def adopt_handle(bytes object_id not None):
     """The counted handle of a ref that was counted before for it."""
-    cdef string data
-    data.assign(PyBytes_AS_STRING(object_id), PyBytes_GET_SIZE(object_id))
-    return adopt(data)
+    cdef ObjectId id
+    if PyBytes_GET_SIZE(object_id) != 28:
+        raise ValueError("not the id of an object")
+    memcpy(id.mutable_data(), PyBytes_AS_STRING(object_id), 28)
+    return adopt(id)
 
 
 cdef class ObjectRef(BaseID):
@@ -210,15 +227,23 @@ cdef class ObjectRef(BaseID):
 
     SIZE = 28
 
+    cdef ObjectId id(self):
+        cdef ObjectId made
+        memcpy(made.mutable_data(), self.data, 28)
+        return made
+
     cdef Ref ref(self):
         cdef Ref made
-        made.id = self.data
-        made.owner = self.owner
+        memcpy(made.id.mutable_data(), self.data, 28)
+        if self.owner != NULL:
+            made.owner = self.owner[0]
         return made
 
     def __dealloc__(self):
         if self.epoch != 0 and self.epoch == _epoch and _core != NULL:
-            _core.RemoveLocalRef(self.data)
+            _core.RemoveLocalRef(self.id())
+        if self.owner != NULL:
+            del self.owner
 
     @classmethod
     def __class_getitem__(cls, item):
@@ -234,17 +259,14 @@ cdef class ObjectRef(BaseID):
         raise TypeError("'ray._raylet.ObjectRef' object is not iterable; use ray.get to have its value")
 
     def task_id(self):
-        return TaskID(PyBytes_FromStringAndSize(self.data.data(), 24))
+        return TaskID(self.raw()[:24])
 
     def job_id(self):
-        return JobID(PyBytes_FromStringAndSize(self.data.data() + 20, 4))
+        return JobID(self.raw()[20:24])
 
     def owner_address(self):
         """The owner's 56 bytes: node id and worker id."""
-        cdef string owner = self.owner
-        if owner.empty():
-            owner = _address
-        return PyBytes_FromStringAndSize(owner.data(), owner.size())
+        return _pack_address(_address if self.owner == NULL else self.owner[0])
 
     def call_site(self):
         return ""
@@ -257,12 +279,14 @@ cdef class ObjectRef(BaseID):
             (<list>ray_pickle_state.nested).append(self)
         else:
             _pin(self)
-        cdef string owner = self.owner
-        if owner.empty() and _core != NULL:
-            owner = _core.OwnerOf(self.data)
-            if owner.empty():
+        cdef Address owner
+        if self.owner != NULL:
+            owner = self.owner[0]
+        elif _core != NULL:
+            owner = _core.OwnerOf(self.id())
+            if owner.IsNil():
                 owner = _address
-        return borrow, (self.raw(), PyBytes_FromStringAndSize(owner.data(), owner.size()))
+        return borrow, (self.raw(), _pack_address(owner))
 
     def __await__(self):
         from ray._core import completion

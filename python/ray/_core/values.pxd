@@ -1,8 +1,7 @@
 from libc.stdint cimport uint64_t
-from libcpp.string cimport string
 from libcpp.vector cimport vector
 
-from ray._core.cpp.core cimport Ref, ValueIn, ValueOut
+from ray._core.cpp.core cimport ObjectId, Ref, ValueIn, ValueOut
 
 # A value as the core wants it. The pickled bytes, the exported buffers and the refs live as long as this object.
 cdef class Packed:
@@ -17,4 +16,4 @@ cdef Packed pack(object value)
 cdef Packed pack_args(tuple args, dict kwargs)
 cdef Packed pack_error(object error)
 # The value, or (where *failed is set) the exception that stands for it. `outer` and `token`: see Core::AddBorrowedRef.
-cdef object unpack(const ValueOut& value, const string& outer, uint64_t token, bint* failed)
+cdef object unpack(const ValueOut& value, const ObjectId& outer, uint64_t token, bint* failed)

@@ -14,7 +14,7 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 from ray._core.buffer cimport wrap
-from ray._core.cpp.core cimport BufferPtr, ErrorFields, ParseError, ParsePythonBlob, Ref, Span, Status, ValueIn, ValueOut
+from ray._core.cpp.core cimport BufferPtr, ErrorFields, ObjectId, ParseError, ParsePythonBlob, Ref, Span, Status, ValueIn, ValueOut
 from ray._core.object_ref cimport ObjectRef, PickleState, begin_pickling, begin_unpickling, end
 from ray._core.status cimport check
 
@@ -84,7 +84,9 @@ cdef class Packed:
         return self.exported or []
 
     def nested_ids(self):
-        return [self.value.nested[i].id for i in range(self.value.nested.size())]
+        return [
+            PyBytes_FromStringAndSize(<const char*>self.value.nested[i].id.data(), 28) for i in range(self.value.nested.size())
+        ]
 
 
 cdef int _set_data(Packed packed, object pickled) except -1:
@@ -189,7 +191,7 @@ def deserialize(Packed packed not None):
     return _loads(packed.pickled, buffers=packed.exported or ())
 
 
-cdef object _load_pickle(const ValueOut& value, const string& outer, uint64_t token):
+cdef object _load_pickle(const ValueOut& value, const ObjectId& outer, uint64_t token):
     cdef Span span = value.pickle
     cdef PickleState before
     cdef list buffers
@@ -244,7 +246,7 @@ cdef extern from *:
 
 cdef object _load_blob(const string& blob):
     cdef ValueOut value
-    cdef string outer
+    cdef ObjectId outer
     value.metadata = _TASK_ERROR
     value.blob = ray_copy_blob(blob)
     check(ParsePythonBlob(&value))
@@ -254,7 +256,7 @@ cdef object _load_blob(const string& blob):
         return _load_failed(error)
 
 
-cdef object unpack(const ValueOut& value, const string& outer, uint64_t token, bint* failed):
+cdef object unpack(const ValueOut& value, const ObjectId& outer, uint64_t token, bint* failed):
     failed[0] = False
     if value.metadata == _PYTHON:
         try:
@@ -272,4 +274,5 @@ cdef object unpack(const ValueOut& value, const string& outer, uint64_t token, b
             return _load_pickle(value, outer, token).as_instanceof_cause()
         except Exception as error:
             return _load_failed(error)
-    return _make_error(_error_fields(value), PyBytes_FromStringAndSize(outer.data(), outer.size()).hex())
+    object_id = "" if outer.IsNil() else PyBytes_FromStringAndSize(<const char*>outer.data(), 28).hex()
+    return _make_error(_error_fields(value), object_id)

@@ -1,8 +1,9 @@
+from libc.stdint cimport int32_t, uint64_t
 from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
-from ray._core.cpp.core cimport Core, Ref, ValueIn, ValueOut
+from ray._core.cpp.core cimport Core, ObjectId, Ref, Status, ValueIn, ValueOut
 from ray._core.object_ref cimport ObjectRef
 
 cdef class CoreWorker:
@@ -14,7 +15,7 @@ cdef class CoreWorker:
     cdef public object on_slow_get
 
     cdef Core* alive(self) except NULL
-    cdef list _adopt_all(self, vector[string]* ids)
+    cdef list submit_call(self, bytes actor_id, uint64_t template, tuple args, dict kwargs)
     cdef bint _try(self, Core* core, ObjectRef ref, Py_ssize_t i, list results) except -1
     cdef int _get_blocking(self, Core* core, vector[Ref]* pending, vector[Py_ssize_t]* places, list refs, list results, timeout) except -1
     cdef int _take(self, vector[Ref]* pending, vector[Py_ssize_t]* places, vector[ValueOut]* out, list results) except -1

@@ -4,11 +4,10 @@
 The GIL stays where the core promises not to block, and for small values, where giving it up costs more than the call and could cost a whole
 switch interval to have it back. The core's threads never take it.
 """
-import time
-
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.string cimport memcpy
 from libcpp cimport bool
 from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
@@ -16,12 +15,14 @@ from libcpp.utility cimport move, pair
 from libcpp.vector cimport vector
 
 from ray._core.cpp.core cimport (
+    ActorId,
     ActorOptions,
     CompletionQueue,
     Core,
     CoreInfo,
     CoreOptions,
     GetStatus,
+    ObjectId,
     Ref,
     Status,
     StatusCode,
@@ -33,6 +34,14 @@ from ray._core.object_ref cimport ObjectRef, activate, adopt, deactivate, to_ref
 from ray._core.status cimport check
 from ray._core.values cimport Packed, pack, pack_args, unpack
 
+cdef extern from *:
+    """
+    #include <chrono>
+    static double ray_monotonic() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+    """
+    double ray_monotonic() nogil
+
+cdef Packed _NO_ARGS = Packed.__new__(Packed)
 cdef size_t _KEEP_GIL_BELOW = 100 << 10  # bytes; larger values may wait for room in the store
 cdef double _SLOW_GET_S = 10.0
 
@@ -217,7 +226,7 @@ cdef class CoreWorker:
         """Stores a value, owned by this process."""
         cdef Core* core = self.alive()
         cdef Packed packed = pack(value)
-        cdef string object_id
+        cdef ObjectId object_id
         cdef Status status
         if small(packed.value):
             status = core.Put(packed.value, &object_id)
@@ -228,7 +237,10 @@ cdef class CoreWorker:
         return adopt(object_id)
 
     def get(self, list refs not None, timeout=None):
-        """The values of `refs`, in order. Raises the first error found among them; GetTimeoutError after `timeout` seconds."""
+        """The values of `refs`, in order.
+
+        Raises the first error found among them; GetTimeoutError after `timeout` seconds; TypeError where one is no ref.
+        """
         cdef Core* core = self.alive()
         cdef list results = [None] * len(refs)
         cdef vector[Ref] pending
@@ -236,7 +248,10 @@ cdef class CoreWorker:
         cdef Py_ssize_t i
         cdef ObjectRef ref
         for i in range(len(refs)):
-            ref = refs[i]
+            item = refs[i]
+            if not isinstance(item, ObjectRef):
+                raise TypeError(f"Attempting to call `get` on the value {item!r}, which is not a ray.ObjectRef.")
+            ref = <ObjectRef>item
             if not self._try(core, ref, i, results):
                 pending.push_back(ref.ref())
                 places.push_back(i)
@@ -244,12 +259,31 @@ cdef class CoreWorker:
             self._get_blocking(core, &pending, &places, refs, results, timeout)
         return results
 
+    def get_one(self, ObjectRef ref not None, timeout=None):
+        """As `get` of one."""
+        cdef Core* core = self.alive()
+        cdef ValueOut value
+        cdef bint failed
+        cdef vector[Ref] pending
+        cdef vector[Py_ssize_t] places
+        cdef list results
+        if core.TryGet(ref.ref(), &value):
+            result = unpack(value, ref.id(), 0, &failed)
+            if failed:
+                raise result
+            return result
+        results = [None]
+        pending.push_back(ref.ref())
+        places.push_back(0)
+        self._get_blocking(core, &pending, &places, [ref], results, timeout)
+        return results[0]
+
     cdef bint _try(self, Core* core, ObjectRef ref, Py_ssize_t i, list results) except -1:
         cdef ValueOut value
         cdef bint failed
         if not core.TryGet(ref.ref(), &value):
             return False
-        results[i] = unpack(value, ref.data, 0, &failed)
+        results[i] = unpack(value, ref.id(), 0, &failed)
         if failed:
             raise results[i]
         return True
@@ -259,7 +293,7 @@ cdef class CoreWorker:
         cdef GetStatus status
         cdef int64_t wait_ms
         cdef size_t before
-        cdef double now = time.monotonic()
+        cdef double now = ray_monotonic()
         cdef double deadline = now + timeout if timeout is not None and timeout >= 0 else 1e300
         cdef double slow_at = now + _SLOW_GET_S if self.on_slow_get is not None else 1e300
         while not pending.empty():
@@ -271,7 +305,7 @@ cdef class CoreWorker:
                 PyErr_CheckSignals()
             before = pending.size()
             self._take(pending, places, &out, results)
-            now = time.monotonic()
+            now = ray_monotonic()
             if pending.empty():
                 break
             self.alive()  # a shutdown wakes whoever waits
@@ -316,7 +350,7 @@ cdef class CoreWorker:
         cdef bint failed = False
         if not core.TryGet(ref.ref(), &value):
             return False, None, False
-        result = unpack(value, ref.data, 0, &failed)
+        result = unpack(value, ref.id(), 0, &failed)
         return True, result, failed
 
     def wait(self, list refs not None, int32_t num_returns, timeout=None, bint fetch_local=True):
@@ -331,12 +365,12 @@ cdef class CoreWorker:
         cdef double deadline
         # Enough of them are ready more often than not, and near the front: then the rest is not looked at.
         for i in range(len(refs)):
-            if core.IsReady((<ObjectRef?>refs[i]).data):
+            if core.IsReady((<ObjectRef?>refs[i]).id()):
                 found.push_back(i)
                 if found.size() >= <size_t>num_returns:
                     return _split(refs, &found)
         wait_ms = _to_ms(timeout)
-        deadline = time.monotonic() + timeout if wait_ms >= 0 else 0
+        deadline = ray_monotonic() + timeout if wait_ms >= 0 else 0
         to_refs(refs, &all_refs)
         while True:
             with nogil:
@@ -345,7 +379,7 @@ cdef class CoreWorker:
                 break
             PyErr_CheckSignals()
             if wait_ms >= 0:
-                wait_ms = _to_ms(max(0.0, deadline - time.monotonic()))
+                wait_ms = _to_ms(max(0.0, deadline - ray_monotonic()))
             ready.clear()
         found.clear()
         for i in range(<Py_ssize_t>ready.size()):
@@ -355,7 +389,7 @@ cdef class CoreWorker:
 
     def explain(self, ObjectRef ref not None):
         """For people: what a get of it waits for now."""
-        return to_str(self.alive().Explain(ref.data))
+        return to_str(self.alive().Explain(ref.id()))
 
     def get_locations(self, list refs not None, int64_t timeout_ms=-1):
         """(list of lists of node ids, list of sizes); a size of -1 is unknown."""
@@ -381,46 +415,39 @@ cdef class CoreWorker:
         check(core.RegisterTemplate(options, &handle))
         return handle
 
-    cdef list _adopt_all(self, vector[string]* ids):
-        cdef list refs = []
-        cdef size_t i
-        for i in range(ids.size()):
-            refs.append(adopt(ids[0][i]))
-        return refs
-
-    def submit_task(self, uint64_t template, tuple args not None, dict kwargs not None):
-        """Submits a task; the refs of its results."""
+    cdef list submit_call(self, bytes actor_id, uint64_t template, tuple args, dict kwargs):
+        """The refs of its results. `actor_id`: 16 bytes, or None for a task. Raises PendingCallsLimitExceeded."""
         cdef Core* core = self.alive()
-        cdef Packed packed = pack_args(args, kwargs)
-        cdef vector[string] ids
+        cdef Packed packed = pack_args(args, kwargs) if args or kwargs else _NO_ARGS
+        cdef ActorId actor
+        cdef vector[ObjectId] ids
         cdef Status status
-        if small(packed.value):
+        cdef size_t i
+        cdef list refs
+        if actor_id is not None:
+            if PyBytes_GET_SIZE(actor_id) != 16:
+                raise ValueError("not the id of an actor")
+            memcpy(actor.mutable_data(), PyBytes_AS_STRING(actor_id), 16)
+            if small(packed.value):
+                status = core.SubmitActorTask(actor, template, packed.value, packed.refs, &ids)
+            else:
+                with nogil:
+                    status = core.SubmitActorTask(actor, template, packed.value, packed.refs, &ids)
+        elif small(packed.value):
             status = core.SubmitTask(template, packed.value, packed.refs, &ids)
         else:
             with nogil:
                 status = core.SubmitTask(template, packed.value, packed.refs, &ids)
-        check(status)
-        return self._adopt_all(&ids)
+        if not status.ok():
+            if status.code() == StatusCode.kResourceExhausted and status.cause() < 0:
+                from ray.exceptions import PendingCallsLimitExceeded
 
-    def submit_actor_task(self, bytes actor_id not None, uint64_t template, tuple args not None, dict kwargs not None):
-        """Submits a method call; the refs of its results. Raises PendingCallsLimitExceeded."""
-        cdef Core* core = self.alive()
-        cdef Packed packed = pack_args(args, kwargs)
-        cdef string actor
-        cdef vector[string] ids
-        cdef Status status
-        actor.assign(PyBytes_AS_STRING(actor_id), PyBytes_GET_SIZE(actor_id))
-        if small(packed.value):
-            status = core.SubmitActorTask(actor, template, packed.value, packed.refs, &ids)
-        else:
-            with nogil:
-                status = core.SubmitActorTask(actor, template, packed.value, packed.refs, &ids)
-        if not status.ok() and status.code() == StatusCode.kResourceExhausted and status.cause() < 0:
-            from ray.exceptions import PendingCallsLimitExceeded
-
-            raise PendingCallsLimitExceeded(to_str(status.message()))
-        check(status)
-        return self._adopt_all(&ids)
+                raise PendingCallsLimitExceeded(to_str(status.message()))
+            check(status)
+        refs = []
+        for i in range(ids.size()):
+            refs.append(adopt(ids[i]))
+        return refs
 
     def create_actor(self, uint64_t template, dict options not None, tuple args not None, dict kwargs not None):
         """Starts an actor and returns its id; its handle ref is counted once. Raises ActorAlreadyExistsError."""
@@ -467,34 +494,35 @@ cdef class CoreWorker:
     def next_generator_item(self, ObjectRef generator not None, timeout=None):
         """(True, ref), or (True, None) at the end of the stream, or (False, None) after `timeout` seconds."""
         cdef Core* core = self.alive()
-        cdef string object_id
+        cdef ObjectId object_id
         cdef GetStatus status
         cdef int64_t wait_ms = _to_ms(timeout)
-        cdef double deadline = time.monotonic() + timeout if wait_ms >= 0 else 0
+        cdef double deadline = ray_monotonic() + timeout if wait_ms >= 0 else 0
+        cdef ObjectId generator_id = generator.id()
         while True:
             with nogil:
-                status = core.NextGeneratorItem(generator.data, wait_ms, &object_id)
+                status = core.NextGeneratorItem(generator_id, wait_ms, &object_id)
             if status == GetStatus.kReady:
                 self.alive()
-                return True, None if object_id.empty() else adopt(object_id)
+                return True, None if object_id.IsNil() else adopt(object_id)
             if status == GetStatus.kTimeout:
                 return False, None
             PyErr_CheckSignals()
             if wait_ms >= 0:
-                wait_ms = _to_ms(max(0.0, deadline - time.monotonic()))
+                wait_ms = _to_ms(max(0.0, deadline - ray_monotonic()))
 
     def try_next_generator_item(self, ObjectRef generator not None):
         """As `next_generator_item` with a timeout of zero, and cheap."""
         cdef bool ended = False
-        cdef string object_id
-        if not self.alive().TryNextGeneratorItem(generator.data, &ended, &object_id):
+        cdef ObjectId object_id
+        if not self.alive().TryNextGeneratorItem(generator.id(), &ended, &object_id):
             return (True, None) if ended else (False, None)
-        return True, None if ended or object_id.empty() else adopt(object_id)
+        return True, None if ended or object_id.IsNil() else adopt(object_id)
 
     def release_generator(self, ObjectRef generator not None):
         """Drops the items nobody took and tells the producer to stop."""
         if not self.closed:
-            self.core.get().ReleaseGenerator(generator.data)
+            self.core.get().ReleaseGenerator(generator.id())
 
     def completion_queue(self):
         """A fresh queue for `watch`."""
@@ -519,7 +547,7 @@ cdef class Completions:
 
     def watch_generator(self, ObjectRef generator not None, uint64_t token):
         """`token` comes out once the next item, or the end, is known."""
-        self.worker.alive().WatchGenerator(generator.data, self.queue.get(), token)
+        self.worker.alive().WatchGenerator(generator.id(), self.queue.get(), token)
 
     def drain(self):
         return list(self.queue.get().Drain())

@@ -322,7 +322,7 @@ class AsyncRunner:
         return self._default.run_sync(function, context)
 
     def serve(self) -> None:
-        """Hands out calls until the process is to leave, if the main thread has the default group's loop. Raises Leave."""
+        """Hands out calls until the process is to leave, and raises Leave; unless the main loop does that."""
         main, executor = self._main, self._executor
         if main is None:
             return

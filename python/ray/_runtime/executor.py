@@ -87,6 +87,7 @@ class Executor:
         self._set_threads = "OMP_NUM_THREADS" not in os.environ  # else it is the user's
         self._visibility = accelerators.Visibility()
         self._actor_accelerators = _NO_ACCELERATORS
+        self._context: TaskContext | None = None  # of what runs on the main thread: made once, filled for each run
         self.leaving: Leave | None = None  # set by other threads: the main loop is to end
         self.wake: Callable[[], None] = _interrupt_main  # makes it look
 
@@ -107,24 +108,28 @@ class Executor:
     # --- normal tasks and methods of plain actors
 
     def _run_on_main(self, run: TaskRun) -> None:
+        actor, session = self.actor, self.session
         accelerator_ids = self._actor_accelerators
-        if self.actor is None:
+        if actor is None:
             if run.template is not self._template:
                 self._adopt(run.template)
             instances = run.instances
             accelerator_ids = accelerators.ids_of(instances) if instances else _NO_ACCELERATORS
             self._visibility.apply(accelerator_ids)
-        context = TaskContext(run, self.actor, accelerator_ids)
-        self.session.default_task = context
-        current_task.set(context)
+        # Nothing else runs on this thread, so the context that threads of user code see is its own, too.
+        context = self._context
+        if context is None:
+            context = self._context = TaskContext(run, actor, accelerator_ids)
+        else:
+            context.begin(run, actor, accelerator_ids)
+        session.default_task = context
         run.set_current()
         try:
-            self.run_here(run, self._count_run(run))
+            self.run_here(run, run.template.max_calls > 0 and self._count_run(run))
         finally:
-            core_executor.clear_current(self.session.core)
-            current_task.set(None)
-            if self.actor is None:
-                self.session.default_task = None
+            core_executor.clear_current(session.core)
+            if actor is None:
+                session.default_task = None
             for stream in self._streams:
                 if stream.dirty:
                     stream.flush_if_dirty()
@@ -139,8 +144,6 @@ class Executor:
     def _count_run(self, run: TaskRun) -> bool:
         """Whether this is the last run that max_calls allows."""
         template = run.template
-        if template.max_calls <= 0:
-            return False
         count = self._runs[template] = self._runs.get(template, 0) + 1
         return bool(count >= template.max_calls)
 
@@ -155,19 +158,24 @@ class Executor:
                 args, kwargs = run.load_args()
                 result = function(*args, **kwargs)
                 del args, kwargs
-                if run.template.num_returns == STREAMING:
+                wanted = run.template.num_returns
+                if wanted == 1:
+                    results = None
+                elif wanted == STREAMING:
                     for item in self.items_of(run, self._iterate(result)):
                         if run.report_item(items, item):
                             break
                         items += 1
                         del item
-                    results: list[Any] = [None]
+                    results = [None]
                 else:
                     results = self.shape_results(run, result)
-                del result
             finally:
                 self.interruptible = None
-            run.finish(results, worker_exiting=last, generator_items=items)
+            if results is None and not last:
+                run.finish_one(result)
+            else:
+                run.finish([result] if results is None else results, worker_exiting=last, generator_items=items)
         except BaseException as error:
             self.finish_failed(run, error, last=last, items=items)
         if last:
@@ -178,8 +186,8 @@ class Executor:
         template = run.template
         if self.actor is not None:
             name = template.method_name
-            implicit = _IMPLICIT.get(name)
-            if implicit is not None and not hasattr(type(self.actor.instance), name):
+            if name in _IMPLICIT and not hasattr(type(self.actor.instance), name):
+                implicit = _IMPLICIT[name]
                 return lambda *args, **kwargs: implicit(self.actor, *args, **kwargs)
             return getattr(self.actor.instance, name)  # type: ignore[no-any-return]
         if template.cached is None:

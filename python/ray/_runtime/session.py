@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ray._core import gcs, object_ref
-from ray._core.generator import ObjectRefGenerator
+from ray._core.call import CallPlan
 from ray._core.ids import ActorID, JobID, NodeID, TaskID, WorkerID
 from ray._core.object_ref import ObjectRef
 from ray._core.worker import CoreWorker
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray")
 
-_STREAMING = -2
 
 
 class Session:
@@ -42,7 +41,7 @@ class Session:
         cluster: the node that `ray.init` started, to be stopped at the end; else None.
         is_remote: of drivers: connected by an address of the scheme ray://.
         node_dir: of drivers: the sockets of this node are in <node_dir>/sockets; else "".
-        method_templates: cache of the API layer, as long-lived as the template handles in it.
+        creation_templates, plans, method_plans: caches of the API layer, as long-lived as the template handles in them.
     """
 
     def __init__(self, core: CoreWorker, *, is_driver: bool, namespace: str, job_config: dict[str, Any]) -> None:
@@ -60,7 +59,9 @@ class Session:
         self.session_dir: str = info["session_dir"]
         self.session_name: str = info["session_name"]
         self.gcs_address: str = info["gcs_address"]
-        self.method_templates: dict[Any, tuple[int, int]] = {}
+        self.creation_templates: dict[Any, int] = {}
+        self.plans: dict[Any, CallPlan] = {}  # by type, method and options
+        self.method_plans: dict[Any, dict[str, Any]] = {}  # by type; see HandleBase
         self.functions = FunctionTable(core)
         self.cluster: Node | None = None
         self.node_dir = ""
@@ -69,6 +70,7 @@ class Session:
         self.default_task: TaskContext | None = None  # for threads that user code started
         self.put = core.put  # the hot calls go straight to the core
         self.get = core.get
+        self.get_one = core.get_one
         self.wait = core.wait  # of refs only
         core.on_slow_get = self._explain_slow_get
 
@@ -102,22 +104,6 @@ class Session:
     def runtime_env_json(self, own: dict[str, Any] | None) -> str:
         """The environment of what is submitted with `own`, as it travels."""
         return runtime_env.to_json(runtime_env.merge(self.runtime_env, own))
-
-    def submit_task(self, template: int, num_returns: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Submits a task: its refs, or the generator of a streaming one."""
-        refs = self.core.submit_task(template, args, kwargs)
-        return ObjectRefGenerator(refs[0]) if num_returns == _STREAMING else refs
-
-    def submit_actor_task(
-        self, actor_id: bytes, template: int, num_returns: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Submits a method call: its refs, or the generator of a streaming one.
-
-        Raises:
-            PendingCallsLimitExceeded: too many calls in flight.
-        """
-        refs = self.core.submit_actor_task(actor_id, template, args, kwargs)
-        return ObjectRefGenerator(refs[0]) if num_returns == _STREAMING else refs
 
     def create_actor(
         self, template: int, options: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]

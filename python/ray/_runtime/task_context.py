@@ -37,6 +37,10 @@ class TaskContext:
     __slots__ = ("_accelerator_ids", "_run", "actor")
 
     def __init__(self, run: TaskRun, actor: ActorState | None, accelerator_ids: dict[str, list[Any]]) -> None:
+        self.begin(run, actor, accelerator_ids)
+
+    def begin(self, run: TaskRun, actor: ActorState | None, accelerator_ids: dict[str, list[Any]]) -> None:
+        """From now on this is the context of `run`."""
         self._run = run
         self.actor = actor
         self._accelerator_ids = accelerator_ids

@@ -22,6 +22,8 @@ struct Current {
   int64_t depth = -1;
 };
 thread_local Current current;
+// The receiver whose WaitForWork woke this thread, until it calls TryNext.
+thread_local const void* expected_by = nullptr;
 
 }  // namespace
 
@@ -87,7 +89,7 @@ void TaskReceiver::HandlePush(const v1::PushTaskRequest& message, rpc::Request& 
         queue_.AddTask(task->token, !remote_args);
       }
       runs_.emplace(task->token, task);
-      if (!remote_args) WakeLocked();
+      if (!remote_args) WakeForRunnableLocked();
     }
   }
   if (refused) {
@@ -120,14 +122,20 @@ void TaskReceiver::FetchArguments(const ReceivedTaskPtr& task) {
 void TaskReceiver::MarkReady(uint64_t token) {
   MutexLock lock(&mu_);
   queue_.SetReady(token);
-  if (queue_.HasRunnable()) WakeLocked();
+  if (queue_.HasRunnable()) WakeForRunnableLocked();
 }
 
 void TaskReceiver::WakeLocked() {
   if (waiters_.empty()) return;
   async::Waiter* waiter = waiters_.back();
   waiters_.pop_back();
+  ++coming_;
   waiter->Notify();  // under the lock: the waiter lives on a stack that is left under it
+}
+
+// One at a time: whoever comes and finds more than it can do wakes the next.
+void TaskReceiver::WakeForRunnableLocked() {
+  if (coming_ == 0) WakeLocked();
 }
 
 void TaskReceiver::OnConnectionClosed(uint64_t id) {
@@ -244,7 +252,7 @@ bool TaskReceiver::PopLocked(NextItem* out) {
     out->kind = NextItem::kRun;
     out->task = it->second;
     it->second->running = true;
-    if (queue_.HasRunnable()) WakeLocked();  // for another thread
+    if (!waiters_.empty() && queue_.HasRunnable()) WakeForRunnableLocked();  // another thread
     return true;
   }
   if (exit_requested_ && !exit_told_ && queue_.unstarted() == 0 && queue_.running() == 0) {
@@ -256,44 +264,47 @@ bool TaskReceiver::PopLocked(NextItem* out) {
   return false;
 }
 
-bool TaskReceiver::TryNext(NextItem* out) {
-  do {
-    MutexLock lock(&mu_);
-    if (!PopLocked(out)) return false;
-  } while (!Prepare(*out));
-  return true;
+bool TaskReceiver::HasWorkLocked() const {
+  return !cancels_.empty() || queue_.HasRunnable() || (exit_requested_ && !exit_told_ && queue_.unstarted() == 0 && queue_.running() == 0);
 }
 
-bool TaskReceiver::Next(Time deadline, NextItem* out) {
-  deps_.loop->LeaveUserCode();
-  while (true) {
-    async::Waiter waiter;
-    bool have, idle, fd_event;
-    {
-      MutexLock lock(&mu_);
-      have = PopLocked(out);
-      idle = queue_.running() == 0;
-      fd_event = fd_event_.load(std::memory_order_relaxed);
-      if (!have && !fd_event) waiters_.push_back(&waiter);
-    }
-    if (have) {
-      if (!Prepare(*out)) continue;
-      deps_.loop->EnterUserCode();
-      return true;
-    }
-    if (fd_event) {
-      deps_.loop->EnterUserCode();
-      return false;
-    }
-    async::WaitResult result = deps_.loop->Wait(&waiter, deadline, /*may_spin=*/idle);
-    {
-      MutexLock lock(&mu_);
-      std::erase(waiters_, &waiter);
-      // Woken and leaving all the same: the wake-up is handed on.
-      if (result != async::WaitResult::kDone && waiter.IsSet()) WakeLocked();
-    }
-    if (result != async::WaitResult::kDone) return false;
+bool TaskReceiver::TryNext(NextItem* out) {
+  MutexLock lock(&mu_);
+  if (expected_by == this) {
+    expected_by = nullptr;
+    --coming_;
   }
+  return PopLocked(out);
+}
+
+bool TaskReceiver::WaitForWork(Time deadline) {
+  deps_.loop->LeaveUserCode();
+  async::Waiter waiter;
+  bool idle;
+  {
+    MutexLock lock(&mu_);
+    const bool have = HasWorkLocked();
+    if (have || fd_event_.load(std::memory_order_relaxed)) {
+      deps_.loop->EnterUserCode();
+      return have;
+    }
+    idle = queue_.running() == 0;
+    waiters_.push_back(&waiter);
+  }
+  const async::WaitResult result = deps_.loop->Wait(&waiter, deadline, /*may_spin=*/idle);
+  MutexLock lock(&mu_);
+  if (!waiter.IsSet()) {
+    std::erase(waiters_, &waiter);
+    return false;
+  }
+  if (result != async::WaitResult::kDone) {  // woken and leaving all the same: the wake-up is handed on
+    --coming_;
+    WakeLocked();
+    return false;
+  }
+  expected_by = this;
+  deps_.loop->EnterUserCode();
+  return true;
 }
 
 Status TaskReceiver::AlsoWaitFor(int fd) {
@@ -304,15 +315,21 @@ Status TaskReceiver::AlsoWaitFor(int fd) {
   });
 }
 
-// Brings the arguments to hand. False: one of them is an error, which became the result.
+bool TaskReceiver::CanBlock(const NextItem& item) {
+  if (item.kind != NextItem::kRun) return false;
+  const TaskSpec& spec = item.task->spec;
+  return spec.args_object.has_value() || std::ranges::any_of(spec.refs, [](const TaskArg& arg) { return arg.value == nullptr; });
+}
+
 bool TaskReceiver::Prepare(const NextItem& item) {
   if (item.kind != NextItem::kRun) return true;
-  if (!LoadArguments(*item.task)) return false;
+  if (!LoadArguments(item.task)) return false;
   if (item.task->spec.tmpl->timeout_s > 0) StartClock(item.task);
   return true;
 }
 
-bool TaskReceiver::LoadArguments(ReceivedTask& task) {
+bool TaskReceiver::LoadArguments(const ReceivedTaskPtr& run) {
+  ReceivedTask& task = *run;
   task.started = deps_.loop->clock().Now();
   if (task.spec.args != nullptr) {
     task.args = {std::string(kMetadataPython), task.spec.args};
@@ -358,7 +375,7 @@ bool TaskReceiver::LoadArguments(ReceivedTask& task) {
   TaskResult result;
   result.returns.push_back(view);
   result.application_error = task.spec.tmpl->type == TaskType::kActorCreation;  // there is no actor then
-  Status status = Finish(task.token, result);
+  Status status = Finish(run, result);
   if (!status.ok()) RAY_LOG(WARNING) << "result of a task with a failed argument: " << status.ToString();
   return false;
 }
@@ -389,9 +406,8 @@ void TaskReceiver::Store(const ObjectId& id, const Address& owner, const ValueVi
   for (const ObjectRefInfo& ref : value.nested) ToProto(ref, out->add_nested());
 }
 
-Status TaskReceiver::Finish(uint64_t token, const TaskResult& result) {
-  ReceivedTaskPtr task = FindRun(token);
-  if (task == nullptr) return Status::NotFound("no such run");
+Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& result) {
+  if (task == nullptr || task->finished.exchange(true)) return Status::NotFound("no such run");
   // Reused from run to run unless a reply still waits for acknowledgements.
   static thread_local ReplyStatePtr reusable;
   if (reusable == nullptr || reusable.use_count() > 1) reusable = std::make_shared<ReplyState>();
@@ -430,8 +446,8 @@ Status TaskReceiver::Finish(uint64_t token, const TaskResult& result) {
   bool leave = false, unblocked = false;
   {
     MutexLock lock(&mu_);
-    queue_.Finished(token);
-    runs_.erase(token);
+    queue_.Finished(task->token);
+    runs_.erase(task->token);
     if (queue_.running() == 0) {
       ++work_;
       // Threads that are blocked still are not part of what comes next.
@@ -456,7 +472,13 @@ Status TaskReceiver::Finish(uint64_t token, const TaskResult& result) {
       }
     }
     corked_ = state->corked ? corked_ + 1 : 0;
-    if (!waiters_.empty() && (exit_requested_ || queue_.HasRunnable())) WakeLocked();
+    if (!waiters_.empty()) {
+      if (exit_requested_) {
+        WakeLocked();
+      } else if (queue_.HasRunnable()) {
+        WakeForRunnableLocked();
+      }
+    }
   }
   if (unblocked) TellBlocked();
   if (leave) HandBack(0);
@@ -530,8 +552,7 @@ void TaskReceiver::SetInterruptThread() {
   interrupt_thread_ = pthread_self();
 }
 
-void TaskReceiver::SetCurrent(uint64_t token) {
-  ReceivedTaskPtr task = token == 0 ? nullptr : FindRun(token);
+void TaskReceiver::SetCurrent(const ReceivedTask* task) {
   current.task = task == nullptr ? TaskId::Nil() : task->spec.task_id;
   current.depth = task == nullptr ? -1 : task->spec.depth;
 }

@@ -38,6 +38,7 @@ struct ReceivedTask {
   std::vector<ObjectId> borrowed;      // top-level refs that are held here until its end
   std::atomic<uint32_t> unfetched{0};  // arguments still to come, plus one while they are being asked for
   std::atomic<bool> cancelled{false};
+  std::atomic<bool> finished{false};
   std::atomic<bool> stop{false};       // streaming: nobody consumes any more
   std::atomic<bool> timed_out{false};  // ran past its template's timeout_s: whatever it gives, it has failed
   // Guarded by the receiver's lock:
@@ -90,22 +91,27 @@ class TaskReceiver {
   // kPushTask, kStealTasks, kCancelTask, kExit.
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
 
-  // The next thing to do. False: nothing by the deadline, or a signal came. REQUIRES: not on the loop, GIL not held.
-  bool Next(Time deadline, NextItem* out);
+  // Waits until there may be something for TryNext. False: nothing by the deadline, or a signal came. REQUIRES: not on the loop, GIL not held.
+  // Nothing is taken yet: with several threads the one that gets to TryNext first has it, which under the GIL need not be the one that was woken.
+  bool WaitForWork(Time deadline);
+  // The next thing to do, if there is one. A run is to be prepared. Never blocks.
   bool TryNext(NextItem* out);
-  // From now on Next also ends (false) when something happens at `fd`: for a thread that runs an event loop of its own between tasks. Edge-triggered.
+  // Brings the arguments of a run to hand. False: one of them is an error, which became the result. Blocks only where CanBlock.
+  bool Prepare(const NextItem& item);
+  static bool CanBlock(const NextItem& item);
+  // From now on WaitForWork also ends (false) when something happens at `fd`: for a thread that runs an event loop of its own between tasks. Edge-triggered.
   Status AlsoWaitFor(int fd);
   // Whether something happened there since the last call.
   bool TakeFdEvent() { return fd_event_.load(std::memory_order_relaxed) && fd_event_.exchange(false); }
   // The result of a run; exactly once for each. May block on the store.
-  Status Finish(uint64_t token, const TaskResult& result);
+  Status Finish(const ReceivedTaskPtr& task, const TaskResult& result);
   // One more item; with back-pressure it blocks until the consumer allows the next. *stop: no more are wanted.
   Status ReportItem(uint64_t token, int64_t index, const ValueView& value, bool* stop);
   bool IsCancelled(uint64_t token);
   TaskTemplatePtr TemplateOf(uint64_t token);  // null: no such run
   void SetInterruptThread();
-  // The calling thread runs `token` (0: none).
-  void SetCurrent(uint64_t token);
+  // The calling thread runs `task` (null: none).
+  static void SetCurrent(const ReceivedTask* task);
   // Task of the calling thread; nil outside tasks.
   static TaskId CurrentTask();
   static int64_t CurrentDepth();
@@ -131,9 +137,10 @@ class TaskReceiver {
   void OnConnectionClosed(uint64_t id);
   void MarkReady(uint64_t token);
   bool PopLocked(NextItem* out) REQUIRES(mu_);
+  bool HasWorkLocked() const REQUIRES(mu_);
   void WakeLocked() REQUIRES(mu_);
-  bool Prepare(const NextItem& item);
-  bool LoadArguments(ReceivedTask& task);
+  bool LoadArguments(const ReceivedTaskPtr& task);
+  void WakeForRunnableLocked() REQUIRES(mu_);
   // Not run: gives its refs back and answers `reply`.
   void Abandon(const ReceivedTaskPtr& task, const v1::PushTaskReply& reply);
   void Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts);
@@ -158,6 +165,7 @@ class TaskReceiver {
   std::unordered_map<uint64_t, ReceivedTaskPtr> runs_ GUARDED_BY(mu_);
   std::deque<ReceivedTaskPtr> cancels_ GUARDED_BY(mu_);  // for async actors
   std::vector<async::Waiter*> waiters_ GUARDED_BY(mu_);
+  uint32_t coming_ GUARDED_BY(mu_) = 0;  // threads that were woken and have not called TryNext since
   uint64_t next_token_ GUARDED_BY(mu_) = 1;
   bool exit_requested_ GUARDED_BY(mu_) = false, exit_told_ GUARDED_BY(mu_) = false;
   bool leaving_ GUARDED_BY(mu_) = false;  // takes no more normal tasks

@@ -8,6 +8,7 @@
 
 #include "ray/common/errors.h"
 #include "ray/util/check.h"
+#include "ray/util/sparse.h"
 
 namespace ray::core {
 namespace {
@@ -296,6 +297,7 @@ void MemoryStore::Delete(std::span<const ObjectId> ids, std::vector<StoredCopies
       }
       entries_.erase(it);
     }
+    ShrinkIfSparse(&entries_);
   }
   for (auto it = callbacks.rbegin(); it != callbacks.rend(); ++it) {
     (*it)->callback(true);

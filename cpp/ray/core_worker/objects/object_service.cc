@@ -1,5 +1,7 @@
 #include "ray/core_worker/objects/object_service.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <map>
 #include <utility>
@@ -11,6 +13,8 @@
 
 namespace ray::core {
 namespace {
+
+constexpr Duration kTrimDelay = std::chrono::milliseconds(100);  // what is let go of together is given back together
 
 using IdSet = std::unordered_set<ObjectId, IdHash>;
 
@@ -921,8 +925,20 @@ void ObjectService::CarryOut(const RefEffects& effects) {
     }
     if (post) PostMail();
   }
+  if (effects.shrunk) TrimSoon();
   if (!effects.freed.empty() && deps_.on_freed) deps_.on_freed(effects.freed, in_store);
   if (!effects.actors_out_of_scope.empty() && deps_.on_actor_out_of_scope) deps_.on_actor_out_of_scope(effects.actors_out_of_scope);
+}
+
+// The allocator keeps what many small frees leave behind.
+void ObjectService::TrimSoon() {
+  if (trim_due_.exchange(true)) return;
+  deps_.loop->AddTimer(kTrimDelay, [weak = weak_from_this()] {
+    auto self = weak.lock();
+    if (self == nullptr) return;
+    self->trim_due_.store(false);
+    malloc_trim(0);
+  });
 }
 
 ObjectService::Mail* ObjectService::MailToLocked(const Address& owner, bool* post) {

@@ -202,6 +202,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   explicit ObjectService(Deps deps);
   ObjectRefInfo Normal(const ObjectRefInfo& ref) const;
   void CarryOut(const RefEffects& effects);
+  void TrimSoon();
   // After a value was stored: it goes again if the last hold on its object went meanwhile.
   void DeleteValues(std::span<const ObjectId> ids, std::vector<StoredCopies>* in_store);
   void FreeCopies(const std::vector<StoredCopies>& copies);
@@ -275,6 +276,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   MemoryStore memory_;
   PutIdGenerator put_ids_;
   std::atomic<bool> closed_{false};
+  std::atomic<bool> trim_due_{false};
   Mutex mu_;
   std::unordered_set<ObjectId, IdHash> fetching_ GUARDED_BY(mu_);
   struct LostCopy {

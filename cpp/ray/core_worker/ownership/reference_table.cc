@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ray/util/check.h"
+#include "ray/util/sparse.h"
 
 namespace ray::core {
 
@@ -95,7 +96,10 @@ void ReferenceTable::MaybeDropLocked(const ObjectId& first, RefEffects* effects)
         entries_.erase(it);
       }
     }
-    if (more.empty()) return;
+    if (more.empty()) {
+      effects->shrunk |= ShrinkIfSparse(&entries_);
+      return;
+    }
     id = more.back();
     more.pop_back();
   }

@@ -34,6 +34,35 @@ cdef extern from "ray/common/buffer.h" namespace "ray" nogil:
 
     ctypedef shared_ptr[const Buffer] BufferPtr
 
+cdef extern from "ray/common/address.h" namespace "ray" nogil:
+    cdef cppclass ObjectId:  # nil when fresh
+        const uint8_t* data() const
+        uint8_t* mutable_data()
+        bool IsNil() const
+
+    cdef cppclass ActorId:
+        const uint8_t* data() const
+        uint8_t* mutable_data()
+
+    cdef cppclass TaskId:
+        const uint8_t* data() const
+
+    cdef cppclass NodeId:
+        const uint8_t* data() const
+        uint8_t* mutable_data()
+
+    cdef cppclass WorkerId:
+        const uint8_t* data() const
+        uint8_t* mutable_data()
+
+    cdef cppclass Address:  # nil when fresh
+        Address()
+        Address(const Address&)
+        NodeId node_id
+        WorkerId worker_id
+        bool IsNil() const
+        bool operator==(const Address&) const
+
 cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
     cdef cppclass CoreOptions:
         bool is_driver
@@ -48,8 +77,8 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         string job_namespace, job_config_json
 
     cdef cppclass Ref:
-        string id
-        string owner
+        ObjectId id
+        Address owner
 
     cdef cppclass ValueIn:
         string metadata
@@ -123,15 +152,21 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         int32_t kind
         uint64_t token
         uint64_t template_key
-        string task_id, actor_id, job_id, parent_task_id, ray_namespace, caller_address, exit_reason
+        TaskId task_id
+        string exit_reason
         bool exit_force
         uint32_t attempt
         bool has_args
         ValueOut args
         vector[ValueOut] ref_values
         vector[Ref] refs
-        vector[string] return_ids
+        uint32_t n_returns
         bool is_actor_creation
+        bool has_instances
+        bool unprepared
+
+    cdef cppclass TaskDetails:
+        string actor_id, job_id, ray_namespace, caller_address
         ActorOptions actor
         Instances instances
         bool was_restarted
@@ -166,44 +201,46 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         Status Start(const CoreOptions& options, unique_ptr[Core]* out)
         void Shutdown(const string& reason)
         const CoreInfo& info() const
-        Status Put(const ValueIn& value, string* object_id)
+        Status Put(const ValueIn& value, ObjectId* object_id)
         GetStatus Get(const vector[Ref]& refs, int64_t timeout_ms, vector[ValueOut]* out)
         bool TryGet(const Ref& ref, ValueOut* out)
-        bool IsReady(const string& object_id)
+        bool IsReady(const ObjectId& object_id)
         GetStatus Wait(const vector[Ref]& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local, vector[bool]* ready)
         unique_ptr[CompletionQueue] NewCompletionQueue()
         void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token)
-        void AddLocalRef(const string& object_id)
-        void AddBorrowedRef(const Ref& ref, const string& outer_id, uint64_t task_token)
-        void RemoveLocalRef(const string& object_id)
-        string OwnerOf(const string& object_id)
+        void AddLocalRef(const ObjectId& object_id)
+        void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token)
+        void RemoveLocalRef(const ObjectId& object_id)
+        Address OwnerOf(const ObjectId& object_id)
         Status GetLocations(const vector[Ref]& refs, int64_t timeout_ms, vector[vector[string]]* node_ids, vector[int64_t]* sizes)
-        string Explain(const string& object_id)
+        string Explain(const ObjectId& object_id)
         Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle)
-        Status SubmitTask(uint64_t handle, const ValueIn& args, const vector[Ref]& refs, vector[string]* return_ids)
+        Status SubmitTask(uint64_t handle, const ValueIn& args, const vector[Ref]& refs, vector[ObjectId]* return_ids)
         Status CreateActor(uint64_t handle, const ActorOptions& options, const ValueIn& args, const vector[Ref]& refs, string* actor_id)
-        Status SubmitActorTask(const string& actor_id, uint64_t handle, const ValueIn& args, const vector[Ref]& refs,
-                               vector[string]* return_ids)
+        Status SubmitActorTask(const ActorId& actor_id, uint64_t handle, const ValueIn& args, const vector[Ref]& refs,
+                               vector[ObjectId]* return_ids)
         void RegisterActorHandle(const string& actor_id, const string& owner, const ActorOptions& options)
         Status KillActor(const string& actor_id, bool no_restart)
         Status CancelTask(const Ref& ref, bool force, bool recursive)
         Status GetNamedActor(const string& name, const string& ray_namespace, ActorFields* out)
         Status ListActors(bool named_only, bool all_namespaces, const string& ray_namespace, vector[ActorFields]* out)
-        GetStatus NextGeneratorItem(const string& generator_id, int64_t timeout_ms, string* object_id)
-        void WatchGenerator(const string& generator_id, CompletionQueue* queue, uint64_t token)
-        bool TryNextGeneratorItem(const string& generator_id, bool* end, string* object_id)
-        void ReleaseGenerator(const string& generator_id)
-        bool NextTask(int64_t timeout_ms, TaskIn* out)
+        GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id)
+        void WatchGenerator(const ObjectId& generator_id, CompletionQueue* queue, uint64_t token)
+        bool TryNextGeneratorItem(const ObjectId& generator_id, bool* end, ObjectId* object_id)
+        void ReleaseGenerator(const ObjectId& generator_id)
+        bool WaitForTask(int64_t timeout_ms)
         bool TryNextTask(TaskIn* out)
+        bool PrepareTask(TaskIn* out)
         Status AlsoWaitFor(int fd)
         bool TakeFdEvent()
+        void DetailsOf(const TaskIn& task, TaskDetails* out)
         bool TemplateOf(uint64_t token, TemplateOptions* out)
-        Status FinishTask(uint64_t token, const TaskOut& out)
+        Status FinishTask(const TaskIn& task, const TaskOut& out)
         Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop)
         bool IsCancelled(uint64_t token)
         void SetInterruptThread()
         void AnnounceExit(const string& reason, bool intended)
-        void SetCurrentTask(uint64_t token)
+        void SetCurrentTask(const TaskIn* task)
         Status KvGet(const string& ns, const string& key, bool* found, string* value)
         Status KvPut(const string& ns, const string& key, const string& value, bool overwrite, bool* added)
         Status KvDel(const string& ns, const string& key, bool by_prefix, int64_t* deleted)
