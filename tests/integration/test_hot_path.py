@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import pathlib
 import threading
@@ -10,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from support.processes import descendants
+from support.processes import descendants, wait_until
 
 import ray
 
@@ -31,6 +32,10 @@ def processor_ns(pid: int) -> int:
         except OSError:  # it has just ended
             continue
     return total
+
+
+def rss_bytes() -> int:
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @ray.remote
@@ -87,6 +92,21 @@ def test_polling_ends_with_the_calls() -> None:
         if spent_ms < 5:  # polling on would be 50 for each of them
             return
     raise AssertionError(f"{spent_ms} ms of processor time in 50 ms after the last call")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_live_small_objects_take_little_memory_and_give_it_back() -> None:
+    count = 300_000
+    ray.get([ray.put(i) for i in range(1000)])
+    gc.collect()
+    before = rss_bytes()
+    refs = [ray.put(i) for i in range(count)]
+    grown = rss_bytes() - before
+    assert grown / count < 400 + 16  # and the slot in the list, and what the list has in reserve
+    assert ray.get(refs[-1]) == count - 1
+    del refs
+    gc.collect()
+    wait_until(lambda: rss_bytes() - before < 0.15 * grown, 10, "the memory to be given back")
 
 
 @pytest.mark.usefixtures("cluster")

@@ -763,15 +763,15 @@ void EpollLoop::PollOnce() {
     std::lock_guard lock(m.mu);
     if (m.held || m.stopping) return;
     ++m.polls;
-    m.held = true;
-    m.need_wake.store(false);
+    m.TakeRightLocked();
   }
-  // The inner set stays as it is in the outer one: should the I/O thread wake up meanwhile, it disarms it.
   epoll_event events[kMaxEvents];
   int n = epoll_wait(m.inner, events, kMaxEvents, 0);
   m.Round(events, n);
   m.Release();
 }
+
+int EpollLoop::poll_fd() const { return impl_->inner; }
 
 void EpollLoop::EnterUserCode() {
   impl_->user_code_since.store(impl_->clock.Now().ns, std::memory_order_relaxed);

@@ -94,8 +94,10 @@ class EpollLoop final : public Loop {
   // handlers and call again; the main thread gets it once a second anyway, for a signal that came just before it slept). Drives the loop meanwhile. REQUIRES: not on the loop, GIL not held, no lock held.
   // `may_spin`: false where other threads of this process have work to do, which polling would keep from the processor.
   WaitResult Wait(Waiter* waiter, Time deadline, bool may_spin = true);
-  // Handles what is ready now, without blocking, if the polling right is free. For executors between two tasks.
+  // Handles what is ready now, without blocking, if the polling right is free. For a thread with an event loop of its own, which sleeps on
+  // poll_fd: readable while something is ready.
   void PollOnce();
+  int poll_fd() const;
   // A thread that serves frames in a hot loop (the executor) tells when it starts and ends user code. During user code the I/O thread
   // takes over reading after at most watch_interval.
   void EnterUserCode();

@@ -233,6 +233,8 @@ class CoreImpl final : public Core {
     return ToGetStatus(result);
   }
 
+  int PollFd() override { return worker_->loop().poll_fd(); }
+  void Poll() override { worker_->loop().PollOnce(); }
   std::unique_ptr<CompletionQueue> NewCompletionQueue() override { return std::make_unique<EventfdQueue>(); }
 
   void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token) override {

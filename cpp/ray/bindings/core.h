@@ -211,6 +211,9 @@ class Core {
   virtual GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local,
                          std::vector<bool>* ready) = 0;
   virtual std::unique_ptr<CompletionQueue> NewCompletionQueue() = 0;
+  // For an event loop that waits for completions: the descriptor is readable while there is something to read for this process, Poll reads it.
+  virtual int PollFd() = 0;                                                              // [gil-ok]
+  virtual void Poll() = 0;                                                               // [gil-ok]
   virtual void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token) = 0;  // [gil-ok] token appears once ready (or failed)
   virtual void AddLocalRef(const ObjectId& object_id) = 0;                               // [gil-ok] another Python handle to a known ref
   // A ref that came inside a value (or out of band: `outer_id` nil, then it is registered at once). [gil-ok]

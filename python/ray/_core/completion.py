@@ -1,7 +1,8 @@
 """Waiting for refs without blocking: asyncio futures, `concurrent.futures` and callbacks.
 
-An event loop gets a completion queue of its own, whose descriptor it watches: a value that arrives wakes the loop
-and no other thread. Futures for threads share one queue and one helper thread, which sleeps in the core.
+An event loop gets a completion queue of its own, whose descriptor it watches, and while it waits for a ref it also
+watches the core's and reads the sockets itself: a value that arrives wakes the loop and no other thread. Many that
+arrive together wake it once. Futures for threads share one queue and one helper thread, which sleeps in the core.
 """
 
 from __future__ import annotations
@@ -43,22 +44,47 @@ class _LoopWatcher:
         self._loop = weakref.ref(loop)
         self._waiting: dict[int, tuple[asyncio.Future[Any], ObjectRef | None]] = {}
         self._tokens = itertools.count(1)
+        self._reads = loop in _waits_in_core  # the core's sockets; such a loop does so anyway
+        self._resting = False  # about to stop reading
         loop.add_reader(self._queue.fd(), self._drain)
+
+    def _add(self, future: asyncio.Future[Any], ref: ObjectRef | None) -> int:
+        token = next(self._tokens)
+        self._waiting[token] = (future, ref)
+        if not self._reads:
+            loop = self._loop()
+            if loop is not None:
+                self._reads = True
+                loop.add_reader(self.worker.poll_fd(), self._read)
+        return token
+
+    def _read(self) -> None:
+        self.worker.poll()
+        self._drain()
+        if not self._waiting and not self._resting:
+            loop = self._loop()
+            if loop is not None:
+                self._resting = True
+                loop.call_soon(self._rest)  # after those who were waiting: perhaps they wait for more
+
+    def _rest(self) -> None:
+        self._resting = False
+        loop = self._loop()
+        if not self._waiting and self._reads and loop is not None and not self.worker.closed:
+            self._reads = False
+            loop.remove_reader(self.worker.poll_fd())
 
     def watch(self, ref: ObjectRef, loop: asyncio.AbstractEventLoop) -> asyncio.Future[Any]:
         """Resolves to the value of `ref`."""
         future: asyncio.Future[Any] = loop.create_future()
         if not _settle(future, self.worker, ref):
-            token = next(self._tokens)
-            self._waiting[token] = (future, ref)
-            self._queue.watch(ref, token)
+            self._queue.watch(ref, self._add(future, ref))
         return future
 
     def watch_ready(self, ref: ObjectRef, loop: asyncio.AbstractEventLoop, *, generator: bool) -> asyncio.Future[Any]:
         """Resolves to None once `ref`, or the next item of the generator `ref`, is there."""
         future: asyncio.Future[Any] = loop.create_future()
-        token = next(self._tokens)
-        self._waiting[token] = (future, None)
+        token = self._add(future, None)
         if generator:
             self._queue.watch_generator(ref, token)
         else:
@@ -96,6 +122,8 @@ class _LoopWatcher:
         loop = self._loop()
         if loop is not None and not loop.is_closed():
             loop.remove_reader(self._queue.fd())
+            if self._reads and loop not in _waits_in_core:
+                loop.remove_reader(self.worker.poll_fd())
         self._queue.close()
 
 
@@ -128,6 +156,15 @@ class _FutureThread:
 
 def void(_: object) -> None:
     """Drops a value where an expression must have none."""
+
+
+# Loops that wait in the core, which has their epoll set in its own.
+_waits_in_core: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+
+
+def waits_in_core(loop: asyncio.AbstractEventLoop) -> None:
+    """Says that `loop` reads the core's sockets whenever it waits for anything."""
+    _waits_in_core.add(loop)
 
 
 _watchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWatcher] = weakref.WeakKeyDictionary()

@@ -1,15 +1,24 @@
 # cython: language_level=3, embedsignature=True
 """Python values as the core stores them, and back.
 
-Built-in scalars and small containers of them go through the C pickler at once, which is what most arguments and results are. All other
-values take the pickler that `ray._serialization` registers here, with buffers out of band.
+The smallest values, which most arguments and results are, are written as pickles and read again right here: the C pickler takes 4 KiB for each, and
+what it leaves behind is a hole between the objects that stay. Other built-in scalars and small containers of them go through the C pickler at
+once. All other values take the pickler that `ray._serialization` registers here, with buffers out of band.
 """
 import pickle
 
 from cpython.buffer cimport Py_buffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Size
+from cpython.float cimport PyFloat_AS_DOUBLE
+from cpython.long cimport PyLong_AsLongAndOverflow
 from cpython.memoryview cimport PyMemoryView_FromMemory, PyMemoryView_GET_BUFFER
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_1BYTE_DATA, PyUnicode_DecodeUTF8, PyUnicode_GET_LENGTH
 from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
@@ -17,6 +26,9 @@ from ray._core.buffer cimport wrap
 from ray._core.cpp.core cimport BufferPtr, ErrorFields, ObjectId, ParseError, ParsePythonBlob, Ref, Span, Status, ValueIn, ValueOut
 from ray._core.object_ref cimport ObjectRef, PickleState, begin_pickling, begin_unpickling, end
 from ray._core.status cimport check
+
+cdef extern from "Python.h":
+    bint PyUnicode_IS_ASCII(object text)
 
 cdef object _dumps = pickle.dumps
 cdef object _loads = pickle.loads
@@ -62,6 +74,138 @@ cdef bint _plain(object value, int* budget):
     return False
 
 
+cdef enum:
+    _TINY = 256  # bytes
+
+cdef extern from *:
+    """
+    #include <cstdint>
+    #include <cstring>
+    static inline void ray_put_double(double value, char* out) {
+      uint64_t bits;
+      std::memcpy(&bits, &value, 8);
+      bits = __builtin_bswap64(bits);
+      std::memcpy(out, &bits, 8);
+    }
+    static inline double ray_get_double(const char* in) {
+      uint64_t bits;
+      double value;
+      std::memcpy(&bits, in, 8);
+      bits = __builtin_bswap64(bits);
+      std::memcpy(&value, &bits, 8);
+      return value;
+    }
+    """
+    void ray_put_double(double value, char* out)
+    double ray_get_double(const char* input)
+
+
+cdef int _write_tiny(object value, char* out, int at) except -2:
+    # Appends the opcodes of `value` at `at` and returns their end; -1 where it is not one of the smallest values.
+    cdef type cls = type(value)
+    cdef int overflow = 0
+    cdef long number
+    cdef Py_ssize_t length
+    cdef const char* text
+    if at > _TINY - 16:
+        return -1
+    if value is None:
+        out[at] = b"N"
+        return at + 1
+    if cls is bool:
+        out[at] = <char>(0x88 if value is True else 0x89)
+        return at + 1
+    if cls is int:
+        number = PyLong_AsLongAndOverflow(value, &overflow)
+        if overflow != 0 or number > 0x7FFFFFFF or number < -0x80000000:
+            return -1
+        if 0 <= number < 256:
+            out[at] = b"K"
+            out[at + 1] = <char>number
+            return at + 2
+        out[at] = b"J"
+        memcpy(out + at + 1, &number, 4)
+        return at + 5
+    if cls is float:
+        out[at] = b"G"
+        ray_put_double(PyFloat_AS_DOUBLE(value), out + at + 1)
+        return at + 9
+    if cls is str:
+        if not PyUnicode_IS_ASCII(value):
+            return -1
+        length = PyUnicode_GET_LENGTH(value)
+        if length > _TINY - 16 - at:
+            return -1
+        out[at] = <char>0x8C
+        out[at + 1] = <char>length
+        text = <const char*>PyUnicode_1BYTE_DATA(value)
+        memcpy(out + at + 2, text, length)
+        return at + 2 + <int>length
+    if cls is dict:
+        if PyDict_Size(value) != 0:
+            return -1
+        out[at] = b"}"
+        return at + 1
+    if cls is tuple:
+        length = PyTuple_GET_SIZE(value)
+        if length > 3:
+            return -1
+        for i in range(length):
+            at = _write_tiny(<object>PyTuple_GET_ITEM(value, i), out, at)
+            if at < 0:
+                return -1
+        if at > _TINY - 16:
+            return -1
+        out[at] = b")" if length == 0 else <char>(0x84 + length)
+        return at + 1
+    return -1
+
+
+cdef object _pickle_tiny(object value):
+    # The pickle, or None where the pickler is needed.
+    cdef char out[_TINY]
+    cdef int end
+    out[0] = <char>0x80
+    out[1] = 5
+    end = _write_tiny(value, out, 2)
+    if end < 0:
+        return None
+    out[end] = b"."
+    return PyBytes_FromStringAndSize(out, end + 1)
+
+
+cdef bint _read_tiny(const char* data, size_t size, PyObject** out) except -1:
+    # Reads a pickle of one scalar. False: the unpickler is needed.
+    cdef unsigned char code
+    cdef int number
+    if size < 4 or size > _TINY or <unsigned char>data[0] != 0x80 or data[size - 1] != b".":
+        return False
+    code = <unsigned char>data[2]
+    if size == 4:
+        if code == c"N":
+            value = None
+        elif code == 0x88:
+            value = True
+        elif code == 0x89:
+            value = False
+        else:
+            return False
+    elif code == c"K" and size == 5:
+        value = <int><unsigned char>data[3]
+    elif code == c"J" and size == 8:
+        memcpy(&number, data + 3, 4)
+        value = number
+    elif code == c"G" and size == 12:
+        value = ray_get_double(data + 3)
+    elif code == 0x8C and <size_t><unsigned char>data[3] + 5 == size:
+        value = PyUnicode_DecodeUTF8(data + 4, size - 5, NULL)
+    else:
+        return False
+    Py_INCREF(value)
+    out[0] = <PyObject*>value
+    return True
+
+
 cdef class Packed:
     """A value ready to be stored or sent."""
 
@@ -103,6 +247,10 @@ cdef Packed _pack_pickled(object value, const string& metadata):
     cdef PickleState before
     cdef Py_buffer* view
     packed.value.metadata = metadata
+    pickled = _pickle_tiny(value)
+    if pickled is not None:
+        _set_data(packed, pickled)
+        return packed
     if _plain(value, &budget):
         _set_data(packed, _dumps(value, 5))
         return packed
@@ -195,6 +343,11 @@ cdef object _load_pickle(const ValueOut& value, const ObjectId& outer, uint64_t 
     cdef Span span = value.pickle
     cdef PickleState before
     cdef list buffers
+    cdef PyObject* tiny = NULL
+    if value.buffers.empty() and _read_tiny(span.first, span.second, &tiny):
+        result = <object>tiny
+        Py_DECREF(result)
+        return result
     if <Py_ssize_t>span.second <= _COPY_LIMIT:
         data = PyBytes_FromStringAndSize(span.first, span.second)
     else:

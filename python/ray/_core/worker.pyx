@@ -524,6 +524,15 @@ cdef class CoreWorker:
         if not self.closed:
             self.core.get().ReleaseGenerator(generator.id())
 
+    def poll_fd(self):
+        """A descriptor that is readable while there is something to read for this process, by `poll` or by whoever else waits."""
+        return self.core.get().PollFd()
+
+    def poll(self):
+        """Reads what is there for this process, if nobody else does right now."""
+        if not self.closed:
+            self.core.get().Poll()
+
     def completion_queue(self):
         """A fresh queue for `watch`."""
         cdef Completions made = Completions.__new__(Completions)

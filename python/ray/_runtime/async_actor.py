@@ -22,6 +22,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ray._core import completion
 from ray._core import executor as core_executor
 from ray._core.executor import TaskRun
 from ray._runtime.session import current_task
@@ -255,6 +256,7 @@ class _MainGroup(_Group):
     def __init__(self, executor: Executor, limit: int) -> None:
         self._selector = _CoreSelector(executor.session.core)
         super().__init__(executor, limit, asyncio.SelectorEventLoop(self._selector))
+        completion.waits_in_core(self._loop)
         asyncio.set_event_loop(self._loop)
 
     def submit(self, run: TaskRun) -> None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray")
 
 
-
 class Session:
     """A connection to a cluster. One per process at a time; any thread may use it.
 

@@ -207,6 +207,8 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         bool IsReady(const ObjectId& object_id)
         GetStatus Wait(const vector[Ref]& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local, vector[bool]* ready)
         unique_ptr[CompletionQueue] NewCompletionQueue()
+        int PollFd()
+        void Poll()
         void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token)
         void AddLocalRef(const ObjectId& object_id)
         void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token)
