@@ -285,6 +285,7 @@ void Raylet::Impl::Connect() {
   node->set_store_socket(sockets_dir + "/" + kStoreSocket);
   ToProto(total, node->mutable_total());
   ToProto(total, node->mutable_available());
+  (*node->mutable_labels())["ray.io/node-id"] = node_id.Hex();
   for (const auto& [key, value] : config.labels) (*node->mutable_labels())[key] = value;
   node->set_session_dir(config.session_dir);
   node->set_start_time_ms(start_ms);
@@ -454,7 +455,7 @@ void Raylet::Impl::DrainJobLogs(const JobId& job, std::function<void()> done) {
     if (--*waiting == 0) (*end)();
   };
   for (const auto& [node, description] : nodes->nodes()) {
-    const rpc::ConnectionPtr link = nodes->Link(node);
+    const rpc::ConnectionPtr link = nodes->ExistingLink(node);  // what answered this node's drivers came over one
     if (link == nullptr) continue;
     ++*waiting;
     link->Call(

@@ -81,6 +81,11 @@ const NodeDescription* NodeDirectory::Find(const NodeId& node) const {
   return it == nodes_.end() ? nullptr : &it->second;
 }
 
+rpc::ConnectionPtr NodeDirectory::ExistingLink(const NodeId& node) const {
+  const auto link = links_.find(core_.Current(node, Lane::kControl));
+  return link == links_.end() || link->second->closed() ? nullptr : link->second;
+}
+
 rpc::ConnectionPtr NodeDirectory::Get(const NodeId& node, Lane lane) {
   if (closed_) return nullptr;
   LinkNo link = core_.Current(node, lane);

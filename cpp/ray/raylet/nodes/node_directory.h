@@ -56,6 +56,8 @@ class NodeDirectory {
   rpc::ConnectionPtr Link(const NodeId& node) { return Get(node, Lane::kControl); }
   // The same for the chunks of objects, which go over a stream of their own.
   rpc::ConnectionPtr BulkLink(const NodeId& node) { return Get(node, Lane::kBulk); }
+  // A link that there is; null: none. Never dials.
+  rpc::ConnectionPtr ExistingLink(const NodeId& node) const;
   // Where Link gives null: whether waiting for on_link_up may help.
   bool MayComeUp(const NodeId& node) const { return core_.MayComeUp(node); }
 
