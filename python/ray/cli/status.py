@@ -41,7 +41,7 @@ def report(nodes: list[dict[str, Any]], now: datetime.datetime, verbose: bool = 
     lines += ["Recent failures:", *_failures(failed)]
     lines += ["", "Resources", _RULE, "Total Usage:", *_usage(alive)]
     lines += ["", "From request_resources:", " (none)"]
-    lines += ["Pending Demands:", " (no resource demands)"]
+    lines += ["Pending Demands:", " (not shown: nodes do not report what they have queued yet)"]
     if verbose:
         for node in alive:
             lines += ["", f"Node: {node['node_id']} ({node['node_name']}, {node['ip']})", " Usage:"]
