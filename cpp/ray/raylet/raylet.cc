@@ -252,7 +252,7 @@ Status Raylet::Impl::Init() {
 }
 
 Status Raylet::Impl::Start() {
-  launcher->Start();  // Python warms up while the rest gets ready
+  if (!config.driver_only) launcher->Start();  // Python warms up while the rest gets ready
   RAY_RETURN_NOT_OK(store->Start());
   if (!config.listen.empty()) {  // before it is told of, so that nobody dials in vain
     RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{config.listen}, security}, dispatcher.get(), loop));
