@@ -296,7 +296,16 @@ void ObjectTableCore::Get(Token token, ClientId client, std::vector<ObjectId> id
 }
 
 void ObjectTableCore::WantRestore(const ObjectId& id, Time now) {
-  if (!objects_.at(id).in_memory && in_restores_.insert(id).second) restores_.push_back({id, now, {}});
+  if (objects_.at(id).in_memory) return;
+  const auto [it, is_new] = in_restores_.try_emplace(id);
+  if (is_new) it->second = restores_.insert(restores_.end(), {id, now, now, {}});
+  it->second->wanted = now;
+}
+
+Time ObjectTableCore::LookAt(const PendingRestore& restore) const {
+  if (restore.overflow.segment != 0) return Time::Infinite();
+  if (!awaited_.contains(restore.id)) return restore.wanted + config_.restore_linger;
+  return std::min(OverflowAt(restore.overflow, restore.since), FailAt(restore.overflow, restore.since));
 }
 
 void ObjectTableCore::StartRestore(const ObjectId& id, Object* object, Place place, Effects* out) {
@@ -591,6 +600,7 @@ void ObjectTableCore::ServeQueue(Time now, Effects* out) {
 }
 
 void ObjectTableCore::ServeRestores(Time now, Effects* out) {
+  bool room = true;  // for those that nobody waits for at the moment
   for (auto it = restores_.begin(); it != restores_.end();) {
     auto found = objects_.find(it->id);
     const bool moot = found == objects_.end() || found->second.in_memory;
@@ -599,11 +609,16 @@ void ObjectTableCore::ServeRestores(Time now, Effects* out) {
       continue;
     }
     if (!moot) {
-      if (auto block = MakeRoom(found->second.size, now, out)) {
+      const bool awaited = awaited_.contains(it->id);
+      if (auto block = awaited || room ? MakeRoom(found->second.size, now, out) : std::nullopt) {
         StartRestore(it->id, &found->second, {0, block->offset}, out);
-      } else if (awaited_.contains(it->id)) {
+      } else if (awaited) {
         blocked_bytes_ = ArenaAllocator::BlockSize(found->second.size);
         return;  // those behind wait their turn
+      } else if (it->wanted + config_.restore_linger > now) {
+        room = false;
+        ++it;  // it keeps its place, and holds up nobody
+        continue;
       }
     }
     in_restores_.erase(it->id);
@@ -755,9 +770,10 @@ void ObjectTableCore::OnTimer(Time now, Effects* out) {
   while (!get_deadlines_.empty() && get_deadlines_.begin()->first <= now) FinishGet(get_deadlines_.begin()->second, out);
   for (PendingRestore& restore : restores_) {
     auto it = objects_.find(restore.id);
-    if (it == objects_.end() || it->second.in_memory) continue;
-    if (FailAt(restore.overflow, restore.since) <= now) {  // then ServeQueue drops it, as nobody waits for it any more
+    if (it == objects_.end() || it->second.in_memory || !awaited_.contains(restore.id)) continue;
+    if (FailAt(restore.overflow, restore.since) <= now) {
       FailGets(restore.id, NoRoom(restore.id, it->second.size, restore.overflow.refused), now, out);
+      restore.wanted = now - config_.restore_linger;  // told: whoever asks again begins anew
       continue;
     }
     if (OverflowAt(restore.overflow, restore.since) > now) continue;
@@ -785,10 +801,10 @@ Time ObjectTableCore::NextDeadline() const {
   Time next = get_deadlines_.empty() ? Time::Infinite() : get_deadlines_.begin()->first;
   next = std::min(next, slab_check_);
   if (spill_paused_) next = std::min(next, spill_after_);
-  // Both queues are in order of `since`, so the first that was never refused is the last to look at.
+  // Both queues are in order of `since`, so the first that somebody waits for and that was never refused is the last to look at.
   for (const PendingRestore& restore : restores_) {
-    next = std::min({next, OverflowAt(restore.overflow, restore.since), FailAt(restore.overflow, restore.since)});
-    if (restore.overflow.segment == 0 && restore.overflow.refused.ok()) break;
+    next = std::min(next, LookAt(restore));
+    if (restore.overflow.segment == 0 && restore.overflow.refused.ok() && awaited_.contains(restore.id)) break;
   }
   for (const PendingCreate& create : queue_) {
     if (objects_.contains(create.request.id)) continue;

@@ -58,6 +58,8 @@ struct ObjectTableConfig {
   double slab_share = 0.125;
   // How long a free of an unknown object waits for the object's put, which may come later though it was sent before.
   Duration early_free = std::chrono::seconds(10);
+  // How long a restore keeps its place, and its grace, while nobody waits for it: a get that ended may only have been a slice of a longer one.
+  Duration restore_linger = std::chrono::seconds(2);
   // A client that made nothing in its slabs for so long is asked to give them back.
   Duration slab_idle = std::chrono::seconds(10);
 };
@@ -284,6 +286,7 @@ class ObjectTableCore {
   struct PendingRestore {
     ObjectId id;
     Time since;
+    Time wanted;  // when a get asked for it last
     Overflow overflow;
   };
 
@@ -297,6 +300,8 @@ class ObjectTableCore {
   uint64_t KeepFree() const;  // what spilling ahead of need keeps free
   std::optional<ArenaAllocator::Block> MakeRoom(uint64_t size, Time now, Effects* out);
   void WantRestore(const ObjectId& id, Time now);
+  // When the restore needs a look: for a file, for its failure, or to be given up.
+  Time LookAt(const PendingRestore& restore) const;
   void StartRestore(const ObjectId& id, Object* object, Place place, Effects* out);
   // Gives room to those who wait, in order; then frees memory for the first that still does.
   void ServeQueue(Time now, Effects* out);
@@ -337,7 +342,7 @@ class ObjectTableCore {
   uint64_t kept_objects_ = 0;
   uint64_t last_stamp_ = 0;
   std::list<PendingRestore> restores_;  // served before the creates: they let someone go on who may then free
-  std::unordered_set<ObjectId, IdHash> in_restores_;
+  std::unordered_map<ObjectId, std::list<PendingRestore>::iterator, IdHash> in_restores_;
   std::list<PendingCreate> queue_;
   uint64_t blocked_bytes_ = 0;  // the block that the first in line still waits for
   Time last_freed_{};           // when bytes last became free: the queue's hope
