@@ -183,13 +183,9 @@ def _check_init(given: dict[str, Any], local_mode: bool, namespace: Any, kwargs:
                 )
     spilling = kwargs.get("object_spilling_directory")
     if spilling is not None:
-        if not isinstance(spilling, str):
-            raise TypeError(f"object_spilling_directory must be a string, got {spilling!r}.")
-        if not spilling or not all(os.path.isabs(folder) for folder in spilling.split(",")):
-            raise ValueError(
-                "object_spilling_directory must be one or several absolute paths, separated by commas, "
-                f"got {spilling!r}."
-            )
+        from ray._runtime import spilling as spill_targets
+
+        spill_targets.resolve(spilling, {}, {})
     store = given["object_store_memory"]
     if store is not None:
         if isinstance(store, bool) or not isinstance(store, (int, float)):

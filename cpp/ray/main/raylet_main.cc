@@ -181,8 +181,13 @@ void AddFlags(FlagParser* flags, Options* options) {
   flags->Add("object-spilling-directory",
              "folders for objects that the store has no room for, separated by commas; repeatable; none: the session's",
              &options->spilling_directories);
+  flags->Add("object-spilling-uri", "they go to this URI instead, through the Python package smart_open; repeatable",
+             &config.object_spilling_uris);
+  flags->Add("object-spilling-options", "for smart_open: a JSON object with buffer_size and transport_params",
+             &config.object_spilling_options);
   flags->Add("max-disk-use", "share of a disk above which nothing is spilled to it", &config.max_disk_use);
   flags->AddBytes("max-spill-file-bytes", "small objects share files up to this size", &config.max_spill_file_bytes);
+  flags->Add("max-spill-file-objects", "and at most so many of them", &config.max_spill_file_objects);
   flags->Add("spill-threshold", "share of the store above which objects are spilled ahead of need", &config.spill_threshold);
   flags->Add("overflow-grace", "how long a put waits for memory before it gets a file instead", &config.overflow_grace);
   flags->ConfigGroup("Reports");

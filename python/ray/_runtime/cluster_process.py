@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ray._runtime import addresses, security, session_dir, system_config
+from ray._runtime import addresses, security, session_dir, spilling, system_config
 from ray._runtime.node_resources import NodeSizes, detect
 from ray._runtime.processes import START_S, STOP_S, Process, binary
 from ray._runtime.security import Security
@@ -36,8 +36,8 @@ class NodeOptions:
     """What a node has and is called; sizes that are None are detected.
 
     Attributes:
-        object_spilling_directory: folders for objects that the store has no room for, separated by commas. None: the
-            session's folder.
+        object_spilling_directory: folders for objects that the store has no room for, separated by commas. None: what
+            the system config or the environment says, else the session's folder.
         drain_s: how long running work may go on after SIGTERM.
         driver_only: it offers nothing to the cluster, but is a driver's way into it.
         system_config: settings for the whole cluster (head only).
@@ -283,8 +283,7 @@ class Node:
             command += ["--driver-only"]
         if options.node_name:
             command += ["--node-name", options.node_name]
-        if options.object_spilling_directory:
-            command += ["--object-spilling-directory", options.object_spilling_directory]
+        command += spilling.flags(options.object_spilling_directory, options.system_config)
         name = "raylet" if self.node_dir == self.session_dir else f"raylet.{self.node_dir.name.removeprefix('node_')}"
         self.raylet = Process(name, command, self.session_dir / "logs", redirect_output=options.redirect_output)
         return self.raylet

@@ -42,6 +42,7 @@ _RAYLET: dict[str, Callable[[Any], list[str]]] = {
     "count_swap_in_memory_monitor": _switch("count-swap"),
     "idle_worker_killing_time_threshold_ms": _millis("worker-idle-timeout"),
     "local_fs_capacity_threshold": _plain("max-disk-use"),
+    "max_fused_object_count": _plain("max-spill-file-objects"),
     "memory_monitor_refresh_ms": _millis("memory-monitor-refresh"),
     "memory_usage_threshold": _plain("memory-usage-threshold"),
     "min_memory_free_bytes": _unless_negative(_plain("min-memory-free-bytes")),

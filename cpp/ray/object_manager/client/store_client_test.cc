@@ -7,6 +7,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
 #include <future>
 #include <thread>
@@ -417,6 +419,56 @@ TEST_F(StoreClientTest, SlabsGoBackWhenMemoryIsShort) {
   EXPECT_EQ(b.client->Stats()->slab_bytes, 0u);
   EXPECT_GT(b.client->Stats()->used, 64 * kMiB - 3 * 200'000);  // but for what lies between
   EXPECT_EQ(a.Put(NewPutId(), std::string(200'000, 'x')).code(), StatusCode::kResourceExhausted);
+}
+
+class ManualClock final : public Clock {
+ public:
+  Time Now() const override { return Time{ns_.load()}; }
+  int64_t WallMillis() const override { return ns_.load() / 1'000'000; }
+  void Advance(Duration by) { ns_ += by.count(); }
+
+ private:
+  std::atomic<int64_t> ns_{1};
+};
+
+TEST_F(StoreClientTest, FreePagesGoBackToTheSystemAfterAWhile) {
+  ManualClock clock;
+  auto made = StoreService::Make({.capacity = 256 * kMiB,
+                                  .sockets_dir = dir_,
+                                  .warm_ahead_bytes = 0,
+                                  .warm_floor_bytes = 16 * kMiB,
+                                  .trim_idle = std::chrono::seconds(60),
+                                  .trim_check = std::chrono::milliseconds(5)},
+                                 &clock);
+  ASSERT_TRUE(made.ok());
+  service_ = std::move(made).value();
+  ASSERT_TRUE(service_->Start().ok());
+  Process a(dir_);
+  std::vector<ObjectId> ids;
+  for (int i = 0; i < 8; ++i) {
+    ids.push_back(NewId());
+    ASSERT_TRUE(a.Put(ids.back(), std::string(16 * kMiB, 'x')).ok());
+  }
+  const ObjectId kept = NewId();
+  ASSERT_TRUE(a.Put(kept, std::string(8 * kMiB, 'k')).ok());
+  a.client->Free(ids);
+  ASSERT_EQ(a.client->Stats()->num_objects, 1u);
+  clock.Advance(std::chrono::seconds(59));
+  auto looked = [&] {  // so many times that the loop has come round
+    for (int i = 0; i < 200; ++i) ASSERT_TRUE(a.client->Stats().ok());
+  };
+  looked();
+  EXPECT_GE(service_->Stats().arena_bytes, 136 * kMiB);  // it may be wanted again
+  clock.Advance(std::chrono::seconds(2));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (service_->Stats().arena_bytes > 24 * kMiB && std::chrono::steady_clock::now() < deadline) ASSERT_TRUE(a.client->Stats().ok());
+  EXPECT_EQ(service_->Stats().arena_bytes, 24 * kMiB);  // the floor, and what is in use
+  EXPECT_EQ(a.GetOne(kept)->blob->view(), std::string(8 * kMiB, 'k'));
+  // What was taken is there again when it is needed.
+  const ObjectId again = NewId();
+  ASSERT_TRUE(a.Put(again, std::string(100 * kMiB, 'a')).ok());
+  EXPECT_EQ(a.GetOne(again)->blob->view(), std::string(100 * kMiB, 'a'));
+  a.client->Free({kept, again});
 }
 
 TEST_F(StoreClientTest, MoreAtOnceThanTheStoreHolds) {

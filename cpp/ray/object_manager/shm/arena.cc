@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -21,6 +22,11 @@ Result<std::unique_ptr<Arena>> Arena::Make(uint64_t size) {
 }
 
 Arena::~Arena() { ::close(fd_); }
+
+uint64_t Arena::PageBytes() const {
+  struct stat info;
+  return ::fstat(fd_, &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * 512 : 0;
+}
 
 Status Arena::AllocatePages(uint64_t begin, uint64_t end) {
   int rc;

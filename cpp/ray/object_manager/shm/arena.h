@@ -20,6 +20,8 @@ class Arena {
 
   int fd() const { return fd_; }  // stays the arena's
   uint64_t size() const { return size_; }
+  // Memory that its pages take now.
+  uint64_t PageBytes() const;
   // Gives [begin, end) pages now, zeroed where there were none.
   Status AllocatePages(uint64_t begin, uint64_t end);
   // Returns the pages of [begin, end) to the system; the bytes read as zero from then on, in all mappings.

@@ -2,8 +2,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -12,8 +10,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <deque>
-#include <thread>
 #include <utility>
 
 #include "ray/common/errors.h"
@@ -70,59 +66,6 @@ Status CopyBytes(int from, uint64_t from_offset, int to, uint64_t to_offset, uin
 }
 
 }  // namespace
-
-// A thread that does one thing after the other.
-class LocalDisk::Worker {
- public:
-  ~Worker() { Stop(); }
-
-  void Add(std::function<void()> task) {
-    MutexLock lock(&mu_);
-    if (stopped_) return;
-    tasks_.push_back(std::move(task));
-    wake_.notify_one();
-    if (thread_.joinable()) return;
-    // The process's signals are for its other threads.
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    thread_ = std::thread([this] { Run(); });
-    pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  }
-  // Drops what has not begun.
-  void Stop() {
-    std::deque<std::function<void()>> dropped;
-    {
-      MutexLock lock(&mu_);
-      stopped_ = true;
-      dropped.swap(tasks_);
-    }
-    wake_.notify_one();
-    if (thread_.joinable()) thread_.join();
-  }
-
- private:
-  void Run() {
-    pthread_setname_np(pthread_self(), "store-disk");
-    std::unique_lock<std::mutex> lock(mu_.native());
-    for (;;) {
-      wake_.wait(lock, [this] { return stopped_ || !tasks_.empty(); });
-      if (stopped_) return;
-      std::function<void()> task = std::move(tasks_.front());
-      tasks_.pop_front();
-      lock.unlock();
-      task();
-      task = nullptr;
-      lock.lock();
-    }
-  }
-
-  Mutex mu_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> tasks_ GUARDED_BY(mu_);
-  bool stopped_ GUARDED_BY(mu_) = false;
-  std::thread thread_;  // started under mu_, by the first Add; joined once no Add can start it any more
-};
 
 class LocalDisk::Folder {
  public:
@@ -240,11 +183,11 @@ class LocalDisk::Folder {
   int lock_fd_ GUARDED_BY(mu_) = -1;  // holds the lock while the folder is used
 };
 
-LocalDisk::LocalDisk(const LocalDiskConfig& config) : config_(config), reader_(std::make_unique<Worker>()) {
+LocalDisk::LocalDisk(const LocalDiskConfig& config) : config_(config), reader_(std::make_unique<TaskThread>()) {
   RAY_CHECK(!config.directories.empty());
   for (const std::string& directory : config_.directories) {
     folders_.push_back(std::make_unique<Folder>(directory, config_.node, config_.max_disk_use));
-    writers_.push_back(std::make_unique<Worker>());
+    writers_.push_back(std::make_unique<TaskThread>());
   }
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ray/object_manager/spill/spill_storage.h"
+#include "ray/object_manager/spill/task_thread.h"
 
 namespace ray::object_manager {
 
@@ -25,10 +26,8 @@ class LocalDisk final : public SpillStorage {
   explicit LocalDisk(const LocalDiskConfig& config);
   ~LocalDisk() override;
 
-  // Removes what nodes that are gone have left in the folders. In the background.
-  void RemoveLeftovers();
-
   int num_directories() const override;
+  void RemoveLeftovers() override;
   void Write(int directory, uint64_t file, std::vector<MemoryFile> ranges, Done done) override;
   void Read(int directory, uint64_t file, uint64_t offset, MemoryFile to, Done done) override;
   void Delete(int directory, uint64_t file) override;
@@ -37,11 +36,10 @@ class LocalDisk final : public SpillStorage {
 
  private:
   class Folder;
-  class Worker;
   const LocalDiskConfig config_;
   std::vector<std::unique_ptr<Folder>> folders_;
-  std::vector<std::unique_ptr<Worker>> writers_;  // by folder
-  std::unique_ptr<Worker> reader_;
+  std::vector<std::unique_ptr<TaskThread>> writers_;  // by folder
+  std::unique_ptr<TaskThread> reader_;
   uint64_t last_segment_ = 0;  // on the reader
 };
 

@@ -1,4 +1,4 @@
-// SpillStorage: where spilled objects go. The real one is LocalDisk; tests have others.
+// SpillStorage: where spilled objects go: LocalDisk or ExternalStorage.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +25,8 @@ class SpillStorage {
 
   virtual ~SpillStorage() = default;
   virtual int num_directories() const = 0;
+  // Removes what nodes that are gone have left, where that can be told. In the background.
+  virtual void RemoveLeftovers() = 0;
   // Writes a new file of the ranges, one after the other. After a failure there is no file. The ranges must not change until `done`.
   // RESOURCE_EXHAUSTED with cause OUT_OF_DISK if the disk is, or would be, too full.
   virtual void Write(int directory, uint64_t file, std::vector<MemoryFile> ranges, Done done) = 0;

@@ -15,6 +15,7 @@
 #include "ray/object_manager/shm/arena.h"
 #include "ray/object_manager/shm/arena_writer.h"
 #include "ray/object_manager/shm/page_warmer.h"
+#include "ray/object_manager/spill/external_storage.h"
 #include "ray/object_manager/spill/local_disk.h"
 #include "ray/object_manager/spill/spill_core.h"
 #include "ray/object_manager/table/object_table_core.h"
@@ -30,7 +31,6 @@ namespace {
 constexpr uint64_t kWarmStep = uint64_t{8} << 20;   // bytes a step of warming makes; writers of the arena's file wait for at most one
 constexpr uint64_t kTrimStep = uint64_t{32} << 20;  // bytes given back at a time; the loop stands still for some 5 ms
 constexpr Duration kTrimPause = std::chrono::milliseconds(50);
-constexpr Duration kTrimCheck = std::chrono::seconds(10);
 
 using rpc::Request;
 using rpc::Responder;
@@ -79,8 +79,8 @@ struct StoreService::Impl {
   std::unique_ptr<async::EpollLoop> loop;
   std::unique_ptr<rpc::LocalCarrier> carrier;
   std::unique_ptr<PageWarmer> warmer;
-  std::unique_ptr<LocalDisk> disk;  // null: no spilling
-  bool started = false;             // Start and Stop only
+  std::unique_ptr<SpillStorage> disk;  // null: no spilling
+  bool started = false;                // Start and Stop only
   bool stopped = false;
 
   // On the loop.
@@ -308,7 +308,7 @@ void StoreService::Impl::Settle() {
   used.store(stats.used, std::memory_order_relaxed);
   num_objects.store(stats.num_objects, std::memory_order_relaxed);
   ArmTimer();
-  if (!trim_armed && core->allocator().warm_free_bytes() > config.warm_floor_bytes) ArmTrim(kTrimCheck);
+  if (!trim_armed && core->allocator().warm_free_bytes() > config.warm_floor_bytes) ArmTrim(config.trim_check);
 }
 
 void StoreService::Impl::Apply(CreateReplied& effect) {
@@ -538,7 +538,7 @@ void StoreService::Impl::Trim() {
   for (const Range& range : ranges) {
     if (Status s = arena->ReleasePages(range.begin, range.end); !s.ok()) RAY_LOG(WARNING) << s.ToString();
   }
-  if (core->allocator().warm_free_bytes() > config.warm_floor_bytes) ArmTrim(ranges.empty() ? kTrimCheck : kTrimPause);
+  if (core->allocator().warm_free_bytes() > config.warm_floor_bytes) ArmTrim(ranges.empty() ? config.trim_check : kTrimPause);
 }
 
 Result<std::unique_ptr<StoreService>> StoreService::Make(const StoreConfig& config, const Clock* clock) {
@@ -561,9 +561,16 @@ Result<std::unique_ptr<StoreService>> StoreService::Make(const StoreConfig& conf
   if (fd < 0) return Status::FromErrno(errno, "dup of the arena's descriptor");
   RAY_ASSIGN_OR_RETURN(impl->local->arena, ArenaWriter::Make(fd, impl->arena->size()));
   if (table.disk) {
-    impl->disk = std::make_unique<LocalDisk>(
-        LocalDiskConfig{.directories = config.spill_directories, .node = config.node, .max_disk_use = config.max_disk_use});
-    impl->spill.emplace(SpillConfig{.num_directories = impl->disk->num_directories(), .max_file_bytes = config.max_spill_file_bytes});
+    const LocalDiskConfig local{.directories = config.spill_directories, .node = config.node, .max_disk_use = config.max_disk_use};
+    if (config.spill_uris.empty()) {
+      impl->disk = std::make_unique<LocalDisk>(local);
+    } else {
+      impl->disk = std::make_unique<ExternalStorage>(
+          ExternalStorageConfig{.uris = config.spill_uris, .node = config.node, .helper = config.spill_helper, .segments = local});
+    }
+    impl->spill.emplace(SpillConfig{.num_directories = impl->disk->num_directories(),
+                                    .max_file_bytes = config.max_spill_file_bytes,
+                                    .max_file_objects = config.max_spill_file_objects});
   }
   RAY_ASSIGN_OR_RETURN(impl->carrier,
                        rpc::LocalCarrier::Make(impl->loop.get(), impl->MakeDispatcher(), {.sockets_dir = config.sockets_dir}));
@@ -677,8 +684,13 @@ void StoreService::OnWorkerDied(const WorkerId& worker) {
 
 StoreStats StoreService::Stats() const {
   auto read = [](const std::atomic<uint64_t>& value) { return value.load(std::memory_order_relaxed); };
-  return {impl_->arena->size(),         read(impl_->used),          read(impl_->num_objects), read(impl_->spilled_bytes),
-          read(impl_->spilled_objects), read(impl_->overflow_bytes)};
+  return {.capacity = impl_->arena->size(),
+          .used = read(impl_->used),
+          .num_objects = read(impl_->num_objects),
+          .spilled_bytes = read(impl_->spilled_bytes),
+          .spilled_objects = read(impl_->spilled_objects),
+          .overflow_bytes = read(impl_->overflow_bytes),
+          .arena_bytes = impl_->arena->PageBytes()};
 }
 
 }  // namespace ray::object_manager

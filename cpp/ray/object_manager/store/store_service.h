@@ -28,12 +28,17 @@ struct StoreConfig {
   // Free memory above warm_floor_bytes goes back to the system after trim_idle without use. Lower: a smaller process, slower puts after a pause.
   uint64_t warm_floor_bytes = uint64_t{256} << 20;
   Duration trim_idle = std::chrono::seconds(60);
+  Duration trim_check = std::chrono::seconds(10);  // how often that is looked at, while there is more than the floor
   // Where objects go when memory is short: see LocalDiskConfig. None: nowhere, creates fail when the arena is full.
   std::vector<std::string> spill_directories;
+  // If there are any, objects go there instead, through this helper (ExternalStorageConfig); the directories are for disk-backed memory only.
+  std::vector<std::string> spill_uris;
+  std::vector<std::string> spill_helper;
   std::string node;  // name of the node, for folders in those
   double max_disk_use = 0.95;
   // See SpillConfig and ObjectTableConfig.
   uint64_t max_spill_file_bytes = uint64_t{100} << 20;
+  uint64_t max_spill_file_objects = 2000;
   double spill_threshold = 0.8;
   Duration overflow_grace = std::chrono::seconds(1);
 };
@@ -45,6 +50,7 @@ struct StoreStats {
   uint64_t spilled_bytes = 0;  // of live objects that have a copy on disk
   uint64_t spilled_objects = 0;
   uint64_t overflow_bytes = 0;  // of live objects in disk-backed memory
+  uint64_t arena_bytes = 0;     // of memory that the arena takes, for objects and as free pages
 };
 
 // Room in the store for a copy of an object, to be filled in by this process. Given up with the last reference to it or to its bytes, unless it was

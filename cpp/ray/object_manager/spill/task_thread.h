@@ -1,0 +1,34 @@
+// TaskThread: a thread that does one thing after the other, started with the first. Thread-safe.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <thread>
+
+#include "ray/util/mutex.h"
+
+namespace ray::object_manager {
+
+class TaskThread {
+ public:
+  TaskThread() = default;
+  ~TaskThread() { Stop(); }
+  TaskThread(const TaskThread&) = delete;
+  TaskThread& operator=(const TaskThread&) = delete;
+
+  // Returns at once. Dropped after Stop.
+  void Add(std::function<void()> task);
+  // Waits for the end of what is going on and drops what has not begun. Idempotent; not from the thread itself.
+  void Stop();
+
+ private:
+  void Run();
+
+  Mutex mu_;
+  std::condition_variable wake_;
+  std::deque<std::function<void()>> tasks_ GUARDED_BY(mu_);
+  bool stopped_ GUARDED_BY(mu_) = false;
+  std::thread thread_;  // started under mu_, by the first Add; joined once no Add can start it any more
+};
+
+}  // namespace ray::object_manager
