@@ -157,3 +157,25 @@ def test_an_event_loop_that_waits_in_the_core_hears_everything_else() -> None:
         assert ray.get(mixed.pipe.remote()) == b"x"
         assert ray.get(loop.through.remote([plain.add.remote(i) for i in range(20)])) == sum(range(1, 21))
     assert sum(ray.get([loop.nap.remote() for _ in range(100)])) == 100
+
+
+def test_an_event_loop_does_not_spin_after_a_shutdown() -> None:
+    @ray.remote
+    def never() -> None:
+        time.sleep(600)
+
+    async def main() -> int:
+        ray.init(num_cpus=1, logging_level="ERROR", object_store_memory=100 << 20)
+        waiting = asyncio.ensure_future(one_of([never.remote()]))
+        assert await Plain.remote().add.remote(1) == 2
+        ray.shutdown()
+        await asyncio.sleep(0.2)
+        before = processor_ns(os.getpid())
+        await asyncio.sleep(0.5)
+        waiting.cancel()
+        return processor_ns(os.getpid()) - before
+
+    async def one_of(refs: list[ray.ObjectRef]) -> None:
+        await refs[0]
+
+    assert asyncio.run(main()) < 0.2e9

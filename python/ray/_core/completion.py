@@ -51,7 +51,7 @@ class _LoopWatcher:
     def _add(self, future: asyncio.Future[Any], ref: ObjectRef | None) -> int:
         token = next(self._tokens)
         self._waiting[token] = (future, ref)
-        if not self._reads:
+        if not self._reads and not self.worker.closed:
             loop = self._loop()
             if loop is not None:
                 self._reads = True
@@ -61,16 +61,18 @@ class _LoopWatcher:
     def _read(self) -> None:
         self.worker.poll()
         self._drain()
-        if not self._waiting and not self._resting:
-            loop = self._loop()
-            if loop is not None:
-                self._resting = True
-                loop.call_soon(self._rest)  # after those who were waiting: perhaps they wait for more
+        if self._resting or (self._waiting and not self.worker.closed):
+            return
+        loop = self._loop()
+        if loop is not None:
+            self._resting = True
+            loop.call_soon(self._rest)  # after those who were waiting: perhaps they wait for more
 
     def _rest(self) -> None:
         self._resting = False
         loop = self._loop()
-        if not self._waiting and self._reads and loop is not None and not self.worker.closed:
+        # After a shutdown nobody reads, and the descriptor may stay readable for ever.
+        if self._reads and loop is not None and (not self._waiting or self.worker.closed):
             self._reads = False
             loop.remove_reader(self.worker.poll_fd())
 
