@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import random
 import signal
 import threading
 import time
 from typing import Any
 
-from support.processes import descendants, wait_until
+from support.processes import descendants, is_worker, wait_until
 
 import ray
 
 
 def worker_pids() -> list[int]:
-    """The processes that run user code here: what the zygote has forked, under the same command line."""
-    parents = {}
-    for pid in descendants(os.getpid()):
-        try:
-            if "ray._runtime.zygote" in pathlib.Path(f"/proc/{pid}/cmdline").read_text():
-                parents[pid] = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            pass
-    return [pid for pid, parent in parents.items() if parent in parents]
+    """The processes that run user code here."""
+    return list(filter(is_worker, descendants(os.getpid())))
 
 
 def test_a_graph_of_tasks_is_right_whoever_dies() -> None:

@@ -106,3 +106,16 @@ def start_driver(code: str, **env: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def command_line(pid: int) -> bytes:
+    """As in /proc; empty when the process has gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def is_worker(pid: int) -> bool:
+    """Whether its title says that it runs tasks or an actor, or waits for them."""
+    return command_line(pid).startswith(b"ray::")
