@@ -95,7 +95,7 @@ Status DecodePartLengths(const FrameHeader& header, const uint8_t* in, std::vect
   return {};
 }
 
-Result<size_t> DecodeFrame(std::string_view in, size_t max_frame_bytes, DecodedFrame* frame) {
+Result<size_t> DecodeFrame(std::string_view in, size_t max_frame_bytes, DecodedFrame* frame, const BufferPtr& base) {
   if (in.size() < kFrameHeaderBytes) return size_t{0};
   auto* bytes = reinterpret_cast<const uint8_t*>(in.data());
   FrameHeader& header = frame->header;
@@ -111,7 +111,11 @@ Result<size_t> DecodeFrame(std::string_view in, size_t max_frame_bytes, DecodedF
   RAY_RETURN_NOT_OK(DecodePartLengths(header, bytes + kFrameHeaderBytes, &lengths));
   frame->parts.reserve(lengths.size());
   for (uint64_t length : lengths) {
-    frame->parts.push_back(HeapBuffer::CopyOf(in.substr(at, length)));
+    if (base != nullptr && length >= kLargePartBytes && length * 2 >= base->size()) {  // it pins about its own size
+      frame->parts.push_back(std::make_shared<SliceBuffer>(base, static_cast<size_t>(bytes - base->data()) + at, length));
+    } else {
+      frame->parts.push_back(HeapBuffer::CopyOf(in.substr(at, length)));
+    }
     at += length;
   }
   return total;

@@ -44,9 +44,11 @@ Status DecodePartLengths(const FrameHeader& header, const uint8_t* in, std::vect
 struct DecodedFrame {
   FrameHeader header;
   std::string_view control;  // points into the input
-  PartList parts;            // copies
+  PartList parts;            // copies, but for large ones that may be windows into `base`
 };
-// Decodes the frame at the start of `in`. Returns the bytes used, 0 if the frame is incomplete.
-Result<size_t> DecodeFrame(std::string_view in, size_t max_frame_bytes, DecodedFrame* frame);
+inline constexpr size_t kLargePartBytes = 64 << 10;  // from here on a part is not copied for the sake of batching
+// Decodes the frame at the start of `in`. Returns the bytes used, 0 if the frame is incomplete. `base`, if not null: the buffer that `in` is in; large
+// parts keep it instead of being copied.
+Result<size_t> DecodeFrame(std::string_view in, size_t max_frame_bytes, DecodedFrame* frame, const BufferPtr& base = nullptr);
 
 }  // namespace ray::rpc

@@ -11,12 +11,24 @@ namespace ray::rpc {
 namespace {
 
 // Hands the bytes over without copying them.
-grpc::ByteBuffer ToBuffer(std::string bytes) {
+grpc::Slice ToSlice(std::string bytes) {
   auto* owned = new std::string(std::move(bytes));
-  grpc::Slice slice(
-      owned->data(), owned->size(), [](void* p) { delete static_cast<std::string*>(p); }, owned);
-  return grpc::ByteBuffer(&slice, 1);
+  return {owned->data(), owned->size(), [](void* p) { delete static_cast<std::string*>(p); }, owned};
 }
+
+grpc::Slice ToSlice(const BufferPtr& part) {
+  auto* owned = new BufferPtr(part);
+  return {const_cast<uint8_t*>(part->data()), part->size(), [](void* p) { delete static_cast<BufferPtr*>(p); }, owned};
+}
+
+// A received message, kept by the parts that are windows into it.
+class Message final : public Buffer {
+ public:
+  explicit Message(grpc::Slice slice) : Buffer(nullptr, slice.size()), slice_(std::move(slice)) { data_ = slice_.begin(); }
+
+ private:
+  const grpc::Slice slice_;  // small ones hold their bytes
+};
 
 }  // namespace
 
@@ -54,9 +66,29 @@ Status GrpcStream::Append(FrameKind kind, MethodId method, uint64_t call_id, std
   RAY_ASSIGN_OR_RETURN(FrameHeader header, MakeFrameHeader(kind, method, call_id, 0, control.size(), parts, kGrpcMaxFrameBytes));
   MutexLock lock(&mu_);
   if (!call_) return {};  // pending calls are told by the end
-  AppendFrame(header, control, parts, &outbox_);
+  const size_t bytes = kFrameHeaderBytes + header.frame_len;
+  if (outbox_.empty() || outbox_.back().bytes + bytes > kMaxBatchBytes) outbox_.emplace_back();
+  AppendTo(&outbox_.back(), header, control, parts);
+  outbox_bytes_ += bytes;
   WriteLocked();
   return {};
+}
+
+void GrpcStream::AppendTo(Batch* batch, const FrameHeader& header, std::string_view control, const PartList& parts) {
+  batch->bytes += kFrameHeaderBytes + header.frame_len;
+  std::string& tail = batch->tail;
+  const size_t start = tail.size();
+  tail.resize(start + kFrameHeaderBytes + parts.size() * 8);
+  EncodeFrameHead(header, parts, reinterpret_cast<uint8_t*>(tail.data() + start));
+  tail.append(control);
+  for (const BufferPtr& part : parts) {
+    if (part->size() < kLargePartBytes) {
+      tail.append(part->view());
+      continue;
+    }
+    batch->slices.push_back(ToSlice(std::exchange(tail, {})));
+    batch->slices.push_back(ToSlice(part));
+  }
 }
 
 void GrpcStream::Call(MethodId method, const MessageLite& request, const PartList& parts, ReplyCallback callback, CallOptions options) {
@@ -88,10 +120,14 @@ void GrpcStream::SendReply(MethodId method, uint64_t call_id, FrameKind kind, st
 
 void GrpcStream::WriteLocked() {
   if (!call_ || !open_ || writing_ || outbox_.empty()) return;
+  Batch batch = std::move(outbox_.front());
+  outbox_.pop_front();
+  if (!batch.tail.empty()) batch.slices.push_back(ToSlice(std::move(batch.tail)));
   writing_ = true;
-  writing_bytes_ = outbox_.size();
+  writing_bytes_ = batch.bytes;
+  outbox_bytes_ -= batch.bytes;
   // gRPC keeps a reference to the slices, not to the ByteBuffer.
-  call_->writer->Write(ToBuffer(std::exchange(outbox_, {})),
+  call_->writer->Write(grpc::ByteBuffer(batch.slices.data(), batch.slices.size()),
                        CompletionThread::Tag([self = Self(), call = call_](bool ok) { self->OnWritten(ok); }));
 }
 
@@ -112,19 +148,19 @@ void GrpcStream::ReadLocked() {
 
 void GrpcStream::OnRead(bool ok, grpc::ByteBuffer* buffer) {
   if (!ok) return OnEnd();
-  grpc::Slice message;
-  if (!buffer->DumpToSingleSlice(&message).ok()) return End(Status::DataLoss("a gRPC message that cannot be read"), true);
-  const std::string_view bytes(reinterpret_cast<const char*>(message.begin()), message.size());
-  Ranges ranges{{0, bytes.size()}};
-  if (dispatcher_->has_direct()) ranges = HandleDirect(bytes);
+  grpc::Slice slice;
+  if (!buffer->DumpToSingleSlice(&slice).ok()) return End(Status::DataLoss("a gRPC message that cannot be read"), true);
+  buffer->Clear();  // what it was gathered from
+  auto message = std::make_shared<const Message>(std::move(slice));
+  const size_t size = message->size();
+  Ranges ranges{{0, size}};
+  if (dispatcher_->has_direct()) ranges = HandleDirect(message->view());
   const bool for_loop = !ranges.empty();
   if (for_loop) {
-    loop_->Post("frames", [self = Self(), message, ranges = std::move(ranges)] {
-      self->Handle({reinterpret_cast<const char*>(message.begin()), message.size()}, ranges);
-    });
+    loop_->Post("frames", [self = Self(), message = std::move(message), ranges = std::move(ranges)] { self->Handle(message, ranges); });
   }
   MutexLock lock(&mu_);
-  if (for_loop) unhandled_bytes_ += message.size();
+  if (for_loop) unhandled_bytes_ += size;
   if (!call_) return;
   if (unhandled_bytes_ < kMaxUnhandledBytes) {
     ReadLocked();
@@ -156,16 +192,16 @@ GrpcStream::Ranges GrpcStream::HandleDirect(std::string_view message) {
   return left;
 }
 
-void GrpcStream::Handle(std::string_view message, const Ranges& ranges) {
+void GrpcStream::Handle(const BufferPtr& message, const Ranges& ranges) {
   for (const auto& [offset, length] : ranges) {
-    std::string_view rest = message.substr(offset, length);
+    std::string_view rest = message->view().substr(offset, length);
     while (!rest.empty()) {
       {
         MutexLock lock(&mu_);
         if (local_end_) return;
       }
       DecodedFrame frame;
-      Result<size_t> used = DecodeFrame(rest, kGrpcMaxFrameBytes, &frame);
+      Result<size_t> used = DecodeFrame(rest, kGrpcMaxFrameBytes, &frame, message);
       if (!used.ok()) return Close(used.status());
       if (*used == 0) return Close(Status::DataLoss("a gRPC message with an incomplete frame"));
       DeliverFrame(frame.header, frame.control, std::move(frame.parts), -1, shared_from_this(), *dispatcher_, &pending_);
@@ -173,7 +209,7 @@ void GrpcStream::Handle(std::string_view message, const Ranges& ranges) {
     }
   }
   MutexLock lock(&mu_);
-  unhandled_bytes_ -= message.size();
+  unhandled_bytes_ -= message->size();
   if (read_paused_ && call_ && unhandled_bytes_ < kMaxUnhandledBytes) {
     read_paused_ = false;
     ReadLocked();
@@ -202,14 +238,15 @@ void GrpcStream::OnEnd() {
 
 void GrpcStream::End(Status reason, bool local) {
   std::shared_ptr<StreamCall> call;  // released without the lock
+  std::deque<Batch> unsent;          // as these are
   {
     MutexLock lock(&mu_);
     local_end_ = local_end_ || local;
     if (!call_) return;
     call = std::exchange(call_, nullptr);
     reason_ = reason;
-    outbox_.clear();
-    writing_bytes_ = 0;
+    unsent.swap(outbox_);
+    outbox_bytes_ = writing_bytes_ = 0;
   }
   call->Cancel();
   // Posted behind the messages that were received before.
@@ -246,7 +283,7 @@ void GrpcStream::OnClose(std::function<void(const Status&)> callback) {
 
 size_t GrpcStream::unsent_bytes() const {
   MutexLock lock(&mu_);
-  return outbox_.size() + writing_bytes_;
+  return outbox_bytes_ + writing_bytes_;
 }
 
 }  // namespace ray::rpc

@@ -1,17 +1,19 @@
 // GrpcStream: a bidirectional gRPC stream as a Connection. Inside rpc/grpc only; made by GrpcServer and GrpcClient.
 //
-// Frames are appended to an outbox; one write is under way at a time, and the next one takes whatever has queued up meanwhile, so that batches
-// form by themselves under load. Reading stops while the loop has more than kMaxUnhandledBytes of received messages to handle. One-way messages whose
+// Frames are appended to an outbox; one write is under way at a time, and the next one takes what has queued up meanwhile, so that batches
+// form by themselves under load, of up to kMaxBatchBytes. Large parts are not copied: not into a batch, nor out of one. Reading stops while the loop has more than kMaxUnhandledBytes of received messages to handle. One-way messages whose
 // handler is direct (Dispatcher::RegisterDirect) are handled on the completion thread: a router then costs one thread's wake-up less.
 #pragma once
 
 #include <grpcpp/support/async_stream.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "ray/rpc/core/frame.h"
 #include "ray/rpc/core/pending_calls.h"
 #include "ray/rpc/grpc/completion_thread.h"
 #include "ray/util/mutex.h"
@@ -58,6 +60,16 @@ class GrpcStream final : public Connection, public CompletionThread::Member {
 
  private:
   static constexpr size_t kMaxUnhandledBytes = size_t{64} << 20;
+  // The receiver handles a batch when it has all of it.
+  static constexpr size_t kMaxBatchBytes = size_t{4} << 20;
+
+  // One message: whole frames.
+  struct Batch {
+    std::vector<grpc::Slice> slices;  // before `tail`
+    std::string tail;
+    size_t bytes = 0;
+  };
+  static void AppendTo(Batch* batch, const FrameHeader& header, std::string_view control, const PartList& parts);
 
   std::shared_ptr<GrpcStream> Self() { return std::static_pointer_cast<GrpcStream>(shared_from_this()); }
   // The frame cannot be made: only calls and replies are told.
@@ -76,7 +88,7 @@ class GrpcStream final : public Connection, public CompletionThread::Member {
   // On the completion thread: handles what is direct; the rest is for the loop. An undecodable message is left to the loop, whole.
   Ranges HandleDirect(std::string_view message);
   // On the loop.
-  void Handle(std::string_view message, const Ranges& ranges);
+  void Handle(const BufferPtr& message, const Ranges& ranges);
 
   const uint64_t id_;
   CompletionThread* const thread_;
@@ -90,7 +102,8 @@ class GrpcStream final : public Connection, public CompletionThread::Member {
   bool read_paused_ GUARDED_BY(mu_) = false;
   bool local_end_ GUARDED_BY(mu_) = false;
   bool end_told_ GUARDED_BY(mu_) = false;  // close callbacks have run
-  std::string outbox_ GUARDED_BY(mu_);
+  std::deque<Batch> outbox_ GUARDED_BY(mu_);
+  size_t outbox_bytes_ GUARDED_BY(mu_) = 0;
   size_t writing_bytes_ GUARDED_BY(mu_) = 0;
   size_t unhandled_bytes_ GUARDED_BY(mu_) = 0;
   Status reason_ GUARDED_BY(mu_);
