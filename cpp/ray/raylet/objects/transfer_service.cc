@@ -92,7 +92,8 @@ void TransferService::HandlePull(const v1::PullObjectRequest& message, rpc::Requ
       if (*alive) OnRequesterGone(connection);
     });
   }
-  wanted_[pull.id] = {message.metadata(), WorkerId::FromBinaryOrNil(message.owner_worker_id())};
+  wanted_[pull.id] = {message.metadata(),
+                      {NodeId::FromBinaryOrNil(message.owner_node_id()), WorkerId::FromBinaryOrNil(message.owner_worker_id())}};
   by_caller_[{connection, message.pull_id()}] = pull.want;
   pulls_.emplace(pull.want, Pull{std::move(responder), connection, message.pull_id(), pull.id});
   pull_.Want(std::move(pull), Now(), &pulls_out_);
@@ -149,6 +150,7 @@ void TransferService::HandleCopies(MethodId method, const v1::CopiesNotice& mess
 }
 
 void TransferService::OnNodeDead(const NodeId& node) {
+  deps_.store->OnNodeDied(node);
   pull_.OnNodeDead(node, Now(), &pulls_out_);
   push_.OnNodeDead(node, &pushes_out_);
   Settle();

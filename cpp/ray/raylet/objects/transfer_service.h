@@ -47,7 +47,7 @@ class TransferService {
   };
   struct Wanted {  // what the store has to know about an object
     std::string metadata;
-    WorkerId owner;
+    Address owner;
   };
   struct Pull {
     rpc::Responder responder;
