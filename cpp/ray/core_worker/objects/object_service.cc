@@ -349,7 +349,9 @@ uint64_t ObjectService::PullHere(const ObjectRefInfo& ref, const StoredValue& kn
   v1::PullObjectRequest request;
   request.set_pull_id(pull->number);
   request.set_object_id(ref.id.data(), ObjectId::kSize);
-  request.set_owner_worker_id((ref.owner.IsNil() ? deps_.self : ref.owner).worker_id.Binary());
+  const Address& owner = ref.owner.IsNil() ? deps_.self : ref.owner;
+  request.set_owner_worker_id(owner.worker_id.Binary());
+  request.set_owner_node_id(owner.node_id.Binary());
   request.set_size(known.size);
   request.set_metadata(known.metadata);
   request.set_reason(static_cast<v1::PullReason>(reason));

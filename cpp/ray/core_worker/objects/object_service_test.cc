@@ -4,6 +4,8 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <optional>
+#include <set>
 #include <thread>
 
 #include "ray/rpc/local/local_carrier.h"
@@ -58,7 +60,8 @@ class MapStore final : public ValueStore {
 
 // One process: a loop with its I/O thread, a carrier that listens under the worker's name, and the service.
 struct Process {
-  Process(const std::string& dir, MapStore* store, const NodeId& node) : self{node, WorkerId::FromRandom()} {
+  Process(const std::string& dir, MapStore* store, const NodeId& node, Duration pull_linger = std::chrono::seconds(1))
+      : self{node, WorkerId::FromRandom()} {
     auto made = async::EpollLoop::Make({});
     RAY_CHECK(made.ok());
     loop = *std::move(made);
@@ -71,6 +74,15 @@ struct Process {
     deps.self = self;
     deps.job_id = JobId::FromInt(1);
     deps.options.missing_after = std::chrono::milliseconds(1);
+    deps.options.pull_linger = pull_linger;
+    deps.on_lost = [this](const ObjectId& id) {
+      if (on_lost) {
+        on_lost(id);
+      } else {
+        ErrorValue error = MakeErrorValue(ErrorType::kObjectLost, "lost");
+        objects->StoreError(id, error.metadata, error.blob);
+      }
+    };
     deps.on_blocked = [this](bool on) { blocked += on ? 1 : 0; };
     deps.on_freed = [this](std::span<const ObjectId> ids, std::span<const ObjectId>) { freed += ids.size(); };
     objects = ObjectService::Make(std::move(deps));
@@ -120,6 +132,7 @@ struct Process {
   }
 
   const Address self;
+  std::function<void(const ObjectId&)> on_lost;  // set before anything is lost
   std::atomic<int> blocked{0};
   std::atomic<size_t> freed{0};
   std::unique_ptr<async::EpollLoop> loop;
@@ -456,6 +469,216 @@ TEST_F(ObjectServiceTest, ManyRefsComeAndGoFromManyThreads) {
   for (const ObjectId& id : ids) p.objects->RemoveLocalRef(id);
   for (const ObjectId& id : ids) owner.objects->RemoveLocalRef(id);
   owner.Until([&] { return owner.freed == ids.size(); });
+}
+
+// Two nodes, each with a store and a process; one server plays both raylets and moves objects between the stores.
+class RemoteObjectsTest : public ::testing::Test {
+ protected:
+  RemoteObjectsTest() {
+    std::string dir = std::filesystem::temp_directory_path() / "remoteXXXXXX";
+    RAY_CHECK(mkdtemp(dir.data()) != nullptr);
+    dir_ = dir;
+    raylet_loop_ = async::EpollLoop::Make({}).value();
+    auto dispatcher = std::make_shared<rpc::Dispatcher>();
+    dispatcher->RegisterTyped<v1::PullObjectRequest>(
+        MethodId::kPullObject, [this](const v1::PullObjectRequest& m, rpc::Request& request, rpc::Responder responder) {
+          ++pulls_;
+          if (hold_pulls_) {
+            held_.push_back(std::move(responder));
+            return;
+          }
+          v1::PullObjectReply reply;
+          const ObjectId id = ObjectId::FromBinaryOrNil(m.object_id());
+          BufferPtr bytes;
+          for (const std::string& node : m.node_ids()) {
+            Node* from = Find(NodeId::FromBinaryOrNil(node));
+            bytes = from == nullptr ? nullptr : from->store.TryGet(id);
+            if (bytes != nullptr) break;
+            reply.add_missing_node_ids(node);
+          }
+          if (bytes != nullptr) {
+            for (auto& node : nodes_) {
+              if (node->connection_ids.contains(request.connection->id())) CopyTo(&node->store, id, bytes);
+            }
+            reply.set_ready(true);
+          }
+          responder.Send(reply);
+        });
+    for (MethodId method : {MethodId::kFreeCopies, MethodId::kKeepCopies}) {
+      dispatcher->RegisterTyped<v1::CopiesNotice>(method, [this, method](const v1::CopiesNotice& m, rpc::Request&, rpc::Responder) {
+        for (const auto& to : m.nodes()) {
+          Node* node = Find(NodeId::FromBinaryOrNil(to.node_id()));
+          for (const std::string& id : to.object_ids()) {
+            if (method == MethodId::kKeepCopies) ++kept_;
+            if (method == MethodId::kFreeCopies && node != nullptr) node->store.Free({ObjectId::FromBinaryOrNil(id)});
+          }
+        }
+      });
+    }
+    dispatcher->RegisterTyped<v1::CancelPullNotice>(MethodId::kCancelPull,
+                                                    [this](const v1::CancelPullNotice&, rpc::Request&, rpc::Responder) { ++cancelled_; });
+    raylet_carrier_ = rpc::LocalCarrier::Make(raylet_loop_.get(), dispatcher, {.sockets_dir = dir_ + "/sockets"}).value();
+    for (int i = 0; i < 2; ++i) {
+      auto node = std::make_unique<Node>();
+      const std::string socket = "raylet" + std::to_string(i);
+      RAY_CHECK(
+          raylet_carrier_->Listen(socket, [raw = node.get()](const rpc::ConnectionPtr& c) { raw->connection_ids.insert(c->id()); }).ok());
+      node->socket = socket;
+      nodes_.push_back(std::move(node));
+    }
+    RAY_CHECK(raylet_loop_->Start().ok());
+    for (auto& node : nodes_) {
+      node->process = std::make_unique<Process>(dir_ + "/sockets", &node->store, node->id, /*pull_linger=*/std::chrono::milliseconds(1));
+      node->process->peers->SetRaylet(node->process->carrier->Connect(node->socket).value());
+    }
+  }
+  ~RemoteObjectsTest() override {
+    for (auto& node : nodes_) {
+      node->process->peers->raylet()->Close(Status::Cancelled("done"));
+      node->process.reset();
+    }
+    held_.clear();
+    raylet_carrier_->Shutdown();
+    raylet_loop_->Stop();
+    std::filesystem::remove_all(dir_);
+  }
+  struct Node {
+    const NodeId id = NodeId::FromRandom();
+    std::string socket;
+    MapStore store;
+    std::set<uint64_t> connection_ids;
+    std::unique_ptr<Process> process;
+  };
+  Node* Find(const NodeId& id) {
+    for (auto& node : nodes_) {
+      if (node->id == id) return node.get();
+    }
+    return nullptr;
+  }
+  static void CopyTo(MapStore* store, const ObjectId& id, const BufferPtr& bytes) {
+    RAY_CHECK(store
+                  ->Write(id, bytes->size(), "RAW", {},
+                          [&](const PieceWriter& write) { return write(0, reinterpret_cast<const char*>(bytes->data()), bytes->size()); })
+                  .ok());
+  }
+  // A result of a task of `owner` that lies on `node`.
+  ObjectId ReturnOn(Process& owner, Node& node, uint32_t attempt = 0, std::optional<ObjectId> again = std::nullopt) {
+    const ObjectId id = again ? *again : owner.NewPending();
+    CopyTo(&node.store, id, HeapBuffer::CopyOf(big_));
+    ReturnValue value;
+    value.id = id;
+    value.metadata = "RAW";
+    value.in_store = true;
+    value.node_id = node.id;
+    value.size = big_.size();
+    value.attempt = attempt;
+    owner.objects->StoreReturn(value);
+    return id;
+  }
+  std::set<NodeId> NodesOf(Process& owner, const ObjectId& id) {
+    std::vector<Location> locations;
+    RAY_CHECK(owner.objects->GetLocations(std::vector<ObjectRefInfo>{{id, {}}}, -1, &locations).ok());
+    return {locations[0].node_ids.begin(), locations[0].node_ids.end()};
+  }
+  Process& here() { return *nodes_[0]->process; }
+  Process& there() { return *nodes_[1]->process; }
+
+  const std::string big_ = std::string(200 << 10, 'b');
+  std::string dir_;
+  std::unique_ptr<async::EpollLoop> raylet_loop_;
+  std::unique_ptr<rpc::LocalCarrier> raylet_carrier_;
+  std::vector<std::unique_ptr<Node>> nodes_;
+  std::vector<rpc::Responder> held_;
+  std::atomic<bool> hold_pulls_{false};
+  std::atomic<int> pulls_{0}, kept_{0}, cancelled_{0};
+};
+
+TEST_F(RemoteObjectsTest, AGetFetchesACopyThatIsListedAndFreed) {
+  const ObjectId id = ReturnOn(here(), *nodes_[1]);
+  EXPECT_TRUE(here().objects->IsReady(id));
+  EXPECT_FALSE(here().objects->IsLocal(id));
+  EXPECT_EQ(here().Get(id, {}), "RAW:" + big_);
+  EXPECT_EQ(NodesOf(here(), id), (std::set<NodeId>{nodes_[0]->id, nodes_[1]->id}));
+  EXPECT_EQ(here().Get(id, {}), "RAW:" + big_);
+  EXPECT_EQ(pulls_, 1);
+  here().objects->RemoveLocalRef(id);
+  here().Until([&] { return nodes_[0]->store.size() + nodes_[1]->store.size() == 0; });
+}
+
+TEST_F(RemoteObjectsTest, ABorrowerTellsTheOwnerOfItsCopy) {
+  const ObjectId id = here().Put(big_);
+  there().objects->AddBorrowedRef({id, here().self}, ObjectId::Nil(), 0);
+  EXPECT_EQ(there().Get(id, here().self), "RAW:" + big_);
+  here().Until([&] { return NodesOf(here(), id).size() == 2; });
+  // Its owner goes: the copies that the stores have do not count.
+  there().loop->Post("test", [&] { there().objects->OnNodeDied(nodes_[0]->id); });
+  there().Until([&] { return there().Get(id, here().self, 100).starts_with("9:"); });
+}
+
+TEST_F(RemoteObjectsTest, WaitTellsReadyFromHere) {
+  const ObjectId id = ReturnOn(here(), *nodes_[1]);
+  const std::vector<ObjectRefInfo> refs{{id, {}}};
+  std::vector<bool> ready;
+  EXPECT_EQ(here().objects->Wait(refs, 1, 0, /*fetch_local=*/false, &ready), ReadResult::kReady);
+  EXPECT_EQ(pulls_, 0);
+  EXPECT_EQ(here().objects->Wait(refs, 1, -1, /*fetch_local=*/true, &ready), ReadResult::kReady);
+  EXPECT_TRUE(here().objects->IsLocal(id));
+  EXPECT_EQ(pulls_, 1);
+}
+
+TEST_F(RemoteObjectsTest, AWaitThatEndsLeavesThePullAfterAWhile) {
+  hold_pulls_ = true;
+  const ObjectId id = ReturnOn(here(), *nodes_[1]);
+  EXPECT_EQ(here().Get(id, {}, 5), "timeout");
+  std::vector<bool> ready;
+  EXPECT_EQ(here().objects->Wait(std::vector<ObjectRefInfo>{{id, {}}}, 1, 5, true, &ready), ReadResult::kTimeout);
+  EXPECT_FALSE(ready[0]);
+  here().Until([&] { return cancelled_ >= 1; });
+}
+
+TEST_F(RemoteObjectsTest, WhatIsMissingIsLostAndMadeAgain) {
+  std::atomic<int> lost{0};
+  here().on_lost = [&](const ObjectId&) { ++lost; };
+  const ObjectId id = ReturnOn(here(), *nodes_[1]);
+  nodes_[1]->store.Free({id});
+  std::string got;
+  std::thread reader([&] { got = here().Get(id, {}); });
+  here().Until([&] { return lost == 1; });
+  EXPECT_FALSE(here().objects->IsReady(id));
+  ReturnOn(here(), *nodes_[1], /*attempt=*/1, id);
+  reader.join();
+  EXPECT_EQ(got, "RAW:" + big_);
+  EXPECT_EQ(lost, 1);
+}
+
+TEST_F(RemoteObjectsTest, ABorrowerThatLooksInVainWaitsForTheOwner) {
+  std::atomic<int> lost{0};
+  here().on_lost = [&](const ObjectId&) { ++lost; };
+  const ObjectId id = ReturnOn(here(), *nodes_[0]);
+  there().objects->AddBorrowedRef({id, here().self}, ObjectId::Nil(), 0);
+  nodes_[0]->store.Free({id});
+  std::string got;
+  std::thread reader([&] { got = there().Get(id, here().self); });
+  here().Until([&] { return lost == 1; });
+  ReturnOn(here(), *nodes_[0], /*attempt=*/1, id);
+  reader.join();
+  EXPECT_EQ(got, "RAW:" + big_);
+  EXPECT_EQ(lost, 1);
+}
+
+TEST_F(RemoteObjectsTest, TheDeathOfANodeTakesItsCopies) {
+  std::atomic<int> lost{0};
+  here().on_lost = [&](const ObjectId&) { ++lost; };
+  const ObjectId only = ReturnOn(here(), *nodes_[1]), both = ReturnOn(here(), *nodes_[1]);
+  EXPECT_EQ(here().Get(both, {}), "RAW:" + big_);
+  here().objects->OnNodeDied(nodes_[1]->id);
+  EXPECT_EQ(lost, 1);
+  EXPECT_FALSE(here().objects->IsReady(only));
+  EXPECT_EQ(NodesOf(here(), both), std::set<NodeId>{nodes_[0]->id});
+  here().Until([&] { return kept_ == 1; });
+  // A result that was on its way.
+  ReturnOn(here(), *nodes_[1], 1, only);
+  EXPECT_EQ(lost, 2);
 }
 
 }  // namespace

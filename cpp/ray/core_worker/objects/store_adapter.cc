@@ -14,7 +14,7 @@ class StoreAdapter final : public ValueStore {
 
   Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
                const std::function<Status(const PieceWriter&)>& fill) override {
-    auto handle = client_->Create(id, size, metadata, owner.worker_id);
+    auto handle = client_->Create(id, size, metadata, owner);
     if (!handle.ok()) {
       // An earlier attempt of the same task got as far as this.
       return handle.status().code() == StatusCode::kAlreadyExists ? Status::Ok() : handle.status();

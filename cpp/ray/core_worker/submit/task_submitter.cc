@@ -239,7 +239,10 @@ void TaskSubmitter::Settle(const std::vector<Later>& later, const ErrorValue& re
       continue;
     }
     // The connection breaks before the raylet has reaped the process. A cancellation meanwhile settles the task at once.
-    deps_.deaths->WhenKnown(l.worker.worker_id, [this, task = l.keep](const DeathNote& note) { OnLossExplained(task, note); });
+    deps_.deaths->WhenKnown(l.worker.worker_id, [this, task = l.keep, node = l.worker.node_id](const DeathNote& note) {
+      if (node != deps_.self.node_id) deps_.tasks->DropCopies(*task, node);
+      OnLossExplained(task, note);
+    });
   }
 }
 

@@ -1,5 +1,7 @@
 #include "ray/core_worker/tasks/task_manager.h"
 
+#include <algorithm>
+
 #include "ray/wire/convert.h"
 
 namespace ray::core {
@@ -105,6 +107,14 @@ TaskVerdict TaskManager::Lost(const PendingTaskPtr& task, TaskLoss loss, uint32_
   }
   if (verdict == TaskVerdict::kCancelled) StoreFailure(*task, CancelledError(task->spec.task_id));
   return verdict;
+}
+
+void TaskManager::DropCopies(const PendingTask& task, const NodeId& node) {
+  for (const ObjectId& id : task.return_ids) {
+    StoredValue known;  // of an earlier run, and still good
+    if (objects_->Lookup(id, &known) && std::find(known.node_ids.begin(), known.node_ids.end(), node) != known.node_ids.end()) continue;
+    objects_->FreeCopy(id, node);
+  }
 }
 
 void TaskManager::Fail(const PendingTask& task, const ErrorValue& error) {

@@ -36,6 +36,8 @@ class TaskManager {
   TaskVerdict Answered(const PendingTaskPtr& task, const v1::PushTaskReply& reply, const PartList& parts, const Address& executor);
   // Its worker is gone. kFail: the caller calls StoreFailure. kRetry: *ooms is how often it was lost for want of memory.
   TaskVerdict Lost(const PendingTaskPtr& task, TaskLoss loss, uint32_t* ooms = nullptr);
+  // It was lost on another node, whose store may have results of it that nobody will ever be told of.
+  void DropCopies(const PendingTask& task, const NodeId& node);
   // It cannot run: settles it with that error (or as cancelled).
   void Fail(const PendingTask& task, const ErrorValue& error);
   // Stores `error` as all results of a task whose verdict was kFail.

@@ -342,14 +342,14 @@ StoreClient::~StoreClient() {
   shared_->connection->Close(Status::Cancelled("the store client was closed"));
 }
 
-Result<WriteHandle> StoreClient::Create(const ObjectId& id, uint64_t size, std::string_view metadata, const WorkerId& owner,
+Result<WriteHandle> StoreClient::Create(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
                                         const Interrupted& interrupted) {
   WriteHandle handle;
   handle.id_ = id;
   handle.size_ = size;
   handle.metadata_ = std::string(metadata);
   // What this process keeps pinned of its own must be where it says: so nobody else may make an object of that id.
-  const bool own = owner == shared_->worker;
+  const bool own = owner.worker_id == shared_->worker;
   if (!own || id.IsPut()) {
     if (auto place = shared_->AllocateInSlab(size)) {
       handle.client_ = this;
@@ -366,7 +366,8 @@ Result<WriteHandle> StoreClient::Create(const ObjectId& id, uint64_t size, std::
   request.set_object_id(id.Binary());
   request.set_size(size);
   request.set_metadata(std::string(metadata));
-  request.set_owner_worker_id(owner.Binary());
+  request.set_owner_worker_id(owner.worker_id.Binary());
+  if (!owner.node_id.IsNil()) request.set_owner_node_id(owner.node_id.Binary());
   auto on_late = [connection = shared_->connection, id](const v1::StoreCreateReply& reply) {
     if (reply.exists()) return;
     v1::StoreAbortRequest abort;
@@ -452,7 +453,8 @@ void WriteHandle::Seal() {
     request.set_object_id(id_.data(), ObjectId::kSize);
     request.set_offset(offset_);
     request.set_size(size_);
-    request.set_owner_worker_id(slab_owner_->data(), WorkerId::kSize);
+    request.set_owner_worker_id(slab_owner_->worker_id.data(), WorkerId::kSize);
+    if (!slab_owner_->node_id.IsNil()) request.set_owner_node_id(slab_owner_->node_id.data(), NodeId::kSize);
     request.set_metadata(std::move(metadata_));
     request.set_keep_pin(own_);
     shared.FlushDrops(/*corked=*/true);  // so that the next slab can have the memory

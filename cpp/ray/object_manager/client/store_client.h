@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "ray/async/loop.h"
+#include "ray/common/address.h"
 #include "ray/common/buffer.h"
 #include "ray/common/ids.h"
 #include "ray/rpc/local/local_carrier.h"
@@ -74,8 +75,8 @@ class WriteHandle {
   uint64_t size_ = 0;
   uint64_t warm_end_ = 0;
   std::string metadata_;
-  bool own_ = false;                    // made by its owner
-  std::optional<WorkerId> slab_owner_;  // its owner, if it lies in a slab: the store has not heard of it yet
+  bool own_ = false;                   // made by its owner
+  std::optional<Address> slab_owner_;  // its owner, if it lies in a slab: the store has not heard of it yet
 };
 
 class StoreClient {
@@ -92,8 +93,13 @@ class StoreClient {
   // [blocks] while the store has no room. RESOURCE_EXHAUSTED if it can never have, or had none for its grace, in memory and on disk (cause
   // OUT_OF_DISK if that is what was lacking, else OBJECT_STORE_FULL);
   // ALREADY_EXISTS if the object is sealed already (by an earlier attempt of the same task), which mostly counts as success.
-  Result<WriteHandle> Create(const ObjectId& id, uint64_t size, std::string_view metadata, const WorkerId& owner,
+  Result<WriteHandle> Create(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
                              const Interrupted& interrupted = {});
+  // Of an owner on this node.
+  Result<WriteHandle> Create(const ObjectId& id, uint64_t size, std::string_view metadata, const WorkerId& owner,
+                             const Interrupted& interrupted = {}) {
+    return Create(id, size, metadata, Address{NodeId(), owner}, interrupted);
+  }
 
   // [blocks] until all are there or `timeout` has passed (negative: without end). In the order asked; nullopt: not there by then.
   Result<std::vector<std::optional<StoredValue>>> Get(const std::vector<ObjectId>& ids, Duration timeout,

@@ -9,6 +9,7 @@
 #include <future>
 #include <optional>
 #include <unordered_map>
+#include <unordered_set>
 #include <utility>
 
 #include "ray/async/loop.h"
@@ -98,6 +99,11 @@ struct StoreService::Impl {
   uint64_t largest_object = 0;
   bool warming = false;
   bool trim_armed = false;
+
+  // Owners on other nodes whose objects were made here. When their node dies nobody else tells of them.
+  std::unordered_map<NodeId, std::unordered_set<WorkerId, IdHash>, IdHash> owners_elsewhere;
+  std::unordered_set<NodeId, IdHash> dead_nodes;
+  void NoteOwner(const WorkerId& owner, const NodeId& node);
 
   // Rooms and pins of this process.
   class Room;
@@ -233,6 +239,7 @@ std::shared_ptr<const rpc::Dispatcher> StoreService::Impl::MakeDispatcher() {
     put.size = m.size();
     put.metadata = m.metadata();
     put.owner = WorkerId::FromBinaryOrNil(m.owner_worker_id());
+    NoteOwner(put.owner, NodeId::FromBinaryOrNil(m.owner_node_id()));
     put.keep_pin = m.keep_pin();
     core->Put(put, Now(), &effects);
     Settle();
@@ -271,6 +278,7 @@ void StoreService::Impl::OnCreate(const v1::StoreCreateRequest& message, const R
   create.size = message.size();
   create.metadata = message.metadata();
   create.owner = WorkerId::FromBinaryOrNil(message.owner_worker_id());
+  NoteOwner(create.owner, NodeId::FromBinaryOrNil(message.owner_node_id()));
   create.try_only = message.try_only();
   creates.emplace(create.token, std::move(responder));
   core->Create(std::move(create), Now(), &effects);
@@ -342,6 +350,15 @@ void StoreService::Impl::Apply(GetReplied& effect) {
     out->set_metadata(std::move(object.metadata));
   }
   node.mapped().Send(reply);
+}
+
+void StoreService::Impl::NoteOwner(const WorkerId& owner, const NodeId& node) {
+  if (node.IsNil() || node.Hex() == config.node) return;
+  if (dead_nodes.contains(node)) {
+    core->OwnerDied(owner, Now(), &effects);
+  } else {
+    owners_elsewhere[node].insert(owner);
+  }
 }
 
 // ---- for this process ----
@@ -632,8 +649,7 @@ void StoreService::Stop() {
   impl_->slab_leases.clear();
 }
 
-void StoreService::CreateCopy(const ObjectId& id, uint64_t size, const std::string& metadata, const WorkerId& owner,
-                              RoomCallback callback) {
+void StoreService::CreateCopy(const ObjectId& id, uint64_t size, const std::string& metadata, const Address& owner, RoomCallback callback) {
   impl_->local->Post("store.create_copy", [self = impl_.get(), id, size, metadata, owner, callback = std::move(callback)] {
     CreateRequest create;
     create.token = ++self->last_token;
@@ -641,7 +657,8 @@ void StoreService::CreateCopy(const ObjectId& id, uint64_t size, const std::stri
     create.id = id;
     create.size = size;
     create.metadata = metadata;
-    create.owner = owner;
+    create.owner = owner.worker_id;
+    self->NoteOwner(owner.worker_id, owner.node_id);
     create.primary = false;
     self->room_requests.emplace(create.token, Impl::RoomRequest{create.client, id, size, callback});
     self->core->Create(std::move(create), self->Now(), &self->effects);
@@ -678,6 +695,15 @@ void StoreService::Keep(std::vector<ObjectId> ids) {
 void StoreService::OnWorkerDied(const WorkerId& worker) {
   impl_->loop->Post("store.worker_died", [self = impl_.get(), worker] {
     self->core->OwnerDied(worker, self->Now(), &self->effects);
+    self->Settle();
+  });
+}
+
+void StoreService::OnNodeDied(const NodeId& node) {
+  impl_->loop->Post("store.node_died", [self = impl_.get(), node] {
+    self->dead_nodes.insert(node);
+    for (const WorkerId& owner : self->owners_elsewhere[node]) self->core->OwnerDied(owner, self->Now(), &self->effects);
+    self->owners_elsewhere.erase(node);
     self->Settle();
   });
 }

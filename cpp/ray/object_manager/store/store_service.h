@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "ray/common/address.h"
 #include "ray/common/buffer.h"
 #include "ray/common/ids.h"
 #include "ray/util/clock.h"
@@ -81,11 +82,13 @@ class StoreService {
   void Stop();
   // The worker's objects may go. Thread-safe, returns at once.
   void OnWorkerDied(const WorkerId& worker);
+  // The same of all workers of another node.
+  void OnNodeDied(const NodeId& node);
 
   // For the transfer of objects between nodes, instead of a socket. Thread-safe, return at once; callbacks run on the store's thread.
   // Room for a copy, which may be evicted once it is sealed. `exists`: it is there, sealed. Else `room` is null where `status` says why.
   using RoomCallback = std::function<void(Status status, bool exists, std::shared_ptr<ObjectRoom> room)>;
-  void CreateCopy(const ObjectId& id, uint64_t size, const std::string& metadata, const WorkerId& owner, RoomCallback callback);
+  void CreateCopy(const ObjectId& id, uint64_t size, const std::string& metadata, const Address& owner, RoomCallback callback);
   // The bytes of a sealed object, pinned as long as the buffer lives; restored from disk if need be. Null: it is not here.
   void Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> callback);
   // As its owner says: it is of no use any more; or, it must not be evicted.
