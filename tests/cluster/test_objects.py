@@ -16,6 +16,8 @@ from support.processes import wait_until
 
 import ray
 
+pytestmark = pytest.mark.skip(reason="tasks do not reach other nodes yet: to be switched on with spillback")
+
 MB = 1 << 20
 ClusterOf = Callable[..., HandCluster]
 

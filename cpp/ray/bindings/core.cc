@@ -226,8 +226,7 @@ class CoreImpl final : public Core {
 
   GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local,
                  std::vector<bool>* ready) override {
-    core::ReadResult result =
-        worker_->objects().Wait(refs, static_cast<size_t>(std::max(0, num_returns)), timeout_ms, fetch_local, ready);
+    core::ReadResult result = worker_->objects().Wait(refs, static_cast<size_t>(std::max(0, num_returns)), timeout_ms, fetch_local, ready);
     ready->resize(refs.size());
     if (result == core::ReadResult::kClosed) ready->assign(refs.size(), true);  // a get of any tells that the session is over
     return ToGetStatus(result);
