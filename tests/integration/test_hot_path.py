@@ -38,6 +38,15 @@ def rss_bytes() -> int:
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def io_thread_wakes() -> int:
+    """How often the core's own thread has slept so far."""
+    for task in pathlib.Path("/proc/self/task").iterdir():
+        if (task / "comm").read_text().strip() == "ray_io":
+            fields = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            return int(fields["voluntary_ctxt_switches"])
+    raise AssertionError("no I/O thread")
+
+
 @ray.remote
 def one() -> int:
     return 1
@@ -122,6 +131,16 @@ def test_refs_are_awaited_without_another_thread() -> None:
     got, before, after = asyncio.run(main())
     assert got == list(range(1, 1001))
     assert before == after == threading.active_count()
+
+    async def one_by_one(count: int) -> tuple[int, float]:
+        woken, began = io_thread_wakes(), time.monotonic()
+        for i in range(count):
+            assert await plain.add.remote(i) == i + 1
+        return io_thread_wakes() - woken, time.monotonic() - began
+
+    # The event loop reads the sockets. The I/O thread looks once in a millisecond whether it does.
+    wakes, seconds = asyncio.run(one_by_one(500))
+    assert wakes < 500 / 4 + seconds * 1500
 
 
 @pytest.mark.usefixtures("cluster")

@@ -764,6 +764,7 @@ void EpollLoop::PollOnce() {
     if (m.held || m.stopping) return;
     ++m.polls;
     m.TakeRightLocked();
+    m.hot_leads = kHotLeads;  // its loop comes again; were the set armed, the I/O thread would wake up beside it each time
   }
   epoll_event events[kMaxEvents];
   int n = epoll_wait(m.inner, events, kMaxEvents, 0);

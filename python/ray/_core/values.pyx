@@ -303,6 +303,7 @@ cdef Packed pack_args(tuple args, dict kwargs):
                 places = []
             if positional is None:
                 positional = list(args)
+                refs.reserve(len(args) - i)
             places.append(i)
             positional[i] = None
             refs.push_back((<ObjectRef>item).ref())

@@ -105,7 +105,8 @@ class ReferenceTable {
     std::unique_ptr<Rare> rare;
   };
   struct Hash {
-    size_t operator()(const ObjectId& id) const noexcept { return id.Hash(); }
+    // Not noexcept: then the map keeps the hashes, which costs no memory here and spares hashing the neighbours.
+    size_t operator()(const ObjectId& id) const { return id.Hash(); }
   };
   using Map = std::unordered_map<ObjectId, Entry, Hash>;
   // Drops the entry if nothing holds it, and then what only it contained.

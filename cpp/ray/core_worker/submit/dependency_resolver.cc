@@ -46,8 +46,7 @@ void ResolveArguments(ObjectService* objects, const PendingTaskPtr& task, std::f
     if (task->unresolved.fetch_sub(1) == 1) Complete(objects, task, *shared);
   };
   for (const TaskArg& arg : task->spec.refs) {
-    StoredValue value;
-    if (arg.value != nullptr || objects->Lookup(arg.ref.id, &value)) {
+    if (arg.value != nullptr || objects->IsReady(arg.ref.id)) {
       task->unresolved.fetch_sub(1);  // never the last: one is ours
     } else {
       objects->WatchObject(arg.ref, one);

@@ -294,6 +294,27 @@ TEST_F(LocalCarrierTest, PartsOfAllSizes) {
   EXPECT_TRUE(control == big_control);
 }
 
+TEST_F(LocalCarrierTest, ThousandsOfSmallPartsWithLargeOnesBetween) {
+  constexpr int kCalls = 5;
+  PartList sent;
+  for (size_t i = 0; i < 5000; ++i)
+    sent.push_back(HeapBuffer::CopyOf(std::string(i % 1000 == 999 ? 100'000 : i % 200, static_cast<char>(i))));
+  Waiter done;
+  int answered = 0;
+  for (int k = 0; k < kCalls; ++k) {  // each frame follows another one closely
+    connection_->CallRaw(MethodId::kPushTask, "c", sent,
+                         [&](Status status, Reply reply) {
+                           ASSERT_TRUE(status.ok());
+                           ASSERT_EQ(reply.parts.size(), sent.size());
+                           for (size_t i = 0; i < sent.size(); ++i) ASSERT_TRUE(reply.parts[i]->view() == sent[i]->view()) << i;
+                           if (++answered == kCalls) done.Notify();
+                         },
+                         {.corked = true});
+  }
+  connection_->Flush();
+  client_->Await(&done);
+}
+
 TEST_F(LocalCarrierTest, SendingNeverBlocksWhenThePeerDoesNotRead) {
   int fd = RawConnect();
   auto part = std::make_shared<HeapBuffer>(1 << 20);

@@ -17,7 +17,7 @@ namespace ray::rpc {
 namespace {
 
 constexpr size_t kReadBudget = 8 << 20;       // per event, so that one peer does not starve the others
-constexpr size_t kReferencedPart = 16 << 10;  // parts from this size on are sent from where they lie
+constexpr size_t kReferencedPart = 16 << 10;  // parts from this size on are sent from where they lie, and received where they stay
 constexpr size_t kFullBuffer = 64 << 10;      // corked bytes are sent from this size on
 constexpr size_t kMaxWaitingFds = 64;
 constexpr int kMaxIov = 64;
@@ -281,7 +281,8 @@ void LocalConnection::Read() {
     uint8_t* to = buffer;
     size_t want = kReceiveBytes;
     size_t kept = 0;
-    if (big_) {
+    const bool direct = big_ && big_->left >= kReferencedPart;
+    if (direct) {
       to = big_->at;
       want = std::min(big_->left, budget);
     } else if (!leftover_.empty()) {
@@ -297,7 +298,7 @@ void LocalConnection::Read() {
       return;
     }
     Status status;
-    if (big_) {
+    if (direct) {
       big_->at += n;
       big_->left -= n;
       status = AdvanceBigFrame();
@@ -370,6 +371,9 @@ Result<size_t> LocalConnection::ParseFrames(const uint8_t* bytes, size_t n) {
   size_t used = 0;
   size_t max = shared_->options.max_frame_bytes;
   ConnectionPtr self = shared_from_this();
+  if (big_) {
+    RAY_ASSIGN_OR_RETURN(used, FeedBigFrame(bytes, n));
+  }
   while (n - used >= kFrameHeaderBytes && !closed()) {
     DecodedFrame frame;
     RAY_RETURN_NOT_OK(DecodeFrameHeader(bytes + used, max, &frame.header));
@@ -381,15 +385,8 @@ Result<size_t> LocalConnection::ParseFrames(const uint8_t* bytes, size_t n) {
       big.left = big.header.head_bytes();
       big.head.reset(new uint8_t[big.left]);
       big.at = big.head.get();
-      while (big_) {
-        size_t step = std::min(n - used, big_->left);
-        if (step > 0) std::memcpy(big_->at, bytes + used, step);
-        used += step;
-        big_->at += step;
-        big_->left -= step;
-        if (big_->left > 0) break;  // and so used == n
-        RAY_RETURN_NOT_OK(AdvanceBigFrame());
-      }
+      RAY_ASSIGN_OR_RETURN(size_t fed, FeedBigFrame(bytes + used, n - used));
+      used += fed;
       continue;
     }
     RAY_ASSIGN_OR_RETURN(size_t length, DecodeFrame({reinterpret_cast<const char*>(bytes + used), n - used}, max, &frame));
@@ -400,6 +397,21 @@ Result<size_t> LocalConnection::ParseFrames(const uint8_t* bytes, size_t n) {
     DeliverFrame(frame.header, frame.control, std::move(frame.parts), fd, self, *shared_->dispatcher, &calls_);
   }
   if (received_fds_.size() > kMaxWaitingFds) return Status::DataLoss("descriptors that no frame names");
+  return used;
+}
+
+// Takes what belongs to the big frame; all of it unless the frame ends. Small parts come this way, many with one read.
+Result<size_t> LocalConnection::FeedBigFrame(const uint8_t* bytes, size_t n) {
+  size_t used = 0;
+  while (big_) {
+    size_t step = std::min(n - used, big_->left);
+    if (step > 0) std::memcpy(big_->at, bytes + used, step);
+    used += step;
+    big_->at += step;
+    big_->left -= step;
+    if (big_->left > 0) break;
+    RAY_RETURN_NOT_OK(AdvanceBigFrame());
+  }
   return used;
 }
 

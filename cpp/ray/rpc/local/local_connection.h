@@ -99,6 +99,7 @@ class LocalConnection final : public Connection {
   ssize_t Receive(uint8_t* to, size_t n);
   Result<size_t> ParseFrames(const uint8_t* bytes, size_t n);
   Status TakeFd(const FrameHeader& header, int* fd);
+  Result<size_t> FeedBigFrame(const uint8_t* bytes, size_t n);
   Status AdvanceBigFrame();
 
   // Constant.
