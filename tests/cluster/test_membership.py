@@ -41,13 +41,24 @@ def test_cluster_speaks_ipv6(cluster_of: Callable[..., HandCluster]) -> None:
     assert alive() == [cluster.node_id(0)]
 
 
-def test_node_without_a_listener_takes_part(cluster_of: Callable[..., HandCluster]) -> None:
+def test_node_without_a_listener_is_a_full_member(cluster_of: Callable[..., HandCluster]) -> None:
     cluster = cluster_of(1)
     guest = cluster.add_raylet(listen=False)
     assert guest.ready[1] == "-"
     cluster.connect(1)
     ports = {n["NodeID"]: n["NodeManagerPort"] for n in ray.nodes()}
     assert ports[guest.ready[0]] == 0
+
+    @ray.remote(num_cpus=0, resources={"n0": 0.01})
+    class Far:
+        def read(self, box: list[ray.ObjectRef]) -> tuple[str, object]:
+            return ray.get_runtime_context().get_node_id(), ray.get(box[0])
+
+    # The other node calls back to ask for the value, over the link that the guest opened.
+    assert ray.get(Far.remote().read.remote([ray.put("from the guest")]), timeout=30) == (
+        cluster.node_id(0),
+        "from the guest",
+    )
 
 
 def test_node_that_leaves_is_dead(cluster_of: Callable[..., HandCluster]) -> None:

@@ -102,7 +102,23 @@ Status CoreWorker::Register(const rpc::ConnectionPtr& raylet) {
   return state->status;
 }
 
+void CoreWorker::MakeTunnels() {
+  rpc::TunnelHub::Deps deps;
+  deps.loop = loop_.get();
+  deps.self = info_.address;
+  deps.dispatcher = dispatcher_;
+  const rpc::ConnectionPtr raylet = peers_->raylet();
+  deps.send = [raylet](MethodId method, std::string_view control, const PartList& parts) { raylet->NotifyRaw(method, control, parts); };
+  deps.flush = [raylet] { raylet->Flush(); };
+  deps.on_peer_gone = [this](const Address& peer) {
+    if (!peer.worker_id.IsNil()) peers_->MarkDead(peer.worker_id);
+  };
+  tunnels_ = rpc::TunnelHub::Make(std::move(deps));
+  peers_->SetNode(info_.address.node_id, tunnels_);
+}
+
 void CoreWorker::MakeServices() {
+  MakeTunnels();
   store_ = std::make_unique<LazyStore>([this]() -> Result<std::unique_ptr<ValueStore>> {
     RAY_ASSIGN_OR_RETURN(store_client_, object_manager::StoreClient::Connect(carrier_.get(), loop_.get(), "store.sock", config_.worker_id));
     return WrapStoreClient(store_client_.get());
@@ -124,6 +140,7 @@ void CoreWorker::MakeServices() {
   deps.on_lost = [this](const ObjectId& id) { recovery_->OnLost(id); };
   deps.on_freed = [this](std::span<const ObjectId> ids, std::span<const ObjectId> in_store) { recovery_->OnFreed(ids, in_store); };
   objects_ = ObjectService::Make(std::move(deps));
+  peers_->OnNodeDied([this](const NodeId& node) { objects_->OnNodeDied(node); });
   recovery_ = std::make_unique<RecoveryService>(RecoveryService::Deps{
       .objects = objects_.get(), .cap_bytes = config_.lineage_cap_bytes, .run = [this](const PendingTaskPtr& task, int32_t retries_left) {
         RunAgain(task, retries_left);
@@ -170,9 +187,9 @@ void CoreWorker::RegisterHandlers() {
       [this](const v1::ReportGeneratorItemRequest& message, rpc::Request& request, rpc::Responder responder) {
         size_t part = 0;
         TaskId task = TaskId::FromBinaryOrNil(message.task_id());
-        // In-store items are on the only node there is for now: that of the executor, which is ours.
         ReturnValue item = ReturnFromProto(message.item(), request.parts, &part, info_.address);
         item.attempt = message.attempt();
+        if (!message.node_id().empty()) item.node_id = NodeId::FromBinaryOrNil(message.node_id());
         auto answer = std::make_shared<rpc::Responder>(std::move(responder));
         streams_->Report(task, message.index(), std::move(item), [answer](bool stop) {
           v1::ReportGeneratorItemReply reply;
@@ -186,6 +203,18 @@ void CoreWorker::RegisterHandlers() {
                                                      deaths_->Add(worker, {notice.detail(), notice.out_of_memory(), notice.intended()});
                                                      peers_->MarkDead(worker);
                                                    });
+  dispatcher_->RegisterTyped<v1::NodeDiedNotice>(MethodId::kNodeDied,
+                                                 [this](const v1::NodeDiedNotice& notice, rpc::Request&, rpc::Responder) {
+                                                   const NodeId node = NodeId::FromBinaryOrNil(notice.node_id());
+                                                   for (const WorkerId& worker : peers_->WorkersOf(node))
+                                                     deaths_->Add(worker, {"its node " + node.Hex() + " died: " + notice.reason()});
+                                                   peers_->MarkNodeDead(node);
+                                                   tunnels_->CloseNode(node, "node " + node.Hex() + " is dead: " + notice.reason());
+                                                 });
+  dispatcher_->RegisterTyped<v1::TunnelFrames>(MethodId::kTunnel, [this](const v1::TunnelFrames& envelope, rpc::Request& request,
+                                                                         rpc::Responder) { tunnels_->OnFrames(envelope, request.parts); });
+  dispatcher_->RegisterTyped<v1::TunnelClosed>(
+      MethodId::kTunnelClosed, [this](const v1::TunnelClosed& message, rpc::Request&, rpc::Responder) { tunnels_->OnClosed(message); });
   dispatcher_->Register(MethodId::kReclaimLeases, [this](rpc::Request, rpc::Responder) { submitter_->Reclaim(); });
   dispatcher_->RegisterTyped<v1::LogLinesNotice>(MethodId::kLogLines, [this](const v1::LogLinesNotice& notice, rpc::Request&,
                                                                              rpc::Responder) {
@@ -264,6 +293,7 @@ void CoreWorker::Shutdown(const std::string& reason) {
   events_.Close();  // not before: ahead of its answer to FinishJob the raylet sends what the workers printed last
   if (store_ != nullptr) store_->Close();
   if (peers_ != nullptr) peers_->Close();
+  if (tunnels_ != nullptr) tunnels_->Shutdown();
   if (carrier_ != nullptr) carrier_->Shutdown();
   if (loop_ == nullptr) return;
   // Connections are taken down on the loop, and their close callbacks after that. Undone they would hold each other for ever.

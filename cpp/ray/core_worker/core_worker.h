@@ -102,6 +102,7 @@ class CoreWorker {
   Status Connect();
   Status AddJob(const rpc::ConnectionPtr& raylet);
   Status Register(const rpc::ConnectionPtr& raylet);
+  void MakeTunnels();       // on the loop
   void MakeServices();      // on the loop
   void RegisterHandlers();  // on the loop
   void HoldUntilReady(rpc::Request request, rpc::Responder responder);
@@ -136,6 +137,7 @@ class CoreWorker {
   std::unique_ptr<async::EpollLoop> loop_;
   std::shared_ptr<rpc::Dispatcher> dispatcher_;
   std::unique_ptr<rpc::LocalCarrier> carrier_;
+  std::shared_ptr<rpc::TunnelHub> tunnels_;
   std::shared_ptr<PeerPool> peers_;
   std::unique_ptr<object_manager::StoreClient> store_client_;
   std::unique_ptr<LazyStore> store_;

@@ -18,7 +18,7 @@ GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* stora
   handlers.storage_failed = [failed = std::move(options.on_storage_failed)](const Status& status) {
     if (failed) failed(status);
   };
-  state_ = std::make_unique<GcsState>(loop, storage, std::move(config), std::move(handlers));
+  state_ = std::make_unique<GcsState>(loop, storage, std::move(config), options.health, std::move(handlers));
   state_->on_empty = std::move(options.on_empty);
   RegisterNodeService(state_.get(), &dispatcher_);
   RegisterJobService(state_.get(), &dispatcher_);
@@ -27,6 +27,8 @@ GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* stora
   RegisterPubSubService(state_.get(), &dispatcher_);
 }
 
-GcsServer::~GcsServer() = default;
+GcsServer::~GcsServer() {
+  if (state_->probe_timer != 0) state_->loop->CancelTimer(state_->probe_timer);
+}
 
 }  // namespace ray::gcs

@@ -7,14 +7,16 @@
 #include <string>
 
 #include "ray/async/loop.h"
+#include "ray/gcs_server/health/health_core.h"
 #include "ray/gcs_server/storage/storage.h"
 #include "ray/rpc/core/dispatcher.h"
 
 namespace ray::gcs {
 
 struct GcsServerOptions {
-  std::string config_json;                               // settings for the whole cluster, handed to every raylet
-  std::string session_name;                              // of the cluster, handed to every raylet
+  std::string config_json;   // settings for the whole cluster, handed to every raylet
+  std::string session_name;  // of the cluster, handed to every raylet
+  HealthConfig health;
   std::function<void()> on_empty;                        // the last node that was alive has gone
   std::function<void(const Status&)> on_storage_failed;  // the process must end
 };

@@ -38,6 +38,7 @@ struct Options {
   bool exit_when_empty = false;
   std::string auth_mode = "token";
   rpc::SecurityConfig security;
+  gcs::HealthConfig health{.period = std::chrono::seconds(1)};
   std::string config;
 };
 
@@ -63,6 +64,12 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
             "then; -1: none",
             &options->ready_fd);
   flags.Add("exit-when-empty", "end when the last node has gone", &options->exit_when_empty);
+  flags.ConfigGroup("Health of nodes");
+  flags.Add("health-check-period",
+            "between two probes of a node; 0: none. Without a TCP address there are none, since a link that closes says all",
+            &options->health.period);
+  flags.Add("health-check-timeout", "how long a node may take to answer a probe", &options->health.timeout);
+  flags.Add("health-check-threshold", "unanswered probes in a row that make a node dead", &options->health.threshold);
   flags.ConfigGroup("Cluster");
   flags.Add("config", "JSON object of settings for the whole cluster, handed to every raylet as it is", &options->config);
   RAY_ASSIGN_OR_RETURN(std::optional<std::string> text, flags.Parse(argc, argv));
@@ -136,6 +143,8 @@ class Process {
 
     gcs::GcsServerOptions server_options;
     server_options.config_json = options_.config;
+    const bool local = std::all_of(options_.listen.begin(), options_.listen.end(), rpc::IsUnixAddress);
+    if (!local) server_options.health = options_.health;
     server_options.session_name = options_.session_dir.substr(options_.session_dir.rfind('/') + 1);
     if (options_.exit_when_empty) server_options.on_empty = [this] { Stop(kOk, "the last node has gone"); };
     server_options.on_storage_failed = [this](const Status& status) { Stop(kFailed, "storage failed: " + status.ToString()); };

@@ -14,6 +14,10 @@ inline void AddSecurityFlags(FlagParser* flags, std::string* auth_mode, rpc::Sec
   flags->Add("auth-token-file", "file with the cluster's token, mode 0600; looked at again when it changes. Every TCP listener needs it",
              &config->token_file);
   flags->Add("auth-token-grace", "how long the token before the last change stays good", &config->token_grace);
+  flags->Add("tls-cert", "PEM file with this node's certificate; with --tls-key and --tls-ca: mutual TLS on every TCP connection",
+             &config->tls_cert);
+  flags->Add("tls-key", "PEM file with its key, mode 0600", &config->tls_key);
+  flags->Add("tls-ca", "PEM file with the authority that signs the certificates of the cluster", &config->tls_ca);
 }
 
 inline Status CompleteSecurity(const std::string& auth_mode, rpc::SecurityConfig* config) {

@@ -26,6 +26,7 @@
 #include "ray/util/logging.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/node_link.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/version.h"
 
@@ -74,6 +75,7 @@ struct Raylet::Impl {
   void Stop(const std::string& reason, std::function<void()> done);
   void Leave(const std::string& reason, std::function<void()> done);
   void OnNews(const v1::PublishNotice& news);
+  void OnNodeDead(const NodeId& node, const std::string& reason);
   void OnProcessEnded(const ProcessEnd& end);
   void ReportSoon();
   void Report();
@@ -111,6 +113,8 @@ struct Raylet::Impl {
   std::unique_ptr<NodeDirectory> nodes;
   std::unique_ptr<TransferService> transfers;
   std::unique_ptr<DriverRelay> relay;
+  std::unique_ptr<TunnelRouter> tunnels;
+  std::shared_ptr<rpc::TunnelHub> hub;  // the raylet's own end of tunnels
   std::shared_ptr<rpc::Security> security;
   std::unique_ptr<rpc::LocalCarrier> carrier;
   std::unique_ptr<rpc::GrpcClient> grpc;
@@ -169,11 +173,12 @@ Status Raylet::Impl::Init() {
   welcome.set_gcs_address(config.gcs_address);
   workers = std::make_unique<WorkerService>(
       std::move(worker_config), loop, launcher.get(),
-      WorkerServiceHooks{[this](const LeaseId& lease, const WorkerId& worker) { leases->OnAssigned(lease, worker); },
-                         [this](const WorkerPopFailed& failure) { leases->OnPopFailed(failure); },
-                         [this](const ProcessEnd& end) { OnProcessEnded(end); },
-                         [this](const JobId& job, v1::LogLinesNotice lines) { relay->Lines(job, std::move(lines)); },
-                         [this](const JobId& job, v1::DriverMessageNotice message) { relay->Message(job, std::move(message)); }});
+      WorkerServiceHooks{
+          [this](const LeaseId& lease, const WorkerId& worker) { leases->OnAssigned(lease, worker); },
+          [this](const WorkerPopFailed& failure) { leases->OnPopFailed(failure); }, [this](const ProcessEnd& end) { OnProcessEnded(end); },
+          [this](const JobId& job, v1::LogLinesNotice lines) { relay->Lines(job, std::move(lines)); },
+          [this](const JobId& job, v1::DriverMessageNotice message) { relay->Message(job, std::move(message)); },
+          [this](const WorkerId& worker, const rpc::ConnectionPtr& connection) { tunnels->AddProcess(worker, connection); }});
   RAY_ASSIGN_OR_RETURN(
       logs, LogTailer::Make(log_dir, loop, config.log_coalesce, [this](WorkerLines lines) { workers->ForwardLines(std::move(lines)); }));
   workers->SetLogTailer(logs.get());
@@ -202,6 +207,17 @@ Status Raylet::Impl::Init() {
                           [this](const std::string& address) { return grpc->Connect(address, dispatcher.get()); },
                           [this](const Status& status) { End(status); }},
       config.links);
+  nodes->OnNodeDead(
+      [this](const NodeId& node, const std::string& reason) { OnNodeDead(node, reason); });  // before tunnels end for that reason
+  tunnels = std::make_unique<TunnelRouter>(TunnelRouter::Deps{loop, node_id, nodes.get()}, config.tunnels);
+  rpc::TunnelHub::Deps hub_deps;
+  hub_deps.loop = loop;
+  hub_deps.self = Address{node_id, WorkerId::Nil()};
+  hub_deps.dispatcher = dispatcher;
+  hub_deps.send = [this](MethodId method, std::string_view control, const PartList& parts) { tunnels->SendOwn(method, control, parts); };
+  hub_deps.flush = [] {};  // links hold nothing back
+  hub = rpc::TunnelHub::Make(std::move(hub_deps));
+  tunnels->SetHub(hub);
 
   object_manager::PullConfig pull;
   pull.self = node_id;
@@ -218,12 +234,16 @@ Status Raylet::Impl::Init() {
   leases->RegisterHandlers(dispatcher.get());
   router->RegisterHandlers(dispatcher.get());
   nodes->RegisterHandlers(dispatcher.get());
+  tunnels->RegisterHandlers(dispatcher.get());
   dispatcher->RegisterTyped<v1::WorkerEmpty>(MethodId::kGetNodeStats,
                                              [this](const v1::WorkerEmpty&, rpc::Request&, rpc::Responder responder) {
                                                v1::GetNodeStatsReply reply;
                                                reply.set_json(Stats());
                                                if (responder.valid()) responder.Send(reply);
                                              });
+  dispatcher->RegisterTyped<v1::LinkEmpty>(MethodId::kLinkProbe, [](const v1::LinkEmpty&, rpc::Request&, rpc::Responder responder) {
+    if (responder.valid()) responder.Send(v1::LinkEmpty());
+  });
   dispatcher->RegisterTyped<v1::LeaseEmpty>(MethodId::kShutdownNode,
                                             [this](const v1::LeaseEmpty&, rpc::Request& request, rpc::Responder responder) {
                                               if (request.connection != gcs) {
@@ -370,9 +390,22 @@ void Raylet::Impl::PollStore() {
 
 void Raylet::Impl::OnNews(const v1::PublishNotice& news) {
   if (news.has_node()) nodes->OnNews(news.node());
+  if (!news.has_worker()) return;
+  const WorkerId worker = WorkerId::FromBinaryOrNil(news.worker().worker_id());
+  workers->NotifyAll(MethodId::kWorkerDied, news.worker());
+  leases->OnOwnerDied(worker);
+  store->OnWorkerDied(worker);
+}
+
+void Raylet::Impl::OnNodeDead(const NodeId& node, const std::string& reason) {
+  v1::NodeDiedNotice notice;
+  notice.set_node_id(node.Binary());
+  notice.set_reason(reason);
+  workers->NotifyAll(MethodId::kNodeDied, notice);
 }
 
 void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
+  tunnels->RemoveProcess(end.worker, end.detail);
   memory->OnEnded(end.worker);
   leases->OnProcessEnded(end);
   store->OnWorkerDied(end.worker);
@@ -546,6 +579,7 @@ void Raylet::Impl::Stop(const std::string& reason, std::function<void()> done) {
 
 void Raylet::Impl::Leave(const std::string& reason, std::function<void()> done) {
   launcher->Stop();
+  hub->Shutdown();
   nodes->Close();
   auto finish = [this, done = std::move(done)] {
     carrier->Shutdown();

@@ -15,6 +15,7 @@
 #include "ray/common/resources.h"
 #include "ray/raylet/memory/memory_monitor.h"
 #include "ray/raylet/nodes/link_core.h"
+#include "ray/raylet/router/tunnel_router.h"
 #include "ray/raylet/workers/worker_pool_core.h"
 #include "ray/raylet/workers/zygote_launcher.h"
 #include "ray/rpc/grpc/security.h"
@@ -30,6 +31,7 @@ struct RayletConfig {
   std::string listen;       // "host:port" for the other nodes, port 0: any that is free; empty: this node only dials out
   rpc::SecurityConfig security;
   LinkConfig links;
+  TunnelRouterConfig tunnels;
   std::string python_version;  // X.Y.Z of the workers; must be of the cluster's minor version; empty: not checked
   std::string node_ip = "127.0.0.1";
   std::string node_name;  // empty: the node's id

@@ -80,6 +80,9 @@ namespace ray {
   X(kPublish, 142, "PubSub", "Publish")                           \
   X(kLinkHello, 200, "NodeLink", "Hello")                         \
   X(kLinkProbe, 201, "NodeLink", "Probe")                         \
+  X(kTunnel, 202, "Tunnel", "Frames")                             \
+  X(kTunnelClosed, 203, "Tunnel", "Closed")                       \
+  X(kNodeDied, 204, "RayletWorker", "NodeDied")                   \
   X(kFetchChunk, 240, "ObjectTransfer", "FetchChunk")             \
   X(kLeaveObject, 241, "ObjectTransfer", "LeaveObject")           \
   X(kPullObject, 242, "ObjectTransfer", "PullObject")             \

@@ -796,7 +796,7 @@ void ObjectService::OnFetched(const ObjectRefInfo& ref, const Status& status, co
   }
   if (!status.ok()) {
     // On one node a connection ends only with its process; the way to another node may break for a while.
-    bool died = deps_.peers->IsDead(ref.owner.worker_id);
+    bool died = deps_.peers->IsDead(ref.owner);
     if (!died && status.code() == StatusCode::kUnavailable) {
       if (ref.owner.node_id == deps_.self.node_id || ref.owner.node_id.IsNil()) {
         died = true;

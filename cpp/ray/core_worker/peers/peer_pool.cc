@@ -19,6 +19,7 @@ Result<rpc::ConnectionPtr> PeerPool::Get(const Address& peer) {
     if (closed_) return Status(StatusCode::kFailedPrecondition, "this process is shutting down");
     if (dead_.contains(peer.worker_id)) return Status::Unavailable("worker " + peer.worker_id.Hex() + " has died");
   }
+  if (IsRemote(peer)) return Tunnel(peer);
   // Without the lock: connecting is a system call. Of two threads that come here at once one throws its connection away.
   auto made = connector_(WorkerSocketName(peer.worker_id));
   if (!made.ok()) return Status::Unavailable("worker " + peer.worker_id.Hex() + " does not answer: " + made.status().message());
@@ -40,6 +41,40 @@ Result<rpc::ConnectionPtr> PeerPool::Get(const Address& peer) {
   return winner;
 }
 
+Result<rpc::ConnectionPtr> PeerPool::Tunnel(const Address& peer) {
+  rpc::ConnectionPtr made;
+  {
+    MutexLock lock(&mu_);
+    if (closed_) return Status(StatusCode::kFailedPrecondition, "this process is shutting down");
+    if (dead_nodes_.contains(peer.node_id)) return Status::Unavailable("node " + peer.node_id.Hex() + " is dead, and with it the worker");
+    if (dead_.contains(peer.worker_id)) return Status::Unavailable("worker " + peer.worker_id.Hex() + " has died");
+    auto& slot = outgoing_[peer.worker_id];
+    if (slot != nullptr && !slot->closed()) return slot;
+    remote_[peer.worker_id] = peer.node_id;
+    made = slot = tunnels_->Connect(peer);  // neither blocks nor calls back
+  }
+  ForgetOnClose(peer.worker_id, made);
+  return made;
+}
+
+Result<rpc::ConnectionPtr> PeerPool::GetRaylet(const NodeId& node) {
+  if (!IsRemote({node, WorkerId::Nil()})) {
+    if (auto own = raylet()) return own;
+    return Status::Unavailable("not connected to the raylet");
+  }
+  MutexLock lock(&mu_);
+  if (closed_) return Status(StatusCode::kFailedPrecondition, "this process is shutting down");
+  if (dead_nodes_.contains(node)) return Status::Unavailable("node " + node.Hex() + " is dead");
+  auto& slot = raylets_[node];
+  if (slot == nullptr || slot->closed()) slot = tunnels_->Connect({node, WorkerId::Nil()});
+  return slot;
+}
+
+void PeerPool::SetNode(const NodeId& self, std::shared_ptr<rpc::TunnelHub> tunnels) {
+  node_ = self;
+  tunnels_ = std::move(tunnels);
+}
+
 Result<rpc::ConnectionPtr> PeerPool::ReplyRoute(const Address& peer) {
   {
     MutexLock lock(&mu_);
@@ -55,6 +90,7 @@ void PeerPool::Adopt(const Address& peer, const rpc::ConnectionPtr& incoming) {
     auto& slot = incoming_[peer.worker_id];
     if (slot == incoming) return;
     slot = incoming;
+    if (IsRemote(peer)) remote_[peer.worker_id] = peer.node_id;
   }
   ForgetOnClose(peer.worker_id, incoming);
 }
@@ -75,6 +111,7 @@ void PeerPool::MarkDead(const WorkerId& worker) {
   {
     MutexLock lock(&mu_);
     if (!dead_.insert(worker).second) return;
+    remote_.erase(worker);
     for (auto* connections : {&outgoing_, &incoming_}) {
       if (auto node = connections->extract(worker)) ended.push_back(std::move(node.mapped()));
     }
@@ -93,6 +130,39 @@ bool PeerPool::IsDead(const WorkerId& worker) const {
   return dead_.contains(worker);
 }
 
+bool PeerPool::IsDead(const Address& peer) const {
+  MutexLock lock(&mu_);
+  return dead_.contains(peer.worker_id) || dead_nodes_.contains(peer.node_id);
+}
+
+std::vector<WorkerId> PeerPool::WorkersOf(const NodeId& node) const {
+  std::vector<WorkerId> workers;
+  MutexLock lock(&mu_);
+  for (const auto& [worker, where] : remote_) {
+    if (where == node) workers.push_back(worker);
+  }
+  return workers;
+}
+
+void PeerPool::MarkNodeDead(const NodeId& node) {
+  std::vector<NodeDeathHandler> handlers;
+  rpc::ConnectionPtr raylet;
+  {
+    MutexLock lock(&mu_);
+    if (!dead_nodes_.insert(node).second) return;
+    if (auto it = raylets_.extract(node)) raylet = std::move(it.mapped());
+    handlers = node_handlers_;
+  }
+  if (raylet != nullptr) raylet->Close(Status::Unavailable("node " + node.Hex() + " is dead"));
+  for (const WorkerId& worker : WorkersOf(node)) MarkDead(worker);
+  for (const auto& handler : handlers) handler(node);
+}
+
+void PeerPool::OnNodeDied(NodeDeathHandler handler) {
+  MutexLock lock(&mu_);
+  node_handlers_.push_back(std::move(handler));
+}
+
 void PeerPool::OnWorkerDied(DeathHandler handler) {
   MutexLock lock(&mu_);
   handlers_.push_back(std::move(handler));
@@ -107,6 +177,8 @@ void PeerPool::Close() {
       for (auto& [worker, connection] : *connections) open.push_back(std::move(connection));
       connections->clear();
     }
+    for (auto& [node, connection] : raylets_) open.push_back(std::move(connection));
+    raylets_.clear();
   }
   for (const auto& connection : open) connection->Close(Status::Cancelled("this process is shutting down"));
 }

@@ -1,4 +1,5 @@
-// PeerPool: the connections of this process to other workers and drivers, one per peer, made when first needed.
+// PeerPool: the connections of this process to other workers and drivers, one per peer, made when first needed: a Unix socket to those of its node,
+// a tunnel to those of others.
 //
 // Also knows who is dead: a worker whose death was told is refused at once, and death handlers run. Ownership hand-over needs an order across the
 // two directions: what we tell a peer after a reply to it has to arrive after that reply, and replies leave on the connection that the *peer*
@@ -16,6 +17,7 @@
 #include "ray/common/address.h"
 #include "ray/common/socket_name.h"
 #include "ray/rpc/core/connection.h"
+#include "ray/rpc/tunnel/tunnel_hub.h"
 #include "ray/util/mutex.h"
 
 namespace ray::core {
@@ -38,6 +40,12 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   // before they answer. Cheap when known.
   void Adopt(const Address& peer, const rpc::ConnectionPtr& incoming);
 
+  // This process's node, and its way to others. Before that, and for addresses without a node, every peer is on this one. Once, before other threads come.
+  void SetNode(const NodeId& self, std::shared_ptr<rpc::TunnelHub> tunnels);
+  bool IsRemote(const Address& peer) const { return tunnels_ != nullptr && !peer.node_id.IsNil() && peer.node_id != node_; }
+  // The raylet of that node: ours, or by a tunnel. UNAVAILABLE when the node is dead.
+  Result<rpc::ConnectionPtr> GetRaylet(const NodeId& node);
+
   void SetRaylet(rpc::ConnectionPtr raylet);
   // Null before SetRaylet.
   rpc::ConnectionPtr raylet() const;
@@ -46,6 +54,14 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   // what it said last, then they are closed, in case a child of it still holds its sockets open. Idempotent.
   void MarkDead(const WorkerId& worker);
   bool IsDead(const WorkerId& worker) const;
+  bool IsDead(const Address& peer) const;
+  // The node has died (kNodeDied): so have all its processes that are known here, as by MarkDead, and it is refused from now on. Idempotent.
+  void MarkNodeDead(const NodeId& node);
+  // Known processes of that node that are not dead.
+  std::vector<WorkerId> WorkersOf(const NodeId& node) const;
+  using NodeDeathHandler = std::function<void(const NodeId& node)>;
+  // As OnWorkerDied; runs after those of the node's workers.
+  void OnNodeDied(NodeDeathHandler handler);
   // REQUIRES: before the first MarkDead. Run in the order of registration.
   void OnWorkerDied(DeathHandler handler);
 
@@ -54,16 +70,24 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
 
  private:
   PeerPool(Connector connector, async::Loop* loop) : connector_(std::move(connector)), loop_(loop) {}
+  // Connects to a peer on another node.
+  Result<rpc::ConnectionPtr> Tunnel(const Address& peer);
   void Forget(const WorkerId& worker, const rpc::Connection* connection);
   void ForgetOnClose(const WorkerId& worker, const rpc::ConnectionPtr& connection);
 
   const Connector connector_;
   async::Loop* const loop_;
+  NodeId node_;                              // constant after SetNode
+  std::shared_ptr<rpc::TunnelHub> tunnels_;  // the same
   mutable Mutex mu_;
   std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> outgoing_ GUARDED_BY(mu_);
   std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> incoming_ GUARDED_BY(mu_);
   std::unordered_set<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
   std::vector<DeathHandler> handlers_ GUARDED_BY(mu_);
+  std::vector<NodeDeathHandler> node_handlers_ GUARDED_BY(mu_);
+  std::unordered_map<WorkerId, NodeId, IdHash> remote_ GUARDED_BY(mu_);  // known processes of other nodes, until they die
+  std::unordered_set<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
+  std::unordered_map<NodeId, rpc::ConnectionPtr, IdHash> raylets_ GUARDED_BY(mu_);  // of other nodes
   rpc::ConnectionPtr raylet_ GUARDED_BY(mu_);
   bool closed_ GUARDED_BY(mu_) = false;
 };

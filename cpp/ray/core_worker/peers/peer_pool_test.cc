@@ -115,5 +115,88 @@ TEST_F(PeerPoolTest, AfterCloseNothingOpens) {
   EXPECT_EQ(pool_->Get(peer_).status().code(), StatusCode::kFailedPrecondition);
 }
 
+// With a way to other nodes.
+class RemotePeersTest : public ::testing::Test {
+ protected:
+  RemotePeersTest() {
+    loop_ = std::move(*async::EpollLoop::Make({}));
+    EXPECT_TRUE(loop_->Start().ok());
+    pool_ = PeerPool::Make(
+        [this](const std::string&) -> Result<rpc::ConnectionPtr> {
+          ++connects_;
+          return rpc::ConnectionPtr(std::make_shared<FakeConnection>());
+        },
+        loop_.get());
+    rpc::TunnelHub::Deps deps;
+    deps.loop = loop_.get();
+    deps.self = self_;
+    deps.dispatcher = std::make_shared<rpc::Dispatcher>();
+    deps.send = [](MethodId, std::string_view, const PartList&) {};
+    deps.flush = [] {};
+    hub_ = rpc::TunnelHub::Make(std::move(deps));
+    pool_->SetNode(self_.node_id, hub_);
+    pool_->OnWorkerDied([this](const WorkerId& worker) { dead_.push_back(worker); });
+  }
+  ~RemotePeersTest() override {
+    pool_->Close();
+    hub_->Shutdown();
+    loop_->Stop();
+  }
+  const Address self_{NodeId::FromRandom(), WorkerId::FromRandom()};
+  const Address near_{self_.node_id, WorkerId::FromRandom()}, far_{NodeId::FromRandom(), WorkerId::FromRandom()};
+  std::unique_ptr<async::EpollLoop> loop_;
+  std::shared_ptr<rpc::TunnelHub> hub_;
+  std::shared_ptr<PeerPool> pool_;
+  int connects_ = 0;
+  std::vector<WorkerId> dead_;
+};
+
+TEST_F(RemotePeersTest, TunnelsToOtherNodesOnly) {
+  ASSERT_TRUE(pool_->Get(near_).ok());
+  ASSERT_TRUE(pool_->Get({NodeId::Nil(), WorkerId::FromRandom()}).ok()) << "no node: this one";
+  EXPECT_EQ(connects_, 2);
+  EXPECT_EQ(hub_->size(), 0u);
+  auto tunnel = pool_->Get(far_);
+  ASSERT_TRUE(tunnel.ok());
+  EXPECT_EQ(*pool_->Get(far_), *tunnel);
+  EXPECT_EQ(connects_, 2);
+  EXPECT_EQ(hub_->size(), 1u);
+}
+
+TEST_F(RemotePeersTest, RayletsOfOtherNodesAndTheOwn) {
+  EXPECT_FALSE(pool_->GetRaylet(self_.node_id).ok()) << "not set yet";
+  auto own = std::make_shared<FakeConnection>();
+  pool_->SetRaylet(own);
+  EXPECT_EQ(*pool_->GetRaylet(self_.node_id), own);
+  auto other = pool_->GetRaylet(far_.node_id);
+  ASSERT_TRUE(other.ok());
+  EXPECT_EQ(*pool_->GetRaylet(far_.node_id), *other);
+}
+
+TEST_F(RemotePeersTest, NodeTakesAllItsProcessesAlong) {
+  const Address known{far_.node_id, WorkerId::FromRandom()};
+  auto raylet = pool_->GetRaylet(far_.node_id);
+  ASSERT_TRUE(pool_->Get(far_).ok());
+  ASSERT_TRUE(pool_->Get(near_).ok());
+  pool_->Adopt(known, std::make_shared<FakeConnection>());
+  int nodes_told = 0;
+  pool_->OnNodeDied([&](const NodeId& node) {
+    ++nodes_told;
+    EXPECT_EQ(node, far_.node_id);
+    EXPECT_EQ(dead_.size(), 2u) << "after its workers";
+  });
+  EXPECT_EQ(pool_->WorkersOf(far_.node_id).size(), 2u);
+  pool_->MarkNodeDead(far_.node_id);
+  pool_->MarkNodeDead(far_.node_id);
+  EXPECT_EQ(nodes_told, 1);
+  EXPECT_TRUE(pool_->IsDead(far_) && pool_->IsDead(known));
+  EXPECT_FALSE(pool_->IsDead(near_));
+  EXPECT_TRUE((*raylet)->closed());
+  const Address unknown{far_.node_id, WorkerId::FromRandom()};
+  EXPECT_TRUE(pool_->IsDead(unknown));
+  EXPECT_EQ(pool_->Get(unknown).status().code(), StatusCode::kUnavailable);
+  EXPECT_EQ(pool_->GetRaylet(far_.node_id).status().code(), StatusCode::kUnavailable);
+}
+
 }  // namespace
 }  // namespace ray::core

@@ -1,40 +1,85 @@
 // HealthCore: decides that a node is dead. A raylet holds one link to the GCS; when it closes the node is dead at once, unless it has come
-// with a newer link. Pure; owned by NodeService; on the loop.
+// with a newer link. A link that stays open says little of a raylet that hangs or of a cable that was cut: so nodes are probed, and one that misses several
+// probes in a row is dead. Pure; owned by NodeService; on the loop.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "ray/common/ids.h"
+#include "ray/util/clock.h"
 
 namespace ray::gcs {
 
+struct HealthConfig {
+  Duration period = Duration::zero();          // between two probes of a node; 0: none are sent, as where all nodes are on this machine
+  Duration timeout = std::chrono::seconds(2);  // for the answer
+  int threshold = 5;                           // misses in a row that make a node dead
+};
+
 class HealthCore {
  public:
+  explicit HealthCore(HealthConfig config = {}) : config_(config) {}
+  const HealthConfig& config() const { return config_; }
+
   // The node registered over this link. True if the link is new to it: its end is to be reported with LinkDown.
-  bool LinkUp(const NodeId& node, uint64_t link) {
-    auto [it, is_new] = links_.try_emplace(node, link);
-    return std::exchange(it->second, link) != link || is_new;
+  bool LinkUp(const NodeId& node, uint64_t link, Time now = {}) {
+    auto [it, is_new] = nodes_.try_emplace(node, Node{link, now + config_.period});
+    if (!is_new && it->second.link == link) return false;
+    it->second = Node{link, now + config_.period};
+    return true;
   }
   // True if the node is dead by that.
   bool LinkDown(const NodeId& node, uint64_t link) {
-    auto it = links_.find(node);
-    if (it == links_.end() || it->second != link) return false;
-    links_.erase(it);
+    auto it = nodes_.find(node);
+    if (it == nodes_.end() || it->second.link != link) return false;
+    nodes_.erase(it);
     return true;
   }
   // It left in good order: the end of its link says nothing new.
-  void Left(const NodeId& node) { links_.erase(node); }
+  void Left(const NodeId& node) { nodes_.erase(node); }
   std::optional<uint64_t> LinkOf(const NodeId& node) const {
-    auto it = links_.find(node);
-    if (it == links_.end()) return std::nullopt;
-    return it->second;
+    auto it = nodes_.find(node);
+    if (it == nodes_.end()) return std::nullopt;
+    return it->second.link;
+  }
+
+  // The nodes to probe now; at most one probe of a node is under way.
+  std::vector<std::pair<NodeId, uint64_t>> Due(Time now) {
+    std::vector<std::pair<NodeId, uint64_t>> due;
+    if (config_.period <= Duration::zero()) return due;
+    for (auto& [id, node] : nodes_) {
+      if (node.probing || now < node.next) continue;
+      node.probing = true;
+      node.next = now + config_.period;
+      due.emplace_back(id, node.link);
+    }
+    return due;
+  }
+  // A probe over that link was answered, or was not. True if the node is dead by that.
+  bool OnProbe(const NodeId& id, uint64_t link, bool answered) {
+    auto it = nodes_.find(id);
+    if (it == nodes_.end() || it->second.link != link) return false;
+    Node& node = it->second;
+    node.probing = false;
+    node.misses = answered ? 0 : node.misses + 1;
+    if (node.misses < config_.threshold) return false;
+    nodes_.erase(it);
+    return true;
   }
 
  private:
-  std::map<NodeId, uint64_t> links_;  // of nodes that are alive
+  struct Node {
+    uint64_t link = 0;
+    Time next;  // when the next probe is due
+    bool probing = false;
+    int misses = 0;
+  };
+  const HealthConfig config_;
+  std::map<NodeId, Node> nodes_;  // that are alive
 };
 
 }  // namespace ray::gcs

@@ -24,5 +24,44 @@ TEST(HealthCoreTest, LeftInGoodOrder) {
   EXPECT_FALSE(core.LinkDown(node, 1));
 }
 
+constexpr Duration kSecond = std::chrono::seconds(1);
+
+TEST(HealthCoreTest, NodeThatMissesProbesIsDead) {
+  HealthCore core({.period = kSecond, .timeout = kSecond, .threshold = 3});
+  const NodeId node = NodeId::FromRandom();
+  Time now{0};
+  core.LinkUp(node, 1, now);
+  EXPECT_TRUE(core.Due(now).empty());
+  auto probe = [&] {
+    now = now + kSecond;
+    EXPECT_EQ(core.Due(now).size(), 1u);
+    EXPECT_TRUE(core.Due(now + 5 * kSecond).empty()) << "one at a time";
+  };
+  for (const bool answered : {false, false, true, false, false}) {
+    probe();
+    EXPECT_FALSE(core.OnProbe(node, 1, answered));
+  }
+  probe();
+  EXPECT_TRUE(core.OnProbe(node, 1, false)) << "the third in a row";
+  EXPECT_FALSE(core.OnProbe(node, 1, false));
+  EXPECT_FALSE(core.LinkDown(node, 1)) << "it is dead already";
+}
+
+TEST(HealthCoreTest, NewLinkStartsAnew) {
+  HealthCore core({.period = kSecond, .timeout = kSecond, .threshold = 1});
+  const NodeId node = NodeId::FromRandom();
+  core.LinkUp(node, 1, Time{0});
+  ASSERT_EQ(core.Due(Time{0} + kSecond).size(), 1u);
+  core.LinkUp(node, 2, Time{0} + kSecond);
+  EXPECT_FALSE(core.OnProbe(node, 1, false)) << "of the old link";
+  EXPECT_EQ(core.Due(Time{0} + 2 * kSecond).size(), 1u);
+}
+
+TEST(HealthCoreTest, NoProbesWithoutAPeriod) {
+  HealthCore core;
+  core.LinkUp(NodeId::FromRandom(), 1);
+  EXPECT_TRUE(core.Due(Time{0} + std::chrono::hours(1)).empty());
+}
+
 }  // namespace
 }  // namespace ray::gcs

@@ -19,8 +19,8 @@
 namespace ray::gcs {
 
 struct GcsState {
-  GcsState(async::Loop* loop, Storage* storage, NodeTableConfig config, EffectHandlers handlers)
-      : loop(loop), nodes(std::move(config)), runner(storage, std::move(handlers)) {}
+  GcsState(async::Loop* loop, Storage* storage, NodeTableConfig config, HealthConfig health, EffectHandlers handlers)
+      : loop(loop), nodes(std::move(config)), health(health), runner(storage, std::move(handlers)) {}
 
   async::Loop* const loop;
   NodeTableCore nodes;
@@ -34,6 +34,7 @@ struct GcsState {
   std::map<NodeId, rpc::ConnectionPtr> links;          // of nodes that are alive
   std::map<uint64_t, rpc::ConnectionPtr> subscribers;  // by connection id
   std::function<void()> on_empty;                      // the last node has gone
+  async::TimerId probe_timer = 0;
 
   int64_t wall_ms() const { return loop->clock().WallMillis(); }
   rpc::ConnectionPtr LinkTo(const NodeId& node) const {

@@ -1,5 +1,6 @@
 #include "ray/gcs_server/services/gcs_state.h"
 #include "ray/util/logging.h"
+#include "ray/v1/node_link.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/version.h"
 
@@ -15,6 +16,34 @@ void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out) {
   gcs->actors.NodeChanged(node, FromProto(info->total()), FromProto(info->available()), gcs->wall_ms(), out);
 }
 
+void Probe(GcsState* gcs, const NodeId& node, uint64_t link_id) {
+  const rpc::ConnectionPtr link = gcs->LinkTo(node);
+  if (link == nullptr || link->id() != link_id) return;
+  rpc::CallOptions options;
+  options.timeout = gcs->health.config().timeout;
+  link->Call(
+      MethodId::kLinkProbe, v1::LinkEmpty(), {},
+      [gcs, node, link](const Status& status, const rpc::Reply&) {
+        // Any answer is a sign of life, were it that the method is unknown. That the link has ended is told otherwise.
+        if (status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kCancelled) return;
+        if (!gcs->health.OnProbe(node, link->id(), status.code() != StatusCode::kDeadlineExceeded)) return;
+        const std::string reason = "its raylet did not answer " + std::to_string(gcs->health.config().threshold) + " probes in a row";
+        OnNodeDead(gcs, node, reason, 0);
+        link->Close(Status::FailedPrecondition("the node was declared dead: " + reason));  // should it live, it must start anew
+      },
+      options);
+}
+
+// While there is anything to probe.
+void ScheduleProbes(GcsState* gcs) {
+  if (gcs->health.config().period <= Duration::zero() || gcs->probe_timer != 0) return;
+  gcs->probe_timer = gcs->loop->AddTimer(gcs->health.config().period, [gcs] {
+    gcs->probe_timer = 0;
+    for (const auto& [node, link] : gcs->health.Due(gcs->loop->clock().Now())) Probe(gcs, node, link);
+    if (gcs->nodes.num_alive() > 0) ScheduleProbes(gcs);
+  });
+}
+
 void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const rpc::Request& request, rpc::Responder responder) {
   // Unset: a client that makes no claim, such as a tool.
   if (!message.protocol_version().empty() && !ProtocolsMayMeet(message.protocol_version(), kProtocolVersion) && responder.valid()) {
@@ -26,8 +55,9 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
   Effects out;
   if (gcs->nodes.Register(message.node(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out)) {
     rpc::ConnectionPtr link = request.connection;
-    bool is_new_link = gcs->health.LinkUp(node, link->id());
+    bool is_new_link = gcs->health.LinkUp(node, link->id(), gcs->loop->clock().Now());
     gcs->links[node] = link;
+    ScheduleProbes(gcs);
     NodeChanged(gcs, node, &out);
     RAY_LOG(INFO) << "node " << node << " registered with " << FromProto(message.node().total()).ToString();
     if (is_new_link) {

@@ -23,8 +23,8 @@ LeaseService::~LeaseService() {
 
 void LeaseService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
   dispatcher->RegisterTyped<v1::RequestLeaseRequest>(
-      MethodId::kRequestLease, [this](const v1::RequestLeaseRequest& message, rpc::Request&, rpc::Responder responder) {
-        RequestLease(message, std::move(responder));
+      MethodId::kRequestLease, [this](const v1::RequestLeaseRequest& message, rpc::Request& request, rpc::Responder responder) {
+        RequestLease(message, request.connection, std::move(responder));
       });
   dispatcher->RegisterTyped<v1::StartActorRequest>(
       MethodId::kStartActor, [this](const v1::StartActorRequest& message, rpc::Request& request, rpc::Responder responder) {
@@ -69,7 +69,7 @@ void LeaseService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
 
 // ---- requests of owners ----
 
-void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, rpc::Responder responder) {
+void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder) {
   if (!responder.valid()) return;
   LeaseRequest request;
   request.lease = LeaseId::FromBinaryOrNil(message.lease_id());
@@ -80,8 +80,12 @@ void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, rpc::Res
     return;
   }
   if (deps_.workers->ConnectionOf(request.owner) == nullptr) {
-    responder.Fail(Status::FailedPrecondition("the owner is not registered with this raylet"));
-    return;
+    const NodeId node = FromProto(message.owner()).node_id;
+    if (node.IsNil() || node == deps_.node_id) {
+      responder.Fail(Status::FailedPrecondition("the owner is not registered with this raylet"));
+      return;
+    }
+    WatchRemoteOwner(request.owner, connection);
   }
   if (const auto known = leases_.find(request.lease); known != leases_.end()) {  // asked again: the answer goes to the latest request
     known->second.responder = std::move(responder);
@@ -225,7 +229,10 @@ void LeaseService::Apply(const scheduling::LeaseEffect& effect) {
     deps_.workers->NotifyDrivers(infeasible->job, "infeasible", infeasible->message);
   } else if (const auto* reclaim = std::get_if<scheduling::ReclaimWanted>(&effect)) {
     for (const auto& owner : reclaim->owners) {
-      if (auto connection = deps_.workers->ConnectionOf(owner)) connection->Notify(MethodId::kReclaimLeases, v1::WorkerEmpty());
+      auto connection = deps_.workers->ConnectionOf(owner);
+      if (const auto remote = remote_owners_.find(owner); connection == nullptr && remote != remote_owners_.end())
+        connection = remote->second;
+      if (connection != nullptr) connection->Notify(MethodId::kReclaimLeases, v1::WorkerEmpty());
     }
   }
 }
@@ -334,15 +341,31 @@ void LeaseService::OnProcessEnded(const ProcessEnd& end) {
     }
     Run(std::move(effects));
   }
+  OnOwnerDied(end.worker);
+}
+
+void LeaseService::OnOwnerDied(const WorkerId& owner) {
+  remote_owners_.erase(owner);
   // Leases that it owned or waited for.
   std::vector<LeaseId> waiting;
   for (const auto& [id, lease] : leases_) {
-    if (lease.request.owner == end.worker && queue_.IsQueued(id)) waiting.push_back(id);
+    if (lease.request.owner == owner && queue_.IsQueued(id)) waiting.push_back(id);
   }
   for (const auto& id : waiting) leases_.erase(id);
   LeaseEffects effects;
-  queue_.OwnerDied(end.worker, Now(), &effects);
+  queue_.OwnerDied(owner, Now(), &effects);
   Run(std::move(effects));
+}
+
+void LeaseService::WatchRemoteOwner(const WorkerId& owner, const rpc::ConnectionPtr& connection) {
+  rpc::ConnectionPtr& watched = remote_owners_[owner];
+  if (watched == connection) return;
+  watched = connection;
+  connection->OnClose([this, owner, raw = connection.get(), alive = alive_](const Status&) {
+    if (!*alive) return;
+    const auto it = remote_owners_.find(owner);
+    if (it != remote_owners_.end() && it->second.get() == raw) OnOwnerDied(owner);
+  });
 }
 
 // ---- actors ----

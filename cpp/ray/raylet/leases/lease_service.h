@@ -40,6 +40,8 @@ class LeaseService {
   void OnAssigned(const LeaseId& lease, const WorkerId& worker);
   void OnPopFailed(const WorkerPopFailed& failure);
   void OnProcessEnded(const ProcessEnd& end);
+  // An owner on another node has died: its leases here end, and their workers are killed.
+  void OnOwnerDied(const WorkerId& owner);
 
   // From now on nothing is granted, and no actor is started; what waits stays in the queue.
   void StopGrants() { queue_.StopGrants(); }
@@ -80,7 +82,9 @@ class LeaseService {
     std::string cancel_reason;
   };
 
-  void RequestLease(const v1::RequestLeaseRequest& message, rpc::Responder responder);
+  void RequestLease(const v1::RequestLeaseRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder);
+  // An owner on another node is as good as dead when the connection by which it came ends: it then takes its workers for lost, too.
+  void WatchRemoteOwner(const WorkerId& owner, const rpc::ConnectionPtr& connection);
   void ReturnLease(const v1::ReturnLeaseRequest& message);
   void CancelLease(const LeaseId& lease);
   void StartActor(const v1::StartActorRequest& message, rpc::Request& request, rpc::Responder responder);
@@ -107,6 +111,7 @@ class LeaseService {
   std::map<LeaseId, Lease> leases_;
   std::unordered_map<WorkerId, LeaseId, IdHash> by_worker_;
   std::map<ActorId, std::shared_ptr<Actor>> actors_;
+  std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> remote_owners_;  // until their connection ends
   std::deque<scheduling::LeaseEffect> effects_;
   bool running_effects_ = false;
   async::TimerId timer_ = 0;

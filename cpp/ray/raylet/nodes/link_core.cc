@@ -113,7 +113,7 @@ LinkNo LinkCore::Current(const NodeId& id, Lane lane) const {
 bool LinkCore::MayComeUp(const NodeId& id) const {
   if (id == self_ || IsDead(id)) return false;
   const auto it = nodes_.find(id);
-  return it == nodes_.end() || !it->second.alive || listens_ || !it->second.address.empty();
+  return it == nodes_.end() || !it->second.alive || (listens_ && it->second.address.empty());
 }
 
 bool LinkCore::IsAlive(const NodeId& id) const {

@@ -81,7 +81,7 @@ class LinkCore {
   LinkNo Current(const NodeId& node, Lane lane) const;
   bool IsAlive(const NodeId& node) const;
   bool IsDead(const NodeId& node) const { return dead_.contains(node); }
-  // A link may still come: the node is not dead, and can be dialled, dials us, or is not known yet.
+  // There is no link, and one may come without our doing: the node dials out, or is not known yet.
   bool MayComeUp(const NodeId& node) const;
 
  private:

@@ -41,7 +41,8 @@ void NodeDirectory::RegisterHandlers(rpc::Dispatcher* dispatcher) {
         }
         const LinkNo link = core_.NewLink();
         LinkEffects effects;
-        if (closed_ || !core_.OnIncoming(node, lane, link, &effects)) {
+        if (closed_) return responder.Fail(Status::Unavailable("this node stops"));
+        if (!core_.OnIncoming(node, lane, link, &effects)) {
           return responder.Fail(Status::FailedPrecondition("node " + node.Hex() + " was declared dead; it has to start anew"));
         }
         Watch(node, lane, link, request.connection);

@@ -58,7 +58,7 @@ class NodeDirectory {
   rpc::ConnectionPtr BulkLink(const NodeId& node) { return Get(node, Lane::kBulk); }
   // A link that there is; null: none. Never dials.
   rpc::ConnectionPtr ExistingLink(const NodeId& node) const;
-  // Where Link gives null: whether waiting for on_link_up may help.
+  // Where Link gives null: whether one may come without our doing, as OnLinkUp or OnNodeAdded tells.
   bool MayComeUp(const NodeId& node) const { return core_.MayComeUp(node); }
 
   using NodeHandler = std::function<void(const NodeDescription& node)>;

@@ -149,6 +149,7 @@ void WorkerService::Register(const v1::RegisterWorkerRequest& message, rpc::Requ
   request.connection->OnClose([this, worker, alive = alive_](const Status&) {
     if (*alive) OnClosed(worker);
   });
+  if (hooks_.on_registered != nullptr) hooks_.on_registered(worker, request.connection);
   if (responder.valid()) responder.Send(Welcome(process->job));
   if (process->is_driver) {
     RAY_LOG(INFO) << "driver " << worker << " registered, pid " << process->pid << ", job " << process->job;
@@ -410,9 +411,7 @@ void WorkerService::Finish(const WorkerId& worker) {
     notice.set_detail(end.detail);
     notice.set_intended(end.intended);
     notice.set_out_of_memory(end.out_of_memory);
-    for (const auto& [id, other] : processes_) {
-      if (other.connection != nullptr && !other.closed) other.connection->Notify(MethodId::kWorkerDied, notice);
-    }
+    NotifyAll(MethodId::kWorkerDied, notice);
   }
   MaybeShutdownDone();
 }
@@ -447,6 +446,12 @@ bool WorkerService::DeliverLines(const v1::LogLinesNotice& lines) {
     delivered = true;
   }
   return delivered;
+}
+
+void WorkerService::NotifyAll(MethodId method, const rpc::MessageLite& message) const {
+  for (const auto& [id, process] : processes_) {
+    if (process.connection != nullptr && !process.closed) process.connection->Notify(method, message);
+  }
 }
 
 void WorkerService::ForwardLines(WorkerLines lines) {

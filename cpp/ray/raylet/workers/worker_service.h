@@ -56,6 +56,7 @@ struct WorkerServiceHooks {
   // For the drivers of a job that has none here. May be null (tests).
   std::function<void(const JobId& job, v1::LogLinesNotice lines)> on_lines_for_elsewhere;
   std::function<void(const JobId& job, v1::DriverMessageNotice message)> on_message_for_elsewhere;
+  std::function<void(const WorkerId& worker, const rpc::ConnectionPtr& connection)> on_registered = nullptr;  // before it is answered
 };
 
 class WorkerService {
@@ -97,6 +98,8 @@ class WorkerService {
   bool DeliverLines(const v1::LogLinesNotice& lines);
   // To the drivers of the job, wherever they are.
   void NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message);
+  // One-way, to every process of the node.
+  void NotifyAll(MethodId method, const rpc::MessageLite& message) const;
   void ForwardLines(WorkerLines lines);
   void DrainLogs(const JobId& job) {
     if (logs_ != nullptr) logs_->DrainJob(job);

@@ -11,13 +11,16 @@
 #include "ray/rpc/grpc/grpc_stream.h"
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/grpc/task_engine.h"
+#include "ray/rpc/grpc/tls.h"
 #include "ray/rpc/grpc/unix_target.h"
 
 namespace ray::rpc {
 namespace {
 
 struct ClientCall final : StreamCall {
-  ClientCall(UnixTarget where, const std::string& token, grpc::CompletionQueue* queue) : target(std::move(where)) {
+  ClientCall(UnixTarget where, const std::string& token, const std::shared_ptr<grpc::ChannelCredentials>& credentials,
+             grpc::CompletionQueue* queue)
+      : target(std::move(where)) {
     grpc::ChannelArguments args;
     args.SetMaxReceiveMessageSize(-1);
     args.SetMaxSendMessageSize(-1);
@@ -29,7 +32,7 @@ struct ClientCall final : StreamCall {
     if (!IsUnixAddress(target.address())) SetKeepAlive(&args);
     // Blanks and the like cannot be in a token, so it is a valid value.
     if (!token.empty()) context.AddMetadata("authorization", "Bearer " + token);
-    grpc::GenericStub stub(grpc::CreateCustomChannel(target.address(), grpc::InsecureChannelCredentials(), args));
+    grpc::GenericStub stub(grpc::CreateCustomChannel(target.address(), credentials, args));
     io = stub.PrepareCall(&context, kStreamPath, queue);  // the call keeps the channel
     reader = io.get();
     writer = io.get();
@@ -55,6 +58,8 @@ struct GrpcClient::Impl {
       : loop(l), security(std::move(s)), thread(std::make_unique<grpc::CompletionQueue>(), "grpc-client") {}
   async::Loop* const loop;
   const std::shared_ptr<Security> security;
+  const std::shared_ptr<grpc::ChannelCredentials> unix_credentials = ChannelCredentialsFor(nullptr);
+  const std::shared_ptr<grpc::ChannelCredentials> tcp_credentials = ChannelCredentialsFor(security.get());
   CompletionThread thread;
 };
 
@@ -75,7 +80,8 @@ ConnectionPtr GrpcClient::Connect(const std::string& target, const Dispatcher* d
     return stream;
   }
   const std::string token = impl_->security == nullptr || IsUnixAddress(target) ? "" : impl_->security->Token();
-  auto call = std::make_shared<ClientCall>(std::move(where).value(), token, impl_->thread.queue());
+  const auto& credentials = IsUnixAddress(target) ? impl_->unix_credentials : impl_->tcp_credentials;
+  auto call = std::make_shared<ClientCall>(std::move(where).value(), token, credentials, impl_->thread.queue());
   auto stream = std::make_shared<GrpcStream>(call, &impl_->thread, dispatcher, impl_->loop);
   stream->Open([&call](void* tag) { call->io->StartCall(tag); });
   return stream;

@@ -13,6 +13,7 @@
 #include "ray/rpc/grpc/grpc_stream.h"
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/grpc/task_engine.h"
+#include "ray/rpc/grpc/tls.h"
 #include "ray/rpc/grpc/unix_target.h"
 
 namespace ray::rpc {
@@ -234,7 +235,8 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, 
   std::vector<int> ports(options.addresses.size(), 0);
   for (size_t i = 0; i < ports.size(); ++i) {
     RAY_ASSIGN_OR_RETURN(UnixTarget target, UnixTarget::Make(options.addresses[i]));
-    builder.AddListeningPort(target.address(), grpc::InsecureServerCredentials(), &ports[i]);
+    const Security* security = IsUnixAddress(options.addresses[i]) ? nullptr : options.security.get();
+    builder.AddListeningPort(target.address(), ServerCredentialsFor(security), &ports[i]);
     impl->targets.push_back(std::move(target));
   }
   std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();

@@ -44,6 +44,27 @@ Result<std::string> ReadToken(const std::string& path) {
   return token;
 }
 
+// gRPC only logs what is wrong with them, when a handshake fails.
+Status CheckTlsFiles(const SecurityConfig& config) {
+  const std::pair<const char*, const std::string*> files[] = {
+      {"--tls-cert", &config.tls_cert}, {"--tls-key", &config.tls_key}, {"--tls-ca", &config.tls_ca}};
+  size_t given = 0;
+  for (const auto& [flag, path] : files) given += path->empty() ? 0 : 1;
+  if (given == 0) return {};
+  if (given != 3) return Status::InvalidArgument("--tls-cert, --tls-key and --tls-ca belong together: give all three, or none");
+  for (const auto& [flag, path] : files) {
+    auto text = ReadFile(*path);
+    if (!text.ok()) return Status::InvalidArgument(std::string(flag) + ": " + text.status().message());
+    if (text->find("-----BEGIN ") == std::string::npos)
+      return Status::InvalidArgument(std::string(flag) + ": " + *path + " is not a PEM file");
+  }
+  struct stat st {};
+  if (::stat(config.tls_key.c_str(), &st) != 0 || (st.st_mode & 077) != 0) {
+    return Status::PermissionDenied("the key " + config.tls_key + " is open to other users: chmod 600 it");
+  }
+  return {};
+}
+
 }  // namespace
 
 bool ConstantTimeEquals(std::string_view a, std::string_view b) {
@@ -73,6 +94,7 @@ bool TokenCore::Accepts(std::string_view token, Time now) const {
 
 Result<std::shared_ptr<Security>> Security::Make(SecurityConfig config, const Clock* clock) {
   std::shared_ptr<Security> security(new Security(std::move(config), clock));
+  RAY_RETURN_NOT_OK(CheckTlsFiles(security->config_));
   const std::string& path = security->config_.token_file;
   if (path.empty() || security->config_.disabled) return security;
   MutexLock lock(&security->mu_);

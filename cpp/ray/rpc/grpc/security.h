@@ -21,6 +21,7 @@ struct SecurityConfig {
   std::string token_file;                          // one line, readable by its owner alone; empty: no token
   bool disabled = false;                           // no token is asked for; for listeners on loopback addresses only
   Duration token_grace = std::chrono::minutes(1);  // how long the token before the last change stays good
+  std::string tls_cert, tls_key, tls_ca;  // PEM files: certificate, its key, the cluster's authority; none or all: mutual TLS on TCP
 };
 
 // Which tokens are good when. Pure.
@@ -44,6 +45,8 @@ class Security {
 
   // Whether a listener may be opened there: any Unix socket; TCP with a token; TCP without one on loopback if that was asked for.
   Status CheckListener(const std::string& address) const;
+  const SecurityConfig& config() const { return config_; }
+  bool has_tls() const { return !config_.tls_cert.empty(); }
   // What to present to a TCP peer; empty: nothing.
   std::string Token();
   // The value of the metadata "authorization" of a call that came over TCP; nullopt: it had none. UNAUTHENTICATED says what to set.

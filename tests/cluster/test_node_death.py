@@ -1,0 +1,147 @@
+"""What the end of a node, a worker or a driver means for the other nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+from support.nodes import HandCluster
+from support.processes import alive, descendants, start_driver, wait_until
+
+import ray
+
+FAST_PROBES = ("--health-check-period", "100ms", "--health-check-timeout", "300ms", "--health-check-threshold", "3")
+
+
+@ray.remote(num_cpus=0)
+class Actor:
+    def node(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def hang(self) -> None:
+        time.sleep(1000)
+
+    def make(self) -> list[ray.ObjectRef]:
+        return [ray.put("owned here")]
+
+    def wait_for(self, box: list[ray.ObjectRef]) -> object:
+        return ray.get(box[0])
+
+
+def alive_nodes() -> set[str]:
+    return {n["NodeID"] for n in ray.nodes() if n["Alive"]}
+
+
+def test_killed_node_is_dead_at_once_everywhere(cluster_of: Callable[..., HandCluster]) -> None:
+    cluster = cluster_of(3)
+    cluster.connect()
+    victim = Actor.options(resources={"n1": 0.01}).remote()
+    survivor = Actor.options(resources={"n2": 0.01}).remote()
+    assert ray.get(victim.node.remote(), timeout=30) == cluster.node_id(1)
+    box = ray.get(victim.make.remote(), timeout=30)
+    hanging = victim.hang.remote()
+    assert ray.get(survivor.wait_for.remote(box), timeout=30) == "owned here"
+    below = descendants(cluster.raylets[1].popen.pid)
+    start = time.monotonic()
+    cluster.raylets[1].send_signal(signal.SIGKILL)
+    with pytest.raises(ray.exceptions.ActorDiedError) as caught:
+        ray.get(hanging, timeout=30)
+    assert time.monotonic() - start < 1, "a closed stream is noticed at once"
+    assert "node" in str(caught.value)
+    assert alive_nodes() == {cluster.node_id(0), cluster.node_id(2)}
+    dead = next(n for n in ray.nodes() if not n["Alive"])
+    assert dead["NodeID"] == cluster.node_id(1)
+    # Its objects have no owner any more, wherever they are asked for.
+    with pytest.raises(ray.exceptions.OwnerDiedError):
+        ray.get(box[0], timeout=30)
+    with pytest.raises(ray.exceptions.RayTaskError, match="OwnerDied"):
+        ray.get(survivor.wait_for.remote(box), timeout=30)
+    assert ray.get(survivor.node.remote(), timeout=30) == cluster.node_id(2)
+    wait_until(lambda: not [p for p in below if alive(p)], 10, "its workers end with it")
+
+
+def test_actor_of_a_dead_node_restarts_on_another(cluster_of: Callable[..., HandCluster]) -> None:
+    cluster = cluster_of(1)
+    for _ in range(2):
+        cluster.add_raylet("--resources", "spot=1")
+    cluster.connect()
+    actor = Actor.options(resources={"spot": 1}, max_restarts=1, max_task_retries=1).remote()
+    first = ray.get(actor.node.remote(), timeout=30)
+    number = next(i for i, r in enumerate(cluster.raylets) if r.ready[0] == first)
+    cluster.raylets[number].send_signal(signal.SIGKILL)
+    second = ray.get(actor.node.remote(), timeout=30)
+    assert second in alive_nodes() - {first}
+
+
+def test_stopped_node_is_declared_dead_and_leaves_when_it_wakes(cluster_of: Callable[..., HandCluster]) -> None:
+    cluster = cluster_of(2, *FAST_PROBES)
+    cluster.connect()
+    actor = Actor.options(resources={"n1": 0.01}).remote()
+    ray.get(actor.node.remote(), timeout=30)
+    hanging = actor.hang.remote()
+    zombie = cluster.raylets[1]
+    below = descendants(zombie.popen.pid)
+    zombie.send_signal(signal.SIGSTOP)
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(hanging, timeout=30)
+    wait_until(lambda: alive_nodes() == {cluster.node_id(0)}, 10, "it is declared dead")
+    assert "probes" in cluster.gcs.tail()
+    zombie.send_signal(signal.SIGCONT)
+    assert zombie.popen.wait(timeout=20) == 3
+    wait_until(lambda: not [p for p in below if alive(p)], 10, "and its workers")
+
+
+def test_end_of_a_driver_cleans_up_on_every_node(cluster_of: Callable[..., HandCluster]) -> None:
+    cluster = cluster_of(2)
+    driver = start_driver(
+        f"""
+        import os, time, ray
+        ray.init(address={cluster.driver_address(0)!r}, logging_level="ERROR")
+
+        @ray.remote(num_cpus=0, resources={{"n1": 0.01}})
+        class A:
+            def pid(self):
+                return os.getpid()
+
+            def hang(self):
+                time.sleep(1000)
+
+        a = A.remote()
+        print(ray.get(a.pid.remote()), flush=True)
+        a.hang.remote()
+        time.sleep(1000)
+        """
+    )
+    assert driver.stdout is not None
+    pid = int(driver.stdout.readline())
+    assert alive(pid)
+    driver.kill()
+    driver.communicate(timeout=10)
+    wait_until(lambda: not alive(pid), 10, "its actor on the other node ends")
+
+
+def test_death_of_a_worker_is_known_on_other_nodes(cluster_of: Callable[..., HandCluster]) -> None:
+    cluster = cluster_of(3)
+    cluster.connect()
+    owner = Actor.options(resources={"n1": 0.01}).remote()
+    reader = Actor.options(resources={"n2": 0.01}).remote()
+    box = ray.get(owner.make.remote(), timeout=30)
+    pid = ray.get(owner.pid.remote(), timeout=30)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(owner.pid.remote(), timeout=30)
+    # The reader has never spoken to the owner.
+    with pytest.raises(ray.exceptions.RayTaskError, match="OwnerDied"):
+        ray.get(reader.wait_for.remote(box), timeout=30)
+
+
+def test_loss_of_the_gcs_ends_the_nodes(cluster_of: Callable[..., HandCluster]) -> None:
+    cluster = cluster_of(2)
+    cluster.gcs.send_signal(signal.SIGKILL)
+    assert [r.popen.wait(timeout=20) for r in cluster.raylets] == [3, 3]
