@@ -19,6 +19,9 @@ PartList Flatten(const CreationSpec& spec) {
   return pieces;
 }
 
+// The predicate of a process's end; `detail` as in "killed by signal 9" or "exit code 1".
+std::string Ended(const std::string& detail) { return detail.empty() ? "died" : "ended: " + detail; }
+
 }  // namespace
 
 ActorTableCore::ActorPtr ActorTableCore::Lookup(const ActorId& actor) const {
@@ -318,6 +321,7 @@ void ActorTableCore::Started(const ActorId& id, uint32_t start, const Status& st
     if (!worker_died) return BecomeDead(*actor, error, 0, wall_ms, out);
     std::string how = error.message().empty() ? "its worker process died while its constructor ran" : error.message();
     while (how.ends_with('.')) how.pop_back();
+    if (how.starts_with("The ")) how[0] = 't';  // it goes on a sentence
     return OnEnded(*actor, how, type == ErrorType::kOutOfMemory ? type : ErrorType::kActorDied, wall_ms, out);
   }
   if (reply.cancelled()) {
@@ -351,20 +355,20 @@ void ActorTableCore::WorkerDied(const v1::ReportWorkerDiedRequest& report, int64
   WorkerId worker = WorkerId::FromBinaryOrNil(report.worker_id());
   if (auto it = by_worker_.find(worker); it != by_worker_.end()) {
     ActorPtr actor = Lookup(it->second);
-    std::string reason = "its worker process " + (report.detail().empty() ? "died" : report.detail());
+    std::string reason = "its worker process " + Ended(report.detail());
     if (report.out_of_memory()) reason = "its worker process was ended because its node ran out of memory (" + report.detail() + ")";
     OnEnded(*actor, reason, report.out_of_memory() ? ErrorType::kOutOfMemory : ErrorType::kActorDied, wall_ms, out);
   }
   if (by_owner_.contains(worker)) {
     OwnerDied([&worker](const Actor& actor) { return actor.owner_worker == worker; },
               "(" + std::string(report.is_driver() ? "driver " : "worker ") + worker.Hex() + ", pid " + std::to_string(report.pid()) +
-                  ") " + (report.detail().empty() ? "died" : report.detail()),
+                  ") " + Ended(report.detail()),
               wall_ms, out);
   }
 }
 
 void ActorTableCore::OwnerWasDead(const ActorId& id, const std::string& detail, int64_t wall_ms, Effects* out) {
-  OwnerDied([&id](const Actor& actor) { return actor.id == id; }, detail.empty() ? "died" : detail, wall_ms, out);
+  OwnerDied([&id](const Actor& actor) { return actor.id == id; }, Ended(detail), wall_ms, out);
 }
 
 void ActorTableCore::OwnerDied(const std::function<bool(const Actor&)>& is_owned, const std::string& what, int64_t wall_ms, Effects* out) {

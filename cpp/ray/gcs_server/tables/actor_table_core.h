@@ -96,7 +96,7 @@ class ActorTableCore {
   void Place(Actor& actor, Effects* out);
   void BecomeAlive(Actor& actor, const v1::StartActorReply& reply, Effects* out);
   void BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken call, int64_t wall_ms, Effects* out);
-  // Its process, or its start, is over for `reason`: a sentence without its full stop, such as "its worker process was killed by signal 9".
+  // Its process, or its start, is over for `reason`: a sentence without its full stop, such as "its worker process ended: killed by signal 9".
   void OnEnded(Actor& actor, const std::string& reason, ErrorType type, int64_t wall_ms, Effects* out);
   void OwnerDied(const std::function<bool(const Actor&)>& is_owned, const std::string& what, int64_t wall_ms, Effects* out);
   v1::ErrorDetail DiedOf(const Actor& actor, const std::string& reason, ErrorType type = ErrorType::kActorDied) const;

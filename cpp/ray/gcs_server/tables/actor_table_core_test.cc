@@ -78,7 +78,7 @@ class ActorTableTest : public testing::Test {
     core_.Started(Id(actor), start, {}, reply, 1, &out_);
     return Take();
   }
-  std::string WorkerDied(char worker, const std::string& detail = "was killed by signal 9") {
+  std::string WorkerDied(char worker, const std::string& detail = "killed by signal 9") {
     v1::ReportWorkerDiedRequest report;
     report.set_worker_id(MakeId<WorkerId>(worker).Binary());
     report.set_detail(detail);
@@ -147,7 +147,7 @@ TEST_F(ActorTableTest, LifeOfAnActor) {
   EXPECT_EQ(Started('a', 1, 'w'), "persist actor\npublish a ALIVE\n");
   EXPECT_EQ(Started('a', 1, 'w'), "kill a on N worker w force\n") << "only the start under way counts";
   EXPECT_EQ(WorkerDied('w'), "erase actor_spec\npersist actor\npublish a DEAD\n");
-  EXPECT_EQ(Message('a'), "The actor died because its worker process was killed by signal 9.");
+  EXPECT_EQ(Message('a'), "The actor died because its worker process ended: killed by signal 9.");
   EXPECT_EQ(core_.Find(Id('a'))->death_cause().error_type(), static_cast<int>(ErrorType::kActorDied));
   EXPECT_FALSE(core_.Find(Id('a'))->death_cause().never_ran());
   EXPECT_EQ(core_.Find(Id('a'))->death_cause().pid(), 100 + 'w');
@@ -165,7 +165,7 @@ TEST_F(ActorTableTest, RestartsUntilNoneAreLeft) {
   EXPECT_EQ(WorkerDied('v'), "persist actor\npublish a RESTARTING\nstart a on N #2 restart 1\n");
   EXPECT_EQ(Started('a', 2, 'w'), "persist actor\npublish a ALIVE\n");
   EXPECT_EQ(WorkerDied('w'), "erase actor_spec\npersist actor\npublish a DEAD\n");
-  EXPECT_EQ(Message('a'), "The actor died because its worker process was killed by signal 9, after 1 restart.");
+  EXPECT_EQ(Message('a'), "The actor died because its worker process ended: killed by signal 9, after 1 restart.");
 }
 
 TEST_F(ActorTableTest, RestartsWithoutEnd) {
@@ -268,7 +268,8 @@ TEST_F(ActorTableTest, OwnerDies) {
   MakeAlive('a', {.owner = 'D'}, 'w');
   MakeAlive('b', {.detached = true, .owner = 'D'}, 'x');
   EXPECT_EQ(WorkerDied('D'), "erase actor_spec\npersist actor\npublish a DEAD\nkill a on N worker w force\n");
-  EXPECT_EQ(Message('a'), "The actor died because its owner (worker " + MakeId<WorkerId>('D').Hex() + ", pid 7) was killed by signal 9.");
+  EXPECT_EQ(Message('a'),
+            "The actor died because its owner (worker " + MakeId<WorkerId>('D').Hex() + ", pid 7) ended: killed by signal 9.");
 }
 
 TEST_F(ActorTableTest, NodeDies) {
