@@ -205,7 +205,7 @@ ReadResult ObjectService::ReadFromStore(std::span<const ObjectRefInfo> refs, std
   ids.reserve(positions.size());
   std::vector<uint32_t> left;
   for (uint32_t i : positions) {
-    if ((*out)[i].blob != nullptr) continue;  // the error of its pull
+    if ((*out)[i].blob != nullptr) continue;  // it was read when it had come, or could not
     left.push_back(i);
     ids.push_back(refs[i].id);
     if (StoredValue value; memory_.Get(refs[i].id, &value)) attempts[i] = value.attempt;
@@ -423,11 +423,11 @@ ReadResult ObjectService::Localize(std::span<const ObjectRefInfo> refs, std::spa
   struct Gathering {  // outlives the call if it ends early
     Mutex mu;
     async::Waiter* waiter GUARDED_BY(mu) = nullptr;
-    size_t left GUARDED_BY(mu) = 0;
+    size_t open GUARDED_BY(mu) = 0;
+    std::vector<uint32_t> arrived GUARDED_BY(mu);
     std::vector<std::pair<uint32_t, Status>> failed GUARDED_BY(mu);
   };
   std::shared_ptr<Gathering> gathering;
-  async::Waiter waiter;
   std::vector<std::pair<ObjectId, uint64_t>> tokens;
   for (uint32_t i : positions) {
     StoredValue value;
@@ -436,36 +436,61 @@ ReadResult ObjectService::Localize(std::span<const ObjectRefInfo> refs, std::spa
       continue;
     }
     if (!IsElsewhere(value)) continue;
-    if (gathering == nullptr) {
-      gathering = std::make_shared<Gathering>();
-      MutexLock lock(&gathering->mu);
-      gathering->waiter = &waiter;
-    }
+    if (gathering == nullptr) gathering = std::make_shared<Gathering>();
     {
       MutexLock lock(&gathering->mu);
-      ++gathering->left;
+      ++gathering->open;
     }
     const uint64_t token = PullHere(refs[i], value, FetchReason::kGet, [gathering, i](const PullOutcome& outcome) {
       MutexLock lock(&gathering->mu);
-      if (!outcome.status.ok()) gathering->failed.emplace_back(i, outcome.status);
-      if (--gathering->left == 0 && gathering->waiter != nullptr) gathering->waiter->Notify();
+      --gathering->open;
+      if (outcome.status.ok()) {
+        gathering->arrived.push_back(i);
+      } else {
+        gathering->failed.emplace_back(i, outcome.status);
+      }
+      if (gathering->waiter != nullptr) gathering->waiter->Notify();
     });
     if (token != 0) tokens.emplace_back(refs[i].id, token);
   }
   if (gathering == nullptr) return ReadResult::kReady;
-  const ReadResult result = Block(&waiter, deadline);
-  std::vector<std::pair<uint32_t, Status>> failed;
-  {
-    MutexLock lock(&gathering->mu);
-    gathering->waiter = nullptr;
-    failed.swap(gathering->failed);
+  ReadResult result = ReadResult::kReady;
+  while (result == ReadResult::kReady) {
+    async::Waiter waiter;
+    std::vector<uint32_t> arrived;
+    bool over = false;
+    {
+      MutexLock lock(&gathering->mu);
+      arrived.swap(gathering->arrived);
+      over = gathering->open == 0;
+      gathering->waiter = arrived.empty() && !over ? &waiter : nullptr;
+    }
+    if (arrived.empty() && over) break;
+    if (arrived.empty()) {
+      result = Block(&waiter, deadline);
+      MutexLock lock(&gathering->mu);
+      gathering->waiter = nullptr;
+      continue;
+    }
+    // Each is pinned as it comes: all of them together may be more than the store holds, and copies without a pin make room for the next.
+    std::vector<ObjectId> ids;
+    for (uint32_t i : arrived) ids.push_back(refs[i].id);
+    bool interrupted = false;
+    auto found = deps_.store->Get(ids, deps_.loop->clock().Now() + deps_.options.missing_after, &interrupted);
+    for (size_t k = 0; found.ok() && k < arrived.size(); ++k) (*out)[arrived[k]].blob = std::move((*found)[k].blob);
+    if (interrupted) result = ReadResult::kInterrupted;
   }
   if (result != ReadResult::kReady) {
     for (const auto& [id, token] : tokens) LeavePull(id, token);
-    if (result == ReadResult::kTimeout) {
-      for (uint32_t i : positions) (*out)[i].metadata.clear();
+    for (uint32_t i : positions) {
+      if ((*out)[i].blob == nullptr) (*out)[i].metadata.clear();
     }
     return result;
+  }
+  std::vector<std::pair<uint32_t, Status>> failed;
+  {
+    MutexLock lock(&gathering->mu);
+    failed.swap(gathering->failed);
   }
   for (const auto& [i, status] : failed) {
     ErrorValue error = MakeErrorValue(DetailOf(status, ErrorType::kObjectLost));
@@ -566,6 +591,8 @@ ReadResult ObjectService::Get(std::span<const ObjectRefInfo> refs, int64_t timeo
     in_store.clear();
     for (uint32_t i = 0; i < refs.size(); ++i) {
       ReadValue& value = (*out)[i];
+      // Read in an earlier round, and kept: it is pinned.
+      if (value.blob != nullptr && !value.metadata.empty() && !IsErrorMetadata(value.metadata)) continue;
       bool is_in_store = false;
       if (!Read(refs[i].id, &value, &is_in_store)) {
         // Seen complete and yet not there: dropped meanwhile. An object that is still held is fetched again.

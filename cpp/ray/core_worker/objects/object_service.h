@@ -86,8 +86,9 @@ enum class FetchReason { kGet, kWait, kTaskArgument };
 struct ObjectOptions {
   size_t max_inline_bytes = 100 << 10;                    // blobs up to this stay in the owner's memory
   Duration blocked_after = std::chrono::milliseconds(1);  // a wait longer than this tells `on_blocked`
-  // A copy that is said to be in this node's store and is not found for this long is looked for; twice in vain, and it is lost.
-  Duration missing_after = std::chrono::seconds(1);
+  // A copy that is said to be in this node's store and is not found for this long is looked for; twice in vain, and it is lost. (The seal was on its way
+  // before the news of it, so the second time the store has it.)
+  Duration missing_after = std::chrono::milliseconds(100);
   // A copy that nobody waits for any more still comes for so long: whoever looks at the time, or handles a signal, asks again.
   Duration pull_linger = std::chrono::seconds(2);
   // An owner on another node that cannot be reached, and is not known to be dead, is asked again after this.
@@ -226,7 +227,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService> {
   bool IsElsewhere(const StoredValue& value) const;
   // Starts to bring a copy here, if there is only one elsewhere. Nobody is told; who asks soon finds it on its way.
   void Prefetch(const ObjectRefInfo& ref, FetchReason reason);
-  // Waits until those of `positions` that are elsewhere have been pulled. `*again` as below; errors of a pull become values of `out`.
+  // Waits until those of `positions` that are elsewhere have been pulled, and reads them. `*again` as below; errors of a pull become values of `out`.
   ReadResult Localize(std::span<const ObjectRefInfo> refs, std::span<const uint32_t> positions, Time deadline, std::vector<ReadValue>* out,
                       bool* again);
   // The second part of a wait: until so many of those that are ready are on this node.

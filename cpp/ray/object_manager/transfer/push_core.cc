@@ -85,7 +85,11 @@ void PushCore::OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out
 
 void PushCore::OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out) {
   auto it = objects_.find(id);
-  if (it == objects_.end() || it->second.state != State::kPartial) return;
+  if (it == objects_.end() || it->second.state != State::kPartial) {
+    // Nobody was given a part of it. One that is to be pinned will be, by the store.
+    if (complete && (it == objects_.end() || it->second.state == State::kPinning)) out->push_back(PinDropped{id});
+    return;
+  }
   if (complete) {
     it->second.state = State::kWhole;
   } else {
