@@ -67,12 +67,15 @@ class Program:
         self.popen.send_signal(number)
 
     def end(self) -> None:
-        """Kills it and what it started."""
+        """Kills it and what it started. Idempotent."""
+        if self._ready_fd < 0:
+            return
         below = descendants(self.popen.pid)
         self.popen.kill()
         self.popen.communicate(timeout=10)
         wait_until(lambda: not [p for p in below if os.path.exists(f"/proc/{p}")], 20, f"{self.name} leaves no process")
         os.close(self._ready_fd)
+        self._ready_fd = -1
 
 
 class HandCluster:
