@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 from support.nodes import CORE, HandCluster
-from support.processes import listening_tcp, wait_until
+from support.processes import wait_until
 
 import ray
 
@@ -198,15 +198,3 @@ def test_mutual_tls(cluster_of: Callable[..., HandCluster], tmp_path: pathlib.Pa
         assert code == expected, name
     intruder = cluster.start_raylet(*flags(theirs, "stranger"), "--gcs-connect-timeout", "1s")
     assert intruder.popen.wait(timeout=20) == 1
-
-
-def test_local_mode_opens_no_tcp_socket() -> None:
-    ray.init(num_cpus=1, logging_level="ERROR")
-    try:
-        import os
-
-        from support.processes import descendants
-
-        assert listening_tcp([os.getpid(), *descendants(os.getpid())]) == 0
-    finally:
-        ray.shutdown()

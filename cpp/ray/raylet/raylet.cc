@@ -402,6 +402,7 @@ void Raylet::Impl::OnNodeDead(const NodeId& node, const std::string& reason) {
   notice.set_node_id(node.Binary());
   notice.set_reason(reason);
   workers->NotifyAll(MethodId::kNodeDied, notice);
+  store->OnNodeDied(node);
 }
 
 void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
