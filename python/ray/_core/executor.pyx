@@ -3,10 +3,12 @@
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
+from libc.signal cimport SIGKILL
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libcpp cimport bool
 from libcpp.string cimport string
 from libcpp.vector cimport vector
+from posix.unistd cimport _exit, getppid
 
 from ray._core.cpp.core cimport (
     Core,
@@ -20,6 +22,7 @@ from ray._core.cpp.core cimport (
     TaskOut,
     TemplateOptions,
 )
+from ray._core.cpp.prctl cimport PR_SET_PDEATHSIG, prctl
 from ray._core.status cimport check
 from ray._core.values cimport Packed, pack, pack_error, unpack
 from ray._core.worker cimport CoreWorker, of_str, small, to_bytes, to_str
@@ -99,6 +102,13 @@ cdef inline void _show(bytes title):
 def prepare_titles():
     """From now on ps can show what this process, or one that it forks, runs. Before the process has a second thread."""
     PrepareProcessTitle()
+
+
+def die_with_parent(int parent):
+    """This process gets SIGKILL when its parent ends; at once if it has already."""
+    prctl(PR_SET_PDEATHSIG, SIGKILL)
+    if getppid() != parent:
+        _exit(1)
 
 
 def set_idle_title(title):

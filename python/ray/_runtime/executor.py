@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from ray._core import executor as core_executor
 from ray._core.executor import TaskRun, TaskTemplate
 from ray._core.generator import DynamicObjectRefGenerator
-from ray._runtime import accelerators
+from ray._runtime import accelerators, blas
 from ray._runtime.session import Session, current_task
 from ray._runtime.streams import NamedStream, Names
 from ray._runtime.task_context import ActorState, TaskContext
@@ -85,6 +85,7 @@ class Executor:
         self._runs: dict[Any, int] = {}  # template -> runs, where max_calls is set
         self._template: TaskTemplate | None = None  # of the normal task that ran last
         self._set_threads = "OMP_NUM_THREADS" not in os.environ  # else it is the user's
+        self._threads = 1  # of the libraries that are loaded
         self._visibility = accelerators.Visibility()
         self._actor_accelerators = _NO_ACCELERATORS
         self._context: TaskContext | None = None  # of what runs on the main thread: made once, filled for each run
@@ -139,7 +140,14 @@ class Executor:
         self._template = template
         self._names.current = template.name
         if self._set_threads:  # numeric libraries would start a thread for each core of the machine
-            os.environ["OMP_NUM_THREADS"] = str(max(1, int(template.resources.get("CPU", 0))))
+            self._use_threads(template.resources)
+
+    def _use_threads(self, resources: dict[str, float]) -> None:
+        count = max(1, int(resources.get("CPU", 0)))
+        os.environ["OMP_NUM_THREADS"] = str(count)
+        if count != self._threads:
+            self._threads = count
+            blas.set_threads(count)
 
     def _count_run(self, run: TaskRun) -> bool:
         """Whether this is the last run that max_calls allows."""
@@ -266,7 +274,7 @@ class Executor:
         self._names.current = actor.options["class_name"]
         core_executor.set_idle_title(f"ray::{actor.options['class_name']}")
         if self._set_threads:
-            os.environ["OMP_NUM_THREADS"] = str(max(1, int(actor.resources.get("CPU", 0))))
+            self._use_threads(actor.resources)
         self._actor_accelerators = accelerators.ids_of(actor.instances) if actor.instances else _NO_ACCELERATORS
         self._visibility.apply(self._actor_accelerators)
         context = TaskContext(run, actor, self._actor_accelerators)

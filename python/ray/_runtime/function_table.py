@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import pickle
 import threading
@@ -51,6 +50,8 @@ class FunctionTable:
                 name,
                 len(data) >> 20,
             )
+        import hashlib  # with OpenSSL behind it, and few workers export anything
+
         function_id = hashlib.blake2b(data, digest_size=FunctionID.SIZE).digest()
         with self._lock:
             known = function_id in self._exported

@@ -10,7 +10,6 @@ It has one thread, holds no connection but that one, and ends when the raylet do
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -22,8 +21,8 @@ import sys
 import traceback
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1
-_prctl = ctypes.CDLL(None).prctl
+from ray._runtime import blas
+
 _MAX_DATAGRAM = 1 << 20
 _LATER = ("numpy",)  # imported while nobody asks; workers share the pages
 _QUIET_MS = 300  # nobody asked for so long: an import takes tens of milliseconds, in which forks would wait
@@ -67,7 +66,7 @@ class Zygote:
 
     def _import_next(self) -> None:
         name = self._later.pop(0)
-        with contextlib.suppress(ImportError):  # numpy is optional
+        with contextlib.suppress(ImportError), blas.one_thread():  # numpy is optional
             importlib.import_module(name)
         gc.collect()
         gc.freeze()
@@ -128,9 +127,10 @@ class WorkerRequest:
 
     def run(self) -> None:
         """Turns this process into the worker; does not return."""
+        from ray._core import executor as core_executor
         from ray._runtime import streams, worker_main
 
-        die_with_parent(self.zygote_pid)
+        core_executor.die_with_parent(self.zygote_pid)
         _yield_to_system()
         stem = f"worker-{self.worker_id.hex()}-{self.job_id.hex()}-{os.getpid()}"
         streams.redirect(os.path.join(self.log_dir, stem))
@@ -153,19 +153,14 @@ def _preload() -> None:
 def _yield_to_system() -> None:
     """Where memory runs out, the kernel ends a worker before the node; RAY_worker_niceness makes it slower, too."""
     score = os.environ.get("RAY_worker_oom_score_adjustment", "1000")  # noqa: SIM112
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(str(int(score)))
+    with contextlib.suppress(OSError, ValueError):
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        os.write(fd, str(int(score)).encode())
+        os.close(fd)
     niceness = os.environ.get("RAY_worker_niceness", "0")  # noqa: SIM112
     with contextlib.suppress(OSError, ValueError):
         if int(niceness) > 0:
             os.nice(int(niceness))
-
-
-def die_with_parent(parent: int) -> None:
-    """This process gets SIGKILL when its parent ends; at once if it has already."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def main() -> None:
@@ -174,7 +169,7 @@ def main() -> None:
     if len(sys.argv) != 3 or sys.argv[1] != "--fd":
         raise SystemExit("usage: python -m ray._runtime.zygote --fd NUMBER")
     fd = int(sys.argv[2])
-    die_with_parent(os.getppid())
+    raylet = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
     os.set_inheritable(fd, False)
     import cloudpickle  # noqa: F401  # functions and classes are pickled by it
@@ -182,6 +177,7 @@ def main() -> None:
     from ray._core import executor as core_executor
     from ray._runtime import worker_main  # noqa: F401  # what every worker needs, before the first fork
 
+    core_executor.die_with_parent(raylet)
     core_executor.prepare_titles()
     _preload()
     request = Zygote(socket.socket(fileno=fd)).serve()
