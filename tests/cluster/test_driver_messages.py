@@ -81,3 +81,24 @@ def test_a_message_of_the_gcs_reaches_the_driver(tmp_path: pathlib.Path) -> None
     finally:
         driver.kill()
     assert "(raylet)" in seen
+
+
+LAST_WORDS = """
+@ray.remote(num_cpus=0, resources={"guest": 1})
+class Speaker:
+    def speak(self):
+        for i in range(100): print("word", i)
+        print("last words")
+speaker = Speaker.remote()
+ray.get(speaker.speak.remote())
+ray.shutdown()
+cluster.shutdown()
+sys.exit()
+"""
+
+
+def test_a_driver_that_leaves_at_once_shows_what_was_printed_before(tmp_path: pathlib.Path) -> None:
+    driver = start_driver(SCRIPT % LAST_WORDS, RAY_TMPDIR=str(tmp_path), RAY_DEDUP_LOGS="0")
+    output, errors = driver.communicate(timeout=60)
+    assert driver.returncode == 0, errors
+    assert output.count(") word ") == 100 and output.rstrip().endswith("last words"), output[-2000:] + errors
