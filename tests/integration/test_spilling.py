@@ -147,6 +147,27 @@ def test_a_bad_config_is_refused_and_leaves_nothing_running() -> None:
     assert not ray.is_initialized()
 
 
+def test_the_result_of_a_repeated_task_stays(tmp_path: Path) -> None:
+    """A later attempt clears away what an earlier one may have left, and then stores its own, here in a slab."""
+
+    @ray.remote(max_retries=2, retry_exceptions=True)
+    def result(i: int, failures: int) -> np.ndarray:
+        mark = tmp_path / f"{i}"
+        attempts = len(mark.read_text()) if mark.exists() else 0
+        mark.write_text("x" * (attempts + 1))
+        if attempts < failures:
+            raise RuntimeError("not yet")
+        return np.full(200_000, i, np.uint8)
+
+    ray.init(num_cpus=1)
+    try:
+        refs = [result.remote(i, failures=i % 3) for i in range(12)]
+        for i, ref in enumerate(refs):
+            assert (ray.get(ref, timeout=30) == i).all()
+    finally:
+        ray.shutdown()
+
+
 def test_three_times_the_store_from_several_processes(tmp_path: Path) -> None:
     """Written, read back and dropped at random by three workers and the driver; nothing is left at the end."""
     store = 80 * MB

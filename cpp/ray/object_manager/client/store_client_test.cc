@@ -397,6 +397,21 @@ TEST_F(StoreClientTest, ObjectsInASlabNeedNoRoundTrip) {
   EXPECT_EQ(a.client->Stats()->used, 0u);
 }
 
+// As an executor does with a repeated attempt: what an earlier one may have left goes first.
+TEST_F(StoreClientTest, FreedAndThenPutByOneClientStays) {
+  StartStore(256 * kMiB);
+  Process owner(dir_), executor(dir_);
+  PutUntilLeased(&executor, 200'000);
+  const ObjectId result = NewId();
+  executor.client->Free({result});
+  ASSERT_TRUE(executor.Put(result, std::string(200'000, 'r'), owner.worker).ok());
+  EXPECT_TRUE(owner.GetOne(result, std::chrono::seconds(10))->blob->view() == std::string(200'000, 'r'));
+  ASSERT_TRUE(owner.client->Stats().ok());  // its pin has gone back
+  executor.client->Free({result});
+  ASSERT_TRUE(executor.Put(result, std::string(300'000, 's'), owner.worker).ok());
+  EXPECT_TRUE(owner.GetOne(result, std::chrono::seconds(10))->blob->view() == std::string(300'000, 's'));
+}
+
 TEST_F(StoreClientTest, ADeadClientsSlabsGoBack) {
   StartStore(256 * kMiB);
   auto a = std::make_unique<Process>(dir_);

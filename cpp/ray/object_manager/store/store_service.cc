@@ -186,8 +186,8 @@ std::shared_ptr<const rpc::Dispatcher> StoreService::Impl::MakeDispatcher() {
     ForEachId(m.object_ids(), [&](const ObjectId& id) { core->Release(request.connection->id(), id, Now(), &effects); });
     Settle();
   });
-  d->RegisterTyped<v1::StoreFreeRequest>(MethodId::kStoreFree, [this](const v1::StoreFreeRequest& m, Request&, Responder) {
-    ForEachId(m.object_ids(), [&](const ObjectId& id) { core->Free(id, Now(), &effects); });
+  d->RegisterTyped<v1::StoreFreeRequest>(MethodId::kStoreFree, [this](const v1::StoreFreeRequest& m, Request& request, Responder) {
+    ForEachId(m.object_ids(), [&](const ObjectId& id) { core->Free(id, Now(), &effects, request.connection->id()); });
     Settle();
   });
   d->RegisterTyped<v1::StoreFreeRequest>(MethodId::kStoreContains, [this](const v1::StoreFreeRequest& m, Request&, Responder responder) {

@@ -171,7 +171,7 @@ ObjectTableCore::Outcome ObjectTableCore::TryPut(const PutRequest& request, Time
     return Outcome::kDone;
   }
   Object& object = *AddObject(request.client, request.id, request.owner);
-  object.freed = early_frees_.erase(request.id) > 0 || object.freed;
+  if (auto early = early_frees_.extract(request.id)) object.freed = object.freed || early.mapped().client != request.client;
   object.place.offset = request.offset;
   object.size = request.size;
   object.metadata = request.metadata;
@@ -514,23 +514,23 @@ void ObjectTableCore::Release(ClientId client, const ObjectId& id, Time now, Eff
   ServeQueue(now, out);
 }
 
-void ObjectTableCore::Free(const ObjectId& id, Time now, Effects* out) {
+void ObjectTableCore::Free(const ObjectId& id, Time now, Effects* out, ClientId client) {
   lost_.erase(id);
   auto it = objects_.find(id);
-  if (it == objects_.end()) return NoteEarlyFree(id, now);
+  if (it == objects_.end()) return NoteEarlyFree(id, client, now);
   it->second.freed = true;
   Settle(id, &it->second, now, out);
   ServeQueue(now, out);
 }
 
-void ObjectTableCore::NoteEarlyFree(const ObjectId& id, Time now) {
+void ObjectTableCore::NoteEarlyFree(const ObjectId& id, ClientId client, Time now) {
   while (!early_free_order_.empty() &&
          (early_free_order_.front().first + config_.early_free <= now || early_frees_.size() >= kMaxEarlyFrees)) {
     const auto& [noted, oldest] = early_free_order_.front();
-    if (auto it = early_frees_.find(oldest); it != early_frees_.end() && it->second == noted) early_frees_.erase(it);
+    if (auto it = early_frees_.find(oldest); it != early_frees_.end() && it->second.at == noted) early_frees_.erase(it);
     early_free_order_.pop_front();
   }
-  early_frees_[id] = now;
+  early_frees_[id] = {now, client};
   early_free_order_.emplace_back(now, id);
 }
 

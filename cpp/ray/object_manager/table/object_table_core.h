@@ -192,7 +192,8 @@ class ObjectTableCore {
   // Undoes one pin. More releases than pins are ignored: a client can only hurt itself.
   void Release(ClientId client, const ObjectId& id, Time now, Effects* out);
   // The owner has no more use for it. An object that is still being written goes when it is sealed; one that is not there yet, when it is put.
-  void Free(const ObjectId& id, Time now, Effects* out);
+  // `client`: whose connection it came on, if any.
+  void Free(const ObjectId& id, Time now, Effects* out, ClientId client = 0);
   // A copy that could be evicted is from now on one that could not: others are gone.
   void Keep(const ObjectId& id, Time now, Effects* out);
   // The connection ended: its pins, waits and unfinished objects go.
@@ -320,7 +321,7 @@ class ObjectTableCore {
   void Enlist(const ObjectId& id, Object* object, List list);
   void DropMemory(Object* object, Time now, Effects* out);
   void Delete(const ObjectId& id, Time now, Effects* out);
-  void NoteEarlyFree(const ObjectId& id, Time now);
+  void NoteEarlyFree(const ObjectId& id, ClientId client, Time now);
   void FinishGet(Token token, Effects* out);
   Time OverflowAt(const Overflow& overflow, Time since) const;  // when to ask for a file
   Time FailAt(const Overflow& overflow, Time since) const;
@@ -351,9 +352,14 @@ class ObjectTableCore {
   Status spill_failure_;  // the last one
   uint64_t last_segment_ = 0;
   std::unordered_set<ObjectId, IdHash> lost_;  // until they are made again or freed
-  // Freed before they were there: the put of an object and the free by its owner come on different connections. Each with its time.
+  // Freed before they were there: the put of an object and the free by its owner come on different connections. (On one connection they are in
+  // order: who frees and then puts has cleared an earlier attempt away.) Each with its time.
   static constexpr size_t kMaxEarlyFrees = 100'000;
-  std::unordered_map<ObjectId, Time, IdHash> early_frees_;
+  struct EarlyFree {
+    Time at;
+    ClientId client = 0;
+  };
+  std::unordered_map<ObjectId, EarlyFree, IdHash> early_frees_;
   std::deque<std::pair<Time, ObjectId>> early_free_order_;
   std::unordered_map<Token, PendingGet> gets_;
   std::unordered_map<ObjectId, std::vector<Token>, IdHash> awaited_;  // getters of objects not sealed; some may have ended

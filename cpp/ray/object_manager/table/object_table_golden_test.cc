@@ -1,7 +1,7 @@
 // Replays tests/scenarios/object_table. Objects, clients, owners and tokens are numbers; the time goes on by `after`. The events:
 //   config capacity= disk slab= grace=                     the first, if any
 //   create TOKEN OBJECT size= client= owner= copy try      seal OBJECT client= keep      abort OBJECT client=
-//   get TOKEN OBJECT... client= wait=                      release OBJECT client=        free OBJECT
+//   get TOKEN OBJECT... client= wait=                      release OBJECT client=        free OBJECT client=
 //   lease TOKEN client=                                    put OBJECT at= size= client= owner= keep
 //   return at= size= client= touched                       reclaimed client=             gone client=
 //   owner-died OWNER    spilled OBJECT [failed]    restored OBJECT [failed]    overflow SEGMENT [failed]    after TIME    stats
@@ -131,7 +131,7 @@ class Replay {
     } else if (name == "release") {
       core_->Release(client, Id(event.Number(0)), now_, out);
     } else if (name == "free") {
-      core_->Free(Id(event.Number(0)), now_, out);
+      core_->Free(Id(event.Number(0)), now_, out, event.Number("client", 0));
     } else if (name == "lease") {
       core_->LeaseSlab(event.Number(0), client, now_, out);
     } else if (name == "put") {
