@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ray import _call_shape
+from ray import _call_shape, _placement
 from ray import options as opts
 from ray._auto_init import ensure_session
 from ray._call_shape import CallShape
@@ -106,6 +106,7 @@ class _Prepared(NamedTuple):
     """What repeats from one actor of a class and its options to the next."""
 
     session: Session
+    group: bytes  # the placement group that it inherits; empty: none
     template: int
     actor_type: _Type
     groups: tuple[str, ...]
@@ -409,9 +410,10 @@ class ActorClass:
         name: str,
         namespace: str,
     ) -> ActorHandle:
+        group = session.captured_group if not session.is_driver and _placement.inherits(o) else b""
         prepared = o.prepared if isinstance(o, _Options) else None
-        if prepared is None or prepared.session is not session:
-            prepared = self._prepare(session, o)
+        if prepared is None or prepared.session is not session or prepared.group != group:
+            prepared = self._prepare(session, o, group)
             if isinstance(o, _Options):
                 o.prepared = prepared
         fields = {**prepared.fields, "name": name, "ray_namespace": namespace}
@@ -421,7 +423,7 @@ class ActorClass:
             session, prepared.actor_type, actor_id, session.address, name, namespace, prepared.groups, ref
         )
 
-    def _prepare(self, session: Session, o: dict[str, Any]) -> _Prepared:
+    def _prepare(self, session: Session, o: dict[str, Any], group: bytes) -> _Prepared:
         if session is not self._session:
             self._function_id = session.export_function(self._cls)
             self._session = session
@@ -443,7 +445,7 @@ class ActorClass:
         )
         placement, kept = opts.actor_resources(o)
         runtime_env = session.runtime_env_json(o.get("runtime_env"))
-        strategy = opts.strategy_fields(o.get("scheduling_strategy"))
+        strategy = _placement.fields(session, o, placement, captured=group)
         key = (self._function_id, "__init__", repr((sorted(kept.items()), runtime_env, sorted(strategy.items()))))
         found = session.creation_templates.get(key)
         if found is None:
@@ -472,7 +474,7 @@ class ActorClass:
             "concurrency_groups": list(groups.items()),
             "placement_resources": placement,
         }
-        return _Prepared(session, found, actor_type, tuple(groups), fields)
+        return _Prepared(session, group, found, actor_type, tuple(groups), fields)
 
 
 class _ActorClassWithOptions:

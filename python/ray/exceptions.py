@@ -248,12 +248,6 @@ class TaskPlacementGroupRemoved(_MessageError):
     _default = "The placement group corresponding to this task has been removed."
 
 
-class ActorPlacementGroupRemoved(_MessageError):
-    """The placement group of the actor was removed."""
-
-    _default = "The placement group corresponding to this actor has been removed."
-
-
 class TaskUnschedulableError(_MessageError):
     """The task can never run where it was told to."""
 
@@ -343,6 +337,12 @@ class ActorDiedError(RayActorError):
         error = cls(actor_id, text, bool(fields.get("actor_init_failed")), bool(fields.get("preempted")))
         error.__cause__ = init_error
         return error
+
+
+class ActorPlacementGroupRemoved(ActorDiedError):
+    """The placement group of the actor was removed: the actor is dead for good, or never came to live."""
+
+    base_error_msg = "The placement group corresponding to this actor has been removed."
 
 
 class ActorUnavailableError(RayActorError):

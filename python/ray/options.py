@@ -125,6 +125,16 @@ def _strategy(v: Any) -> str | None:
     return None
 
 
+def _placement_group(v: Any) -> str | None:
+    from ray.util.placement_group import PlacementGroup
+
+    return None if v == "default" or isinstance(v, PlacementGroup) else "must be a PlacementGroup, None or 'default'"
+
+
+def _priority(v: int) -> str | None:
+    return None if -(1 << 31) <= v < 1 << 31 else "must fit into 32 bits"
+
+
 def _backpressure(v: int) -> str | None:
     return None if v == -1 or v > 0 else "must be > 0, or -1 for no limit"
 
@@ -187,9 +197,10 @@ COMMON: dict[str, Option] = {
     "scheduling_strategy": Option((object,), _strategy),
     "label_selector": Option((dict, _NONE), _label_selector),
     "fallback_strategy": Option((list, _NONE), _fallback),
-    "placement_group": Option((object,)),
+    "placement_group": Option((object,), _placement_group),
     "placement_group_bundle_index": Option((int,), _at_least(-1)),
     "placement_group_capture_child_tasks": Option((bool, _NONE)),
+    "priority": Option((int,), _priority),
     "enable_task_events": Option((bool,)),
     "_labels": Option((dict, _NONE)),
     "_metadata": Option((dict, _NONE)),
@@ -347,23 +358,3 @@ def objects_per_yield(options: dict[str, Any]) -> int:
     """The number on the wire: 0 where what is yielded is one item."""
     wanted = options.get("_num_objects_per_yield") or 1
     return 0 if wanted == 1 else int(wanted)
-
-
-def strategy_fields(strategy: Any) -> dict[str, Any]:
-    """Fields of `TemplateOptions` for a scheduling strategy object."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
-
-    if strategy is None or strategy == "DEFAULT":
-        return {}
-    if strategy == "SPREAD":
-        return {"strategy_kind": 1}
-    if isinstance(strategy, NodeAffinitySchedulingStrategy):
-        return {"strategy_kind": 2, "strategy_node_id": bytes.fromhex(strategy.node_id), "strategy_soft": strategy.soft}
-    if isinstance(strategy, PlacementGroupSchedulingStrategy):
-        return {
-            "strategy_kind": 3,
-            "strategy_placement_group_id": strategy.placement_group.id.binary(),
-            "strategy_bundle_index": strategy.placement_group_bundle_index,
-            "strategy_capture_child_tasks": bool(strategy.placement_group_capture_child_tasks),
-        }
-    return {"strategy_kind": 4}

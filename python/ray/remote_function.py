@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ray import _call_shape
+from ray import _call_shape, _placement
 from ray import options as opts
 from ray._auto_init import ensure_session
 from ray._core.call import CallPlan, FunctionBase
@@ -53,7 +53,9 @@ class RemoteFunction(FunctionBase):
         if options.get("_num_objects_per_yield") not in (None, 1) and self._num_returns != -2:
             raise ValueError("_num_objects_per_yield is only allowed for streaming generator functions.")
         self._is_generator = is_generator
+        self._inherits = _placement.inherits(options)
         self._session: Session | None = None  # the one that knows it by the id below
+        self._captured: tuple[bytes, CallPlan] | None = None  # the plan for submission from inside a placement group
         self._function_id = b""
         functools.update_wrapper(self, function)
         # Wraps the submission, for whoever marked the function so.
@@ -72,7 +74,7 @@ class RemoteFunction(FunctionBase):
 
     def __getstate__(self) -> dict[str, Any]:
         # A template belongs to one process.
-        state = {**self.__dict__, "_session": None, "_function_id": b""}
+        state = {**self.__dict__, "_session": None, "_captured": None, "_function_id": b""}
         state.pop("remote", None)
         return state
 
@@ -96,7 +98,17 @@ class RemoteFunction(FunctionBase):
         target = self.options(**options) if options else self
         return target.remote(*args, **(kwargs or {}))
 
-    def _make_plan(self) -> CallPlan:
+    def _captured_plan(self) -> CallPlan | None:
+        # Asked for once some task of this process hands its placement group on; None: the caller's task does not.
+        session = ensure_session()
+        group = session.captured_group if self._inherits else b""
+        if not group:
+            return None
+        if self._captured is None or self._captured[0] != group or self._session is not session:
+            self._captured = (group, self._make_plan(group))
+        return self._captured[1]
+
+    def _make_plan(self, captured: bytes = b"") -> CallPlan:
         session = ensure_session()
         if session is not self._session:
             self._function_id = session.export_function(self._function)
@@ -106,12 +118,13 @@ class RemoteFunction(FunctionBase):
         qualname = getattr(self._function, "__qualname__", type(self._function).__qualname__)
         max_calls = o.get("max_calls", 1 if o.get("num_gpus") else 0)
         retries = o.get("max_retries")
+        resources = opts.task_resources(o)
         template = session.register_template(
             type=1,
             function_id=self._function_id,
             function_name=f"{module}.{qualname}" if module else qualname,
             name=o.get("name") or getattr(self._function, "__name__", qualname),
-            resources=opts.task_resources(o),
+            resources=resources,
             num_returns=self._num_returns,
             max_retries=_default_max_retries() if retries is None else retries,
             max_calls=max_calls,
@@ -120,7 +133,7 @@ class RemoteFunction(FunctionBase):
             timeout_s=float(o.get("timeout_s") or 0),
             objects_per_yield=opts.objects_per_yield(o),
             **retry_fields(o.get("retry_exceptions", False)),
-            **opts.strategy_fields(o.get("scheduling_strategy")),
+            **_placement.fields(session, o, resources, captured=captured),
         )
         return CallPlan(session.core, template, self._num_returns, self._shape)
 

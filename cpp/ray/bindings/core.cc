@@ -15,6 +15,7 @@
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_kv.pb.h"
 #include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/gcs_placement_group.pb.h"
 #include "ray/v1/raylet_worker.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/error_detail.h"
@@ -123,6 +124,11 @@ TemplateOptions OptionsOf(const TaskTemplate& t) {
   if (!t.strategy.placement_group_id.IsNil()) o.strategy_placement_group_id = t.strategy.placement_group_id.Binary();
   o.strategy_soft = t.strategy.soft;
   o.strategy_capture_child_tasks = t.strategy.capture_child_tasks;
+  o.strategy_spill_on_unavailable = t.strategy.spill_on_unavailable;
+  o.strategy_fail_on_unavailable = t.strategy.fail_on_unavailable;
+  o.strategy_selectors = t.strategy.selectors;
+  o.strategy_preferred = t.strategy.preferred;
+  o.priority = t.strategy.priority;
   o.strategy_bundle_index = t.strategy.bundle_index;
   o.generator_backpressure = t.generator_backpressure;
   o.timeout_s = t.timeout_s;
@@ -172,6 +178,30 @@ ActorFields FieldsOf(const v1::ActorInfo& info) {
   f.detached = c.detached();
   f.is_async = c.is_async();
   f.allow_out_of_order = c.allow_out_of_order();
+  return f;
+}
+
+PlacementGroupFields FieldsOf(const v1::PlacementGroupInfo& info) {
+  PlacementGroupFields f;
+  f.id = info.placement_group_id();
+  f.name = info.name();
+  f.ray_namespace = info.ray_namespace();
+  f.job_id = info.job_id();
+  f.creator_actor_id = info.creator_actor_id();
+  f.soft_target_node_id = info.soft_target_node_id();
+  f.topology_label = info.topology_label();
+  f.scheduling_state = info.scheduling_state();
+  f.strategy = info.strategy();
+  f.state = info.state();
+  f.detached = info.detached();
+  for (const v1::Bundle& bundle : info.bundles()) {
+    f.bundles.push_back(
+        {FromProto(bundle.resources()).ToDoubles(), {bundle.label_selector().begin(), bundle.label_selector().end()}, bundle.node_id()});
+  }
+  f.created_at_ms = info.created_at_ms();
+  f.placed_at_ms = info.placed_at_ms();
+  f.highest_retry_delay_ms = info.highest_retry_delay_ms();
+  f.attempts = info.attempts();
   return f;
 }
 
@@ -282,6 +312,11 @@ class CoreImpl final : public Core {
     t.strategy.placement_group_id = PlacementGroupId::FromBinaryOrNil(o.strategy_placement_group_id);
     t.strategy.soft = o.strategy_soft;
     t.strategy.capture_child_tasks = o.strategy_capture_child_tasks;
+    t.strategy.spill_on_unavailable = o.strategy_spill_on_unavailable;
+    t.strategy.fail_on_unavailable = o.strategy_fail_on_unavailable;
+    t.strategy.selectors = o.strategy_selectors;
+    t.strategy.preferred = o.strategy_preferred;
+    t.strategy.priority = o.priority;
     t.strategy.bundle_index = o.strategy_bundle_index;
     t.generator_backpressure = o.generator_backpressure;
     t.timeout_s = o.timeout_s;
@@ -345,6 +380,55 @@ class CoreImpl final : public Core {
     v1::ListActorsReply reply;
     RAY_RETURN_NOT_OK(worker_->actors().List(request, &reply));
     for (const auto& actor : reply.actors()) out->push_back(FieldsOf(actor));
+    return Status::Ok();
+  }
+
+  // --- placement groups
+  Status CreatePlacementGroup(const PlacementGroupFields& group, std::string* id) override {
+    v1::PlacementGroupInfo info;
+    info.set_name(group.name);
+    info.set_ray_namespace(Namespace(group.ray_namespace));
+    info.set_strategy(static_cast<v1::PlacementStrategy>(group.strategy));
+    info.set_creator_actor_id(group.creator_actor_id);
+    info.set_detached(group.detached);
+    info.set_soft_target_node_id(group.soft_target_node_id);
+    info.set_topology_label(group.topology_label);
+    for (const BundleFields& fields : group.bundles) {
+      v1::Bundle* bundle = info.add_bundles();
+      RAY_ASSIGN_OR_RETURN(ResourceSet resources, ResourceSet::FromDoubles(fields.resources));
+      ToProto(resources, bundle->mutable_resources());
+      bundle->mutable_label_selector()->insert(fields.label_selector.begin(), fields.label_selector.end());
+    }
+    PlacementGroupId made;
+    RAY_RETURN_NOT_OK(worker_->placement_groups().Create(std::move(info), &made));
+    *id = made.Binary();
+    return Status::Ok();
+  }
+  void RemovePlacementGroup(const std::string& id) override { worker_->placement_groups().Remove(PlacementGroupId::FromBinaryOrNil(id)); }
+  GetStatus WaitPlacementGroup(const std::string& id, int64_t timeout_ms, bool* placed) override {
+    core::GroupState state;
+    const core::ReadResult result = worker_->placement_groups().Wait(PlacementGroupId::FromBinaryOrNil(id), timeout_ms, &state);
+    *placed = state.kind == core::GroupState::kPlaced;
+    return ToGetStatus(result);
+  }
+  Status PlacementGroupReady(const std::string& id, const ValueIn& value, ObjectId* object_id) override {
+    return worker_->placement_groups().WhenReady(PlacementGroupId::FromBinaryOrNil(id), ViewOf(value), object_id);
+  }
+  Status GetPlacementGroup(const std::string& id, const std::string& name, const std::string& ray_namespace,
+                           PlacementGroupFields* out) override {
+    v1::GetPlacementGroupRequest request;
+    request.set_placement_group_id(id);
+    request.set_name(name);
+    request.set_ray_namespace(Namespace(ray_namespace));
+    v1::PlacementGroupInfo info;
+    RAY_RETURN_NOT_OK(worker_->placement_groups().Get(request, &info));
+    *out = FieldsOf(info);
+    return Status::Ok();
+  }
+  Status ListPlacementGroups(std::vector<PlacementGroupFields>* out) override {
+    v1::ListPlacementGroupsReply reply;
+    RAY_RETURN_NOT_OK(worker_->placement_groups().List(&reply));
+    for (const auto& info : reply.groups()) out->push_back(FieldsOf(info));
     return Status::Ok();
   }
 

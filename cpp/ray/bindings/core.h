@@ -91,7 +91,11 @@ struct TemplateOptions {  // static part of a task or method; see TaskTemplate i
   int32_t strategy_kind = 0;  // StrategyKind
   std::string strategy_node_id, strategy_placement_group_id;
   bool strategy_soft = false, strategy_capture_child_tasks = false;
+  bool strategy_spill_on_unavailable = false, strategy_fail_on_unavailable = false;
   int32_t strategy_bundle_index = -1;
+  std::vector<std::map<std::string, std::string>> strategy_selectors;  // alternatives, in order
+  std::map<std::string, std::string> strategy_preferred;
+  int32_t priority = 0;
   int64_t generator_backpressure = -1;
   double timeout_s = 0;
   bool out_of_order = false, retry_timeouts = false;
@@ -122,6 +126,22 @@ struct NodeFields {
   std::map<std::string, double> total, available;
   std::map<std::string, std::string> labels;
   int32_t port = 0;
+};
+
+struct BundleFields {
+  std::map<std::string, double> resources;
+  std::map<std::string, std::string> label_selector;
+  std::string node_id;  // empty: nowhere
+};
+
+struct PlacementGroupFields {  // see PlacementGroupInfo
+  std::string id, name, ray_namespace, job_id, creator_actor_id, soft_target_node_id, topology_label, scheduling_state;
+  int32_t strategy = 1;  // PlacementStrategy
+  int32_t state = 0;     // PlacementGroupState
+  bool detached = false;
+  std::vector<BundleFields> bundles;
+  int64_t created_at_ms = 0, placed_at_ms = 0, highest_retry_delay_ms = 0;
+  uint32_t attempts = 0;
 };
 
 struct JobFields {
@@ -242,6 +262,19 @@ class Core {
   virtual Status CancelTask(const Ref& ref, bool force, bool recursive) = 0;
   virtual Status GetNamedActor(const std::string& name, const std::string& ray_namespace, ActorFields* out) = 0;
   virtual Status ListActors(bool named_only, bool all_namespaces, const std::string& ray_namespace, std::vector<ActorFields>* out) = 0;
+
+  // --- placement groups
+  // Of `group`, what its creator decides. A taken name: ALREADY_EXISTS. [blocks if named]
+  virtual Status CreatePlacementGroup(const PlacementGroupFields& group, std::string* id) = 0;
+  virtual void RemovePlacementGroup(const std::string& id) = 0;  // [gil-ok]
+  // kReady: *placed tells whether it is placed, or gone.
+  virtual GetStatus WaitPlacementGroup(const std::string& id, int64_t timeout_ms, bool* placed) = 0;
+  // An object that becomes `value` once the group is placed.
+  virtual Status PlacementGroupReady(const std::string& id, const ValueIn& value, ObjectId* object_id) = 0;
+  // By id, or by name where it is empty. NOT_FOUND.
+  virtual Status GetPlacementGroup(const std::string& id, const std::string& name, const std::string& ray_namespace,
+                                   PlacementGroupFields* out) = 0;
+  virtual Status ListPlacementGroups(std::vector<PlacementGroupFields>* out) = 0;
 
   // --- streaming generators, consumer side
   // The next item's ref: kReady with *object_id set; nil *object_id = end of stream. kTimeout.

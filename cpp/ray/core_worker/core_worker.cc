@@ -6,6 +6,7 @@
 #include "ray/object_manager/client/store_client.h"
 #include "ray/util/logging.h"
 #include "ray/v1/gcs_job.pb.h"
+#include "ray/v1/pubsub.pb.h"
 #include "ray/v1/raylet_worker.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/value_layout.h"
@@ -147,13 +148,18 @@ void CoreWorker::MakeServices() {
       }});
   streams_ = std::make_unique<GeneratorStreams>(objects_.get());
   tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), recovery_.get(), config_.oom_retries);
+  groups_ = std::make_unique<PlacementGroupService>(PlacementGroupService::Deps{
+      .loop = loop_.get(), .peers = peers_.get(), .objects = objects_.get(), .self = info_.address, .job_id = info_.job_id});
   submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{.loop = loop_.get(),
                                                                    .peers = peers_.get(),
                                                                    .tasks = tasks_.get(),
                                                                    .deaths = deaths_.get(),
+                                                                   .groups = groups_.get(),
+                                                                   .objects = objects_.get(),
                                                                    .self = info_.address,
                                                                    .config = {},
                                                                    .oom_backoff = config_.oom_backoff});
+  groups_->SetHandler([this](const PlacementGroupId& group) { submitter_->OnGroupChanged(group); });
   actor_submitter_ = std::make_unique<ActorSubmitter>(
       ActorSubmitter::Deps{.loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .objects = objects_.get()});
   actors_ = std::make_unique<ActorService>(ActorService::Deps{
@@ -180,7 +186,10 @@ void CoreWorker::MakeServices() {
 
 void CoreWorker::RegisterHandlers() {
   objects_->RegisterHandlers(dispatcher_.get());
-  actors_->RegisterHandlers(dispatcher_.get());
+  dispatcher_->RegisterTyped<v1::PublishNotice>(MethodId::kPublish, [this](const v1::PublishNotice& notice, rpc::Request&, rpc::Responder) {
+    if (notice.has_actor()) actors_->OnPublish(notice.actor());
+    if (notice.has_placement_group()) groups_->OnPublish(notice.placement_group());
+  });
   receiver_->RegisterHandlers(dispatcher_.get());
   dispatcher_->RegisterTyped<v1::ReportGeneratorItemRequest>(
       MethodId::kReportGeneratorItem,
@@ -215,7 +224,8 @@ void CoreWorker::RegisterHandlers() {
                                                                          rpc::Responder) { tunnels_->OnFrames(envelope, request.parts); });
   dispatcher_->RegisterTyped<v1::TunnelClosed>(
       MethodId::kTunnelClosed, [this](const v1::TunnelClosed& message, rpc::Request&, rpc::Responder) { tunnels_->OnClosed(message); });
-  dispatcher_->Register(MethodId::kReclaimLeases, [this](rpc::Request, rpc::Responder) { submitter_->Reclaim(); });
+  dispatcher_->RegisterTyped<v1::ReclaimLeasesNotice>(MethodId::kReclaimLeases, [this](const v1::ReclaimLeasesNotice& notice, rpc::Request&,
+                                                                                       rpc::Responder) { submitter_->Reclaim(notice); });
   dispatcher_->RegisterTyped<v1::LogLinesNotice>(MethodId::kLogLines, [this](const v1::LogLinesNotice& notice, rpc::Request&,
                                                                              rpc::Responder) {
     UserEvent event{

@@ -18,6 +18,7 @@
 #include "ray/core_worker/lifecycle/lazy_store.h"
 #include "ray/core_worker/objects/object_service.h"
 #include "ray/core_worker/peers/peer_pool.h"
+#include "ray/core_worker/placement_groups/placement_group_service.h"
 #include "ray/core_worker/recovery/recovery_service.h"
 #include "ray/core_worker/services/event_queue.h"
 #include "ray/core_worker/services/sync_call.h"
@@ -91,6 +92,7 @@ class CoreWorker {
   ObjectService& objects() { return *objects_; }
   TaskReceiver& receiver() { return *receiver_; }
   ActorService& actors() { return *actors_; }
+  PlacementGroupService& placement_groups() { return *groups_; }
   GeneratorStreams& streams() { return *streams_; }
   EventQueue& events() { return events_; }
   // Id of the actor that lives here; nil: none (yet).
@@ -146,6 +148,7 @@ class CoreWorker {
   std::unique_ptr<RecoveryService> recovery_;
   std::unique_ptr<GeneratorStreams> streams_;
   std::unique_ptr<TaskManager> tasks_;
+  std::unique_ptr<PlacementGroupService> groups_;
   std::unique_ptr<TaskSubmitter> submitter_;
   std::unique_ptr<ActorSubmitter> actor_submitter_;
   std::unique_ptr<ActorService> actors_;

@@ -79,6 +79,8 @@ struct Raylet::Impl {
   void OnProcessEnded(const ProcessEnd& end);
   void ReportSoon();
   void Report();
+  ResourceSet Available() const;
+  void FillReport(const ResourceSet& available, v1::ReportResourcesRequest* report);
   void PollStore();
   void Drain(const std::string& reason, Duration deadline);
   void CountLeases();
@@ -185,12 +187,16 @@ Status Raylet::Impl::Init() {
 
   scheduling::LeaseQueueConfig queue_config = config.leases;
   queue_config.node = node_id;
-  leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id,
-                                                             [this] {
-                                                               ReportSoon();
-                                                               if (drain.draining()) CountLeases();
-                                                             }},
-                                          queue_config, scheduling::NodeResources(total));
+  queue_config.labels = {config.labels.begin(), config.labels.end()};
+  queue_config.seed = IdHash()(node_id);
+  leases =
+      std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id,
+                                                        [this] {
+                                                          ReportSoon();
+                                                          if (drain.draining()) CountLeases();
+                                                        },
+                                                        [this](v1::ReportResourcesRequest* report) { FillReport(Available(), report); }},
+                                     queue_config, scheduling::NodeResources(total));
   memory = std::make_unique<MemoryMonitor>(config.memory_monitor,
                                            MemoryMonitor::Deps{loop, "IP: " + config.node_ip + ", ID: " + node_id.Hex(),
                                                                [this] { return leases->RunningWork(); }, [this] { return workers->Pids(); },
@@ -244,6 +250,11 @@ Status Raylet::Impl::Init() {
   dispatcher->RegisterTyped<v1::LinkEmpty>(MethodId::kLinkProbe, [](const v1::LinkEmpty&, rpc::Request&, rpc::Responder responder) {
     if (responder.valid()) responder.Send(v1::LinkEmpty());
   });
+  dispatcher->RegisterTyped<v1::ResourceViewsNotice>(
+      MethodId::kResourceViews, [this](const v1::ResourceViewsNotice& notice, rpc::Request& request, rpc::Responder responder) {
+        if (request.connection == gcs) leases->OnResourceViews(notice);
+        if (responder.valid()) responder.Send(v1::SyncEmpty());
+      });
   dispatcher->RegisterTyped<v1::LeaseEmpty>(MethodId::kShutdownNode,
                                             [this](const v1::LeaseEmpty&, rpc::Request& request, rpc::Responder responder) {
                                               if (request.connection != gcs) {
@@ -361,20 +372,38 @@ void Raylet::Impl::ReportSoon() {
   });
 }
 
-void Raylet::Impl::Report() {
-  if (stopping) return;
+ResourceSet Raylet::Impl::Available() const {
   ResourceSet available = leases->resources().available();
   // Tasks do not hold the store's memory; what is free is what the store says, unless tasks reserved more.
   const uint64_t free = config.object_store_memory - std::min(store_used, config.object_store_memory);
   available.Set(kStoreMemory, std::min(available.Get(kStoreMemory), Units(free)));
-  if (available == reported) return;
+  return available;
+}
+
+void Raylet::Impl::FillReport(const ResourceSet& available, v1::ReportResourcesRequest* report) {
   reported = available;
+  report->set_node_id(node_id.Binary());
+  report->set_version(++report_version);
+  ToProto(total, report->mutable_total());
+  ToProto(available, report->mutable_available());
+  for (const auto& state : leases->TakeChangedBundles()) {
+    v1::BundleReport* bundle = report->add_bundles();
+    bundle->set_placement_group_id(state.bundle.group.Binary());
+    bundle->set_index(state.bundle.index);
+    ToProto(state.total, bundle->mutable_total());
+    ToProto(state.available, bundle->mutable_available());
+  }
+}
+
+void Raylet::Impl::Report() {
+  if (stopping) return;
+  const ResourceSet available = Available();
+  // Also when nothing has changed in the end: others may have counted on what came and went meanwhile.
+  const bool touched = leases->TakeTouched();
+  if (available == reported && !leases->resources().HasChangedBundles() && !touched) return;
   last_report = loop->clock().Now();
   v1::ReportResourcesRequest report;
-  report.set_node_id(node_id.Binary());
-  report.set_version(++report_version);
-  ToProto(total, report.mutable_total());
-  ToProto(available, report.mutable_available());
+  FillReport(available, &report);
   gcs->Notify(MethodId::kReportResources, report);
 }
 

@@ -1,8 +1,14 @@
 // LeaseQueueCore: who may run what on this node, and who waits.
 //
-// A lease is the right to hold some resources with a worker. Requests of one scheduling class (job and resources) are served first come,
-// first served; jobs take turns, and the classes of a job take turns, so that a class which fits never stands behind one that does not.
-// Requests beyond the node's totals wait (another node may come), and their drivers are told once per class.
+// A lease is the right to hold some resources with a worker. Requests of one scheduling class (job, priority, bundle and resources) are served
+// first come, first served; jobs take turns; of one job those with the highest priority that fit go first, and its classes of equal priority take
+// turns. So a class which fits never stands behind one that does not.
+// Requests that no node of the cluster could ever run wait (a node may come), and their drivers are told once per class.
+//
+// Many nodes: an owner asks one raylet to decide. That one grants, or names a better node (LeaseSpilled), or keeps the request in its queue. The
+// node that was named does not decide again: it grants now or rejects, and the owner comes back to the decider, naming who turned it away.
+// A request is so never bound to a full node while others have room, and it cannot go to and fro: a node that turned it away is out until it
+// has reported anew. Only requests that must go to one node (affinity) or be spread evenly wait there, the latter not for long.
 // Pure core (architecture.md, section 4): events and time in, effects out, in order. Owned by the lease service; not thread-safe.
 #pragma once
 
@@ -10,52 +16,62 @@
 #include <functional>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <tuple>
 #include <unordered_map>
 #include <variant>
 #include <vector>
 
 #include "ray/common/ids.h"
+#include "ray/scheduling/cluster_view.h"
 #include "ray/scheduling/node_resources.h"
+#include "ray/scheduling/policies.h"
 #include "ray/scheduling/worker_cap.h"
 #include "ray/util/clock.h"
 
 namespace ray::scheduling {
 
-enum class Strategy { kDefault, kSpread, kNodeAffinity };
+enum class LeaseMode {
+  kDecide,      // grant, queue, or name a better node
+  kNowOrNever,  // another raylet decided: grant or reject
+  kHere,        // this node and no other
+};
 
 struct LeaseRequest {
   LeaseId lease;
   JobId job;
   WorkerId owner;  // nil: the GCS (actors)
-  ResourceSet resources;
-  Strategy strategy = Strategy::kDefault;
-  NodeId affinity_node;  // kNodeAffinity
-  bool affinity_soft = false;
+  PlacementRequest where;
+  LeaseMode mode = LeaseMode::kDecide;
+  std::vector<NodeId> rejected_by;       // that turned it away, the latest last
+  Duration patience = Duration::zero();  // after so long in the queue it is rejected; zero: never
+  BundleId bundle;                       // nil: none
+  int32_t priority = 0;                  // of what the job queues here, the highest goes first
   std::string runtime_env;
   std::string task_name;   // for people
   bool dedicated = false;  // wants a worker that has run nothing
   int64_t depth = 0;       // how deep its tasks are nested
 };
 
-// Where a request should go instead of this node. The seam for many nodes: on one node nobody answers.
-class SpillPolicy {
- public:
-  virtual ~SpillPolicy() = default;
-  // Nullopt: stay. Called for requests that cannot be granted here now.
-  virtual std::optional<NodeId> Choose(const LeaseRequest& request, bool feasible_here) = 0;
-  // Whether that node is part of the cluster and alive.
-  virtual bool Knows(const NodeId& node) = 0;
-};
-
 struct LeaseQueueConfig {
   NodeId node;
+  Labels labels;
+  PolicyConfig policy;
+  uint64_t seed = 1;  // of chance among equally good nodes; different on each node, or all would choose the same
+  // How long a request that is spread waits at the node whose turn it is before another gets it. Lower: less even, fewer idle nodes.
+  Duration spread_patience = std::chrono::seconds(1);
   Duration infeasible_notice = std::chrono::seconds(1);  // how long a request beyond the totals waits before its driver is told
   // While requests wait for resources, owners are asked for unused leases: first at once, then after this long, doubling up to the
   // maximum. Lower: quicker hand-over between owners, more messages.
   Duration reclaim_interval = std::chrono::milliseconds(10);
   Duration max_reclaim_interval = std::chrono::milliseconds(200);
   WorkerCapConfig worker_cap;
+  // A lease is asked for on behalf of others after so long at the earliest. Lower: fairer between short bursts, more hand-over.
+  Duration min_tenure = std::chrono::milliseconds(100);
+  // One that was asked for and has not come after so long runs a long task: another is asked for, too.
+  Duration yield_wait = std::chrono::seconds(1);
+  Duration bundle_commit_timeout = std::chrono::seconds(30);  // what the GCS reserved and did not commit by then goes back
 };
 
 // Effects, to be carried out in order.
@@ -66,16 +82,22 @@ struct LeaseGranted {  // resources are held from now on; find a worker
 struct LeaseSpilled {
   LeaseId lease;
   NodeId node;
+  LeaseMode mode = LeaseMode::kNowOrNever;
 };
 struct LeaseRefused {  // can never run
   LeaseId lease;
   std::string reason;
 };
+struct LeaseRejected {  // not here, or not now: whoever decided has to decide anew
+  LeaseId lease;
+  bool bundle_gone = false;  // its bundle is not here (any more)
+};
 struct LeaseCancelled {  // was queued
   LeaseId lease;
 };
-struct LeaseRevoked {  // was granted; its owner is gone: end the worker
+struct LeaseRevoked {  // was granted; its owner or its bundle is gone: end the worker
   LeaseId lease;
+  std::string reason;
 };
 struct InfeasibleNotice {  // tell the drivers of the job
   JobId job;
@@ -83,14 +105,15 @@ struct InfeasibleNotice {  // tell the drivers of the job
 };
 struct ReclaimWanted {  // ask these owners for leases that they do not use
   std::vector<WorkerId> owners;
+  std::vector<std::pair<WorkerId, LeaseId>> yield;  // and for these after the task that runs: others have a better claim
 };
-using LeaseEffect = std::variant<LeaseGranted, LeaseSpilled, LeaseRefused, LeaseCancelled, LeaseRevoked, InfeasibleNotice, ReclaimWanted>;
+using LeaseEffect =
+    std::variant<LeaseGranted, LeaseSpilled, LeaseRefused, LeaseRejected, LeaseCancelled, LeaseRevoked, InfeasibleNotice, ReclaimWanted>;
 using LeaseEffects = std::vector<LeaseEffect>;
 
 class LeaseQueueCore {
  public:
-  // `spill` may be null and must outlive the core.
-  LeaseQueueCore(LeaseQueueConfig config, NodeResources resources, SpillPolicy* spill = nullptr);
+  LeaseQueueCore(LeaseQueueConfig config, NodeResources resources);
 
   // False, and no effects, for a lease that is known already (a repeated request).
   bool Request(LeaseRequest request, Time now, LeaseEffects* out);
@@ -105,10 +128,26 @@ class LeaseQueueCore {
   void Unblock(const LeaseId& lease);
   // Its queued requests are dropped without an effect, its leases revoked.
   void OwnerDied(const WorkerId& owner, Time now, LeaseEffects* out);
+  // --- what is known of the other nodes. After a batch of news, ViewChanged.
+  ClusterView* view() { return &view_; }
+  void ViewChanged(Time now, LeaseEffects* out);
   // Its queued requests are cancelled, save those whose owner `keep_owner` holds for; its leases end with their workers.
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_owner, Time now, LeaseEffects* out);
-  // From now on nothing is granted here: the node is about to leave. What waits may still be sent elsewhere.
-  void StopGrants() { grants_ = false; }
+  // From now on nothing is granted here: the node is about to leave. What waits for this node is rejected, the rest
+  // may still be sent elsewhere.
+  void StopGrants(Time now, LeaseEffects* out);
+  // --- bundles of placement groups. `attempt` numbers the round of the GCS in which they are placed.
+  // Sets all of them aside, or none (false: not that much is free, or a later round was here). Known ones of this round are fine; those of an
+  // earlier one that were not committed go back first. With `commit`, both phases at once. What is not committed in time goes back by itself.
+  bool PrepareBundles(const PlacementGroupId& group, uint32_t attempt, const std::vector<std::pair<int32_t, ResourceSet>>& bundles,
+                      bool commit, Time now, LeaseEffects* out);
+  // From now on requests in them are served. Idempotent. False: one is not here (any more); nothing was done.
+  bool CommitBundles(const PlacementGroupId& group, uint32_t attempt, const std::vector<int32_t>& indices, Time now, LeaseEffects* out);
+  // In whatever phase they are; of round `attempt` (0: any), `indices` (none: all). Idempotent. Requests that no other bundle here can serve
+  // are rejected, leases revoked because of `reason`.
+  void ReturnBundles(const PlacementGroupId& group, uint32_t attempt, const std::vector<int32_t>& indices, const std::string& reason,
+                     Time now, LeaseEffects* out);
+  std::vector<NodeResources::BundleState> TakeChangedBundles() { return resources_.TakeChangedBundles(); }
   void Tick(Time now, LeaseEffects* out);
   // When Tick has something to do next; infinite if nothing.
   Time NextDeadline() const;
@@ -116,46 +155,105 @@ class LeaseQueueCore {
   const NodeResources& resources() const { return resources_; }
   bool IsQueued(const LeaseId& lease) const { return queued_.contains(lease); }
   bool IsGranted(const LeaseId& lease) const { return granted_.contains(lease); }
+  // What a granted lease holds; null if it is none.
+  const Allocation* AllocationOf(const LeaseId& lease) const {
+    const auto it = granted_.find(lease);
+    return it == granted_.end() ? nullptr : &it->second.allocation;
+  }
   size_t num_queued() const { return queued_.size(); }
   size_t num_granted() const { return granted_.size(); }
   // One line per class: "job 01000000 {CPU: 4}: 3 waiting, the node has {CPU: 2}".
   std::vector<std::string> DescribeQueue() const;
 
  private:
-  struct Class {
-    std::deque<LeaseRequest> queue;  // never empty, or the class goes
-    bool feasible = true;            // within the totals
-    bool noticed = false;            // the driver was told
-    Time since;                      // of the first request
+  struct Waiting {
+    LeaseRequest request;
+    std::map<NodeId, uint64_t> avoid;  // nodes that turned it away -> version of the view then
+    Time impatient_at = Time::Infinite();
   };
-  using ClassKey = std::pair<ResourceSet, int64_t /* depth */>;
+  struct Class {
+    std::deque<Waiting> queue;  // never empty, or the class goes
+    bool here = true;           // this node could run it, if it were empty
+    std::string infeasible;     // why no node could; empty: some could
+    bool noticed = false;       // the driver was told
+    Time since;                 // of the first request
+    uint64_t tried_epoch = 0;   // of the view, when other nodes were looked at last
+  };
+  struct ClassKey {
+    int32_t priority = 0;
+    BundleId bundle;
+    ResourceSet need;
+    bool pinned = false;  // waits for this node
+    std::string where;    // what else decides where it may run; empty: nothing
+    int64_t depth = 0;
+    friend bool operator==(const ClassKey&, const ClassKey&) = default;
+    // The highest priority first.
+    friend bool operator<(const ClassKey& a, const ClassKey& b) {
+      if (a.priority != b.priority) return a.priority > b.priority;
+      return std::tie(a.bundle, a.need, a.pinned, a.where, a.depth) < std::tie(b.bundle, b.need, b.pinned, b.where, b.depth);
+    }
+  };
+  static ClassKey KeyOf(const LeaseRequest& request, bool pinned);
+  // What drivers are told of once, whatever the depth.
+  static ClassKey NoticeKey(ClassKey key) {
+    key.depth = 0;
+    return key;
+  }
+  // The cap's say about what could be granted now. Actors live on: they are not capped.
+  bool CapAllows(const LeaseRequest& request, Time now);
   struct Job {
-    std::map<ClassKey, Class> classes;  // waiting ones
-    ClassKey last_class;                // served last; the next one in order has the turn
+    std::map<ClassKey, Class> classes;       // waiting ones
+    std::map<int32_t, ClassKey> last_class;  // by priority: served last; the next one in order has the turn
   };
   struct Granted {
     LeaseRequest request;
     Allocation allocation;
     int64_t cpu_given_back = 0;  // > 0 while blocked
+    Time since;
+    Time asked = Time::Infinite();  // when it was asked to yield; infinite: never
   };
 
-  void Enqueue(LeaseRequest request, Time now);
+  struct Bundle {
+    uint32_t attempt = 0;
+    Time commit_by = Time::Infinite();  // infinite: committed
+  };
+  void CloseBundle(const BundleId& bundle, const std::string& reason, Time now, LeaseEffects* out);
+  // Waits for this node (`pinned`), or for any. `infeasible`: why no node could run it.
+  void Enqueue(LeaseRequest request, std::map<NodeId, uint64_t> avoid, bool pinned, const std::string& infeasible, Time now);
+  void Decide(LeaseRequest request, Time now, LeaseEffects* out);
+  void GrantNow(LeaseRequest request, Allocation allocation, Time now, LeaseEffects* out);
+  // For each class that waits here at most one lease that has to make room for it: of the same job with a lower priority, or of a job (or
+  // a class of the same job) that holds more than it. Owners keep leases as long as they have tasks: without this the first would keep all.
+  std::vector<std::pair<WorkerId, LeaseId>> ChooseYields(Time now);
+  // The view's entry of this node, brought up to date.
+  void SyncSelf();
+  bool LabelsAllow(const PlacementRequest& where);
+  std::set<NodeId> Avoided(const std::map<NodeId, uint64_t>& avoid) const;
+  // Of the waiting requests of the job that another node has room for, sends one there. False: none.
+  bool SpillOne(Job* job, LeaseEffects* out);
+  void SpillWaiting(LeaseEffects* out);
   void Schedule(Time now, LeaseEffects* out);
   bool ServeJob(Job* job, Time now, LeaseEffects* out);
+  bool ServeClass(Job* job, std::map<ClassKey, Class>::iterator cls, Time now, LeaseEffects* out);
   void Remove(const LeaseId& lease);
   void ArmReclaim(Time now, bool fresh);
-  std::string InfeasibleMessage(const Class& waiting, const ResourceSet& need) const;
+  std::string InfeasibleMessage(const Class& waiting, const ClassKey& key) const;
 
   const LeaseQueueConfig config_;
   NodeResources resources_;
-  SpillPolicy* const spill_;
+  ClusterView view_;
+  PlacementPolicy policy_;
+  uint64_t self_version_ = 1;
+  std::set<std::pair<Time, LeaseId>> impatient_;
   std::map<JobId, Job> jobs_;  // with something waiting
   bool grants_ = true;
   JobId last_job_;
   std::unordered_map<LeaseId, std::pair<JobId, ClassKey>, IdHash> queued_;
   std::unordered_map<LeaseId, Granted, IdHash> granted_;
+  std::set<std::pair<Time, BundleId>> uncommitted_;
+  std::map<BundleId, Bundle> bundles_;  // reserved or committed; closing ones are NodeResources' alone
   WorkerCap cap_;
-  std::map<std::pair<JobId, ResourceSet>, bool> noticed_;  // of which the job's driver was told; kept for when they come again
+  std::map<std::pair<JobId, ClassKey>, bool> noticed_;  // classes whose driver was told, also when they come again
   Time next_reclaim_ = Time::Infinite();
   Time last_reclaim_{INT64_MIN / 2};
   Duration reclaim_backoff_;

@@ -91,5 +91,47 @@ TEST(NodeResources, BlockedWorkersMayOverdrawTheCpu) {
   EXPECT_EQ(node.available(), node.total());
 }
 
+TEST(NodeResources, ABundleHasItsOwnGpus) {
+  NodeResources node(Set({{"CPU", 4}, {"GPU", 3}}));
+  const BundleId first{PlacementGroupId::FromRandom(), 0};
+  const auto before = node.Allocate(Set({{"GPU", 1}}));  // index 0
+  ASSERT_TRUE(node.ReserveBundle(first, Set({{"CPU", 1}, {"GPU", 1.5}})));
+  EXPECT_FALSE(node.Allocate(Set({{"CPU", 1}}), first));  // not open
+  node.OpenBundle(first);
+  const auto whole = node.Allocate(Set({{"GPU", 1}}), first);
+  ASSERT_TRUE(whole);
+  EXPECT_EQ(whole->instances[0].shares, (std::vector<std::pair<int32_t, int64_t>>{{1, 10000}}));
+  EXPECT_FALSE(node.Allocate(Set({{"GPU", 1}}), first));
+  const auto half = node.Allocate(Set({{"GPU", 0.5}}), {first.group, BundleId::kAny});
+  ASSERT_TRUE(half);
+  EXPECT_EQ(half->bundle, first);
+  EXPECT_EQ(half->instances[0].shares, (std::vector<std::pair<int32_t, int64_t>>{{2, 5000}}));
+  EXPECT_FALSE(node.Allocate(Set({{"CPU", 9}}), first));
+  EXPECT_FALSE(node.Feasible(Set({{"CPU", 2}}), first));
+  EXPECT_TRUE(node.Feasible(Set({{"CPU", 1}}), {first.group, BundleId::kAny}));
+  node.CloseBundle(first);
+  EXPECT_EQ(node.available(), Set({{"CPU", 3}, {"GPU", 0.5}}));
+  node.Release(*whole);
+  node.Release(*half);
+  EXPECT_EQ(node.available(), Set({{"CPU", 4}, {"GPU", 2}}));
+  node.Release(*before);
+  EXPECT_TRUE(node.Allocate(Set({{"GPU", 3}})));
+}
+
+TEST(NodeResources, ARequestIsServedByOneBundle) {
+  NodeResources node(Set({{"CPU", 4}}));
+  const PlacementGroupId group = PlacementGroupId::FromRandom();
+  for (int32_t i = 0; i < 2; ++i) {
+    ASSERT_TRUE(node.ReserveBundle({group, i}, Set({{"CPU", 2}})));
+    node.OpenBundle({group, i});
+  }
+  const auto a = node.Allocate(Set({{"CPU", 1}}), {group, 0});
+  const auto b = node.Allocate(Set({{"CPU", 1}}), {group, 1});
+  ASSERT_TRUE(a && b);
+  EXPECT_FALSE(node.Allocate(Set({{"CPU", 2}}), {group, BundleId::kAny}));  // two halves are no whole
+  node.Release(*a);
+  EXPECT_EQ(node.Allocate(Set({{"CPU", 2}}), {group, BundleId::kAny})->bundle.index, 0);
+}
+
 }  // namespace
 }  // namespace ray::scheduling

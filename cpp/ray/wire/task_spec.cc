@@ -29,13 +29,7 @@ void TemplateToProto(const TaskTemplate& t, v1::TaskTemplate* out) {
   out->set_runtime_env(t.runtime_env);
   SetUnlessNil(out->mutable_actor_id(), t.actor_id);
   out->set_concurrency_group(t.concurrency_group);
-  v1::SchedulingStrategy* s = out->mutable_strategy();
-  s->set_kind(static_cast<v1::StrategyKind>(t.strategy.kind));
-  SetUnlessNil(s->mutable_node_id(), t.strategy.node_id);
-  s->set_soft(t.strategy.soft);
-  SetUnlessNil(s->mutable_placement_group_id(), t.strategy.placement_group_id);
-  s->set_bundle_index(t.strategy.bundle_index);
-  s->set_capture_child_tasks(t.strategy.capture_child_tasks);
+  ToProto(t.strategy, out->mutable_strategy());
   out->set_generator_backpressure(t.generator_backpressure);
   out->set_ray_namespace(t.ray_namespace);
   out->set_timeout_s(t.timeout_s);
@@ -62,12 +56,7 @@ TaskTemplatePtr TemplateFromProto(const v1::TaskTemplate& m) {
   t->runtime_env = m.runtime_env();
   t->actor_id = ActorId::FromBinaryOrNil(m.actor_id());
   t->concurrency_group = m.concurrency_group();
-  t->strategy.kind = m.strategy().kind();
-  t->strategy.node_id = NodeId::FromBinaryOrNil(m.strategy().node_id());
-  t->strategy.soft = m.strategy().soft();
-  t->strategy.placement_group_id = PlacementGroupId::FromBinaryOrNil(m.strategy().placement_group_id());
-  t->strategy.bundle_index = m.strategy().bundle_index();
-  t->strategy.capture_child_tasks = m.strategy().capture_child_tasks();
+  t->strategy = FromProto(m.strategy());
   t->generator_backpressure = m.generator_backpressure();
   t->ray_namespace = m.ray_namespace();
   t->timeout_s = m.timeout_s();
@@ -123,6 +112,54 @@ void EncodeCall(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
 }
 
 }  // namespace
+
+std::string SchedulingStrategy::Key() const {
+  std::string key = std::to_string(kind) + ',' + std::to_string(soft) + std::to_string(spill_on_unavailable) +
+                    std::to_string(fail_on_unavailable) + std::to_string(capture_child_tasks) + ',' + std::to_string(bundle_index) + ',' +
+                    std::to_string(priority) + node_id.Binary() + placement_group_id.Binary();
+  auto add = [&key](const Labels& labels) {
+    key += '{';
+    for (const auto& [name, value] : labels) key += name + '\0' + value + '\0';
+    key += '}';
+  };
+  for (const Labels& selector : selectors) add(selector);
+  add(preferred);
+  return key;
+}
+
+void ToProto(const SchedulingStrategy& strategy, v1::SchedulingStrategy* out) {
+  out->set_kind(static_cast<v1::StrategyKind>(strategy.kind));
+  SetUnlessNil(out->mutable_node_id(), strategy.node_id);
+  out->set_soft(strategy.soft);
+  out->set_spill_on_unavailable(strategy.spill_on_unavailable);
+  out->set_fail_on_unavailable(strategy.fail_on_unavailable);
+  SetUnlessNil(out->mutable_placement_group_id(), strategy.placement_group_id);
+  out->set_bundle_index(strategy.bundle_index);
+  out->set_capture_child_tasks(strategy.capture_child_tasks);
+  for (const auto& selector : strategy.selectors) {
+    out->add_selectors()->mutable_constraints()->insert(selector.begin(), selector.end());
+  }
+  if (!strategy.preferred.empty()) {
+    out->mutable_preferred()->mutable_constraints()->insert(strategy.preferred.begin(), strategy.preferred.end());
+  }
+  out->set_priority(strategy.priority);
+}
+
+SchedulingStrategy FromProto(const v1::SchedulingStrategy& m) {
+  SchedulingStrategy s;
+  s.kind = m.kind();
+  s.node_id = NodeId::FromBinaryOrNil(m.node_id());
+  s.soft = m.soft();
+  s.spill_on_unavailable = m.spill_on_unavailable();
+  s.fail_on_unavailable = m.fail_on_unavailable();
+  s.placement_group_id = PlacementGroupId::FromBinaryOrNil(m.placement_group_id());
+  s.bundle_index = m.bundle_index();
+  s.capture_child_tasks = m.capture_child_tasks();
+  for (const auto& selector : m.selectors()) s.selectors.emplace_back(selector.constraints().begin(), selector.constraints().end());
+  s.preferred = {m.preferred().constraints().begin(), m.preferred().constraints().end()};
+  s.priority = m.priority();
+  return s;
+}
 
 void ToProto(const ActorCreation& c, v1::ActorCreation* out) {
   SetId(out->mutable_actor_id(), c.actor_id.View());

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,17 +26,26 @@ namespace v1 {
 class TaskSpec;
 class TaskTemplate;
 class ActorCreation;
+class SchedulingStrategy;
 }  // namespace v1
 
 enum class TaskType : int32_t { kNormal = 1, kActorCreation = 2, kActorTask = 3 };
 
+// Fields as in types.proto.
 struct SchedulingStrategy {
-  int32_t kind = 0;  // v1::StrategyKind
+  using Labels = std::map<std::string, std::string>;
+  enum Kind : int32_t { kDefault = 0, kSpread = 1, kNodeAffinity = 2, kPlacementGroup = 3, kNodeLabel = 4 };  // v1::StrategyKind
+  int32_t kind = kDefault;
   NodeId node_id;
-  bool soft = false;
+  bool soft = false, spill_on_unavailable = false, fail_on_unavailable = false;
   PlacementGroupId placement_group_id;
   int32_t bundle_index = -1;
   bool capture_child_tasks = false;
+  std::vector<Labels> selectors;
+  Labels preferred;
+  int32_t priority = 0;
+  // Equal for equal strategies.
+  std::string Key() const;
 };
 
 inline constexpr int32_t kDynamicReturns = -1;
@@ -107,6 +117,8 @@ struct TaskSpec {
   int64_t depth = 0;
 };
 
+void ToProto(const SchedulingStrategy& strategy, v1::SchedulingStrategy* out);
+SchedulingStrategy FromProto(const v1::SchedulingStrategy& message);
 void ToProto(const ActorCreation& creation, v1::ActorCreation* out);
 ActorCreation FromProto(const v1::ActorCreation& message);
 

@@ -17,7 +17,14 @@ from ray._core.generator import ObjectRefGenerator
 ctypedef object (*NewFunc)(object, object, PyObject*)
 
 cdef tuple _EMPTY = ()
+cdef bint _may_capture = False  # some task of this process hands its placement group on to what it submits
 cdef Py_ssize_t _ANY = 1 << 60
+
+
+def note_capture():
+    """From now on functions are asked for the plan of the placement group that their caller runs in."""
+    global _may_capture
+    _may_capture = True
 
 
 @cython.final
@@ -56,7 +63,7 @@ cdef class CallPlan:
 
 @cython.auto_pickle(False)
 cdef class FunctionBase:
-    """Derived classes define `_make_plan`."""
+    """Derived classes define `_make_plan` and `_captured_plan`."""
 
     cdef CallPlan _plan
 
@@ -73,6 +80,10 @@ cdef class FunctionBase:
         cdef CallPlan plan = self._plan
         if plan is None or plan.worker is not active_or_none():
             plan = self._plan = self._make_plan()
+        if _may_capture:
+            captured = self._captured_plan()
+            if captured is not None:
+                plan = captured
         return plan.call(None, args, kwargs)
 
 

@@ -34,6 +34,8 @@ cdef extern from *:
     """
     double ray_perf_counter() nogil
 
+from ray._core.call import note_capture
+
 RUN, CANCEL, EXIT = 1, 2, 3
 cdef dict _NO_INSTANCES = {}
 cdef tuple _NOTHING = ((), {})
@@ -73,6 +75,8 @@ cdef object _template(Core* core, TaskIn* task):
     made.max_calls = options.max_calls
     made.placement_group_id = to_bytes(options.strategy_placement_group_id)
     made.capture_child_tasks = options.strategy_capture_child_tasks
+    if made.capture_child_tasks:
+        note_capture()
     made.objects_per_yield = options.objects_per_yield
     made.title = f"ray::{made.name}".encode()
     made.cached = None

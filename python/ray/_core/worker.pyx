@@ -9,6 +9,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy
 from libcpp cimport bool
+from libcpp.map cimport map
 from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
 from libcpp.utility cimport move, pair
@@ -71,6 +72,13 @@ cdef int64_t _to_ms(object timeout) except? -2:
     return <int64_t>min(timeout * 1000.0 + 0.999, 9e15)
 
 
+cdef map[string, string] _labels(dict labels) except *:
+    cdef map[string, string] made
+    for name, value in labels.items():
+        made[of_str(name)] = of_str(value)
+    return made
+
+
 cdef int _fill_template(TemplateOptions* o, dict fields) except -1:
     for key, value in fields.items():
         if key == "type": o.type = value
@@ -93,7 +101,14 @@ cdef int _fill_template(TemplateOptions* o, dict fields) except -1:
         elif key == "strategy_placement_group_id": o.strategy_placement_group_id = of_str(value)
         elif key == "strategy_soft": o.strategy_soft = value
         elif key == "strategy_capture_child_tasks": o.strategy_capture_child_tasks = value
+        elif key == "strategy_spill_on_unavailable": o.strategy_spill_on_unavailable = value
+        elif key == "strategy_fail_on_unavailable": o.strategy_fail_on_unavailable = value
         elif key == "strategy_bundle_index": o.strategy_bundle_index = value
+        elif key == "strategy_selectors":
+            for selector in value:
+                o.strategy_selectors.push_back(_labels(selector))
+        elif key == "strategy_preferred": o.strategy_preferred = _labels(value)
+        elif key == "priority": o.priority = value
         elif key == "generator_backpressure": o.generator_backpressure = value
         elif key == "timeout_s": o.timeout_s = value
         elif key == "out_of_order": o.out_of_order = value

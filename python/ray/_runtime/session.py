@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ray._core import gcs, object_ref
+from ray._core import placement_group as _groups
 from ray._core.call import CallPlan
 from ray._core.ids import ActorID, JobID, NodeID, TaskID, WorkerID
 from ray._core.object_ref import ObjectRef
@@ -61,6 +62,7 @@ class Session:
         self.creation_templates: dict[Any, int] = {}
         self.plans: dict[Any, CallPlan] = {}  # by type, method and options
         self.method_plans: dict[Any, dict[str, Any]] = {}  # by type; see HandleBase
+        self._bundle_specs: dict[bytes, list[dict[str, float]]] = {}  # they never change
         self.functions = FunctionTable(core)
         self.cluster: Node | None = None
         self.node_dir = ""
@@ -149,6 +151,50 @@ class Session:
     ) -> list[dict[str, Any]]:
         """Fields of all actors."""
         return gcs.list_actors(self.core, named_only, all_namespaces, ray_namespace)
+
+    # --- placement groups
+
+    def create_placement_group(self, **fields: Any) -> bytes:
+        """Asks for a group, fields as in `ray._core.placement_group.create`; its id. ValueError: the name is taken."""
+        return _groups.create(self.core, **fields)
+
+    def remove_placement_group(self, group_id: bytes) -> None:
+        """Removes a group; does not wait."""
+        _groups.remove(self.core, group_id)
+
+    def wait_placement_group(self, group_id: bytes, timeout: float | None) -> bool:
+        """Whether the group is placed, at the latest after `timeout` seconds."""
+        return _groups.wait(self.core, group_id, timeout)
+
+    def placement_group_ready(self, group_id: bytes, value: Any) -> ObjectRef:
+        """A ref that becomes `value` once the group is placed."""
+        return _groups.ready_ref(self.core, group_id, value)
+
+    def find_placement_group(
+        self, *, group_id: bytes = b"", name: str = "", ray_namespace: str = ""
+    ) -> dict[str, Any] | None:
+        """Fields of a group by id, or by name, or None."""
+        return _groups.find(self.core, group_id, name, ray_namespace)
+
+    def list_placement_groups(self) -> list[dict[str, Any]]:
+        """Fields of all groups, removed ones too."""
+        return _groups.list_all(self.core)
+
+    def bundle_specs(self, group_id: bytes) -> list[dict[str, float]]:
+        """The resources of a group's bundles. Raises ValueError for a group that is not known (any more)."""
+        found = self._bundle_specs.get(group_id)
+        if found is None:
+            group = self.find_placement_group(group_id=group_id)
+            if group is None:
+                raise ValueError(f"Placement group {group_id.hex()} does not exist.")
+            found = self._bundle_specs[group_id] = [bundle["resources"] for bundle in group["bundles"]]
+        return found
+
+    @property
+    def captured_group(self) -> bytes:
+        """Id of the placement group that the running task hands on to what it submits; empty: none."""
+        task = self.task
+        return task.placement_group_id if task is not None and task.capture_child_tasks else b""
 
     # --- tables
 

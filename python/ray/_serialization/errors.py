@@ -27,7 +27,7 @@ _MAKERS: dict[int, Callable[[Fields, str], Exception]] = {
     14: lambda f, ref: ex.ObjectFetchTimedOutError(ref, f["owner_address"]),
     15: lambda f, _: ex.LocalRayletDiedError(f["message"] or None),
     16: lambda f, _: ex.TaskPlacementGroupRemoved(f["message"] or None),
-    17: lambda f, _: ex.ActorPlacementGroupRemoved(f["message"] or None),
+    17: lambda f, _: ex.ActorPlacementGroupRemoved.from_fields(f),
     18: lambda f, _: ex.TaskUnschedulableError(f["message"]),
     19: lambda f, _: ex.ActorUnschedulableError(f["message"]),
     20: lambda f, _: ex.OutOfDiskError(f["message"] or None),

@@ -5,6 +5,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# Not lazily: a module and a function share the name, and the function has to win whatever is imported first.
+from ray.util.placement_group import get_current_placement_group as get_current_placement_group
+from ray.util.placement_group import get_placement_group as get_placement_group
+from ray.util.placement_group import placement_group as placement_group
+from ray.util.placement_group import placement_group_table as placement_group_table
+from ray.util.placement_group import remove_placement_group as remove_placement_group
+
 if TYPE_CHECKING:
     from ray.util.actor_pool import ActorPool as ActorPool
     from ray.util.check_serialize import inspect_serializability as inspect_serializability
@@ -49,7 +56,16 @@ _MODULES = {
     "scheduling_strategies",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(
+    {
+        *_HOME,
+        "get_current_placement_group",
+        "get_placement_group",
+        "placement_group",
+        "placement_group_table",
+        "remove_placement_group",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,12 +8,6 @@
 
 namespace ray::core {
 
-void ActorService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
-  dispatcher->RegisterTyped<v1::PublishNotice>(MethodId::kPublish, [this](const v1::PublishNotice& notice, rpc::Request&, rpc::Responder) {
-    if (notice.channel() == v1::CHANNEL_ACTOR && notice.has_actor()) OnPublish(notice.actor());
-  });
-}
-
 void ActorService::Subscribe(const ActorId& actor) {
   auto raylet = deps_.peers->raylet();
   if (raylet == nullptr) return;

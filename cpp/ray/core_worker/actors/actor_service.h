@@ -30,9 +30,6 @@ class ActorService {
     Address self;
   };
   explicit ActorService(Deps deps) : deps_(deps) {}
-  // kPublish.
-  void RegisterHandlers(rpc::Dispatcher* dispatcher);
-
   // `task` is the creation task, arguments not resolved. Named actors are registered before the return (ALREADY_EXISTS), others on the way. One
   // handle is counted for the caller.
   Status Create(const PendingTaskPtr& task);
@@ -42,6 +39,8 @@ class ActorService {
   Status GetNamed(const std::string& name, const std::string& ray_namespace, v1::ActorInfo* out);
   Status List(const v1::ListActorsRequest& request, v1::ListActorsReply* out);
   void OnOutOfScope(const std::vector<ActorId>& actors);
+  // News from the GCS (kPublish), on the loop.
+  void OnPublish(const v1::ActorInfo& info);
   // This worker's actor leaves by itself. Waits until the GCS knows.
   Status AnnounceExiting(const ActorId& actor, const WorkerId& worker);
 
@@ -49,7 +48,6 @@ class ActorService {
   void Subscribe(const ActorId& actor);
   void SendCreation(const PendingTaskPtr& task);
   void OnCreationRefused(const PendingTaskPtr& task, const Status& status);
-  void OnPublish(const v1::ActorInfo& info);
   void DropArguments(const ActorId& actor);
 
   const Deps deps_;

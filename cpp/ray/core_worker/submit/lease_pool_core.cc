@@ -11,6 +11,13 @@ int64_t LeasePoolCore::CostOf(uint64_t template_key) const {
   return it == cost_ns_.end() ? config_.unknown_cost.count() : it->second;
 }
 
+void LeasePoolCore::SetFanOut(ClassNo cls, uint32_t requests, Time now, LeaseEffects* out) {
+  Class& c = classes_[cls];
+  if (c.fan_out == requests) return;
+  c.fan_out = requests;
+  AdjustRequests(cls, c, now, out);
+}
+
 void LeasePoolCore::Submit(TaskNo task, ClassNo cls, uint64_t template_key, Time now, LeaseEffects* out) {
   Class& c = classes_[cls];
   c.queued.push_back({task, template_key});
@@ -100,8 +107,9 @@ void LeasePoolCore::Done(LeaseNo no, TaskNo task, Duration run, bool worker_exit
   lease.exiting |= worker_exiting;
   AfterAnswer(lease, now);
   ClassNo cls = lease.cls;
-  if (lease.exiting && lease.pushed.empty()) Drop(&lease, false, out);
-  Pump(cls, classes_[cls], now, out);
+  Class& c = classes_[cls];
+  if ((!lease.IsOpen() || c.single_use) && lease.pushed.empty()) Drop(&lease, false, out);
+  Pump(cls, c, now, out);
 }
 
 void LeasePoolCore::Returned(LeaseNo no, TaskNo task, Time now, LeaseEffects* out) {
@@ -118,7 +126,7 @@ void LeasePoolCore::Returned(LeaseNo no, TaskNo task, Time now, LeaseEffects* ou
   if (!lease.pushed.empty()) {
     lease.head_since = head_since;  // its head goes on
     lease.parked = true;
-  } else if (lease.exiting) {
+  } else if (!lease.IsOpen()) {
     Drop(&lease, false, out);
   }
   Pump(cls, c, now, out);
@@ -161,11 +169,12 @@ void LeasePoolCore::Pump(ClassNo no, Class& c, Time now, LeaseEffects* out) {
     Lease* best = nullptr;
     int64_t cost = CostOf(c.queued.front().template_key);
     for (Lease* lease : c.leases) {
-      if (lease->exiting || lease->parked) continue;
+      if (!lease->IsOpen() || lease->parked) continue;
       if (lease->pushed.empty()) {
         best = lease;
         break;
       }
+      if (c.single_use) continue;
       if (lease->cost_ns + cost > config_.pipeline_budget.count() || lease->pushed.size() >= config_.max_depth || Overdue(*lease, now))
         continue;
       if (best == nullptr || lease->cost_ns < best->cost_ns) best = lease;
@@ -183,7 +192,7 @@ bool LeasePoolCore::Overdue(const Lease& lease, Time now) const { return now - l
 
 void LeasePoolCore::StealFor(Class& c, Time now, LeaseEffects* out) {
   size_t idle = 0;
-  for (Lease* lease : c.leases) idle += lease->pushed.empty() && !lease->exiting;
+  for (Lease* lease : c.leases) idle += lease->pushed.empty() && lease->IsOpen();
   while (idle-- > 0) {
     Lease* victim = nullptr;
     for (Lease* lease : c.leases) {
@@ -209,7 +218,7 @@ void LeasePoolCore::AdjustRequests(ClassNo no, Class& c, Time now, LeaseEffects*
   for (Lease* lease : c.leases) {
     if (lease->pushed.size() > 1 && (lease->cost_ns >= config_.unknown_cost.count() || Overdue(*lease, now)))
       backlog += lease->pushed.size() - 1;
-    idle += lease->pushed.empty() && !lease->exiting;
+    idle += lease->pushed.empty() && lease->IsOpen();
   }
   backlog -= std::min(backlog, idle);
   if (backlog == 0) {
@@ -223,7 +232,7 @@ void LeasePoolCore::AdjustRequests(ClassNo no, Class& c, Time now, LeaseEffects*
   if (now < c.retry_at) return;
   size_t live = 0;
   for (const auto& [lease, since] : c.requests) live += !since.is_infinite();
-  for (size_t want = std::min<size_t>(backlog, config_.max_requests); live < want; ++live) {
+  for (size_t want = std::min<size_t>(std::max<size_t>(backlog, c.fan_out), config_.max_requests); live < want; ++live) {
     LeaseNo lease = next_lease_++;
     c.requests.emplace(lease, now);
     requests_.emplace(lease, no);
@@ -237,6 +246,21 @@ void LeasePoolCore::Reclaim(Time, LeaseEffects* out) {
       if (c.leases[i]->pushed.empty()) Drop(c.leases[i], false, out);
     }
   }
+}
+
+void LeasePoolCore::Yield(LeaseNo no, Time now, LeaseEffects* out) {
+  const auto it = leases_.find(no);
+  if (it == leases_.end() || it->second->yielding) return;
+  Lease& lease = *it->second;
+  const ClassNo cls = lease.cls;
+  lease.yielding = true;
+  if (lease.pushed.empty()) {
+    Drop(&lease, false, out);
+  } else if (lease.pushed.size() > 1) {
+    lease.stealing = true;
+    out->push_back({.kind = LeaseEffect::kSteal, .cls = cls, .lease = no, .count = static_cast<uint32_t>(lease.pushed.size() - 1)});
+  }
+  Pump(cls, classes_[cls], now, out);
 }
 
 void LeasePoolCore::Tick(Time now, LeaseEffects* out) {

@@ -58,6 +58,10 @@ class LeasePoolCore {
  public:
   explicit LeasePoolCore(const LeasePoolConfig& config) : config_(config) {}
 
+  // For all that follows. `single_use`: each task gets a lease of its own, so that whoever grants them decides where each runs.
+  void SetSingleUse(ClassNo cls) { classes_[cls].single_use = true; }
+  // While anything waits, at least so many requests are under way: one for each place that could have room first.
+  void SetFanOut(ClassNo cls, uint32_t requests, Time now, LeaseEffects* out);
   void Submit(TaskNo task, ClassNo cls, uint64_t template_key, Time now, LeaseEffects* out);
   // Still queued: forgets it. False: it was pushed (or is unknown).
   bool RemoveQueued(TaskNo task, ClassNo cls, Time now, LeaseEffects* out);
@@ -72,6 +76,8 @@ class LeasePoolCore {
   void WorkerLost(LeaseNo lease, Time now, LeaseEffects* out);
   // The raylet wants leases back: unused ones go at once.
   void Reclaim(Time now, LeaseEffects* out);
+  // Others have a better claim to the lease: it goes back after the task that runs.
+  void Yield(LeaseNo lease, Time now, LeaseEffects* out);
   // To be called by the time that NextTick names (infinite: no need).
   void Tick(Time now, LeaseEffects* out);
   Time NextTick() const;
@@ -100,6 +106,8 @@ class LeasePoolCore {
     Time head_since, idle_since;
     bool parked = false;    // handed something back: gets nothing until it finishes a task. Invariant: pushed is not empty
     bool exiting = false;   // leaves after what it has
+    bool yielding = false;  // goes back after what it has
+    bool IsOpen() const { return !exiting && !yielding; }
     bool stealing = false;  // asked for tasks, none of its answers since
   };
   struct Class {
@@ -108,6 +116,8 @@ class LeasePoolCore {
     std::map<LeaseNo, Time> requests;  // unanswered, by age
     Duration backoff = Duration::zero();
     Time retry_at;  // no request before
+    bool single_use = false;
+    uint32_t fan_out = 1;
   };
 
   int64_t CostOf(uint64_t template_key) const;

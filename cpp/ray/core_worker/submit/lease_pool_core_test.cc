@@ -171,6 +171,39 @@ TEST(LeasePoolCore, ExitingWorkerGetsNoMore) {
   EXPECT_EQ(p.Submit(2), "request 2");
 }
 
+TEST(LeasePoolCore, AYieldedLeaseGoesBackAfterTheTaskThatRuns) {
+  Pool p;
+  p.Submit(1);
+  p.Grant(1);
+  p.Submit(2);
+  p.Submit(3);
+  p.core.Yield(1, p.now, &p.out);
+  EXPECT_EQ(p.Take(), "steal 1x1");
+  EXPECT_EQ(p.Returned(1, 2), "");
+  EXPECT_NE(p.Done(1, 1, microseconds(5)).find("return 1"), std::string::npos);
+  EXPECT_EQ(p.core.queued(0), 2u);
+  EXPECT_EQ(p.Grant(2).substr(0, 8), "push 2>2");
+  p.core.Yield(99, p.now, &p.out);  // gone
+  EXPECT_EQ(p.Take(), "");
+}
+
+TEST(LeasePoolCore, SingleUseLeasesServeOneTaskEach) {
+  Pool p;
+  p.core.SetSingleUse(0);
+  EXPECT_EQ(p.Submit(1), "request 1");
+  EXPECT_EQ(p.Submit(2), "request 2");
+  EXPECT_EQ(p.Grant(1), "push 1>1");
+  EXPECT_EQ(p.Done(1, 1, microseconds(5)), "return 1");
+  EXPECT_EQ(p.Grant(2), "push 2>2");
+}
+
+TEST(LeasePoolCore, FanOutKeepsARequestAtEachPlace) {
+  Pool p;
+  p.core.SetFanOut(0, 3, p.now, &p.out);
+  EXPECT_EQ(p.Submit(1), "request 1, request 2, request 3");
+  EXPECT_EQ(p.Grant(2), "push 2>1, cancel 1, cancel 3");
+}
+
 TEST(LeasePoolCore, ReclaimReturnsIdleLeasesOnly) {
   Pool p;
   p.Submit(1);

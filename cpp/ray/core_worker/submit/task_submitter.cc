@@ -1,27 +1,65 @@
 #include "ray/core_worker/submit/task_submitter.h"
 
+#include <algorithm>
+
 #include "ray/util/logging.h"
 #include "ray/wire/convert.h"
 
 namespace ray::core {
+namespace {
+
+constexpr uint64_t kWorthTheWay = 1 << 20;  // bytes of arguments from which a task goes to them instead of them to it
+
+}  // namespace
 
 ClassNo TaskSubmitter::ClassOf(const TaskTemplate& tmpl, int64_t depth) {
-  const auto& s = tmpl.strategy;
-  std::string key = tmpl.resources.ToString() + '\0' + tmpl.runtime_env + '\0' + std::to_string(s.kind) + ',' + std::to_string(s.soft) +
-                    ',' + std::to_string(s.bundle_index) + ',' + std::to_string(s.capture_child_tasks) + s.node_id.Binary() +
-                    s.placement_group_id.Binary();
-  key += tmpl.job_id.Binary();
+  std::string key = tmpl.resources.ToString() + '\0' + tmpl.runtime_env + '\0' + tmpl.strategy.Key() + tmpl.job_id.Binary();
   key += tmpl.max_retries == 0 ? '0' : '1';  // RequestLease.retriable
   key += std::to_string(depth);
   MutexLock lock(&mu_);
   auto [it, fresh] = class_numbers_.try_emplace(std::move(key), static_cast<ClassNo>(classes_.size()));
-  if (fresh) classes_.push_back({tmpl, depth});
+  if (fresh) {
+    classes_.push_back({tmpl, depth, it->second});
+    if (tmpl.strategy.kind == SchedulingStrategy::kSpread) pool_.SetSingleUse(it->second);
+  }
+  return it->second;
+}
+
+NodeId TaskSubmitter::HomeOf(const PendingTask& task) const {
+  const SchedulingStrategy& strategy = task.spec.tmpl->strategy;
+  if (strategy.kind != SchedulingStrategy::kDefault || !strategy.selectors.empty()) return {};
+  std::map<NodeId, uint64_t> bytes;
+  for (const TaskArg& arg : task.spec.refs) {
+    StoredValue value;
+    if (!arg.in_store || !deps_.objects->Lookup(arg.ref.id, &value)) continue;
+    for (const NodeId& node : value.node_ids) bytes[node] += value.size;
+  }
+  NodeId best;
+  uint64_t most = std::max(bytes[deps_.self.node_id], kWorthTheWay - 1);
+  for (const auto& [node, size] : bytes) {
+    if (size <= most) continue;
+    best = node;
+    most = size;
+  }
+  return best;
+}
+
+ClassNo TaskSubmitter::ClassAtLocked(ClassNo cls, const NodeId& home) {
+  const ClassNo base = classes_[cls].base;
+  if (home.IsNil()) return base;
+  auto [it, fresh] = class_numbers_.try_emplace("at" + std::to_string(base) + ' ' + home.Binary(), static_cast<ClassNo>(classes_.size()));
+  if (fresh) {
+    classes_.push_back({classes_[base].tmpl, classes_[base].depth, base});
+    classes_.back().home = home;
+  }
   return it->second;
 }
 
 void TaskSubmitter::Submit(const PendingTaskPtr& task) {
   bool taken = false;
+  const NodeId home = task->spec.refs.empty() ? NodeId() : HomeOf(*task);
   Run([&](Time now, LeaseEffects* out) {
+    if (!task->spec.refs.empty()) task->cls = ClassAtLocked(task->cls, home);
     // Cancel looks for it under the same lock after it has set the flag: it either finds it queued, or it is not queued here.
     if (task->cancelled) return;
     taken = true;
@@ -67,11 +105,20 @@ void TaskSubmitter::CarryOutLocked(LeaseEffects* effects, Time now, std::vector<
         lease->second.channel->connection()->Notify(MethodId::kStealTasks, request);
         break;
       }
-      case LeaseEffect::kRequest: RequestLocked(e.lease, e.cls); break;
+      case LeaseEffect::kRequest: RequestLocked(e.lease, e.cls, now, effects); break;
       case LeaseEffect::kCancelRequest: {
+        if (lease == leases_.end()) break;  // refused within the same event
+        lease->second.cancelled = true;
+        const PlacementGroupId& group = classes_[e.cls].tmpl.strategy.placement_group_id;
+        if (const auto parked = parked_.find(group); parked != parked_.end() && parked->second.erase(e.lease) > 0) {
+          if (parked->second.empty()) parked_.erase(parked);
+          leases_.erase(lease);
+          pool_.Refused(e.lease, /*cancelled=*/true, /*for_good=*/false, now, effects);
+          break;
+        }
         v1::CancelLeaseRequest request;
         request.set_lease_id(lease->second.id.Binary());
-        if (auto raylet = deps_.peers->raylet()) raylet->Notify(MethodId::kCancelLease, request);
+        if (auto raylet = RayletOf(lease->second.node)) raylet->Notify(MethodId::kCancelLease, request);
         break;
       }
       case LeaseEffect::kReturn: {
@@ -79,7 +126,7 @@ void TaskSubmitter::CarryOutLocked(LeaseEffects* effects, Time now, std::vector<
         request.set_lease_id(lease->second.id.Binary());
         request.set_worker_failed(e.worker_failed);
         request.set_worker_exiting(e.worker_exiting);
-        if (auto raylet = deps_.peers->raylet()) raylet->Notify(MethodId::kReturnLease, request);
+        if (auto raylet = RayletOf(lease->second.node)) raylet->Notify(MethodId::kReturnLease, request);
         // A lost task of it needs to know which worker it was: kLost follows its kReturn.
         if (!e.worker_failed) leases_.erase(lease);
         break;
@@ -108,50 +155,142 @@ void TaskSubmitter::PushLocked(LeaseNo no, TaskNo task_no) {
                       });
 }
 
-void TaskSubmitter::RequestLocked(LeaseNo no, ClassNo cls) {
+void TaskSubmitter::RequestLocked(LeaseNo no, ClassNo cls, Time now, LeaseEffects* out) {
   Lease& lease = leases_[no];
   lease.id = LeaseId::FromRandom();
   lease.cls = cls;
-  const TaskTemplate& tmpl = classes_[cls].tmpl;
+  lease.home = classes_[cls].home;
+  if (classes_[cls].tmpl.strategy.kind == SchedulingStrategy::kPlacementGroup) {
+    RequestInGroupLocked(no, now, out);
+  } else {
+    SendRequestLocked(no, lease.home, v1::LEASE_PLACEMENT_UNSPECIFIED);
+  }
+}
+
+void TaskSubmitter::RequestInGroupLocked(LeaseNo no, Time now, LeaseEffects* out) {
+  const ClassNo no_of_class = leases_.at(no).cls;
+  Class& cls = classes_[no_of_class];
+  const SchedulingStrategy& strategy = cls.tmpl.strategy;
+  const GroupState state = deps_.groups->StateOf(strategy.placement_group_id);
+  std::vector<NodeId> nodes;
+  for (size_t i = 0; i < state.nodes.size(); ++i) {
+    const bool named = strategy.bundle_index < 0 || i == static_cast<size_t>(strategy.bundle_index);
+    const bool known = std::find(nodes.begin(), nodes.end(), state.nodes[i]) != nodes.end();
+    if (named && !known && !state.nodes[i].IsNil()) nodes.push_back(state.nodes[i]);
+  }
+  if (state.kind == GroupState::kPlaced && !nodes.empty()) {
+    // Any bundle will do: one request waits at each node, the first that has room serves it.
+    pool_.SetFanOut(no_of_class, static_cast<uint32_t>(nodes.size()), now, out);
+    SendRequestLocked(no, nodes[cls.next_node++ % nodes.size()], v1::LEASE_PLACEMENT_HERE);
+    return;
+  }
+  parked_[strategy.placement_group_id].insert(no);
+  if (state.kind == GroupState::kGone) {  // its refusal is no part of the event that asks for it
+    deps_.loop->Post("group_gone", [this, group = strategy.placement_group_id] { OnGroupChanged(group); });
+  }
+}
+
+void TaskSubmitter::OnGroupChanged(const PlacementGroupId& group) {
+  {
+    MutexLock lock(&mu_);
+    if (!parked_.contains(group)) return;
+  }
+  const GroupState state = deps_.groups->StateOf(group);
+  Run(
+      [&](Time now, LeaseEffects* out) {
+        const auto parked = parked_.extract(group);
+        if (parked.empty() || closed_) return;
+        for (const LeaseNo no : parked.mapped()) {
+          if (state.kind == GroupState::kGone) {
+            leases_.erase(no);
+            pool_.Refused(no, /*cancelled=*/false, /*for_good=*/true, now, out);
+          } else {
+            RequestInGroupLocked(no, now, out);
+          }
+        }
+      },
+      MakeErrorValue(ErrorType::kTaskPlacementGroupRemoved, state.why));
+}
+
+rpc::ConnectionPtr TaskSubmitter::RayletOf(const NodeId& node) const {
+  return node.IsNil() || node == deps_.self.node_id ? deps_.peers->raylet() : nullptr;
+}
+
+void TaskSubmitter::SendRequestLocked(LeaseNo no, const NodeId& node, v1::LeasePlacement placement) {
+  Lease& lease = leases_.at(no);
+  lease.node = node;
+  const TaskTemplate& tmpl = classes_[lease.cls].tmpl;
   v1::RequestLeaseRequest request;
   request.set_lease_id(lease.id.Binary());
   request.set_job_id(tmpl.job_id.Binary());
   ToProto(tmpl.resources, request.mutable_resources());
-  v1::SchedulingStrategy* s = request.mutable_strategy();
-  s->set_kind(static_cast<v1::StrategyKind>(tmpl.strategy.kind));
-  if (!tmpl.strategy.node_id.IsNil()) s->set_node_id(tmpl.strategy.node_id.Binary());
-  s->set_soft(tmpl.strategy.soft);
-  if (!tmpl.strategy.placement_group_id.IsNil()) s->set_placement_group_id(tmpl.strategy.placement_group_id.Binary());
-  s->set_bundle_index(tmpl.strategy.bundle_index);
-  s->set_capture_child_tasks(tmpl.strategy.capture_child_tasks);
+  ToProto(tmpl.strategy, request.mutable_strategy());
   request.set_runtime_env(tmpl.runtime_env);
   ToProto(deps_.self, request.mutable_owner());
   request.set_task_name(tmpl.DisplayName());
   request.set_retriable(tmpl.max_retries != 0);
-  request.set_depth(classes_[cls].depth);
-  auto raylet = deps_.peers->raylet();
-  if (raylet == nullptr || closed_) return;
-  rpc::CallTyped<v1::RequestLeaseReply>(*raylet, MethodId::kRequestLease, request, {},
-                                        [this, no](Status status, v1::RequestLeaseReply& reply, PartList) {
-                                          if (status.ok() && reply.granted()) {
-                                            OnGranted(no, reply);
-                                            return;
-                                          }
-                                          // Tried several times by the raylet; the next would fail, too.
-                                          bool no_worker = status.cause() == static_cast<int32_t>(ErrorType::kWorkerStartupFailed);
-                                          bool for_good = no_worker || !reply.unschedulable().empty();
-                                          bool cancelled = status.ok() && reply.cancelled();
-                                          if (!status.ok() && status.code() != StatusCode::kUnavailable) {
-                                            RAY_LOG(WARNING) << "lease request refused: " << status.ToString();
-                                          }
-                                          Run(
-                                              [&](Time now, LeaseEffects* out) {
-                                                leases_.erase(no);
-                                                if (!closed_) pool_.Refused(no, cancelled, for_good, now, out);
-                                              },
-                                              no_worker ? MakeErrorValue(ErrorType::kWorkerStartupFailed, status.message())
-                                                        : MakeErrorValue(ErrorType::kTaskUnschedulable, reply.unschedulable()));
-                                        });
+  request.set_depth(classes_[lease.cls].depth);
+  request.set_placement(placement);
+  request.set_locality(!lease.home.IsNil());
+  if (placement == v1::LEASE_PLACEMENT_UNSPECIFIED) {
+    for (const NodeId& rejected : lease.rejected_by) request.add_rejected_by(rejected.Binary());
+  }
+  auto raylet = RayletOf(node);
+  if (closed_) return;
+  if (raylet == nullptr) {  // its node has died, as we are about to hear
+    deps_.loop->Post("no_raylet", [this, no] { OnLeaseReply(no, Status::Unavailable("the raylet cannot be reached"), {}); });
+    return;
+  }
+  rpc::CallTyped<v1::RequestLeaseReply>(
+      *raylet, MethodId::kRequestLease, request, {},
+      [this, no](const Status& status, v1::RequestLeaseReply& reply, const PartList&) { OnLeaseReply(no, status, reply); });
+}
+
+bool TaskSubmitter::FollowLocked(LeaseNo no, const Status& status, const v1::RequestLeaseReply& reply) {
+  auto it = leases_.find(no);
+  if (it == leases_.end() || closed_ || it->second.cancelled) return false;
+  Lease& lease = it->second;
+  if (status.ok() && !reply.spillback_node_id().empty()) {
+    SendRequestLocked(no, NodeId::FromBinaryOrNil(reply.spillback_node_id()), reply.spillback_placement());
+    return true;
+  }
+  // Turned away, or not to be reached: whoever decides is told, and decides anew. A bundle that has moved shows in the group's state.
+  const bool in_group = classes_[lease.cls].tmpl.strategy.kind == SchedulingStrategy::kPlacementGroup;
+  const bool elsewhere = lease.node != lease.home;
+  const bool turned_away = status.ok() && reply.rejected();
+  const bool unreachable = status.code() == StatusCode::kUnavailable && elsewhere;
+  if (in_group) return false;
+  if (status.code() == StatusCode::kUnavailable && !elsewhere && !lease.home.IsNil()) {  // then ours decides
+    lease.home = {};
+    SendRequestLocked(no, lease.home, v1::LEASE_PLACEMENT_UNSPECIFIED);
+    return true;
+  }
+  if (!turned_away && !unreachable) return false;
+  const NodeId by = lease.node.IsNil() ? deps_.self.node_id : lease.node;
+  std::erase(lease.rejected_by, by);
+  lease.rejected_by.push_back(by);
+  SendRequestLocked(no, lease.home, v1::LEASE_PLACEMENT_UNSPECIFIED);
+  return true;
+}
+
+void TaskSubmitter::OnLeaseReply(LeaseNo no, const Status& status, const v1::RequestLeaseReply& reply) {
+  if (status.ok() && reply.granted()) return OnGranted(no, reply);
+  {
+    MutexLock lock(&mu_);
+    if (FollowLocked(no, status, reply)) return;
+  }
+  // Tried several times by the raylet; the next would fail, too.
+  bool no_worker = status.cause() == static_cast<int32_t>(ErrorType::kWorkerStartupFailed);
+  bool for_good = no_worker || !reply.unschedulable().empty();
+  bool cancelled = status.ok() && (reply.cancelled() || !reply.spillback_node_id().empty());
+  if (!status.ok() && status.code() != StatusCode::kUnavailable) RAY_LOG(WARNING) << "lease request refused: " << status.ToString();
+  Run(
+      [&](Time now, LeaseEffects* out) {
+        leases_.erase(no);
+        if (!closed_) pool_.Refused(no, cancelled, for_good, now, out);
+      },
+      no_worker ? MakeErrorValue(ErrorType::kWorkerStartupFailed, status.message())
+                : MakeErrorValue(ErrorType::kTaskUnschedulable, reply.unschedulable()));
 }
 
 void TaskSubmitter::OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply) {
@@ -167,7 +306,7 @@ void TaskSubmitter::OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply) {
       v1::ReturnLeaseRequest request;
       request.set_lease_id(lease.id.Binary());
       request.set_worker_failed(true);
-      if (auto raylet = deps_.peers->raylet()) raylet->Notify(MethodId::kReturnLease, request);
+      if (auto raylet = RayletOf(lease.node)) raylet->Notify(MethodId::kReturnLease, request);
       leases_.erase(it);
       pool_.Refused(no, false, false, now, out);
       return;
@@ -250,6 +389,12 @@ void TaskSubmitter::OnLossExplained(const PendingTaskPtr& task, const DeathNote&
   uint32_t ooms = 0;
   TaskVerdict verdict = deps_.tasks->Lost(task, note.out_of_memory ? TaskLoss::kOutOfMemory : TaskLoss::kCrash, &ooms);
   if (verdict == TaskVerdict::kFail) {
+    if (const PlacementGroupId& group = task->spec.tmpl->strategy.placement_group_id; !group.IsNil()) {
+      if (const GroupState state = deps_.groups->StateOf(group); state.kind == GroupState::kGone) {
+        deps_.tasks->StoreFailure(*task, MakeErrorValue(ErrorType::kTaskPlacementGroupRemoved, state.why));
+        return;
+      }
+    }
     deps_.tasks->StoreFailure(*task,
                               note.out_of_memory ? MakeErrorValue(ErrorType::kOutOfMemory, note.detail) : WorkerDiedError(note.detail));
   } else if (verdict == TaskVerdict::kRetry && note.out_of_memory) {
@@ -282,8 +427,15 @@ void TaskSubmitter::Cancel(const PendingTaskPtr& task, bool force, bool recursiv
   }
 }
 
-void TaskSubmitter::Reclaim() {
-  Run([&](Time now, LeaseEffects* out) { pool_.Reclaim(now, out); });
+void TaskSubmitter::Reclaim(const v1::ReclaimLeasesNotice& notice) {
+  Run([&](Time now, LeaseEffects* out) {
+    pool_.Reclaim(now, out);
+    for (const std::string& bytes : notice.yield()) {
+      const LeaseId id = LeaseId::FromBinaryOrNil(bytes);
+      const auto it = std::find_if(leases_.begin(), leases_.end(), [&id](const auto& lease) { return lease.second.id == id; });
+      if (it != leases_.end()) pool_.Yield(it->first, now, out);
+    }
+  });
 }
 
 void TaskSubmitter::Shutdown() {
@@ -315,6 +467,10 @@ std::string TaskSubmitter::Explain(const PendingTask& task) {
   if (no != 0 && it != leases_.end()) return "it was sent to the worker of pid " + std::to_string(it->second.pid);
   Time since = pool_.waiting_since(task.cls);
   std::string text = "it is queued for " + task.spec.tmpl->resources.ToString();
+  if (const PlacementGroupId& group = task.spec.tmpl->strategy.placement_group_id; !group.IsNil()) {
+    text += " in placement group " + group.Hex();
+    if (parked_.contains(group)) return text + ", which is not placed yet";
+  }
   if (!since.is_infinite()) {
     double seconds = static_cast<double>((deps_.loop->clock().Now() - since).count()) / 1e9;
     char formatted[32];

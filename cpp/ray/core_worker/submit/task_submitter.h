@@ -13,11 +13,13 @@
 
 #include "ray/async/loop.h"
 #include "ray/core_worker/peers/peer_pool.h"
+#include "ray/core_worker/placement_groups/placement_group_service.h"
 #include "ray/core_worker/submit/death_notes.h"
 #include "ray/core_worker/submit/lease_pool_core.h"
 #include "ray/core_worker/submit/task_channel.h"
 #include "ray/core_worker/tasks/task_manager.h"
 #include "ray/util/mutex.h"
+#include "ray/v1/raylet_worker.pb.h"
 
 namespace ray::core {
 
@@ -28,6 +30,8 @@ class TaskSubmitter {
     PeerPool* peers = nullptr;
     TaskManager* tasks = nullptr;
     DeathNotes* deaths = nullptr;
+    PlacementGroupService* groups = nullptr;
+    ObjectService* objects = nullptr;
     Address self;
     LeasePoolConfig config;
     // Before a task runs again whose worker was ended for want of memory; doubles with each time, up to the maximum.
@@ -41,8 +45,10 @@ class TaskSubmitter {
   void Submit(const PendingTaskPtr& task);
   // Marked cancelled before. Settles it if it was not sent, else tells its worker.
   void Cancel(const PendingTaskPtr& task, bool force, bool recursive);
+  // A placement group has changed: requests that wait for it go on. On the loop.
+  void OnGroupChanged(const PlacementGroupId& group);
   // kReclaimLeases.
-  void Reclaim();
+  void Reclaim(const v1::ReclaimLeasesNotice& notice);
   // No further requests or retries; leases go back.
   void Shutdown();
   // For people: "queued since 3 s for {CPU: 1} ...".
@@ -52,6 +58,9 @@ class TaskSubmitter {
   struct Class {
     TaskTemplate tmpl;  // resources, job, runtime_env, strategy are those of all its tasks
     int64_t depth = 0;
+    ClassNo base = 0;        // the same without `home`
+    NodeId home;             // whose raylet decides: where most of their arguments are; nil: ours
+    uint64_t next_node = 0;  // in a placement group: requests go to its nodes in turn
   };
   struct Lease {
     LeaseId id;
@@ -59,6 +68,10 @@ class TaskSubmitter {
     std::shared_ptr<TaskChannel> channel;  // null: requested
     Instances instances;
     int64_t pid = 0;
+    NodeId home;                      // whose raylet decides; nil: ours
+    NodeId node;                      // whose raylet was asked last
+    std::vector<NodeId> rejected_by;  // since it was asked for, the latest last
+    bool cancelled = false;           // on the way from one raylet to the next
   };
   // What has to be done without the lock.
   struct Later {
@@ -69,9 +82,21 @@ class TaskSubmitter {
   };
 
   void Run(const std::function<void(Time now, LeaseEffects*)>& event, const ErrorValue& refusal = {});
+  // The other node that has most of the task's arguments in its store; nil: none, or not worth the way.
+  NodeId HomeOf(const PendingTask& task) const;
+  ClassNo ClassAtLocked(ClassNo cls, const NodeId& home) REQUIRES(mu_);
   void CarryOutLocked(LeaseEffects* effects, Time now, std::vector<Later>* later) REQUIRES(mu_);
   void PushLocked(LeaseNo no, TaskNo task_no) REQUIRES(mu_);
-  void RequestLocked(LeaseNo no, ClassNo cls) REQUIRES(mu_);
+  void RequestLocked(LeaseNo no, ClassNo cls, Time now, LeaseEffects* out) REQUIRES(mu_);
+  // To the raylet of that node; nil: ours.
+  void SendRequestLocked(LeaseNo no, const NodeId& node, v1::LeasePlacement placement) REQUIRES(mu_);
+  // In a placement group: to where a bundle is, or waits for it to be somewhere.
+  void RequestInGroupLocked(LeaseNo no, Time now, LeaseEffects* out) REQUIRES(mu_);
+  // Null: it cannot be reached.
+  rpc::ConnectionPtr RayletOf(const NodeId& node) const;
+  void OnLeaseReply(LeaseNo no, const Status& status, const v1::RequestLeaseReply& reply);
+  // Goes on with what a raylet said that did not grant it: the next raylet, or back to the one that decides. False: it has ended.
+  bool FollowLocked(LeaseNo no, const Status& status, const v1::RequestLeaseReply& reply) REQUIRES(mu_);
   void ScheduleTickLocked(Time now) REQUIRES(mu_);
   void Settle(const std::vector<Later>& later, const ErrorValue& refusal);
   // Why the task's worker ended is known: it decides about another attempt.
@@ -87,7 +112,8 @@ class TaskSubmitter {
   std::map<std::string, ClassNo> class_numbers_ GUARDED_BY(mu_);
   std::vector<Class> classes_ GUARDED_BY(mu_);
   std::unordered_map<LeaseNo, Lease> leases_ GUARDED_BY(mu_);
-  std::unordered_set<uint64_t> watched_ GUARDED_BY(mu_);  // connections whose end we hear of
+  std::unordered_map<PlacementGroupId, std::unordered_set<LeaseNo>, IdHash> parked_ GUARDED_BY(mu_);  // requests that wait for a group
+  std::unordered_set<uint64_t> watched_ GUARDED_BY(mu_);                                              // connections whose end we hear of
   Time tick_due_ GUARDED_BY(mu_) = Time::Infinite();
   bool closed_ GUARDED_BY(mu_) = false;
 };

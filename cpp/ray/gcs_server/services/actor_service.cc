@@ -26,6 +26,7 @@ void StartActorOnNode(GcsState* gcs, const StartOnNode& order) {
   v1::StartActorRequest request;
   if (!request.mutable_spec()->ParseFromString(order.spec->control)) RAY_LOG(ERROR) << "a creation spec that cannot be parsed";
   request.set_restart(order.restart);
+  request.set_patience_ms(std::chrono::duration_cast<std::chrono::milliseconds>(order.patience).count());
   rpc::CallTyped<v1::StartActorReply>(
       *link, MethodId::kStartActor, request, order.spec->parts,
       [gcs, link, actor = order.actor, start = order.start](Status status, const v1::StartActorReply& reply, const PartList&) {
@@ -52,13 +53,13 @@ void KillActorOnNode(GcsState* gcs, const KillOnNode& order) {
 
 void TellDriverOfNode(GcsState* gcs, const TellDriver& message) {
   RAY_LOG(WARNING) << message.message;
-  rpc::ConnectionPtr link = gcs->LinkTo(message.node);
-  if (!link) return;
   v1::DriverMessageNotice notice;
   notice.set_job_id(message.job.Binary());
   notice.set_kind(message.kind);
   notice.set_message(message.message);
-  link->Notify(MethodId::kDriverMessage, notice);
+  for (const auto& [node, link] : gcs->links) {
+    if (message.node.IsNil() || message.node == node) link->Notify(MethodId::kDriverMessage, notice);
+  }
 }
 
 void RegisterActorService(GcsState* gcs, rpc::Dispatcher* dispatcher) {

@@ -65,6 +65,12 @@ void EffectRunner::Apply(Unit unit) {
       handlers_.start(*start);
     } else if (auto* kill = std::get_if<KillOnNode>(&effect)) {
       handlers_.kill(*kill);
+    } else if (auto* prepare = std::get_if<PrepareOnNode>(&effect)) {
+      handlers_.prepare_bundles(*prepare);
+    } else if (auto* commit = std::get_if<CommitOnNode>(&effect)) {
+      handlers_.commit_bundles(*commit);
+    } else if (auto* give_back = std::get_if<ReturnOnNode>(&effect)) {
+      handlers_.return_bundles(*give_back);
     } else if (auto* job = std::get_if<TellJobFinished>(&effect)) {
       handlers_.tell_job_finished(job->job);
     } else if (auto* message = std::get_if<TellDriver>(&effect)) {

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 
 #include "ray/async/loop.h"
 #include "ray/gcs_server/health/health_core.h"
@@ -12,9 +13,11 @@
 #include "ray/gcs_server/tables/job_table_core.h"
 #include "ray/gcs_server/tables/kv_table_core.h"
 #include "ray/gcs_server/tables/node_table_core.h"
+#include "ray/gcs_server/tables/placement_group_table_core.h"
 #include "ray/gcs_server/tables/worker_table_core.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/rpc/pubsub/publisher_core.h"
+#include "ray/scheduling/cluster_view.h"
 
 namespace ray::gcs {
 
@@ -24,18 +27,27 @@ struct GcsState {
 
   async::Loop* const loop;
   NodeTableCore nodes;
+  scheduling::ClusterView view;  // what nodes have free; the cores below take from it what they place
   HealthCore health;
   JobTableCore jobs;
-  ActorTableCore actors;
+  ActorTableCore actors{{}, &view};
+  PlacementGroupTableCore groups{{}, &view};
   KvTableCore kv;
   WorkerTableCore workers;
   rpc::PublisherCore publisher;
   EffectRunner runner;
   std::map<NodeId, rpc::ConnectionPtr> links;          // of nodes that are alive
   std::map<uint64_t, rpc::ConnectionPtr> subscribers;  // by connection id
-  std::function<void()> on_empty;                      // the last node has gone
+  // What raylets have yet to be told of others' resources.
+  std::set<NodeId> news, gone;
+  Time news_sent{INT64_MIN / 2};
+  async::TimerId news_timer = 0;
   async::TimerId probe_timer = 0;
+  std::function<void()> on_empty;   // the last node has gone
+  async::TimerId groups_timer = 0;  // runs PlacementGroupTableCore::Tick
+  Time groups_timer_at = Time::Infinite();
 
+  Time now() const { return loop->clock().Now(); }
   int64_t wall_ms() const { return loop->clock().WallMillis(); }
   rpc::ConnectionPtr LinkTo(const NodeId& node) const {
     auto it = links.find(node);
@@ -47,17 +59,30 @@ struct GcsState {
 void RegisterNodeService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 void RegisterJobService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 void RegisterActorService(GcsState* gcs, rpc::Dispatcher* dispatcher);
+void RegisterPlacementGroupService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 void RegisterKvService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 void RegisterPubSubService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 
+// News of a node's resources reach those who place things; changes of placement groups reach those who start actors in them.
+void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out);
+void RouteGroups(GcsState* gcs, Effects* out);
+// What nodes have, for the raylets: a node has changed or has died; everything, for one that joins.
+void TellResources(GcsState* gcs, const NodeId& node);
+void SendAllResources(const GcsState& gcs, const rpc::ConnectionPtr& link);
 // Job: its driver has left. Node: all that a node's death entails.
 void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out);
 void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call, v1::DeathKind kind = v1::DEATH_KIND_FAILED);
+
+// An actor's death was published: what it owned goes.
+void OnActorDead(GcsState* gcs, const ActorId& actor);
 
 // Effects that leave the process.
 void PublishToSubscribers(GcsState* gcs, const v1::PublishNotice& notice);
 void StartActorOnNode(GcsState* gcs, const StartOnNode& order);
 void KillActorOnNode(GcsState* gcs, const KillOnNode& order);
+void PrepareBundlesOnNode(GcsState* gcs, const PrepareOnNode& order);
+void CommitBundlesOnNode(GcsState* gcs, const CommitOnNode& order);
+void ReturnBundlesOnNode(GcsState* gcs, const ReturnOnNode& order);
 void TellNodesJobFinished(GcsState* gcs, const JobId& job);
 void TellDriverOfNode(GcsState* gcs, const TellDriver& message);
 

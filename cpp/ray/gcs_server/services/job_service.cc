@@ -7,11 +7,18 @@ void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out) {
   if (!gcs->jobs.Finish(job, call, gcs->wall_ms(), out)) return;
   RAY_LOG(INFO) << "job " << job << " has finished";
   gcs->actors.JobFinished(job, gcs->wall_ms(), out);
+  auto lives = [gcs](const ActorId& actor) {
+    const v1::ActorInfo* info = gcs->actors.Find(actor);
+    return info != nullptr && info->state() != v1::ACTOR_STATE_DEAD;
+  };
+  gcs->groups.JobFinished(job, lives, gcs->now(), out);
+  RouteGroups(gcs, out);
 }
 
 void TellNodesJobFinished(GcsState* gcs, const JobId& job) {
   v1::JobFinishedNotice notice;
   notice.set_job_id(job.Binary());
+  for (const WorkerId& worker : gcs->actors.StayingWorkers()) notice.add_kept_workers(worker.Binary());
   for (const auto& [node, link] : gcs->links) link->Notify(MethodId::kJobFinished, notice);
 }
 

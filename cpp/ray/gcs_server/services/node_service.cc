@@ -5,16 +5,19 @@
 #include "ray/wire/version.h"
 
 namespace ray::gcs {
-namespace {
 
 void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out) {
   const v1::NodeInfo* info = gcs->nodes.Find(node);
-  if (info->driver_only() || info->draining()) {  // nothing is placed there (any more)
-    gcs->actors.NodeWithdrawn(node);
-    return;
-  }
-  gcs->actors.NodeChanged(node, FromProto(info->total()), FromProto(info->available()), gcs->wall_ms(), out);
+  const ResourceSet total = FromProto(info->total()), available = FromProto(info->available());
+  const bool withdrawn = info->driver_only() || info->draining();  // nothing is placed there (any more)
+  gcs->view.Set(node, total, available, {info->labels().begin(), info->labels().end()}, gcs->nodes.VersionOf(node), withdrawn);
+  TellResources(gcs, node);
+  gcs->actors.NodeChanged(gcs->wall_ms(), out);
+  gcs->groups.ResourcesChanged(gcs->now(), gcs->wall_ms(), out);
+  RouteGroups(gcs, out);
 }
+
+namespace {
 
 void Probe(GcsState* gcs, const NodeId& node, uint64_t link_id) {
   const rpc::ConnectionPtr link = gcs->LinkTo(node);
@@ -66,7 +69,9 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
       });
     }
   }
-  gcs->runner.Run(std::move(out));
+  gcs->runner.Run(std::move(out), [gcs, node, link = request.connection] {
+    if (gcs->LinkTo(node) == link) SendAllResources(*gcs, link);
+  });
 }
 
 // The order goes to the raylet, which reports back that it drains.
@@ -103,9 +108,13 @@ void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, Ca
   if (died) {
     RAY_LOG(WARNING) << "node " << node << " is dead: " << reason;
     gcs->links.erase(node);
+    gcs->view.Remove(node);
+    TellResources(gcs, node);
     // Actors first: those of a driver that ran there then die of the node, not of their job's end.
     gcs->actors.NodeDied(node, reason, gcs->wall_ms(), &out);
+    gcs->groups.NodeDied(node, gcs->now(), gcs->wall_ms(), &out);
     for (const JobId& job : gcs->jobs.RunningOn(node)) FinishJob(gcs, job, 0, &out);
+    RouteGroups(gcs, &out);
   }
   gcs->runner.Run(std::move(out), [gcs, died] {
     if (died && gcs->nodes.num_alive() == 0 && gcs->on_empty) gcs->on_empty();

@@ -17,6 +17,13 @@ std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, v1::Channel cha
       if (node->alive()) *notices.emplace_back().mutable_node() = *node;
     }
   }
+  if (channel == v1::CHANNEL_PLACEMENT_GROUP) {
+    if (const v1::PlacementGroupInfo* group = gcs.groups.Find(PlacementGroupId::FromBinaryOrNil(key))) {
+      v1::PublishNotice& notice = notices.emplace_back();
+      notice.set_key(key);
+      *notice.mutable_placement_group() = *group;
+    }
+  }
   for (v1::PublishNotice& notice : notices) notice.set_channel(channel);
   return notices;
 }

@@ -89,10 +89,12 @@ void ActorTableCore::Register(const v1::RegisterActorRequest& request, CallToken
   info.set_function_name(task.function_name());
   info.set_function_id(task.function_id());
   info.set_start_time_ms(wall_ms);
-  actor->wish.demand = FromProto(creation.placement_resources());
-  if (task.strategy().kind() == v1::STRATEGY_KIND_NODE_AFFINITY) {
-    actor->wish.node = NodeId::FromBinaryOrNil(task.strategy().node_id());
-    actor->wish.soft = task.strategy().soft();
+  actor->wish = scheduling::MakePlacementRequest(FromProto(creation.placement_resources()), FromProto(task.strategy()));
+  actor->kept = FromProto(task.resources());
+  if (task.strategy().kind() == v1::STRATEGY_KIND_PLACEMENT_GROUP) {
+    actor->group = PlacementGroupId::FromBinaryOrNil(task.strategy().placement_group_id());
+    actor->bundle = task.strategy().bundle_index();
+    if (const auto group = groups_.find(actor->group); group != groups_.end()) group->second.actors.insert(id);
   }
   Address owner = FromProto(creation.owner());
   actor->owner_node = owner.node_id;
@@ -112,30 +114,154 @@ void ActorTableCore::Create(const ActorId& id, std::shared_ptr<const CreationSpe
   actor->info.set_state(v1::ACTOR_STATE_PENDING_CREATION);
   v1::ActorEmpty reply;
   ChangedAndReply(*actor, call, &reply, out);
-  Place(*actor, out);
+  Place(*actor, wall_ms, out);
 }
 
-void ActorTableCore::Place(Actor& actor, Effects* out) {
-  std::optional<NodeId> node = view_.Place(actor.wish);
-  if (!node) {
-    unplaced_.insert(actor.id);
-    if (actor.told_infeasible) return;
-    actor.told_infeasible = true;
-    std::string where =
-        !actor.wish.node.IsNil() && !actor.wish.soft
-            ? "on node " + actor.wish.node.Hex() + ", which " + (view_.Has(actor.wish.node) ? "can never give that" : "is not there")
-            : "which no node of the cluster can ever give";
-    out->push_back(TellDriver{actor.owner_node, JobId::FromBinaryOrNil(actor.info.job_id()), "infeasible",
-                              "The " + Describe(actor) + " waits: it needs " + actor.wish.demand.ToString() + " " + where +
-                                  ". The cluster's nodes have " + view_.Total().ToString() +
-                                  " in all. It will start as soon as a node that fits joins."});
+void ActorTableCore::AccountInBundle(Actor& actor, int32_t bundle, const ResourceSet& amount) {
+  const auto group = groups_.find(actor.group);
+  if (group != groups_.end()) {
+    auto& bundles = group->second.bundles;
+    if (actor.taken_from >= 0) bundles[static_cast<size_t>(actor.taken_from)].used.Subtract(actor.taken);
+    if (bundle >= 0) bundles[static_cast<size_t>(bundle)].used.Add(amount);
+  }
+  actor.taken_from = bundle;
+  actor.taken = bundle >= 0 ? amount : ResourceSet();
+}
+
+bool ActorTableCore::ChooseInGroup(Actor& actor, int64_t wall_ms, NodeId* node, Effects* out) {
+  const auto found = groups_.find(actor.group);
+  if (found == groups_.end()) {
+    BecomeDead(actor,
+               DiedOf(actor, "its placement group " + actor.group.Hex() + " has been removed", ErrorType::kActorPlacementGroupRemoved), 0,
+               wall_ms, out);
+    return false;
+  }
+  found->second.actors.insert(actor.id);
+  const auto& bundles = found->second.bundles;
+  int32_t chosen = -1;
+  bool chosen_free = false, fits = false;
+  for (int32_t i = 0; i < static_cast<int32_t>(bundles.size()); ++i) {
+    const Group::Bundle& bundle = bundles[static_cast<size_t>(i)];
+    if (actor.bundle >= 0 && i != actor.bundle) continue;
+    if (!bundle.total.Covers(actor.wish.need)) continue;
+    fits = true;
+    if (bundle.node.IsNil()) continue;
+    ResourceSet left = bundle.total;
+    left.Subtract(bundle.used);
+    const bool is_free = left.Covers(actor.wish.need);
+    if (chosen < 0 || is_free > chosen_free) {
+      chosen = i;
+      chosen_free = is_free;
+    }
+  }
+  if (!fits) {
+    BecomeDead(actor,
+               DiedOf(actor,
+                      "no bundle of its placement group that it may use has " + actor.wish.need.ToString() + " (bundle index " +
+                          std::to_string(actor.bundle) + ")",
+                      ErrorType::kActorUnschedulable),
+               0, wall_ms, out);
+    return false;
+  }
+  if (chosen < 0) return true;
+  *node = bundles[static_cast<size_t>(chosen)].node;
+  AccountInBundle(actor, chosen, actor.wish.need);
+  return true;
+}
+
+void ActorTableCore::GroupChanged(const v1::PlacementGroupInfo& info, int64_t wall_ms, Effects* out) {
+  const PlacementGroupId id = PlacementGroupId::FromBinaryOrNil(info.placement_group_id());
+  if (info.state() == v1::PLACEMENT_GROUP_STATE_REMOVED) {
+    auto gone = groups_.extract(id);
+    if (gone.empty()) return;
+    const std::string reason = "its placement group " + id.Hex() + " was removed (" + info.scheduling_state() + ")";
+    for (const ActorId& actor_id : gone.mapped().actors) {
+      ActorPtr actor = Lookup(actor_id);
+      if (!actor || actor->IsDead()) continue;
+      KillOnNode kill{actor->node, actor->id, actor->worker, true, reason};
+      BecomeDead(*actor, DiedOf(*actor, reason, ErrorType::kActorPlacementGroupRemoved), 0, wall_ms, out);
+      if (!kill.node.IsNil()) out->push_back(std::move(kill));
+    }
     return;
+  }
+  auto [it, fresh] = groups_.try_emplace(id);
+  Group& group = it->second;
+  group.bundles.resize(static_cast<size_t>(info.bundles_size()));
+  for (int i = 0; i < info.bundles_size(); ++i) {
+    Group::Bundle& bundle = group.bundles[static_cast<size_t>(i)];
+    if (fresh) bundle.total = FromProto(info.bundles(i).resources());
+    bundle.node = NodeId::FromBinaryOrNil(info.bundles(i).node_id());
+  }
+  for (const ActorId& actor_id : std::set<ActorId>(group.actors)) {
+    if (!unplaced_.contains(actor_id)) continue;
+    if (ActorPtr actor = Lookup(actor_id)) Place(*actor, wall_ms, out);
+  }
+}
+
+void ActorTableCore::Place(Actor& actor, int64_t wall_ms, Effects* out) {
+  std::optional<NodeId> node;
+  Duration patience = Duration::zero();
+  if (!actor.group.IsNil()) {
+    NodeId in_group;
+    if (!ChooseInGroup(actor, wall_ms, &in_group, out)) return;
+    if (in_group.IsNil()) {  // GroupChanged comes
+      unplaced_.insert(actor.id);
+      return;
+    }
+    node = in_group;
+  } else {
+    node = ChooseNode(actor, &patience, wall_ms, out);
+    if (!node) return;
   }
   unplaced_.erase(actor.id);
   actor.node = *node;
   actor.starting = true;
   by_node_[*node].insert(actor.id);
-  out->push_back(StartOnNode{*node, actor.id, ++actor.start, actor.info.num_restarts(), actor.spec});
+  out->push_back(StartOnNode{*node, actor.id, ++actor.start, actor.info.num_restarts(), actor.spec, patience});
+}
+
+std::optional<NodeId> ActorTableCore::ChooseNode(Actor& actor, Duration* patience, int64_t wall_ms, Effects* out) {
+  std::set<NodeId> except;
+  if (!actor.turned_away_by.IsNil()) except.insert(actor.turned_away_by);
+  const scheduling::Placement placement = policy_.Choose(actor.wish, actor.owner_node, except);
+  if (placement.kind == scheduling::Placement::kRefused) {
+    BecomeDead(actor, DiedOf(actor, placement.reason, ErrorType::kActorUnschedulable), 0, wall_ms, out);
+    return std::nullopt;
+  }
+  if (placement.kind == scheduling::Placement::kInfeasible) {
+    unplaced_.insert(actor.id);
+    if (actor.told_infeasible) return std::nullopt;
+    actor.told_infeasible = true;
+    out->push_back(TellDriver{actor.owner_node, JobId::FromBinaryOrNil(actor.info.job_id()), "infeasible",
+                              "The " + Describe(actor) + " waits: " + placement.reason + ". The cluster's nodes have " +
+                                  view_->Total().ToString() + " in all. It will start as soon as a node that fits joins."});
+    return std::nullopt;
+  }
+  NodeId node = placement.node;
+  if (placement.kind == scheduling::Placement::kWait) {
+    // All are full. It queues at one, since room there may be a matter of milliseconds (most actors keep nothing of what it takes to place
+    // them), but not for long while others could have room before.
+    bool fulfilled = false;
+    const scheduling::LabelSelector* selector = policy_.SelectorOf(actor.wish, &fulfilled);
+    const auto could = view_->Search({&actor.wish.need, selector}, scheduling::ClusterView::Fit::kEver, 64);
+    const scheduling::ClusterView::Node* best = nullptr;
+    for (const auto* candidate : could) {
+      if (could.size() > 1 && candidate->id == actor.turned_away_by) continue;
+      if (best == nullptr || candidate->used < best->used || (candidate->used == best->used && candidate->id < best->id)) best = candidate;
+    }
+    if (best == nullptr) {  // the only one that could has been left out, and is not left out any more
+      unplaced_.insert(actor.id);
+      return std::nullopt;
+    }
+    node = best->id;
+    if (could.size() > 1) *patience = config_.start_patience;
+  } else if (placement.kind == scheduling::Placement::kBind && actor.wish.strategy == scheduling::Strategy::kSpread && view_->size() > 1) {
+    *patience = config_.start_patience;
+  } else if (placement.kind == scheduling::Placement::kNode && view_->size() > 1) {
+    *patience = config_.start_patience;
+  }
+  view_->Take(node, actor.wish.need);
+  return node;
 }
 
 void ActorTableCore::ReleaseWorker(Actor& actor) {
@@ -144,6 +270,7 @@ void ActorTableCore::ReleaseWorker(Actor& actor) {
     it->second.erase(actor.id);
     if (it->second.empty()) by_node_.erase(it);
   }
+  AccountInBundle(actor, -1, {});
   actor.node = {};
   actor.worker = {};
   actor.starting = false;
@@ -152,6 +279,8 @@ void ActorTableCore::ReleaseWorker(Actor& actor) {
 
 void ActorTableCore::BecomeAlive(Actor& actor, const v1::StartActorReply& reply, Effects* out) {
   actor.starting = false;
+  actor.turned_away_by = {};
+  if (actor.taken_from >= 0) AccountInBundle(actor, actor.taken_from, actor.kept);
   actor.worker = WorkerId::FromBinaryOrNil(reply.worker().worker_id());
   by_worker_[actor.worker] = actor.id;
   actor.info.set_state(v1::ACTOR_STATE_ALIVE);
@@ -173,6 +302,7 @@ void ActorTableCore::BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken c
   if (actor.info.num_restarts() == 0 && actor.info.state() != v1::ACTOR_STATE_ALIVE) cause.set_never_ran(true);
   ReleaseWorker(actor);
   unplaced_.erase(actor.id);
+  if (const auto group = groups_.find(actor.group); group != groups_.end()) group->second.actors.erase(actor.id);
   if (!creation.name().empty()) names_.erase({creation.ray_namespace(), creation.name()});
   if (auto it = by_owner_.find(actor.owner_worker); it != by_owner_.end()) {
     it->second.erase(actor.id);
@@ -211,7 +341,7 @@ void ActorTableCore::OnEnded(Actor& actor, const std::string& reason, ErrorType 
   actor.info.set_pid(0);
   actor.told_infeasible = false;
   Changed(actor, out);
-  Place(actor, out);
+  Place(actor, wall_ms, out);
 }
 
 void ActorTableCore::FailCreation(const ActorId& id, const v1::ErrorDetail& cause, CallToken call, int64_t wall_ms, Effects* out) {
@@ -324,6 +454,11 @@ void ActorTableCore::Started(const ActorId& id, uint32_t start, const Status& st
     if (how.starts_with("The ")) how[0] = 't';  // it goes on a sentence
     return OnEnded(*actor, how, type == ErrorType::kOutOfMemory ? type : ErrorType::kActorDied, wall_ms, out);
   }
+  if (reply.rejected()) {  // its bundle has moved, or the node is fuller than it was thought to be
+    actor->turned_away_by = actor->node;
+    ReleaseWorker(*actor);
+    return Place(*actor, wall_ms, out);
+  }
   if (reply.cancelled()) {
     if (actor->killed || actor->last_words) return OnEnded(*actor, "its start was cancelled", ErrorType::kActorDied, wall_ms, out);
     return BecomeDead(*actor, DiedOf(*actor, "its node cancelled its start"), 0, wall_ms, out);
@@ -331,16 +466,14 @@ void ActorTableCore::Started(const ActorId& id, uint32_t start, const Status& st
   BecomeAlive(*actor, reply, out);
 }
 
-void ActorTableCore::NodeChanged(const NodeId& node, const ResourceSet& total, const ResourceSet& available, int64_t wall_ms,
-                                 Effects* out) {
-  view_.Set(node, total, available);
+void ActorTableCore::NodeChanged(int64_t wall_ms, Effects* out) {
   for (const ActorId& id : std::set<ActorId>(unplaced_)) {
-    if (ActorPtr actor = Lookup(id)) Place(*actor, out);
+    ActorPtr actor = Lookup(id);
+    if (actor && actor->group.IsNil()) Place(*actor, wall_ms, out);
   }
 }
 
 void ActorTableCore::NodeDied(const NodeId& node, const std::string& reason, int64_t wall_ms, Effects* out) {
-  view_.Remove(node);
   if (auto there = by_node_.extract(node)) {
     for (const ActorId& id : there.mapped()) {
       if (ActorPtr actor = Lookup(id))
@@ -386,8 +519,15 @@ void ActorTableCore::OwnerDied(const std::function<bool(const Actor&)>& is_owned
   }
 }
 
-void ActorTableCore::JobFinished(const JobId& job, int64_t wall_ms, Effects* out) {
-  // Detached actors stay, and so does what they created, however indirectly.
+std::vector<WorkerId> ActorTableCore::StayingWorkers() const {
+  std::vector<WorkerId> workers;
+  for (const ActorId& id : Staying()) {
+    if (const ActorPtr actor = Lookup(id); !actor->worker.IsNil()) workers.push_back(actor->worker);
+  }
+  return workers;
+}
+
+std::set<ActorId> ActorTableCore::Staying() const {
   std::set<ActorId> staying;
   std::deque<WorkerId> owners;
   auto stay = [&](const Actor& actor) {
@@ -401,6 +541,12 @@ void ActorTableCore::JobFinished(const JobId& job, int64_t wall_ms, Effects* out
     if (it == by_owner_.end()) continue;
     for (const ActorId& id : it->second) stay(*Lookup(id));
   }
+  return staying;
+}
+
+void ActorTableCore::JobFinished(const JobId& job, int64_t wall_ms, Effects* out) {
+  // Detached actors stay, and so does what they created.
+  const std::set<ActorId> staying = Staying();
   OwnerDied([&](const Actor& actor) { return actor.info.job_id() == job.View() && !staying.contains(actor.id); },
             "belonged to job " + job.Hex() + ", which has finished", wall_ms, out);
 }

@@ -5,6 +5,7 @@
 //
 // A dead actor gives up its name at once. Who may restart: worker or node died, or ray.kill(no_restart=False), while restarts are left. Who may not:
 // an actor that was killed, left by itself, went out of scope, lost its owner or its job, or whose constructor raised.
+// An actor in a placement group waits until the bundle has a node, and dies with the group.
 // Pure core: events in, effects out (persist, reply, publish and orders to nodes). Owned by ActorService; on the loop.
 #pragma once
 
@@ -19,20 +20,25 @@
 
 #include "ray/common/errors.h"
 #include "ray/gcs_server/tables/effects.h"
-#include "ray/gcs_server/tables/placement.h"
+#include "ray/scheduling/cluster_view.h"
+#include "ray/scheduling/policies.h"
 #include "ray/v1/gcs_actor.pb.h"
 #include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/gcs_placement_group.pb.h"
 #include "ray/v1/raylet_lease.pb.h"
 
 namespace ray::gcs {
 
 struct ActorTableConfig {
   size_t max_dead = 10000;  // dead actors remembered, with their causes
+  // How long a start waits at a full node while others could ever take it; then it is placed anew. Lower: more moves, less waiting.
+  Duration start_patience = std::chrono::milliseconds(500);
 };
 
 class ActorTableCore {
  public:
-  explicit ActorTableCore(ActorTableConfig config = {}) : config_(config) {}
+  // `view` must outlive the core; what it places is taken from there.
+  ActorTableCore(ActorTableConfig config, scheduling::ClusterView* view) : config_(config), view_(view), policy_({}, view) {}
 
   // Requests. `wall_ms` is the time for people.
   // A name that is taken: nothing is registered, and the reply's `existing` is its holder.
@@ -49,10 +55,10 @@ class ActorTableCore {
 
   // What the raylet answered to StartOnNode number `start`.
   void Started(const ActorId& actor, uint32_t start, const Status& status, const v1::StartActorReply& reply, int64_t wall_ms, Effects* out);
-  // A node has come, or reports what it has; actors that nobody could take are placed if it can.
-  void NodeChanged(const NodeId& node, const ResourceSet& total, const ResourceSet& available, int64_t wall_ms, Effects* out);
-  // Nothing is placed there (any more); what runs there goes on.
-  void NodeWithdrawn(const NodeId& node) { view_.Remove(node); }
+  // A node has come, or has more than before (the view knows it already): actors that nobody could take are placed if one can now.
+  void NodeChanged(int64_t wall_ms, Effects* out);
+  // A placement group has other bundles, or another state, than before.
+  void GroupChanged(const v1::PlacementGroupInfo& group, int64_t wall_ms, Effects* out);
   void NodeDied(const NodeId& node, const std::string& reason, int64_t wall_ms, Effects* out);
   void WorkerDied(const v1::ReportWorkerDiedRequest& report, int64_t wall_ms, Effects* out);
   // The owner was gone before it registered this actor.
@@ -60,6 +66,8 @@ class ActorTableCore {
   // Actors of the job end, but for detached ones and those that these created.
   void JobFinished(const JobId& job, int64_t wall_ms, Effects* out);
 
+  // Workers of actors that outlive their jobs: detached ones and what these created, however indirectly.
+  std::vector<WorkerId> StayingWorkers() const;
   // Nullptr: unknown.
   const v1::ActorInfo* Find(const ActorId& actor) const;
 
@@ -71,7 +79,14 @@ class ActorTableCore {
     ActorId id;
     v1::ActorInfo info;                        // what others see
     std::shared_ptr<const CreationSpec> spec;  // from Create to death
-    PlacementView::Wish wish;
+    scheduling::PlacementRequest wish;
+    PlacementGroupId group;  // nil: none
+    int32_t bundle = -1;     // in it; -1: any
+    ResourceSet kept;        // what it holds while it lives; wish.need is what it takes to place it
+    NodeId turned_away_by;   // it was full when the actor was to start there, last
+    // What counts against a bundle of its group, and which.
+    int32_t taken_from = -1;
+    ResourceSet taken;
     NodeId owner_node;
     WorkerId owner_worker;
     NodeId node;            // where it starts or lives; nil: nowhere
@@ -93,18 +108,37 @@ class ActorTableCore {
   void Changed(Actor& actor, Effects* out);
   // Replies after the record is persisted, before it is published.
   void ChangedAndReply(Actor& actor, CallToken call, const google::protobuf::MessageLite* reply, Effects* out);
-  void Place(Actor& actor, Effects* out);
+  void Place(Actor& actor, int64_t wall_ms, Effects* out);
+  // The node for an actor that is in no group, and how long it may wait there. Nullopt: none could ever take it, or it has died of that.
+  std::optional<NodeId> ChooseNode(Actor& actor, Duration* patience, int64_t wall_ms, Effects* out);
+  // The node of its bundle; nil: it has to wait. False: it has died.
+  bool ChooseInGroup(Actor& actor, int64_t wall_ms, NodeId* node, Effects* out);
+  // Replaces what the actor counts for in the account of its bundle.
+  void AccountInBundle(Actor& actor, int32_t bundle, const ResourceSet& amount);
   void BecomeAlive(Actor& actor, const v1::StartActorReply& reply, Effects* out);
   void BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken call, int64_t wall_ms, Effects* out);
   // Its process, or its start, is over for `reason`: a sentence without its full stop, such as "its worker process ended: killed by signal 9".
   void OnEnded(Actor& actor, const std::string& reason, ErrorType type, int64_t wall_ms, Effects* out);
+  std::set<ActorId> Staying() const;
   void OwnerDied(const std::function<bool(const Actor&)>& is_owned, const std::string& what, int64_t wall_ms, Effects* out);
   v1::ErrorDetail DiedOf(const Actor& actor, const std::string& reason, ErrorType type = ErrorType::kActorDied) const;
   void ReleaseWorker(Actor& actor);
   std::string Describe(const Actor& actor) const;
 
+  // A group that is not removed, as far as it matters here.
+  struct Group {
+    struct Bundle {
+      NodeId node;  // nil: nowhere
+      ResourceSet total, used;
+    };
+    std::vector<Bundle> bundles;
+    std::set<ActorId> actors;  // not dead
+  };
+
   const ActorTableConfig config_;
-  PlacementView view_;
+  scheduling::ClusterView* const view_;
+  scheduling::PlacementPolicy policy_;
+  std::map<PlacementGroupId, Group> groups_;
   std::map<ActorId, ActorPtr> actors_;
   std::map<std::pair<std::string, std::string>, ActorId> names_;  // namespace, name -> holder that is not dead
   std::unordered_map<WorkerId, ActorId, IdHash> by_worker_;       // of ALIVE actors

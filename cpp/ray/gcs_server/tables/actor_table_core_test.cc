@@ -24,7 +24,12 @@ class ActorTableTest : public testing::Test {
   void Node(char node, int cpus) {
     ResourceSet set;
     set.Set("CPU", cpus * ResourceSet::kUnit);
-    core_.NodeChanged(MakeId<NodeId>(node), set, set, 1, &out_);
+    view_.Set(MakeId<NodeId>(node), set, set, {}, ++version_);
+    core_.NodeChanged(1, &out_);
+  }
+  void Die(char node) {
+    view_.Remove(MakeId<NodeId>(node));
+    core_.NodeDied(MakeId<NodeId>(node), "gone", 1, &out_);
   }
 
   struct Spec {
@@ -35,7 +40,7 @@ class ActorTableTest : public testing::Test {
     int cpus = 1;
     char job = 'J';
   };
-  std::string Register(char actor, Spec spec) {
+  static v1::RegisterActorRequest Request(char actor, const Spec& spec) {
     v1::RegisterActorRequest request;
     request.mutable_spec()->mutable_template_()->set_job_id(std::string(4, spec.job));
     v1::ActorCreation* creation = request.mutable_spec()->mutable_creation();
@@ -49,7 +54,10 @@ class ActorTableTest : public testing::Test {
     ResourceSet demand;
     demand.Set("CPU", spec.cpus * ResourceSet::kUnit);
     *creation->mutable_placement_resources() = ToProto(demand);
-    core_.Register(request, 1, 1, &out_);
+    return request;
+  }
+  std::string Register(char actor, const Spec& spec) {
+    core_.Register(Request(actor, spec), 1, 1, &out_);
     return Take();
   }
   std::string Register(char actor) { return Register(actor, Spec()); }
@@ -134,7 +142,9 @@ class ActorTableTest : public testing::Test {
     return text;
   }
 
-  ActorTableCore core_;
+  scheduling::ClusterView view_;
+  uint64_t version_ = 0;
+  ActorTableCore core_{{}, &view_};
   Effects out_;
   std::string last_published_, last_message_;
 };
@@ -237,8 +247,9 @@ TEST_F(ActorTableTest, ArgumentsFail) {
 TEST_F(ActorTableTest, InfeasibleWaitsTellsTheDriverAndStartsWhenANodeJoins) {
   Register('a', {.cpus = 8});
   EXPECT_EQ(Create('a'), "persist actor_spec\npersist actor\nreply\npublish a PENDING\ndriver infeasible\n");
-  EXPECT_NE(last_message_.find("it needs {CPU: 8} which no node of the cluster can ever give. The cluster's nodes have {CPU: 4} in all."),
-            std::string::npos)
+  EXPECT_NE(
+      last_message_.find("waits: no node has {CPU: 8}; all nodes together have too little CPU. The cluster's nodes have {CPU: 4} in all."),
+      std::string::npos)
       << last_message_;
   Node('N', 4);
   EXPECT_EQ(Take(), "") << "told once";
@@ -264,6 +275,63 @@ TEST_F(ActorTableTest, PrefersNodesWithRoom) {
   EXPECT_NE(Create('c').find("start c"), std::string::npos) << "full nodes queue";
 }
 
+TEST_F(ActorTableTest, AStartThatWasTurnedAwayGoesElsewhere) {
+  Node('O', 4);
+  Take();
+  Register('a', {.cpus = 3});
+  EXPECT_NE(Create('a').find("start a on N #1"), std::string::npos);
+  v1::StartActorReply full;
+  full.set_rejected(true);
+  core_.Started(Id('a'), 1, {}, full, 1, &out_);
+  EXPECT_EQ(Take(), "start a on O #2 restart 0\n");
+  core_.Started(Id('a'), 2, {}, full, 1, &out_);
+  EXPECT_EQ(Take(), "start a on N #3 restart 0\n");
+}
+
+TEST_F(ActorTableTest, HardAffinityToANodeThatIsNotThereIsTheEnd) {
+  v1::RegisterActorRequest request = Request('a', {});
+  request.mutable_spec()->mutable_template_()->mutable_strategy()->set_kind(v1::STRATEGY_KIND_NODE_AFFINITY);
+  request.mutable_spec()->mutable_template_()->mutable_strategy()->set_node_id(MakeId<NodeId>('Z').Binary());
+  core_.Register(request, 1, 1, &out_);
+  Take();
+  EXPECT_NE(Create('a').find("publish a DEAD"), std::string::npos);
+  EXPECT_NE(Message('a').find("which is not part of the cluster"), std::string::npos);
+}
+
+TEST_F(ActorTableTest, AnActorInAGroupWaitsForItsBundleAndDiesWithTheGroup) {
+  v1::PlacementGroupInfo group;
+  group.set_placement_group_id(MakeId<PlacementGroupId>('G').Binary());
+  group.set_state(v1::PLACEMENT_GROUP_STATE_PENDING);
+  for (int i = 0; i < 2; ++i) *group.add_bundles()->mutable_resources() = ToProto(*ResourceSet::FromDoubles({{"CPU", 1}}));
+  core_.GroupChanged(group, 1, &out_);
+  auto start = [&](char id, int32_t bundle) {
+    v1::RegisterActorRequest request = Request(id, {});
+    auto* strategy = request.mutable_spec()->mutable_template_()->mutable_strategy();
+    strategy->set_kind(v1::STRATEGY_KIND_PLACEMENT_GROUP);
+    strategy->set_placement_group_id(group.placement_group_id());
+    strategy->set_bundle_index(bundle);
+    core_.Register(request, 1, 1, &out_);
+    Take();
+    return Create(id);
+  };
+  Node('O', 4);
+  Take();
+  EXPECT_EQ(start('a', -1), "persist actor_spec\npersist actor\nreply\npublish a PENDING\n");
+  EXPECT_EQ(start('b', -1), "persist actor_spec\npersist actor\nreply\npublish b PENDING\n");
+  group.set_state(v1::PLACEMENT_GROUP_STATE_CREATED);
+  group.mutable_bundles(0)->set_node_id(MakeId<NodeId>('N').Binary());
+  group.mutable_bundles(1)->set_node_id(MakeId<NodeId>('O').Binary());
+  core_.GroupChanged(group, 1, &out_);
+  EXPECT_EQ(Take(), "start a on N #1 restart 0\nstart b on O #1 restart 0\n") << "each in a bundle of its own";
+  EXPECT_NE(start('c', 1).find("start c on O #1"), std::string::npos);
+  EXPECT_NE(start('d', 7).find("publish d DEAD"), std::string::npos);
+  group.set_state(v1::PLACEMENT_GROUP_STATE_REMOVED);
+  core_.GroupChanged(group, 1, &out_);
+  EXPECT_NE(Take().find("publish a DEAD\nkill a on N"), std::string::npos);
+  EXPECT_EQ(core_.Find(Id('b'))->death_cause().error_type(), static_cast<int>(ErrorType::kActorPlacementGroupRemoved));
+  EXPECT_NE(start('e', -1).find("publish e DEAD"), std::string::npos) << "it is gone";
+}
+
 TEST_F(ActorTableTest, OwnerDies) {
   MakeAlive('a', {.owner = 'D'}, 'w');
   MakeAlive('b', {.detached = true, .owner = 'D'}, 'x');
@@ -277,9 +345,9 @@ TEST_F(ActorTableTest, NodeDies) {
   Take();
   v1::RegisterActorRequest request;
   MakeAlive('a', {.max_restarts = 1, .cpus = 8}, 'w');  // only O can take it
-  core_.NodeDied(MakeId<NodeId>('O'), "gone", 1, &out_);
+  Die('O');
   EXPECT_EQ(Take(), "persist actor\npublish a RESTARTING\ndriver infeasible\n");
-  core_.NodeDied(MakeId<NodeId>('N'), "gone", 1, &out_);
+  Die('N');
   EXPECT_EQ(Take(), "erase actor_spec\npersist actor\npublish a DEAD\n") << "its owner was there";
 }
 
@@ -288,7 +356,7 @@ TEST_F(ActorTableTest, BrokenLinkWaitsForTheNodesDeath) {
   Create('a');
   core_.Started(Id('a'), 1, Status::Unavailable("link"), {}, 1, &out_);
   EXPECT_EQ(Take(), "");
-  core_.NodeDied(MakeId<NodeId>('N'), "gone", 1, &out_);
+  Die('N');
   EXPECT_EQ(Take(), "erase actor_spec\npersist actor\npublish a DEAD\n");
 }
 
@@ -325,7 +393,8 @@ TEST_F(ActorTableTest, JobFinishedSparesDetachedActorsAndTheirs) {
 }
 
 TEST_F(ActorTableTest, DeadActorsAreForgottenInTheEnd) {
-  ActorTableCore core({.max_dead = 1});
+  scheduling::ClusterView view;
+  ActorTableCore core({.max_dead = 1}, &view);
   for (char a : {'a', 'b'}) {
     v1::RegisterActorRequest request;
     request.mutable_spec()->mutable_creation()->set_actor_id(Id(a).Binary());

@@ -14,7 +14,9 @@
 
 #include "ray/common/buffer.h"
 #include "ray/common/ids.h"
+#include "ray/common/resources.h"
 #include "ray/gcs_server/storage/storage.h"
+#include "ray/util/clock.h"
 #include "ray/util/status.h"
 #include "ray/v1/pubsub.pb.h"
 
@@ -43,6 +45,7 @@ struct StartOnNode {  // the raylet's answer comes back as ActorTableCore::Start
   uint32_t start;    // names the attempt
   uint32_t restart;  // as in StartActorRequest
   std::shared_ptr<const CreationSpec> spec;
+  Duration patience = Duration::zero();  // for resources there; zero: without end
 };
 struct KillOnNode {
   NodeId node;
@@ -51,16 +54,38 @@ struct KillOnNode {
   bool force;
   std::string reason;
 };
+// Bundles of a placement group; `attempt` numbers the round. Answers come back as PlacementGroupTableCore::Prepared and Committed.
+struct PrepareOnNode {
+  NodeId node;
+  PlacementGroupId group;
+  uint32_t attempt;
+  std::vector<std::pair<int32_t, ResourceSet>> bundles;
+  bool commit;  // too, at once
+};
+struct CommitOnNode {
+  NodeId node;
+  PlacementGroupId group;
+  uint32_t attempt;
+  std::vector<int32_t> indices;
+};
+struct ReturnOnNode {
+  NodeId node;
+  PlacementGroupId group;
+  uint32_t attempt;              // 0: of any round
+  std::vector<int32_t> indices;  // none: all
+  std::string reason;            // empty: a roll-back
+};
 struct TellJobFinished {  // to every raylet
   JobId job;
 };
 struct TellDriver {
-  NodeId node;
+  NodeId node;  // nil: every node, its driver may be anywhere
   JobId job;
   std::string kind;
   std::string message;
 };
-using Effect = std::variant<Persist, Answer, Publish, StartOnNode, KillOnNode, TellJobFinished, TellDriver>;
+using Effect =
+    std::variant<Persist, Answer, Publish, StartOnNode, KillOnNode, PrepareOnNode, CommitOnNode, ReturnOnNode, TellJobFinished, TellDriver>;
 using Effects = std::vector<Effect>;
 
 inline Persist PersistMessage(std::string table, std::string key, const google::protobuf::MessageLite& message) {

@@ -1,5 +1,6 @@
 #include "ray/gcs_server/tables/node_table_core.h"
 
+#include "ray/wire/convert.h"
 #include "ray/wire/version.h"
 
 namespace ray::gcs {
@@ -66,6 +67,14 @@ bool NodeTableCore::Report(const v1::ReportResourcesRequest& report, Effects* ou
   // Not persisted: raylets report anew to a GCS that restarts. Nor published: what is free is of interest to schedulers only.
   it->second.version = report.version();
   *it->second.info.mutable_available() = report.available();
+  for (const v1::BundleReport& bundle : report.bundles()) {
+    const std::pair key(bundle.placement_group_id(), bundle.index());
+    if (bundle.total().items().empty()) {
+      it->second.bundles.erase(key);
+    } else {
+      it->second.bundles[key] = bundle;
+    }
+  }
   if (report.has_total() && report.total().SerializeAsString() != it->second.info.total().SerializeAsString()) {
     *it->second.info.mutable_total() = report.total();
     PublishNode(it->second.info, out);
@@ -95,6 +104,7 @@ bool NodeTableCore::Die(const NodeId& node, const std::string& reason, v1::Death
     info.set_death_kind(kind);
     info.set_end_time_ms(wall_ms);
     info.clear_available();
+    it->second.bundles.clear();
     --num_alive_;
     dead_.push_back(node);
     if (dead_.size() > config_.max_dead) {
@@ -111,8 +121,40 @@ bool NodeTableCore::Die(const NodeId& node, const std::string& reason, v1::Death
 
 void NodeTableCore::List(CallToken call, Effects* out) const {
   v1::ListNodesReply reply;
-  for (const auto& [id, node] : nodes_) *reply.add_nodes() = node.info;
+  for (const auto& [id, node] : nodes_) *reply.add_nodes() = WithBundles(node);
   Reply(call, std::move(reply), out);
+}
+
+v1::NodeInfo NodeTableCore::WithBundles(const Node& node) {
+  v1::NodeInfo info = node.info;
+  if (node.bundles.empty() || !info.alive()) return info;
+  ResourceSet total = FromProto(info.total()), available = FromProto(info.available());
+  auto add = [](const v1::ResourceSet& amounts, const std::string& group, int32_t index, ResourceSet* to) {
+    for (const v1::Resource& item : amounts.items()) {
+      for (const std::string& name : {item.name() + "_group_" + group, item.name() + "_group_" + std::to_string(index) + "_" + group}) {
+        to->Set(name, to->Get(name) + item.amount());
+      }
+    }
+  };
+  v1::ResourceSet marker;  // what a task that needs nothing else could hold of a bundle
+  v1::Resource* item = marker.add_items();
+  item->set_name("bundle");
+  item->set_amount(1000 * ResourceSet::kUnit);
+  for (const auto& [key, bundle] : node.bundles) {
+    const std::string group = BytesToHex(key.first);
+    add(bundle.total(), group, key.second, &total);
+    add(bundle.available(), group, key.second, &available);
+    add(marker, group, key.second, &total);
+    add(marker, group, key.second, &available);
+  }
+  *info.mutable_total() = ToProto(total);
+  *info.mutable_available() = ToProto(available);
+  return info;
+}
+
+uint64_t NodeTableCore::VersionOf(const NodeId& node) const {
+  auto it = nodes_.find(node);
+  return it == nodes_.end() ? 0 : it->second.version;
 }
 
 const v1::NodeInfo* NodeTableCore::Find(const NodeId& node) const {

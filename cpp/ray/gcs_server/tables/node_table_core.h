@@ -35,6 +35,8 @@ class NodeTableCore {
   // Nullptr: unknown.
   const v1::NodeInfo* Find(const NodeId& node) const;
   bool IsAlive(const NodeId& node) const;
+  // Of its newest report; 0: none.
+  uint64_t VersionOf(const NodeId& node) const;
   std::vector<const v1::NodeInfo*> All() const;
   size_t num_alive() const { return num_alive_; }
 
@@ -43,7 +45,10 @@ class NodeTableCore {
   struct Node {
     v1::NodeInfo info;
     uint64_t version = 0;  // of the newest report
+    // Bundles of placement groups on it; shown with its resources as CPU_group_<index>_<group> (the bundle) and CPU_group_<group> (all of them).
+    std::map<std::pair<std::string, int32_t>, v1::BundleReport> bundles;
   };
+  static v1::NodeInfo WithBundles(const Node& node);
   static void PublishNode(const v1::NodeInfo& node, Effects* out);
 
   const NodeTableConfig config_;

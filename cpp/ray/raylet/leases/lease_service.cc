@@ -13,6 +13,18 @@ namespace ray::raylet {
 using scheduling::LeaseEffects;
 using scheduling::LeaseRequest;
 
+namespace {
+
+void FillInstances(const scheduling::InstanceShares& instance, v1::AssignedInstances* out) {
+  out->set_resource(instance.resource);
+  for (const auto& [index, amount] : instance.shares) {
+    out->add_indices(index);
+    out->add_amounts(amount);
+  }
+}
+
+}  // namespace
+
 LeaseService::LeaseService(Deps deps, scheduling::LeaseQueueConfig config, scheduling::NodeResources resources)
     : deps_(std::move(deps)), queue_(config, std::move(resources)) {}
 
@@ -22,6 +34,7 @@ LeaseService::~LeaseService() {
 }
 
 void LeaseService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
+  RegisterBundleHandlers(dispatcher);
   dispatcher->RegisterTyped<v1::RequestLeaseRequest>(
       MethodId::kRequestLease, [this](const v1::RequestLeaseRequest& message, rpc::Request& request, rpc::Responder responder) {
         RequestLease(message, request.connection, std::move(responder));
@@ -47,8 +60,11 @@ void LeaseService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
                v1::LeaseEmpty());
   acknowledged(MethodId::kKillActorOnNode, std::function([this](const v1::KillActorOnNodeRequest& m, rpc::Request&) { KillActor(m); }),
                v1::LeaseEmpty());
-  acknowledged(MethodId::kJobFinished,
-               std::function([this](const v1::JobFinishedNotice& m, rpc::Request&) { JobFinished(JobId::FromBinaryOrNil(m.job_id())); }),
+  acknowledged(MethodId::kJobFinished, std::function([this](const v1::JobFinishedNotice& m, rpc::Request&) {
+                 std::set<WorkerId> kept;
+                 for (const auto& worker : m.kept_workers()) kept.insert(WorkerId::FromBinaryOrNil(worker));
+                 JobFinished(JobId::FromBinaryOrNil(m.job_id()), kept);
+               }),
                v1::LeaseEmpty());
   acknowledged(MethodId::kNotifyBlocked, std::function([this](const v1::WorkerEmpty&, rpc::Request& request) {
                  const auto it = by_worker_.find(deps_.workers->WorkerOf(request.connection->id()));
@@ -65,6 +81,70 @@ void LeaseService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
                  Run({});
                }),
                v1::WorkerEmpty());
+}
+
+// ---- bundles of placement groups ----
+
+void LeaseService::RegisterBundleHandlers(rpc::Dispatcher* dispatcher) {
+  dispatcher->RegisterTyped<v1::PrepareBundlesRequest>(
+      MethodId::kPrepareBundles, [this](const v1::PrepareBundlesRequest& message, rpc::Request&, rpc::Responder responder) {
+        std::vector<std::pair<int32_t, ResourceSet>> bundles;
+        for (const auto& bundle : message.bundles()) bundles.emplace_back(bundle.index(), FromProto(bundle.resources()));
+        LeaseEffects effects;
+        v1::PrepareBundlesReply reply;
+        reply.set_prepared(queue_.PrepareBundles(PlacementGroupId::FromBinaryOrNil(message.placement_group_id()), message.attempt(),
+                                                 bundles, message.commit(), Now(), &effects));
+        Run(std::move(effects));
+        if (!responder.valid()) return;
+        if (deps_.report != nullptr) deps_.report(reply.mutable_resources());
+        responder.Send(reply);
+      });
+  dispatcher->RegisterTyped<v1::CommitBundlesRequest>(
+      MethodId::kCommitBundles, [this](const v1::CommitBundlesRequest& message, rpc::Request&, rpc::Responder responder) {
+        LeaseEffects effects;
+        const bool committed = queue_.CommitBundles(PlacementGroupId::FromBinaryOrNil(message.placement_group_id()), message.attempt(),
+                                                    {message.indices().begin(), message.indices().end()}, Now(), &effects);
+        Run(std::move(effects));
+        if (!responder.valid()) return;
+        if (committed) {
+          responder.Send(v1::BundlesReply());
+        } else {
+          responder.Fail(Status::NotFound("the bundles are not reserved here"));
+        }
+      });
+  dispatcher->RegisterTyped<v1::ReturnBundlesRequest>(
+      MethodId::kReturnBundles, [this](const v1::ReturnBundlesRequest& message, rpc::Request&, rpc::Responder responder) {
+        LeaseEffects effects;
+        queue_.ReturnBundles(PlacementGroupId::FromBinaryOrNil(message.placement_group_id()), message.attempt(),
+                             {message.indices().begin(), message.indices().end()}, "its placement group was removed: " + message.reason(),
+                             Now(), &effects);
+        Run(std::move(effects));
+        if (!responder.valid()) return;
+        v1::BundlesReply reply;
+        if (deps_.report != nullptr) deps_.report(reply.mutable_resources());
+        responder.Send(reply);
+      });
+}
+
+// ---- other nodes ----
+
+void LeaseService::Touch() {
+  touched_ = true;
+  deps_.on_resources_changed();
+}
+
+void LeaseService::OnResourceViews(const v1::ResourceViewsNotice& notice) {
+  scheduling::ClusterView* view = queue_.view();
+  for (const auto& node : notice.nodes()) {
+    const NodeId id = NodeId::FromBinaryOrNil(node.node_id());
+    if (id == deps_.node_id) continue;  // known better here
+    view->Set(id, FromProto(node.total()), FromProto(node.available()), {node.labels().begin(), node.labels().end()}, node.version(),
+              node.draining());
+  }
+  for (const auto& gone : notice.gone()) view->Remove(NodeId::FromBinaryOrNil(gone));
+  LeaseEffects effects;
+  queue_.ViewChanged(Now(), &effects);
+  Run(std::move(effects));
 }
 
 // ---- requests of owners ----
@@ -92,18 +172,19 @@ void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, const rp
     if (!known->second.worker.IsNil()) AnswerLease(&known->second);
     return;
   }
-  request.resources = FromProto(message.resources());
+  const SchedulingStrategy strategy = FromProto(message.strategy());
+  request.where = scheduling::MakePlacementRequest(FromProto(message.resources()), strategy);
+  request.where.stick = message.locality();
+  if (strategy.kind == SchedulingStrategy::kPlacementGroup) request.bundle = {strategy.placement_group_id, strategy.bundle_index};
+  request.priority = strategy.priority;
+  if (message.placement() == v1::LEASE_PLACEMENT_NOW_OR_NEVER) request.mode = scheduling::LeaseMode::kNowOrNever;
+  if (message.placement() == v1::LEASE_PLACEMENT_HERE) request.mode = scheduling::LeaseMode::kHere;
+  for (const auto& node : message.rejected_by()) request.rejected_by.push_back(NodeId::FromBinaryOrNil(node));
+  if (request.mode != scheduling::LeaseMode::kDecide) Touch();
   request.runtime_env = message.runtime_env();
   request.task_name = message.task_name();
   request.dedicated = message.dedicated();
   request.depth = message.depth();
-  if (message.strategy().kind() == v1::STRATEGY_KIND_NODE_AFFINITY) {
-    request.strategy = scheduling::Strategy::kNodeAffinity;
-    request.affinity_node = NodeId::FromBinaryOrNil(message.strategy().node_id());
-    request.affinity_soft = message.strategy().soft();
-  } else if (message.strategy().kind() == v1::STRATEGY_KIND_SPREAD) {
-    request.strategy = scheduling::Strategy::kSpread;
-  }
   Lease& lease = leases_[request.lease];
   lease.request = request;
   lease.responder = std::move(responder);
@@ -190,8 +271,25 @@ void LeaseService::Apply(const scheduling::LeaseEffect& effect) {
     if (it == leases_.end()) return;
     v1::RequestLeaseReply reply;
     reply.set_spillback_node_id(spilled->node.Binary());
+    reply.set_spillback_placement(spilled->mode == scheduling::LeaseMode::kHere ? v1::LEASE_PLACEMENT_HERE
+                                                                                : v1::LEASE_PLACEMENT_NOW_OR_NEVER);
     if (it->second.responder.valid()) it->second.responder.Send(reply);
     leases_.erase(it);
+  } else if (const auto* rejected = std::get_if<scheduling::LeaseRejected>(&effect)) {
+    const auto it = leases_.find(rejected->lease);
+    if (it == leases_.end()) return;
+    v1::RequestLeaseReply reply;
+    reply.set_rejected(true);
+    reply.set_bundle_gone(rejected->bundle_gone);
+    if (it->second.responder.valid()) it->second.responder.Send(reply);
+    const auto actor = it->second.actor;
+    leases_.erase(it);
+    if (actor != nullptr) {
+      v1::StartActorReply answer;
+      answer.set_rejected(true);
+      AnswerActor(actor, std::move(answer));
+      ForgetActor(actor);
+    }
   } else if (const auto* refused = std::get_if<scheduling::LeaseRefused>(&effect)) {
     const auto it = leases_.find(refused->lease);
     if (it == leases_.end()) return;
@@ -220,9 +318,20 @@ void LeaseService::Apply(const scheduling::LeaseEffect& effect) {
     const auto it = leases_.find(revoked->lease);
     if (it == leases_.end()) return;
     if (it->second.worker.IsNil()) {
+      v1::RequestLeaseReply reply;
+      reply.set_rejected(true);
+      reply.set_bundle_gone(!it->second.request.bundle.IsNil());
+      if (it->second.responder.valid()) it->second.responder.Send(reply);
+      const auto actor = it->second.actor;
       Drop(revoked->lease);
+      if (actor != nullptr) {
+        v1::StartActorReply answer;
+        answer.set_rejected(true);
+        AnswerActor(actor, std::move(answer));
+        ForgetActor(actor);
+      }
     } else {
-      deps_.workers->Kill(it->second.worker, "the owner of its task died", /*intended=*/true);
+      deps_.workers->Kill(it->second.worker, revoked->reason, /*intended=*/true);
     }
   } else if (const auto* infeasible = std::get_if<scheduling::InfeasibleNotice>(&effect)) {
     RAY_LOG(WARNING) << infeasible->message;
@@ -232,7 +341,12 @@ void LeaseService::Apply(const scheduling::LeaseEffect& effect) {
       auto connection = deps_.workers->ConnectionOf(owner);
       if (const auto remote = remote_owners_.find(owner); connection == nullptr && remote != remote_owners_.end())
         connection = remote->second;
-      if (connection != nullptr) connection->Notify(MethodId::kReclaimLeases, v1::WorkerEmpty());
+      if (connection == nullptr) continue;
+      v1::ReclaimLeasesNotice notice;
+      for (const auto& [holder, lease] : reclaim->yield) {
+        if (holder == owner) notice.add_yield(lease.Binary());
+      }
+      connection->Notify(MethodId::kReclaimLeases, notice);
     }
   }
 }
@@ -280,14 +394,7 @@ void LeaseService::AnswerLease(Lease* lease) {
   reply.set_granted(true);
   ToProto(Address{deps_.node_id, lease->worker}, reply.mutable_worker());
   reply.set_worker_pid(deps_.workers->PidOf(lease->worker));
-  for (const auto& instance : lease->instances) {
-    auto* assigned = reply.add_instances();
-    assigned->set_resource(instance.resource);
-    for (const auto& [index, amount] : instance.shares) {
-      assigned->add_indices(index);
-      assigned->add_amounts(amount);
-    }
-  }
+  for (const auto& instance : lease->instances) FillInstances(instance, reply.add_instances());
   lease->responder.Send(reply);
   lease->responder = {};
 }
@@ -414,11 +521,19 @@ void LeaseService::StartActor(const v1::StartActorRequest& message, rpc::Request
   LeaseRequest lease;
   lease.lease = actor->lease;
   lease.job = job;
-  lease.resources = FromProto(spec.creation().placement_resources());
-  if (const ResourceSet kept = FromProto(spec.template_().resources()); !lease.resources.Covers(kept)) lease.resources = kept;
+  lease.where.need = FromProto(spec.creation().placement_resources());
+  if (const ResourceSet kept = FromProto(spec.template_().resources()); !lease.where.need.Covers(kept)) lease.where.need = kept;
+  lease.mode = scheduling::LeaseMode::kHere;
+  lease.patience = std::chrono::milliseconds(message.patience_ms());
+  Touch();
   lease.runtime_env = spec.template_().runtime_env();
   lease.task_name = spec.creation().class_name().empty() ? spec.template_().function_name() : spec.creation().class_name();
-  // The GCS chose this node, by affinity or otherwise: a strategy has nothing left to decide here.
+  // The GCS chose this node: a strategy has nothing left to decide here, save which bundle of a placement group.
+  if (spec.template_().strategy().kind() == v1::STRATEGY_KIND_PLACEMENT_GROUP) {
+    lease.bundle = {PlacementGroupId::FromBinaryOrNil(spec.template_().strategy().placement_group_id()),
+                    spec.template_().strategy().bundle_index()};
+  }
+  lease.priority = spec.template_().strategy().priority();
   leases_[lease.lease] = Lease{lease, {}, {}, {}, actor, spec.creation().max_restarts() != 0, {}};
   LeaseEffects effects;
   queue_.Request(std::move(lease), Now(), &effects);
@@ -432,6 +547,9 @@ void LeaseService::PushCreation(const std::shared_ptr<Actor>& actor) {
   *push.mutable_spec() = actor->request.spec();
   push.mutable_spec()->set_template_id(0);
   push.mutable_spec()->set_attempt(actor->restart);
+  if (const auto* held = queue_.AllocationOf(actor->lease)) {
+    for (const auto& instance : held->instances) FillInstances(instance, push.add_instances());
+  }
   rpc::CallTyped<v1::PushTaskReply>(*connection, MethodId::kPushTask, push, actor->parts,
                                     [this, actor, alive = alive_](Status status, v1::PushTaskReply& reply, PartList parts) {
                                       if (*alive) OnCreationReply(actor, status, reply, std::move(parts));
@@ -540,11 +658,11 @@ bool LeaseService::IsOfDetachedActor(const WorkerId& worker) const {
   return lease != leases_.end() && lease->second.actor != nullptr && lease->second.actor->detached;
 }
 
-void LeaseService::JobFinished(const JobId& job) {
+void LeaseService::JobFinished(const JobId& job, const std::set<WorkerId>& kept_elsewhere) {
   if (job.IsNil()) return;
   RAY_LOG(INFO) << "job " << job << " has ended";
-  // Detached actors stay, and so does whatever they started, directly or not.
-  std::set<WorkerId> kept;
+  // Detached actors stay, and so does whatever they started, directly or not. The GCS knows those of other nodes.
+  std::set<WorkerId> kept = kept_elsewhere;
   for (bool grown = true; grown;) {
     grown = false;
     for (const auto& [id, lease] : leases_) {
@@ -601,7 +719,7 @@ void LeaseService::WriteStats(JsonWriter* json) const {
         .String(lease.request.job.Hex())
         .Key("name")
         .String(lease.request.task_name);
-    json->Key("resources").String(lease.request.resources.ToString());
+    json->Key("resources").String(lease.request.where.need.ToString());
     json->Key("state").String(queue_.IsQueued(id) ? "queued" : lease.worker.IsNil() ? "waiting for a worker" : "held");
     if (!lease.worker.IsNil()) json->Key("worker_id").String(lease.worker.Hex());
     if (lease.actor != nullptr) json->Key("actor_id").String(lease.actor->id.Hex());

@@ -10,8 +10,10 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "ray/async/loop.h"
@@ -19,7 +21,9 @@
 #include "ray/raylet/workers/worker_service.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/scheduling/lease_queue_core.h"
+#include "ray/v1/raylet_bundle.pb.h"
 #include "ray/v1/raylet_lease.pb.h"
+#include "ray/v1/sync.pb.h"
 #include "ray/v1/worker_task.pb.h"
 
 namespace ray::raylet {
@@ -31,10 +35,17 @@ class LeaseService {
     WorkerService* workers;  // set before the first request
     NodeId node_id;
     std::function<void()> on_resources_changed;
+    // Fills a report of what the node has free, newer than all before. May be empty.
+    std::function<void(v1::ReportResourcesRequest* report)> report;
   };
   LeaseService(Deps deps, scheduling::LeaseQueueConfig config, scheduling::NodeResources resources);
   ~LeaseService();
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
+
+  // kResourceViews: what other nodes have.
+  void OnResourceViews(const v1::ResourceViewsNotice& notice);
+  // Whether others have sent something here since the last call: what they took off this node's account has to be put right by a report.
+  bool TakeTouched() { return std::exchange(touched_, false); }
 
   // WorkerService's hooks.
   void OnAssigned(const LeaseId& lease, const WorkerId& worker);
@@ -44,7 +55,11 @@ class LeaseService {
   void OnOwnerDied(const WorkerId& owner);
 
   // From now on nothing is granted, and no actor is started; what waits stays in the queue.
-  void StopGrants() { queue_.StopGrants(); }
+  void StopGrants() {
+    scheduling::LeaseEffects effects;
+    queue_.StopGrants(Now(), &effects);
+    Run(std::move(effects));
+  }
   // The workers of tasks end once they have done what they were sent; actors go on.
   void LetWorkersFinish(const std::string& reason);
   // Leases that have a worker, or are about to, those of actors included.
@@ -53,6 +68,8 @@ class LeaseService {
   const scheduling::NodeResources& resources() const { return queue_.resources(); }
   // The workers that run something, for the memory monitor.
   std::vector<MemoryCandidate> RunningWork() const;
+  // Those that changed since the last call, for a report.
+  std::vector<scheduling::NodeResources::BundleState> TakeChangedBundles() { return queue_.TakeChangedBundles(); }
   void WriteStats(JsonWriter* json) const;
 
  private:
@@ -89,7 +106,10 @@ class LeaseService {
   void CancelLease(const LeaseId& lease);
   void StartActor(const v1::StartActorRequest& message, rpc::Request& request, rpc::Responder responder);
   void KillActor(const v1::KillActorOnNodeRequest& message);
-  void JobFinished(const JobId& job);
+  void JobFinished(const JobId& job, const std::set<WorkerId>& kept_elsewhere);
+  // Others count on what this node has free: they get a report soon, even if it has not changed.
+  void Touch();
+  void RegisterBundleHandlers(rpc::Dispatcher* dispatcher);
 
   void Run(scheduling::LeaseEffects effects);
   void Apply(const scheduling::LeaseEffect& effect);
@@ -114,6 +134,7 @@ class LeaseService {
   std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> remote_owners_;  // until their connection ends
   std::deque<scheduling::LeaseEffect> effects_;
   bool running_effects_ = false;
+  bool touched_ = false;
   async::TimerId timer_ = 0;
   Time timer_at_ = Time::Infinite();
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep

@@ -114,8 +114,11 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         string retry_exception_allowlist
         int32_t max_calls, strategy_kind
         string strategy_node_id, strategy_placement_group_id
-        bool strategy_soft, strategy_capture_child_tasks
+        bool strategy_soft, strategy_capture_child_tasks, strategy_spill_on_unavailable, strategy_fail_on_unavailable
         int32_t strategy_bundle_index
+        vector[map[string, string]] strategy_selectors
+        map[string, string] strategy_preferred
+        int32_t priority
         int64_t generator_backpressure
         double timeout_s
         bool out_of_order, retry_timeouts
@@ -143,6 +146,19 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         map[string, double] total, available
         map[string, string] labels
         int32_t port
+
+    cdef cppclass BundleFields:
+        map[string, double] resources
+        map[string, string] label_selector
+        string node_id
+
+    cdef cppclass PlacementGroupFields:
+        string id, name, ray_namespace, job_id, creator_actor_id, soft_target_node_id, topology_label, scheduling_state
+        int32_t strategy, state
+        bool detached
+        vector[BundleFields] bundles
+        int64_t created_at_ms, placed_at_ms, highest_retry_delay_ms
+        uint32_t attempts
 
     cdef cppclass JobFields:
         string job_id, ray_namespace, entrypoint, config_json
@@ -226,6 +242,12 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         Status CancelTask(const Ref& ref, bool force, bool recursive)
         Status GetNamedActor(const string& name, const string& ray_namespace, ActorFields* out)
         Status ListActors(bool named_only, bool all_namespaces, const string& ray_namespace, vector[ActorFields]* out)
+        Status CreatePlacementGroup(const PlacementGroupFields& group, string* id)
+        void RemovePlacementGroup(const string& id)
+        GetStatus WaitPlacementGroup(const string& id, int64_t timeout_ms, bool* placed)
+        Status PlacementGroupReady(const string& id, const ValueIn& value, ObjectId* object_id)
+        Status GetPlacementGroup(const string& id, const string& name, const string& ray_namespace, PlacementGroupFields* out)
+        Status ListPlacementGroups(vector[PlacementGroupFields]* out)
         GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id)
         void WatchGenerator(const ObjectId& generator_id, CompletionQueue* queue, uint64_t token)
         bool TryNextGeneratorItem(const ObjectId& generator_id, bool* end, ObjectId* object_id)

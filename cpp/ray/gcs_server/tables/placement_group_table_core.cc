@@ -1,0 +1,380 @@
+#include "ray/gcs_server/tables/placement_group_table_core.h"
+
+#include <algorithm>
+
+#include "ray/wire/convert.h"
+
+namespace ray::gcs {
+namespace {
+
+using scheduling::BundleStrategy;
+
+BundleStrategy StrategyOf(v1::PlacementStrategy strategy) {
+  switch (strategy) {
+    case v1::PLACEMENT_STRATEGY_SPREAD: return BundleStrategy::kSpread;
+    case v1::PLACEMENT_STRATEGY_STRICT_PACK: return BundleStrategy::kStrictPack;
+    case v1::PLACEMENT_STRATEGY_STRICT_SPREAD: return BundleStrategy::kStrictSpread;
+    default: return BundleStrategy::kPack;
+  }
+}
+
+std::string NameOf(const v1::PlacementGroupInfo& info) {
+  std::string text = "placement group " + BytesToHex(info.placement_group_id());
+  return info.name().empty() ? text : text + " named \"" + info.name() + "\"";
+}
+
+}  // namespace
+
+PlacementGroupTableCore::GroupPtr PlacementGroupTableCore::Lookup(const PlacementGroupId& group) const {
+  const auto it = groups_.find(group);
+  return it == groups_.end() ? nullptr : it->second;
+}
+
+const v1::PlacementGroupInfo* PlacementGroupTableCore::Find(const PlacementGroupId& group) const {
+  const GroupPtr found = Lookup(group);
+  return found ? &found->info : nullptr;
+}
+
+void PlacementGroupTableCore::Changed(Group& group, CallToken call, Effects* out) {
+  group.info.set_version(group.info.version() + 1);
+  out->push_back(PersistMessage(kTable, group.id.Binary(), group.info));
+  Reply(call, v1::PlacementGroupEmpty(), out);
+  Publish publish;
+  publish.notice.set_channel(v1::CHANNEL_PLACEMENT_GROUP);
+  publish.notice.set_key(group.id.Binary());
+  *publish.notice.mutable_placement_group() = group.info;
+  out->push_back(std::move(publish));
+  changed_.push_back(group.id);
+}
+
+void PlacementGroupTableCore::Create(const v1::CreatePlacementGroupRequest& request, CallToken call, Time now, int64_t wall_ms,
+                                     Effects* out) {
+  const PlacementGroupId id = PlacementGroupId::FromBinaryOrNil(request.group().placement_group_id());
+  if (id.IsNil()) return Fail(call, Status::InvalidArgument("a placement group without a valid id"), out);
+  if (groups_.contains(id)) return Reply(call, v1::PlacementGroupEmpty(), out);
+  if (request.group().bundles().empty()) return Fail(call, Status::InvalidArgument("a placement group without bundles"), out);
+  if (!request.group().name().empty()) {
+    const auto [it, added] = names_.try_emplace({request.group().ray_namespace(), request.group().name()}, id);
+    if (!added) {
+      return Fail(call,
+                  Status::AlreadyExists("a placement group named \"" + request.group().name() + "\" exists in namespace \"" +
+                                        request.group().ray_namespace() + "\" already"),
+                  out);
+    }
+  }
+  const GroupPtr group = groups_[id] = std::make_shared<Group>();
+  group->id = id;
+  group->info = request.group();
+  group->info.set_state(v1::PLACEMENT_GROUP_STATE_PENDING);
+  group->info.set_created_at_ms(wall_ms);
+  group->info.set_version(0);
+  for (v1::Bundle& bundle : *group->info.mutable_bundles()) {
+    bundle.clear_node_id();
+    group->wants.push_back({FromProto(bundle.resources()), scheduling::LabelSelector(bundle.label_selector())});
+  }
+  group->creator = ActorId::FromBinaryOrNil(group->info.creator_actor_id());
+  if (!group->creator.IsNil()) by_creator_[group->creator].insert(id);
+  Changed(*group, call, out);
+  Place(*group);
+  // At once, unless others that wait for the same would have the first go: a try that fails leaves it behind them.
+  TryPlace(*group, now, out);
+}
+
+void PlacementGroupTableCore::Place(Group& group) {
+  if (queued_.contains(group.id)) return;
+  const std::pair<int, uint64_t> place(group.info.state() == v1::PLACEMENT_GROUP_STATE_RESCHEDULING ? 0 : 1, next_order_++);
+  queue_[place] = group.id;
+  queued_[group.id] = place;
+}
+
+ResourceSet PlacementGroupTableCore::SumOf(const Group& group, const std::vector<int32_t>& indices) const {
+  ResourceSet sum;
+  for (const int32_t i : indices) sum.Add(group.wants[static_cast<size_t>(i)].need);
+  return sum;
+}
+
+bool PlacementGroupTableCore::TryPlace(Group& group, Time now, Effects* out) {
+  scheduling::BundlePlanRequest request;
+  request.strategy = StrategyOf(group.info.strategy());
+  request.soft_target = NodeId::FromBinaryOrNil(group.info.soft_target_node_id());
+  request.topology_label = group.info.topology_label();
+  std::vector<int32_t> indices;
+  for (int32_t i = 0; i < group.info.bundles_size(); ++i) {
+    const NodeId node = NodeId::FromBinaryOrNil(group.info.bundles(i).node_id());
+    if (node.IsNil()) {
+      indices.push_back(i);
+      request.bundles.push_back(group.wants[static_cast<size_t>(i)]);
+    } else {
+      request.placed.push_back(node);
+    }
+  }
+  group.tried_epoch = view_->epoch();
+  const scheduling::BundlePlan plan = scheduling::PlanBundles(request, view_);
+  if (plan.nodes.empty()) {
+    group.info.set_scheduling_state(plan.why_not);
+    WaitAgain(group, now);
+    if (!plan.feasible && !group.told_infeasible) {
+      group.told_infeasible = true;
+      out->push_back(TellDriver{{},
+                                JobId::FromBinaryOrNil(group.info.job_id()),
+                                "infeasible",
+                                "The " + NameOf(group.info) + " waits: " + plan.why_not + ". The cluster's nodes have " +
+                                    view_->Total().ToString() + " in all. It will be placed as soon as nodes that fit join."});
+    }
+    return false;
+  }
+  if (const auto queued = queued_.find(group.id); queued != queued_.end()) {
+    queue_.erase(queued->second);
+    queued_.erase(queued);
+  }
+  group.info.set_attempts(group.info.attempts() + 1);
+  ++group.attempt;
+  group.committing = false;
+  group.round.clear();
+  group.steps.clear();
+  for (size_t i = 0; i < indices.size(); ++i) group.round[plan.nodes[i]].push_back(indices[i]);
+  const bool alone = group.round.size() == 1;
+  for (const auto& [node, there] : group.round) {
+    view_->Take(node, SumOf(group, there));
+    group.steps[node] = Step::kAsked;
+    PrepareOnNode prepare{node, group.id, group.attempt, {}, alone};
+    for (const int32_t i : there) prepare.bundles.emplace_back(i, group.wants[static_cast<size_t>(i)].need);
+    out->push_back(std::move(prepare));
+  }
+  return true;
+}
+
+void PlacementGroupTableCore::WaitAgain(Group& group, Time now) {
+  group.retry_delay = group.retry_delay == Duration::zero()
+                          ? config_.min_retry
+                          : std::min<Duration>(group.retry_delay + group.retry_delay / 2, config_.max_retry);
+  group.retry_at = now + group.retry_delay;
+  group.info.set_highest_retry_delay_ms(std::chrono::duration_cast<std::chrono::milliseconds>(group.retry_delay).count());
+  Place(group);
+}
+
+void PlacementGroupTableCore::FailRound(Group& group, const std::string& why, Time now, Effects* out) {
+  for (const auto& [node, there] : group.round) {
+    view_->GiveBack(node, SumOf(group, there));
+    // To all that were asked: an answer may still be on its way. The messages of one link stay in order.
+    out->push_back(ReturnOnNode{node, group.id, group.attempt, there, ""});
+  }
+  group.round.clear();
+  group.steps.clear();
+  group.committing = false;
+  group.info.set_scheduling_state(why);
+  if (group.info.state() == v1::PLACEMENT_GROUP_STATE_PREPARED) {
+    const bool had_some = group.info.placed_at_ms() != 0;
+    group.info.set_state(had_some ? v1::PLACEMENT_GROUP_STATE_RESCHEDULING : v1::PLACEMENT_GROUP_STATE_PENDING);
+    Changed(group, 0, out);
+  }
+  WaitAgain(group, now);
+}
+
+void PlacementGroupTableCore::Prepared(const PlacementGroupId& id, uint32_t attempt, const NodeId& node, bool prepared, Time now,
+                                       int64_t wall_ms, Effects* out) {
+  const GroupPtr group = Lookup(id);
+  if (!group || group->attempt != attempt || group->committing) return;
+  const auto step = group->steps.find(node);
+  if (step == group->steps.end()) return;
+  if (!prepared) return FailRound(*group, "node " + node.Hex() + " had less free than it was thought to have", now, out);
+  step->second = Step::kReserved;
+  const bool all = std::all_of(group->steps.begin(), group->steps.end(), [](const auto& s) { return s.second == Step::kReserved; });
+  if (!all) return;
+  if (group->round.size() == 1) return FinishRound(*group, wall_ms, out);  // committed with it
+  Commit(*group, out);
+}
+
+void PlacementGroupTableCore::Commit(Group& group, Effects* out) {
+  group.committing = true;
+  group.info.set_state(v1::PLACEMENT_GROUP_STATE_PREPARED);
+  Changed(group, 0, out);
+  for (const auto& [node, there] : group.round) {
+    group.steps[node] = Step::kAsked;
+    out->push_back(CommitOnNode{node, group.id, group.attempt, there});
+  }
+}
+
+void PlacementGroupTableCore::Committed(const PlacementGroupId& id, uint32_t attempt, const NodeId& node, bool committed, Time now,
+                                        int64_t wall_ms, Effects* out) {
+  const GroupPtr group = Lookup(id);
+  if (!group || group->attempt != attempt || !group->committing) return;
+  const auto step = group->steps.find(node);
+  if (step == group->steps.end()) return;
+  if (!committed) return FailRound(*group, "node " + node.Hex() + " no longer had what it had reserved", now, out);
+  step->second = Step::kReserved;
+  const bool all = std::all_of(group->steps.begin(), group->steps.end(), [](const auto& s) { return s.second == Step::kReserved; });
+  if (all) FinishRound(*group, wall_ms, out);
+}
+
+void PlacementGroupTableCore::FinishRound(Group& group, int64_t wall_ms, Effects* out) {
+  for (const auto& [node, there] : group.round) {
+    for (const int32_t i : there) group.info.mutable_bundles(i)->set_node_id(node.Binary());
+  }
+  group.round.clear();
+  group.steps.clear();
+  group.committing = false;
+  group.retry_delay = Duration::zero();
+  group.told_infeasible = false;
+  if (group.info.placed_at_ms() == 0) group.info.set_placed_at_ms(wall_ms);
+  group.info.set_state(v1::PLACEMENT_GROUP_STATE_CREATED);
+  group.info.set_scheduling_state("FINISHED");
+  Changed(group, 0, out);
+}
+
+void PlacementGroupTableCore::TryAll(bool only_due, Time now, int64_t, Effects* out) {
+  // Those of the same shape as one that did not fit do not fit either.
+  std::set<std::string> in_vain;
+  const auto waiting = queue_;
+  for (const auto& [place, id] : waiting) {
+    const GroupPtr group = Lookup(id);
+    if (only_due && group->retry_at > now) continue;
+    if (!only_due && group->tried_epoch == view_->epoch()) continue;
+    std::string shape = std::to_string(group->info.strategy()) + group->info.topology_label() + group->info.soft_target_node_id();
+    for (const v1::Bundle& bundle : group->info.bundles()) {
+      shape += FromProto(bundle.resources()).ToString() + scheduling::LabelSelector(bundle.label_selector()).ToString() + bundle.node_id();
+    }
+    if (in_vain.contains(shape)) {
+      if (only_due) WaitAgain(*group, now);
+      group->tried_epoch = view_->epoch();
+      continue;
+    }
+    if (!TryPlace(*group, now, out)) in_vain.insert(std::move(shape));
+  }
+}
+
+void PlacementGroupTableCore::ResourcesChanged(Time now, int64_t wall_ms, Effects* out) {
+  if (!queue_.empty()) TryAll(/*only_due=*/false, now, wall_ms, out);
+}
+
+void PlacementGroupTableCore::Tick(Time now, int64_t wall_ms, Effects* out) { TryAll(/*only_due=*/true, now, wall_ms, out); }
+
+Time PlacementGroupTableCore::NextDeadline() const {
+  Time next = Time::Infinite();
+  for (const auto& [place, id] : queue_) next = std::min(next, Lookup(id)->retry_at);
+  return next;
+}
+
+bool PlacementGroupTableCore::LoseNode(Group& group, const NodeId& node) {
+  bool lost = false;
+  for (v1::Bundle& bundle : *group.info.mutable_bundles()) {
+    if (bundle.node_id() != node.View()) continue;
+    bundle.clear_node_id();
+    lost = true;
+  }
+  return lost;
+}
+
+void PlacementGroupTableCore::NodeDied(const NodeId& node, Time now, int64_t wall_ms, Effects* out) {
+  for (const auto& [id, group] : groups_) {
+    if (group->IsRemoved()) continue;
+    const bool lost = LoseNode(*group, node);
+    if (group->round.contains(node)) {
+      group->round.erase(node);  // it needs no roll-back
+      FailRound(*group, "node " + node.Hex() + " died", now, out);
+      group->retry_at = now;
+    }
+    if (!lost) continue;
+    if (!group->round.empty()) FailRound(*group, "node " + node.Hex() + " died", now, out);
+    group->info.set_state(v1::PLACEMENT_GROUP_STATE_RESCHEDULING);
+    group->info.set_scheduling_state("bundles on node " + node.Hex() + ", which died, are to be placed anew");
+    Changed(*group, 0, out);
+    if (const auto queued = queued_.find(id); queued != queued_.end()) {  // ahead of the new ones from now on
+      queue_.erase(queued->second);
+      queued_.erase(queued);
+    }
+    group->tried_epoch = 0;
+    group->retry_at = now;
+    Place(*group);
+  }
+  TryAll(/*only_due=*/true, now, wall_ms, out);
+}
+
+void PlacementGroupTableCore::Remove(const PlacementGroupId& id, CallToken call, Time, Effects* out) {
+  const GroupPtr group = Lookup(id);
+  if (!group || group->IsRemoved()) return Reply(call, v1::PlacementGroupEmpty(), out);
+  BecomeRemoved(*group, "it was removed by remove_placement_group", call, out);
+}
+
+void PlacementGroupTableCore::BecomeRemoved(Group& group, const std::string& reason, CallToken call, Effects* out) {
+  if (const auto queued = queued_.find(group.id); queued != queued_.end()) {
+    queue_.erase(queued->second);
+    queued_.erase(queued);
+  }
+  if (!group.info.name().empty()) names_.erase({group.info.ray_namespace(), group.info.name()});
+  if (const auto it = by_creator_.find(group.creator); it != by_creator_.end()) {
+    it->second.erase(group.id);
+    if (it->second.empty()) by_creator_.erase(it);
+  }
+  // Each node that has, or may come to have, something of it.
+  std::set<NodeId> nodes;
+  for (const auto& [node, there] : group.round) {
+    nodes.insert(node);
+    view_->GiveBack(node, SumOf(group, there));
+  }
+  for (int32_t i = 0; i < group.info.bundles_size(); ++i) {
+    const NodeId node = NodeId::FromBinaryOrNil(group.info.bundles(i).node_id());
+    if (!node.IsNil()) nodes.insert(node);
+  }
+  group.round.clear();
+  group.steps.clear();
+  group.info.set_state(v1::PLACEMENT_GROUP_STATE_REMOVED);
+  group.info.set_scheduling_state(reason);
+  removed_.push_back(group.id);
+  Changed(group, call, out);
+  for (const NodeId& node : nodes) out->push_back(ReturnOnNode{node, group.id, 0, {}, reason});
+  if (removed_.size() > config_.max_removed) {
+    out->push_back(Persist{kTable, removed_.front().Binary(), {}, true});
+    groups_.erase(removed_.front());
+    removed_.pop_front();
+  }
+}
+
+void PlacementGroupTableCore::Get(const v1::GetPlacementGroupRequest& request, CallToken call, Effects* out) const {
+  GroupPtr group;
+  if (!request.placement_group_id().empty()) {
+    group = Lookup(PlacementGroupId::FromBinaryOrNil(request.placement_group_id()));
+    if (!group) {
+      return Fail(call, Status::NotFound("no placement group has the id " + BytesToHex(request.placement_group_id())), out);
+    }
+  } else {
+    const auto it = names_.find({request.ray_namespace(), request.name()});
+    if (it == names_.end()) {
+      return Fail(
+          call, Status::NotFound("no placement group is named \"" + request.name() + "\" in namespace \"" + request.ray_namespace() + "\""),
+          out);
+    }
+    group = Lookup(it->second);
+  }
+  v1::GetPlacementGroupReply reply;
+  *reply.mutable_group() = group->info;
+  Reply(call, std::move(reply), out);
+}
+
+void PlacementGroupTableCore::List(CallToken call, Effects* out) const {
+  v1::ListPlacementGroupsReply reply;
+  for (const auto& [id, group] : groups_) *reply.add_groups() = group->info;
+  Reply(call, std::move(reply), out);
+}
+
+void PlacementGroupTableCore::JobFinished(const JobId& job, const std::function<bool(const ActorId&)>& actor_lives, Time, Effects* out) {
+  std::vector<GroupPtr> over;
+  for (const auto& [id, group] : groups_) {
+    if (group->IsRemoved() || group->info.detached() || group->info.job_id() != job.View()) continue;
+    group->job_finished = true;
+    if (group->creator.IsNil() || !actor_lives(group->creator)) over.push_back(group);
+  }
+  for (const GroupPtr& group : over) BecomeRemoved(*group, "job " + job.Hex() + ", to which it belonged, has finished", 0, out);
+}
+
+void PlacementGroupTableCore::ActorDied(const ActorId& actor, Time, Effects* out) {
+  const auto it = by_creator_.find(actor);
+  if (it == by_creator_.end()) return;
+  for (const PlacementGroupId& id : std::set<PlacementGroupId>(it->second)) {
+    const GroupPtr group = Lookup(id);
+    if (group->info.detached() || !group->job_finished) continue;
+    BecomeRemoved(*group, "actor " + actor.Hex() + ", which created it, has died", 0, out);
+  }
+}
+
+}  // namespace ray::gcs

@@ -1,0 +1,281 @@
+#include "ray/scheduling/bundle_policy.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+#include <optional>
+
+namespace ray::scheduling {
+namespace {
+
+constexpr size_t kCandidates = 64;
+constexpr std::string_view kGpu = "GPU";
+
+using Node = ClusterView::Node;
+
+bool NeedsGpu(const std::vector<BundleWant>& bundles) {
+  return std::any_of(bundles.begin(), bundles.end(), [](const BundleWant& b) { return b.need.Get(kGpu) > 0; });
+}
+
+// Better nodes first: without GPUs where none are needed, then the less used ones.
+struct Better {
+  bool needs_gpu;
+  bool operator()(const Node* a, const Node* b) const {
+    if (!needs_gpu && a->has_gpu != b->has_gpu) return !a->has_gpu;
+    if (a->used != b->used) return a->used < b->used;
+    return a->id < b->id;
+  }
+};
+
+class Planner {
+ public:
+  Planner(const BundlePlanRequest& request, ClusterView* view)
+      : request_(request), bundles_(request.bundles), view_(view), better_{NeedsGpu(request.bundles)}, nodes_(bundles_.size()) {}
+
+  bool Plan() {
+    switch (request_.strategy) {
+      case BundleStrategy::kStrictPack: return StrictPack();
+      case BundleStrategy::kPack: return Pack();
+      case BundleStrategy::kSpread: Match(); return DoubleUp();
+      case BundleStrategy::kStrictSpread: return Match();
+    }
+    return false;
+  }
+  std::vector<NodeId> Take() { return std::move(nodes_); }
+  void Constrain(const std::string& label, const std::string& value) {
+    for (BundleWant& bundle : bundles_) bundle.labels.Add(label, value);
+  }
+  // As far as each bundle, or their sum, is concerned; empty: nothing stands against it.
+  std::string Infeasible() {
+    if (request_.strategy == BundleStrategy::kStrictPack) {
+      const BundleWant sum = Sum();
+      return view_->Search(WantOf(sum), ClusterView::Fit::kEver, 1).empty() ? NoNode(sum) : "";
+    }
+    for (const BundleWant& bundle : bundles_) {
+      if (view_->Search(WantOf(bundle), ClusterView::Fit::kEver, 1).empty()) return NoNode(bundle);
+    }
+    if (request_.strategy == BundleStrategy::kStrictSpread && view_->size() < bundles_.size() + request_.placed.size()) {
+      return "it needs " + std::to_string(bundles_.size() + request_.placed.size()) + " nodes, the cluster has " +
+             std::to_string(view_->size());
+    }
+    return {};
+  }
+
+ private:
+  static ClusterView::Want WantOf(const BundleWant& bundle) {
+    return {&bundle.need, bundle.labels.empty() ? nullptr : &bundle.labels, nullptr};
+  }
+  static std::string NoNode(const BundleWant& bundle) {
+    return "no node has " + bundle.need.ToString() + (bundle.labels.empty() ? "" : " with labels " + bundle.labels.ToString());
+  }
+  BundleWant Sum() const {
+    BundleWant sum;
+    for (const BundleWant& bundle : bundles_) {
+      sum.need.Add(bundle.need);
+      for (const auto& constraint : bundle.labels.constraints()) sum.labels.Add(constraint);
+    }
+    return sum;
+  }
+  bool StrictPack() {
+    const BundleWant sum = Sum();
+    const auto want = WantOf(sum);
+    const Node* chosen = nullptr;
+    if (const Node* target = view_->Find(request_.soft_target); target != nullptr && view_->Fits(*target, want, ClusterView::Fit::kNow)) {
+      chosen = target;
+    } else {
+      const auto found = view_->Search(want, ClusterView::Fit::kNow, kCandidates);
+      const auto best = std::min_element(found.begin(), found.end(), better_);
+      if (best != found.end()) chosen = *best;
+    }
+    if (chosen == nullptr) return false;
+    std::fill(nodes_.begin(), nodes_.end(), chosen->id);
+    return true;
+  }
+
+  // What the plan leaves of a node.
+  ResourceSet& Left(const Node& node) { return left_.try_emplace(node.id, node.available).first->second; }
+  bool FitsLeft(const Node& node, const BundleWant& bundle) {
+    return !node.draining && Left(node).Covers(bundle.need) && bundle.labels.Matches(node.labels);
+  }
+
+  // The hardest to place first: those that the fewest nodes could ever hold, then the largest.
+  std::vector<size_t> HardestFirst() {
+    std::map<std::pair<ResourceSet, LabelSelector>, size_t> places;
+    std::vector<size_t> order(bundles_.size());
+    std::iota(order.begin(), order.end(), 0);
+    auto places_of = [&](size_t i) {
+      auto [it, fresh] = places.try_emplace({bundles_[i].need, bundles_[i].labels});
+      if (fresh) it->second = view_->Search(WantOf(bundles_[i]), ClusterView::Fit::kEver, kCandidates).size();
+      return it->second;
+    };
+    std::vector<std::pair<size_t, int64_t>> key(bundles_.size());
+    for (size_t i = 0; i < bundles_.size(); ++i) {
+      int64_t size = 0;
+      for (const auto& [name, amount] : bundles_[i].need.items()) {
+        if (name != "memory" && name != "object_store_memory") size += amount;
+      }
+      key[i] = {places_of(i), -size};
+    }
+    std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return key[a] < key[b]; });
+    return order;
+  }
+
+  bool Pack() {
+    std::vector<size_t> rest = HardestFirst();
+    std::vector<NodeId> chosen = request_.placed;
+    while (!rest.empty()) {
+      std::vector<const Node*> candidates = view_->Search(WantOf(bundles_[rest[0]]), ClusterView::Fit::kNow, kCandidates);
+      for (const NodeId& id : chosen) {
+        if (const Node* node = view_->Find(id)) candidates.push_back(node);
+      }
+      const Node* best = nullptr;
+      std::vector<size_t> best_fill;
+      bool best_known = false;
+      for (const Node* node : candidates) {
+        ResourceSet left = Left(*node);
+        std::vector<size_t> fill;
+        for (const size_t i : rest) {
+          if (node->draining || !left.Covers(bundles_[i].need) || !bundles_[i].labels.Matches(node->labels)) continue;
+          left.Subtract(bundles_[i].need);
+          fill.push_back(i);
+        }
+        // Only nodes that take the hardest one: otherwise it may be left with none.
+        if (fill.empty() || fill[0] != rest[0]) continue;
+        const bool known = std::find(chosen.begin(), chosen.end(), node->id) != chosen.end();
+        const bool wins = best == nullptr || fill.size() > best_fill.size() ||
+                          (fill.size() == best_fill.size() && (known > best_known || (known == best_known && better_(node, best))));
+        if (!wins) continue;
+        best = node;
+        best_fill = std::move(fill);
+        best_known = known;
+      }
+      if (best == nullptr) return false;
+      for (const size_t i : best_fill) {
+        Left(*best).Subtract(bundles_[i].need);
+        nodes_[i] = best->id;
+      }
+      chosen.push_back(best->id);
+      std::erase_if(rest, [&](size_t i) { return !nodes_[i].IsNil(); });
+    }
+    return true;
+  }
+
+  // Each bundle on a node of its own, as far as that is possible: maximum matching by augmenting paths. True if all are placed. With as many
+  // candidates for each bundle as there are bundles, the matching among them is as large as any.
+  bool Match() {
+    const std::set<NodeId> used(request_.placed.begin(), request_.placed.end());
+    const size_t limit = std::max(kCandidates, bundles_.size());
+    std::map<std::pair<ResourceSet, LabelSelector>, std::vector<const Node*>> found;
+    std::vector<const std::vector<const Node*>*> candidates(bundles_.size());
+    for (size_t i = 0; i < bundles_.size(); ++i) {
+      auto [it, fresh] = found.try_emplace({bundles_[i].need, bundles_[i].labels});
+      if (fresh) {
+        ClusterView::Want want = WantOf(bundles_[i]);
+        want.except = &used;
+        it->second = view_->Search(want, ClusterView::Fit::kNow, limit);
+        std::sort(it->second.begin(), it->second.end(), better_);
+      }
+      candidates[i] = &it->second;
+    }
+    std::map<NodeId, size_t> taken;  // node -> bundle
+    bool all = true;
+    for (const size_t first : HardestFirst()) {
+      // Breadth first from the bundle: its candidates, the bundles on those, their candidates ...
+      std::map<NodeId, size_t> reached_by;
+      std::vector<size_t> queue{first};
+      std::optional<NodeId> free;
+      for (size_t at = 0; at < queue.size() && !free; ++at) {
+        for (const Node* node : *candidates[queue[at]]) {
+          if (!reached_by.try_emplace(node->id, queue[at]).second) continue;
+          const auto holder = taken.find(node->id);
+          if (holder == taken.end()) {
+            free = node->id;
+            break;
+          }
+          queue.push_back(holder->second);
+        }
+      }
+      if (!free) {
+        all = false;
+        continue;
+      }
+      for (NodeId node = *free;;) {
+        const size_t bundle = reached_by.at(node);
+        const NodeId before = nodes_[bundle];
+        nodes_[bundle] = node;
+        taken[node] = bundle;
+        if (bundle == first) break;
+        node = before;
+      }
+    }
+    for (size_t i = 0; i < bundles_.size(); ++i) {
+      if (const Node* node = view_->Find(nodes_[i])) Left(*node).Subtract(bundles_[i].need);
+    }
+    return all;
+  }
+
+  // What found no node of its own goes where the fewest are.
+  bool DoubleUp() {
+    std::map<NodeId, size_t> count;
+    for (const NodeId& node : request_.placed) ++count[node];
+    for (const NodeId& node : nodes_) {
+      if (!node.IsNil()) ++count[node];
+    }
+    for (const size_t i : HardestFirst()) {
+      if (!nodes_[i].IsNil()) continue;
+      const Node* best = nullptr;
+      for (const Node* node : view_->Search(WantOf(bundles_[i]), ClusterView::Fit::kNow, std::max(kCandidates, bundles_.size()))) {
+        if (!FitsLeft(*node, bundles_[i])) continue;
+        if (best == nullptr || count[node->id] < count[best->id] || (count[node->id] == count[best->id] && better_(node, best)))
+          best = node;
+      }
+      if (best == nullptr) return false;
+      nodes_[i] = best->id;
+      ++count[best->id];
+      Left(*best).Subtract(bundles_[i].need);
+    }
+    return true;
+  }
+
+  const BundlePlanRequest& request_;
+  std::vector<BundleWant> bundles_;
+  ClusterView* const view_;
+  const Better better_;
+  std::vector<NodeId> nodes_;
+  std::map<NodeId, ResourceSet> left_;
+};
+
+}  // namespace
+
+BundlePlan PlanBundles(const BundlePlanRequest& request, ClusterView* view) {
+  BundlePlan plan;
+  if (request.topology_label.empty()) {
+    Planner planner(request, view);
+    if (planner.Plan()) {
+      plan.nodes = planner.Take();
+      return plan;
+    }
+  } else {
+    std::set<std::string> values;
+    if (request.placed.empty()) {
+      view->ForEach([&](const Node& node) {
+        if (const auto it = node.labels.find(request.topology_label); it != node.labels.end()) values.insert(it->second);
+      });
+    } else if (const Node* node = view->Find(request.placed[0])) {
+      if (const auto it = node->labels.find(request.topology_label); it != node->labels.end()) values.insert(it->second);
+    }
+    for (const std::string& value : values) {
+      Planner planner(request, view);
+      planner.Constrain(request.topology_label, "in(" + value + ")");
+      if (!planner.Plan()) continue;
+      plan.nodes = planner.Take();
+      return plan;
+    }
+  }
+  plan.why_not = Planner(request, view).Infeasible();
+  plan.feasible = plan.why_not.empty();
+  if (plan.feasible) plan.why_not = "it waits for resources to become free";
+  return plan;
+}
+
+}  // namespace ray::scheduling

@@ -1,0 +1,121 @@
+// ClusterView: what a scheduler knows of the cluster's nodes, and the search for nodes that fit.
+//
+// The view is what nodes reported last, less what was placed on them since; it may be wrong, and whoever it sends somewhere may be sent back.
+// Searching costs a bounded number of looks: indexes by resource and by label give the shortest list of candidates; of a long one a run from
+// a random place is tried, then the nodes with the most of the resource that the fewest have. Only if all of that finds nothing, all nodes are
+// looked at, and that nothing was found is remembered for the shape of the request until some node has more than before.
+// Pure value; owned by a core or shared by the cores of one process; not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "ray/common/ids.h"
+#include "ray/common/resources.h"
+#include "ray/scheduling/labels.h"
+
+namespace ray::scheduling {
+
+// Small, fast, seeded: choices can be repeated.
+class SplitMix {
+ public:
+  explicit SplitMix(uint64_t seed) : state_(seed) {}
+  uint64_t Next();
+  uint64_t Below(uint64_t bound) { return bound == 0 ? 0 : Next() % bound; }
+
+ private:
+  uint64_t state_;
+};
+
+class ClusterView {
+ public:
+  struct Node {
+    NodeId id;
+    ResourceSet total, available;
+    Labels labels;
+    uint64_t version = 0;
+    bool draining = false;
+    double used = 0;  // largest share of a resource that is in use
+    bool has_gpu = false;
+  };
+
+  explicit ClusterView(uint64_t seed = 1) : random_(seed) {}
+
+  // Replaces what is known of a node; older news are ignored (false), and so are those of the same version that say nothing new but what is
+  // free. A draining node is never found.
+  bool Set(const NodeId& id, ResourceSet total, ResourceSet available, Labels labels, uint64_t version, bool draining = false);
+  bool SetAvailable(const NodeId& id, ResourceSet available, uint64_t version);
+  void Remove(const NodeId& id);
+  // What was placed counts until the node's next report; what failed to be placed counts no longer. Unknown nodes are fine.
+  void Take(const NodeId& id, const ResourceSet& need);
+  void GiveBack(const NodeId& id, const ResourceSet& need);
+
+  const Node* Find(const NodeId& id) const;
+  size_t size() const { return slot_of_.size(); }
+  ResourceSet Total() const;
+  // Grows whenever some node may serve what it could not serve before.
+  uint64_t epoch() const { return epoch_; }
+  // In the order of ids.
+  template <typename F>
+  void ForEach(F visit) const {
+    for (const auto& [id, slot] : slot_of_) visit(slots_[slot]);
+  }
+
+  // What a search asks of a node.
+  struct Want {
+    const ResourceSet* need;
+    const LabelSelector* labels = nullptr;  // null: any
+    const std::set<NodeId>* except = nullptr;
+  };
+  enum class Fit { kNow /* it is free */, kEver /* the totals cover it */ };
+  // Some nodes that fit, at least one if there is one, at most `limit`; a random selection, in no order.
+  std::vector<const Node*> Search(const Want& want, Fit fit, size_t limit);
+  bool Fits(const Node& node, const Want& want, Fit fit) const;
+  // The first one that fits behind `after` in a ring of all nodes; null: none.
+  const Node* Next(const Want& want, Fit fit, const NodeId& after);
+  // Nodes without GPUs: work that needs none goes there first.
+  size_t num_without_gpu() const { return num_without_gpu_; }
+  SplitMix& random() { return random_; }
+
+ private:
+  using Slot = uint32_t;
+  struct Index {
+    std::set<Slot> slots;                             // nodes that have the resource at all
+    std::set<std::pair<int64_t, Slot>> by_available;  // what of it is free
+  };
+  // Shapes that nothing was found for.
+  struct Shape {
+    ResourceSet need;
+    LabelSelector labels;
+    Fit fit;
+    friend auto operator<=>(const Shape&, const Shape&) = default;
+  };
+
+  void Link(Slot slot);
+  void Unlink(Slot slot);
+  void Update(Slot slot, const ResourceSet& available);
+  static double UsedShare(const Node& node);
+  // The smallest set of slots that all fitting nodes are in; null: all nodes. `rarest`: its resource, if it is one's.
+  const std::set<Slot>* Candidates(const Want& want, const Index** rarest) const;
+  // Whether it is known that none fits.
+  bool KnownInVain(const Want& want, Fit fit) const;
+  void RememberInVain(const Want& want, Fit fit);
+
+  std::vector<Node> slots_;
+  std::vector<Slot> free_;
+  std::map<NodeId, Slot> slot_of_;
+  std::set<Slot> all_;
+  std::map<std::string, Index, std::less<>> by_resource_;
+  std::map<std::pair<std::string, std::string>, std::set<Slot>> by_label_;
+  std::map<Shape, uint64_t> in_vain_;  // shape -> epoch
+  uint64_t epoch_ = 1;
+  size_t num_without_gpu_ = 0;
+  SplitMix random_;
+};
+
+}  // namespace ray::scheduling

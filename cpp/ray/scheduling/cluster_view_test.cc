@@ -1,0 +1,132 @@
+#include "ray/scheduling/cluster_view.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace ray::scheduling {
+namespace {
+
+NodeId N(uint32_t n) {
+  NodeId id;
+  for (size_t i = 0; i < NodeId::kSize; ++i) id.mutable_data()[i] = 0;
+  id.mutable_data()[0] = static_cast<uint8_t>(n >> 8);
+  id.mutable_data()[1] = static_cast<uint8_t>(n);
+  return id;
+}
+ResourceSet Set(const std::map<std::string, double>& amounts) { return *ResourceSet::FromDoubles(amounts); }
+using Fit = ClusterView::Fit;
+
+TEST(ClusterViewTest, NewsAreOrderedByVersion) {
+  ClusterView view;
+  EXPECT_TRUE(view.Set(N(1), Set({{"CPU", 4}}), Set({{"CPU", 4}}), {}, 3));
+  EXPECT_FALSE(view.SetAvailable(N(1), Set({{"CPU", 1}}), 3));
+  EXPECT_TRUE(view.SetAvailable(N(1), Set({{"CPU", 1}}), 4));
+  EXPECT_FALSE(view.Set(N(1), Set({{"CPU", 9}}), Set({{"CPU", 9}}), {}, 2));
+  EXPECT_EQ(view.Find(N(1))->available, Set({{"CPU", 1}}));
+  EXPECT_EQ(view.Find(N(1))->used, 0.75);
+  EXPECT_FALSE(view.SetAvailable(N(2), {}, 1));
+}
+
+TEST(ClusterViewTest, FindsARareNodeAmongMany) {
+  ClusterView view;
+  for (uint32_t n = 0; n < 2000; ++n) view.Set(N(n), Set({{"CPU", 4}}), Set({{"CPU", 0}}), {{"zone", std::to_string(n % 7)}}, 1);
+  view.Set(N(2000), Set({{"CPU", 4}, {"rare", 1}}), Set({{"CPU", 1}, {"rare", 1}}), {{"zone", "z"}}, 1);
+  const ResourceSet rare = Set({{"rare", 1}}), cpu = Set({{"CPU", 1}}), none = Set({{"GPU", 1}});
+  auto found = view.Search({&rare}, Fit::kNow, 3);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0]->id, N(2000));
+  found = view.Search({&cpu}, Fit::kNow, 3);  // the only one that has a CPU free
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0]->id, N(2000));
+  EXPECT_TRUE(view.Search({&none}, Fit::kEver, 1).empty());
+  EXPECT_EQ(view.Search({&cpu}, Fit::kEver, 10).size(), 10u);
+  const std::map<std::string, std::string> z{{"zone", "z"}}, nowhere{{"zone", "mars"}};
+  const LabelSelector in_z(z), on_mars(nowhere);
+  EXPECT_EQ(view.Search({&cpu, &in_z}, Fit::kEver, 10).size(), 1u);
+  EXPECT_TRUE(view.Search({&cpu, &on_mars}, Fit::kEver, 10).empty());
+  EXPECT_EQ(view.Next({&cpu}, Fit::kNow, N(5))->id, N(2000));
+}
+
+TEST(ClusterViewTest, RemembersWhatIsInVainUntilSomeNodeHasMore) {
+  ClusterView view;
+  for (uint32_t n = 0; n < 500; ++n) view.Set(N(n), Set({{"CPU", 4}}), Set({{"CPU", 0}}), {}, 1);
+  const ResourceSet cpu = Set({{"CPU", 1}});
+  EXPECT_TRUE(view.Search({&cpu}, Fit::kNow, 1).empty());
+  const uint64_t epoch = view.epoch();
+  EXPECT_TRUE(view.Search({&cpu}, Fit::kNow, 1).empty());
+  view.Take(N(3), Set({{"CPU", 1}}));
+  EXPECT_EQ(view.epoch(), epoch);
+  view.SetAvailable(N(77), Set({{"CPU", 1}}), 2);
+  EXPECT_GT(view.epoch(), epoch);
+  ASSERT_EQ(view.Search({&cpu}, Fit::kNow, 1).size(), 1u);
+  view.Remove(N(77));
+  EXPECT_TRUE(view.Search({&cpu}, Fit::kNow, 1).empty());
+}
+
+TEST(ClusterViewTest, DrainingNodesAreNotFound) {
+  ClusterView view;
+  view.Set(N(1), Set({{"CPU", 4}}), Set({{"CPU", 4}}), {}, 1, /*draining=*/true);
+  const ResourceSet cpu = Set({{"CPU", 1}});
+  EXPECT_TRUE(view.Search({&cpu}, Fit::kEver, 1).empty());
+}
+
+// Against a plain list: whatever is found fits, and something is found whenever something fits.
+TEST(ClusterViewTest, SearchAgreesWithAPlainList) {
+  for (uint64_t seed = 1; seed <= 30; ++seed) {
+    SplitMix random(seed);
+    ClusterView view(seed);
+    struct Plain {
+      ResourceSet total, available;
+      Labels labels;
+      uint64_t version = 0;
+    };
+    std::map<NodeId, Plain> plain;
+    for (int step = 0; step < 2000; ++step) {
+      const NodeId id = N(static_cast<uint32_t>(random.Below(300)));
+      const uint64_t action = random.Below(10);
+      if (action == 0) {
+        view.Remove(id);
+        plain.erase(id);
+      } else if (action < 6) {
+        std::map<std::string, double> total{{"CPU", static_cast<double>(random.Below(4))}}, available;
+        if (random.Below(10) == 0) total["rare"] = 1;
+        for (const auto& [name, amount] : total) available[name] = static_cast<double>(random.Below(static_cast<uint64_t>(amount) + 1));
+        Plain node{Set(total), Set(available), {{"zone", std::to_string(random.Below(5))}}, 0};
+        node.version = plain.contains(id) ? plain[id].version + 1 : 1;
+        view.Set(id, node.total, node.available, node.labels, node.version);
+        plain[id] = node;
+      } else if (action < 8 && plain.contains(id)) {
+        view.Take(id, Set({{"CPU", 1}}));
+        plain[id].available.Subtract(Set({{"CPU", 1}}));
+      } else {
+        std::map<std::string, double> amounts{{"CPU", static_cast<double>(random.Below(3))}};
+        if (random.Below(3) == 0) amounts["rare"] = 1;
+        const ResourceSet need = Set(amounts);
+        const std::map<std::string, std::string> text{{"zone", random.Below(2) == 0 ? "3" : "!3"}};
+        const LabelSelector labels = random.Below(2) == 0 ? LabelSelector(text) : LabelSelector();
+        const Fit fit = random.Below(2) == 0 ? Fit::kNow : Fit::kEver;
+        const ClusterView::Want want{&need, labels.empty() ? nullptr : &labels};
+        size_t fitting = 0;
+        for (const auto& [n, node] : plain) {
+          fitting += (fit == Fit::kNow ? node.available : node.total).Covers(need) && labels.Matches(node.labels);
+        }
+        const auto found = view.Search(want, fit, 5);
+        EXPECT_EQ(found.empty(), fitting == 0) << "seed " << seed << " step " << step;
+        EXPECT_LE(found.size(), std::min<size_t>(fitting, 5));
+        std::set<NodeId> distinct;
+        for (const auto* node : found) {
+          EXPECT_TRUE(view.Fits(*node, want, fit));
+          EXPECT_EQ(node->available, plain[node->id].available);
+          distinct.insert(node->id);
+        }
+        EXPECT_EQ(distinct.size(), found.size());
+        EXPECT_EQ(view.Next(want, fit, id) == nullptr, fitting == 0);
+      }
+    }
+    EXPECT_EQ(view.size(), plain.size());
+  }
+}
+
+}  // namespace
+}  // namespace ray::scheduling
