@@ -213,7 +213,9 @@ void TaskSubmitter::OnGroupChanged(const PlacementGroupId& group) {
 }
 
 rpc::ConnectionPtr TaskSubmitter::RayletOf(const NodeId& node) const {
-  return node.IsNil() || node == deps_.self.node_id ? deps_.peers->raylet() : nullptr;
+  if (node.IsNil() || node == deps_.self.node_id) return deps_.peers->raylet();
+  auto raylet = deps_.peers->GetRaylet(node);
+  return raylet.ok() ? *raylet : nullptr;
 }
 
 void TaskSubmitter::SendRequestLocked(LeaseNo no, const NodeId& node, v1::LeasePlacement placement) {
