@@ -42,12 +42,14 @@ struct Show {
   }
   void operator()(const LeaseSpilled& e) { os << "spill " << NumberOf(e.lease) << " to node " << NumberOf(e.node); }
   void operator()(const LeaseRefused& e) { os << "refuse " << NumberOf(e.lease); }
+  void operator()(const LeaseRejected& e) { os << "reject " << NumberOf(e.lease) << (e.bundle_gone ? ", its bundle is gone" : ""); }
   void operator()(const LeaseCancelled& e) { os << "cancelled " << NumberOf(e.lease); }
   void operator()(const LeaseRevoked& e) { os << "revoke " << NumberOf(e.lease); }
   void operator()(const InfeasibleNotice& e) { os << "tell the driver of job " << e.job.ToInt() << " that it waits in vain"; }
   void operator()(const ReclaimWanted& e) {
     os << "reclaim from";
     for (const WorkerId& owner : e.owners) os << " " << NumberOf(owner);
+    for (const auto& [owner, lease] : e.yield) os << ", and " << NumberOf(lease) << " from " << NumberOf(owner);
   }
 };
 
@@ -81,12 +83,12 @@ class Replay {
       request.lease = No<LeaseId>(event.Number(0));
       request.job = JobId::FromInt(static_cast<uint32_t>(event.Number("job", 1)));
       request.owner = No<WorkerId>(event.Number("owner", 1));
-      request.resources = Amounts(event);
+      request.where.need = Amounts(event);
       request.depth = static_cast<int64_t>(event.Number("depth", 0));
       if (const uint64_t node = event.Number("on", 0); node > 0) {
-        request.strategy = Strategy::kNodeAffinity;
-        request.affinity_node = No<NodeId>(node);
-        request.affinity_soft = event.Has("soft");
+        request.where.strategy = Strategy::kNodeAffinity;
+        request.where.affinity_node = No<NodeId>(node);
+        request.where.soft = event.Has("soft");
       }
       if (!core_->Request(request, now_, out)) lines->push_back("known already");
     } else if (name == "cancel") {
@@ -107,7 +109,7 @@ class Replay {
           JobId::FromInt(static_cast<uint32_t>(event.Number(0))), [&](const WorkerId& owner) { return !kept.IsNil() && owner == kept; },
           now_, out);
     } else if (name == "stop-grants") {
-      core_->StopGrants();
+      core_->StopGrants(now_, out);
     } else if (name == "after") {
       now_ = now_ + event.Span(0);
       core_->Tick(now_, out);

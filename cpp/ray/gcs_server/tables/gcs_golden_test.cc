@@ -110,7 +110,9 @@ class Replay {
 
  private:
   struct Tables {
-    ActorTableCore actors;
+    scheduling::ClusterView view;
+    uint64_t view_version = 0;
+    ActorTableCore actors{{}, &view};
     NodeTableCore nodes{NodeTableConfig{}};
     JobTableCore jobs;
     KvTableCore kv;
@@ -147,10 +149,14 @@ class Replay {
     v1::StartActorReply reply;
     if (name == "node") {
       const ResourceSet set = Cpus(event.Number("cpu", 4));
-      actors.NodeChanged(MakeId<NodeId>(event.Word(0)), set, set, 1, out);
+      t_->view.Set(MakeId<NodeId>(event.Word(0)), set, set, {}, ++t_->view_version);
+      actors.NodeChanged(1, out);
     } else if (name == "node-withdrawn") {
-      actors.NodeWithdrawn(MakeId<NodeId>(event.Word(0)));
+      const NodeId node = MakeId<NodeId>(event.Word(0));
+      const scheduling::ClusterView::Node known = *t_->view.Find(node);
+      t_->view.Set(node, known.total, known.available, known.labels, ++t_->view_version, /*draining=*/true);
     } else if (name == "node-died") {
+      t_->view.Remove(MakeId<NodeId>(event.Word(0)));
       actors.NodeDied(MakeId<NodeId>(event.Word(0)), "it was lost", 1, out);
     } else if (name == "register") {
       actors.Register(Registration(event), kCall, 1, out);
