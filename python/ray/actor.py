@@ -21,6 +21,7 @@ from ray.exceptions import ActorAlreadyExistsError, AsyncioActorExit
 from ray.remote_function import retry_fields
 
 _DEFAULT_ASYNC_CONCURRENCY = 1000
+_STREAMING = -2
 _MAX_COUNT = (1 << 31) - 1  # of restarts and retries; more is as good as without end
 
 
@@ -95,11 +96,12 @@ class _Type(NamedTuple):
     max_task_retries: int
     max_pending_calls: int
     out_of_order: bool
+    shared_backpressure: int  # unconsumed items of all its streams together; 0: no limit
 
     @property
     def plan_key(self) -> tuple[Any, ...]:
         """What tells its methods from those of another type."""
-        return self.function_id, self.max_task_retries, self.out_of_order
+        return self.function_id, self.max_task_retries, self.out_of_order, self.shared_backpressure
 
 
 class _Prepared(NamedTuple):
@@ -266,6 +268,7 @@ class ActorHandle(HandleBase):
             out_of_order=t.out_of_order,
             timeout_s=float(merged.get("timeout_s") or 0),
             objects_per_yield=opts.objects_per_yield(merged),
+            shared_backpressure=t.shared_backpressure if num_returns == _STREAMING else 0,
             **retry_fields(merged.get("retry_exceptions") or False),
         )
         plan = session.plans[key] = CallPlan(session.core, template, num_returns, info.shape)
@@ -442,6 +445,7 @@ class ActorClass:
             max_task_retries,
             max_pending_calls,
             out_of_order,
+            max(0, o.get("_actor_generator_backpressure_num_objects") or 0),
         )
         placement, kept = opts.actor_resources(o)
         runtime_env = session.runtime_env_json(o.get("runtime_env"))
@@ -464,7 +468,7 @@ class ActorClass:
         fields = {
             "class_name": self._cls.__name__,
             "method_table": pickle.dumps((actor_type, tuple(groups)), protocol=5),
-            "detached": o.get("lifetime") == "detached",
+            "detached": (o.get("lifetime") or session.job_config.get("default_actor_lifetime")) == "detached",
             "is_async": self._is_async,
             "allow_out_of_order": out_of_order,
             "max_restarts": min(o.get("max_restarts", 0), _MAX_COUNT),

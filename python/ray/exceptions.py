@@ -5,6 +5,8 @@ Names, bases and attributes follow the public surface of Ray 2.60. All of them c
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import enum
 import sys
 import types
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ray._raylet import TaskID
 
+_GROUPS: Any = getattr(builtins, "BaseExceptionGroup", ())  # none before Python 3.11
 _CYAN, _RESET = "\033[36m", "\033[39m"
 
 
@@ -86,7 +89,10 @@ class RayTaskError(RayError):
             dual_class: Any = type(
                 name, (_DualTaskError, cause_class), {"__module__": "ray.exceptions", "__qualname__": name}
             )
-            dual: RayTaskError = dual_class.__new__(dual_class)
+            args: tuple[Any, ...] = ()
+            if issubclass(cause_class, _GROUPS):  # they cannot be made without
+                args = (self.cause.message, self.cause.exceptions)
+            dual: RayTaskError = dual_class.__new__(dual_class, *args)
         except TypeError:  # a final class, or a layout that cannot be combined
             return None
         _DualTaskError.__init__(dual, self)  # type: ignore[arg-type]  # dual_class derives from it
@@ -116,7 +122,8 @@ class _DualTaskError(RayTaskError):
         for cls in type(error.cause).__mro__:  # what a built-in class keeps outside of __dict__, such as OSError.errno
             for name, member in vars(cls).items():
                 if isinstance(member, types.MemberDescriptorType) and not name.startswith("__"):
-                    setattr(self, name, getattr(error.cause, name, None))
+                    with contextlib.suppress(AttributeError):  # read-only: what groups of errors are made with
+                        setattr(self, name, getattr(error.cause, name, None))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "cause":

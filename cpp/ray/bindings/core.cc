@@ -135,6 +135,7 @@ TemplateOptions OptionsOf(const TaskTemplate& t) {
   o.out_of_order = t.out_of_order;
   o.retry_timeouts = t.retry_timeouts;
   o.objects_per_yield = t.objects_per_yield;
+  o.shared_backpressure = t.shared_backpressure;
   return o;
 }
 
@@ -323,6 +324,7 @@ class CoreImpl final : public Core {
     t.out_of_order = o.out_of_order;
     t.retry_timeouts = o.retry_timeouts;
     t.objects_per_yield = o.objects_per_yield;
+    t.shared_backpressure = o.shared_backpressure;
     t.ray_namespace = Namespace({});
     *handle = worker_->RegisterTemplate(std::move(t));
     return Status::Ok();

@@ -100,6 +100,7 @@ struct TemplateOptions {  // static part of a task or method; see TaskTemplate i
   double timeout_s = 0;
   bool out_of_order = false, retry_timeouts = false;
   int32_t objects_per_yield = 0;
+  int64_t shared_backpressure = 0;
 };
 
 struct ActorOptions {  // see ActorCreation

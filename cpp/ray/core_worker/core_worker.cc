@@ -439,7 +439,7 @@ void CoreWorker::SubmitReady(const PendingTaskPtr& task) {
   }
   ResolveArguments(objects_.get(), task, [this, task](const ErrorValue* error) {
     if (error != nullptr) {
-      tasks_->Fail(*task, *error);
+      tasks_->Fail(*task, MakeDependencyError(*error, task->spec.tmpl->DisplayName()));
     } else if (tasks_->Find(task->spec.task_id) != nullptr) {  // else it was cancelled meanwhile
       submitter_->Submit(task);
     }

@@ -18,6 +18,16 @@ ErrorValue MakeErrorValue(ErrorType type, std::string message) {
   return MakeErrorValue(detail);
 }
 
+ErrorValue MakeDependencyError(const ErrorValue& error, const std::string& task_name) {
+  if (error.metadata != std::to_string(static_cast<int32_t>(ErrorType::kTaskExecutionException)) || error.blob == nullptr) return error;
+  v1::ErrorDetail detail;
+  detail.set_error_type(static_cast<int32_t>(ErrorType::kDependencyResolutionFailed));
+  detail.set_message("an argument of the task is the error of another task");
+  detail.set_task_name(task_name);
+  detail.set_cause(std::string(error.blob->view()));
+  return MakeErrorValue(detail);
+}
+
 ErrorValue MakeOwnerDiedValue(std::string_view object_hex, const Address& owner) {
   v1::ErrorDetail detail;
   detail.set_error_type(static_cast<int32_t>(ErrorType::kOwnerDied));

@@ -19,6 +19,8 @@ struct ErrorValue {
 };
 ErrorValue MakeErrorValue(const v1::ErrorDetail& detail);
 ErrorValue MakeErrorValue(ErrorType type, std::string message);
+// The result of a task whose argument is `error`: an error of a program is told as that of an argument, others stay what they are.
+ErrorValue MakeDependencyError(const ErrorValue& error, const std::string& task_name);
 // OWNER_DIED of `object_hex`, naming the owner.
 ErrorValue MakeOwnerDiedValue(std::string_view object_hex, const Address& owner);
 // DATA_LOSS when the blob is not an ErrorDetail; error_type is that of the metadata where the blob has none.

@@ -36,6 +36,7 @@ void TemplateToProto(const TaskTemplate& t, v1::TaskTemplate* out) {
   out->set_out_of_order(t.out_of_order);
   out->set_retry_timeouts(t.retry_timeouts);
   out->set_objects_per_yield(t.objects_per_yield);
+  out->set_shared_backpressure(t.shared_backpressure);
 }
 
 // Equal templates get equal keys, from whatever connection they come, so that the executor's caches hit.
@@ -63,6 +64,7 @@ TaskTemplatePtr TemplateFromProto(const v1::TaskTemplate& m) {
   t->out_of_order = m.out_of_order();
   t->retry_timeouts = m.retry_timeouts();
   t->objects_per_yield = m.objects_per_yield();
+  t->shared_backpressure = m.shared_backpressure();
   static Mutex mu;
   static auto* keys = new std::unordered_map<std::string, uint64_t>;
   std::string bytes = m.SerializeAsString();

@@ -73,6 +73,7 @@ struct TaskTemplate {
   bool out_of_order = false;
   bool retry_timeouts = false;
   int32_t objects_per_yield = 0;
+  int64_t shared_backpressure = 0;
 
   const std::string& DisplayName() const { return name.empty() ? function_name : name; }
   // Objects that one call gives before it runs: dynamic and streaming tasks have one, the generator's.

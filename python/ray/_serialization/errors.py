@@ -24,6 +24,7 @@ _MAKERS: dict[int, Callable[[Fields, str], Exception]] = {
     8: lambda f, ref: ex.ObjectLostError(ref, f["owner_address"]),
     9: lambda f, ref: ex.OwnerDiedError(ref, f["owner_address"]),
     10: lambda f, ref: ex.ReferenceCountingAssertionError(ref, f["owner_address"]),
+    11: lambda f, _: _dependency(f),
     14: lambda f, ref: ex.ObjectFetchTimedOutError(ref, f["owner_address"]),
     15: lambda f, _: ex.LocalRayletDiedError(f["message"] or None),
     16: lambda f, _: ex.TaskPlacementGroupRemoved(f["message"] or None),
@@ -42,7 +43,7 @@ _MAKERS: dict[int, Callable[[Fields, str], Exception]] = {
     41: lambda f, _: ex.TaskTimeoutError(f["message"], _task_id(f), f["task_name"], f["timeout_s"] or None),
 }
 # Reasons why an object cannot be made again.
-_UNRECONSTRUCTABLE = frozenset({11, 12, 13, 26, 27, 28, 29, 30, 31, 32})
+_UNRECONSTRUCTABLE = frozenset({12, 13, 26, 27, 28, 29, 30, 31, 32})
 
 
 def _task_id(fields: Fields) -> TaskID | None:
@@ -50,6 +51,14 @@ def _task_id(fields: Fields) -> TaskID | None:
 
     task_id = fields["task_id"]
     return TaskID(task_id) if len(task_id) == TaskID.SIZE else None
+
+
+def _dependency(fields: Fields) -> Exception:
+    cause = fields["init_error"]
+    if not isinstance(cause, ex.RayTaskError):
+        return ex.RaySystemError(fields["message"])
+    text = f"At least one of the input arguments for this task could not be computed:\n{cause}"
+    return ex.RayTaskError(fields["task_name"], text, cause.cause, None, cause.pid, cause.ip).as_instanceof_cause()
 
 
 def _cancelled(fields: Fields) -> Exception:

@@ -360,7 +360,8 @@ bool TaskReceiver::LoadArguments(const ReceivedTaskPtr& run) {
     if (failed == nullptr && IsErrorMetadata(value.metadata)) failed = &value;
   }
   if (failed == nullptr) return true;
-  ReadValue error = *failed;
+  const ErrorValue made = MakeDependencyError({failed->metadata, failed->blob}, task.spec.tmpl->DisplayName());
+  const ReadValue error{made.metadata, made.blob};
   std::vector<ConstBytes> buffers;
   ValueView view{error.metadata, error.blob->view(), {}, {}};
   // The blob is laid out already where it holds a pickle: its parts are written anew.
@@ -505,6 +506,11 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
   if (task == nullptr) return Status::NotFound("no such run");
   *stop = task->stop;
   if (*stop) return Status::Ok();
+  if (task->spec.tmpl->shared_backpressure > 0) {
+    if (!AwaitRoom(task)) return Status::Cancelled("the task was cancelled");
+    *stop = task->stop;
+    if (*stop) return Status::Ok();
+  }
   struct Exchange {
     async::Waiter waiter;
     std::atomic<bool> stop{false};
@@ -519,15 +525,18 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
   const ObjectId id = ObjectId::ForReturn(task->spec.task_id, static_cast<uint32_t>(index) + 1);
   if (task->spec.attempt > 0) deps_.objects->store()->Free({id});  // as with returns
   Store(id, task->spec.owner, value, request->mutable_item(), parts.get());
-  bool wait = task->spec.tmpl->generator_backpressure >= 0;
+  const bool shared = task->spec.tmpl->shared_backpressure > 0;  // then the answers come as the items are consumed
+  const bool wait = !shared && task->spec.tmpl->generator_backpressure >= 0;
   // On the connection of the task itself: the reply that ends the stream must not overtake an item.
-  auto send = [task, exchange, request, parts, wait] {
-    task->connection->Call(MethodId::kReportGeneratorItem, *request, *parts, [task, exchange](Status status, rpc::Reply reply) {
-      v1::ReportGeneratorItemReply message;
-      bool parsed = status.ok() && message.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()));
-      if (!parsed || message.stop()) task->stop = true;  // no owner, no consumer
-      exchange->waiter.Notify();
-    });
+  auto send = [this, task, exchange, request, parts, wait, shared] {
+    task->connection->Call(
+        MethodId::kReportGeneratorItem, *request, *parts, [this, task, exchange, shared](Status status, rpc::Reply reply) {
+          v1::ReportGeneratorItemReply message;
+          bool parsed = status.ok() && message.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()));
+          if (!parsed || message.stop()) task->stop = true;  // no owner, no consumer
+          if (shared) OnConsumed(task);
+          exchange->waiter.Notify();
+        });
     if (!wait) exchange->waiter.Notify();
   };
   deps_.objects->HandOver(value.nested, task->spec.owner, send);
@@ -536,6 +545,36 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
   }
   *stop = task->stop;
   return Status::Ok();
+}
+
+bool TaskReceiver::AwaitRoom(const ReceivedTaskPtr& task) {
+  const TaskTemplate& tmpl = *task->spec.tmpl;
+  while (true) {
+    async::Waiter waiter;
+    {
+      MutexLock lock(&mu_);
+      if (task->cancelled || task->timed_out) return false;
+      const bool own = tmpl.generator_backpressure < 0 || task->unconsumed < tmpl.generator_backpressure;
+      // A stream may always have one: whoever consumes streams one after the other must not wait for one that the others keep out.
+      if (task->stop || task->unconsumed == 0 || (own && unconsumed_ < tmpl.shared_backpressure)) {
+        ++task->unconsumed;
+        ++unconsumed_;
+        return true;
+      }
+      paced_.push_back(&waiter);
+    }
+    async::WaitResult result = deps_.loop->Wait(&waiter, Time::Infinite());
+    MutexLock lock(&mu_);
+    if (result != async::WaitResult::kDone) std::erase(paced_, &waiter);
+  }
+}
+
+void TaskReceiver::OnConsumed(const ReceivedTaskPtr& task) {
+  MutexLock lock(&mu_);
+  --task->unconsumed;
+  --unconsumed_;
+  for (async::Waiter* waiter : paced_) waiter->Notify();  // under the lock: they live on stacks that are left under it
+  paced_.clear();
 }
 
 bool TaskReceiver::IsCancelled(uint64_t token) {

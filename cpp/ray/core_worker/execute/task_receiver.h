@@ -44,6 +44,7 @@ struct ReceivedTask {
   // Guarded by the receiver's lock:
   bool running = false;
   bool finishing = false;             // its result is being sent: too late for the clock
+  int64_t unconsumed = 0;             // items of its stream, where the actor limits them over all streams
   bool answered = false;              // timed out and told so, while its code runs on
   async::TimerId clock = 0;           // ends it, where it has a timeout_s
   std::vector<ReadValue> ref_values;  // set by Next
@@ -146,6 +147,9 @@ class TaskReceiver {
   void Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts);
   void SendWhenSafe(const ReceivedTaskPtr& task, const ReplyStatePtr& state, std::span<const ValueView> values);
   ReceivedTaskPtr FindRun(uint64_t token);
+  // shared_backpressure: waits until one more item may be reported, and counts it. False: the task is to end.
+  bool AwaitRoom(const ReceivedTaskPtr& task);
+  void OnConsumed(const ReceivedTaskPtr& task);
 
   // Time-outs, in task_timeout.cc.
   void StartClock(const ReceivedTaskPtr& task);
@@ -165,7 +169,9 @@ class TaskReceiver {
   std::unordered_map<uint64_t, ReceivedTaskPtr> runs_ GUARDED_BY(mu_);
   std::deque<ReceivedTaskPtr> cancels_ GUARDED_BY(mu_);  // for async actors
   std::vector<async::Waiter*> waiters_ GUARDED_BY(mu_);
-  uint32_t coming_ GUARDED_BY(mu_) = 0;  // threads that were woken and have not called TryNext since
+  uint32_t coming_ GUARDED_BY(mu_) = 0;                // threads that were woken and have not called TryNext since
+  int64_t unconsumed_ GUARDED_BY(mu_) = 0;             // items of streams that share a limit
+  std::vector<async::Waiter*> paced_ GUARDED_BY(mu_);  // threads that wait for their consumers
   uint64_t next_token_ GUARDED_BY(mu_) = 1;
   bool exit_requested_ GUARDED_BY(mu_) = false, exit_told_ GUARDED_BY(mu_) = false;
   bool leaving_ GUARDED_BY(mu_) = false;  // takes no more normal tasks

@@ -145,7 +145,7 @@ void ActorSubmitter::EnqueueAndResolve(const QueuePtr& queue, const PendingTaskP
   if (ready) return;
   ResolveArguments(deps_.objects, task, [this, queue, task](const ErrorValue* error) {
     if (error != nullptr) {
-      ErrorValue copy = *error;
+      ErrorValue copy = MakeDependencyError(*error, task->spec.tmpl->DisplayName());
       Run(queue, [&](ActorQueueCore& core, ActorEffects* out) { core.Remove(task->number(), out); });
       deps_.tasks->Fail(*task, copy);
     } else {

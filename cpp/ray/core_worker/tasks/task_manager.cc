@@ -41,7 +41,8 @@ ReturnValue ReturnFromProto(const v1::ReturnObject& message, const PartList& par
 void TaskManager::Add(const PendingTaskPtr& task) {
   objects_->AddOwned(task->return_ids);
   if (!task->held.empty()) objects_->AddSubmitted(task->held);
-  if (task->is_streaming()) streams_->Create(task->spec.task_id, task->spec.tmpl->generator_backpressure);
+  if (task->is_streaming())
+    streams_->Create(task->spec.task_id, task->spec.tmpl->shared_backpressure > 0 ? 1 : task->spec.tmpl->generator_backpressure);
   MutexLock lock(&mu_);
   table_.Add(task->spec.task_id, task, task->spec.tmpl->max_retries);
 }

@@ -385,6 +385,8 @@ void WorkerService::Finish(const WorkerId& worker) {
     end.detail = process.kill_reason;
   } else if (!process.announced.empty()) {
     end.detail = process.announced;
+  } else if (process.wait_status && !(WIFSIGNALED(*process.wait_status) && WTERMSIG(*process.wait_status) == SIGKILL)) {
+    end.detail = DescribeWaitStatus(*process.wait_status);  // it had ended by itself before it could be killed
   } else if (!process.kill_reason.empty()) {
     end.detail = "ended by the raylet: " + process.kill_reason;
   } else if (process.wait_status) {

@@ -123,6 +123,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         double timeout_s
         bool out_of_order, retry_timeouts
         int32_t objects_per_yield
+        int64_t shared_backpressure
 
     cdef cppclass ActorOptions:
         string name, ray_namespace, class_name, method_table
