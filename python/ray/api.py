@@ -20,6 +20,7 @@ from ray._raylet import ActorID, ObjectRef, ObjectRefGenerator
 from ray._runtime import session as sessions
 from ray._runtime.logging_config import LoggingConfig
 from ray.actor import ActorClass, ActorHandle, handle_from_fields
+from ray.job_config import JobConfig
 from ray.remote_function import RemoteFunction
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def init(
     object_store_memory: int | None = None,
     local_mode: bool = False,
     ignore_reinit_error: bool = False,
-    job_config: Any = None,
+    job_config: JobConfig | None = None,
     configure_logging: bool = True,
     logging_level: int | str = "info",
     logging_format: str | None = None,
@@ -215,7 +216,7 @@ def _connect(
         session = sessions.start_driver(
             attachment,
             address=address,
-            namespace=namespace or str(uuid.uuid4()),
+            namespace=namespace or job_config.pop("namespace", None) or str(uuid.uuid4()),
             job_config=job_config,
             log_to_driver=log_to_driver,
         )
@@ -296,6 +297,9 @@ def _job_config(
         config["runtime_env"] = dict(env)
     if logging_config is not None:
         config["logging_config"] = logging_config.to_dict()
+    if isinstance(job_config, JobConfig):
+        config["default_actor_lifetime"] = job_config.default_actor_lifetime
+        config["namespace"] = job_config.ray_namespace
     return config
 
 

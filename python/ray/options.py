@@ -157,6 +157,8 @@ def _object_store_memory(_: Any) -> str | None:
 
 def _runtime_env(v: dict[str, Any]) -> str | None:
     for field, content in v.items():
+        if field == "config":  # about the making of an environment; there is nothing to be made
+            continue
         if field not in RUNTIME_ENV_FIELDS:
             return f"the field {field!r} is not supported, only {', '.join(map(repr, RUNTIME_ENV_FIELDS))} is"
         if content is None:

@@ -11,7 +11,6 @@ import functools
 import inspect
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 from ray._core import executor as core_executor
 from ray._core.executor import TaskRun, TaskTemplate
 from ray._core.generator import DynamicObjectRefGenerator
-from ray._runtime import accelerators, blas
+from ray._runtime import accelerators, blas, shutdown_hook
 from ray._runtime.session import Session, current_task
 from ray._runtime.streams import NamedStream, Names
 from ray._runtime.task_context import ActorState, TaskContext
@@ -29,7 +28,6 @@ from ray._runtime.task_errors import may_retry, task_error
 from ray.exceptions import AsyncioActorExit, RayTaskError
 
 DYNAMIC, STREAMING = -1, -2
-_SHUTDOWN_BUDGET = "RAY_actor_graceful_shutdown_timeout_ms"
 _NO_ACCELERATORS: dict[str, list[Any]] = {}
 
 
@@ -285,7 +283,10 @@ class Executor:
             cls = self.session.functions.fetch(run.template.function_id)
             args, kwargs = run.load_args()
             if actor.options["is_async"]:
+                from ray._runtime import blocking_get
                 from ray._runtime.async_actor import AsyncRunner
+
+                blocking_get.warn_once(self.session)
 
                 runner = AsyncRunner(self, actor)  # user constructors may need the loop
                 actor.instance = runner.construct(functools.partial(cls, *args, **kwargs), context)
@@ -339,19 +340,7 @@ class Executor:
         if self._runner is not None and leave.drain:
             self._runner.stop()
         instance = self.actor.instance if self.actor is not None else None
-        hook = getattr(instance, "__ray_shutdown__", None)
-        if not callable(hook):
-            return
-        budget = float(os.environ.get(_SHUTDOWN_BUDGET, 30_000)) / 1000
-        watchdog = threading.Timer(budget, _end_overdue, [budget])
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            hook()
-        except Exception:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            watchdog.cancel()
+        shutdown_hook.run(instance)
 
     def on_sigint(self, signum: int, frame: FrameType | None) -> None:
         """The core sends SIGINT to a task that is cancelled or out of time; one that comes too late means nothing."""
@@ -375,12 +364,6 @@ def _parts(yielded: Iterable[Any], wanted: int) -> Iterable[Any]:
             got = f"{len(parts)} objects" if parts is not None else f"a {type(item).__name__}"
             raise ValueError(f"Task yielded {got}, but _num_objects_per_yield={wanted}.")
         yield from parts
-
-
-def _end_overdue(budget: float) -> None:
-    sys.stderr.write(f"__ray_shutdown__ did not return within {budget:g} s: the process ends.\n")
-    sys.stderr.flush()
-    os._exit(1)
 
 
 def sigterm(signum: int) -> Leave:

@@ -24,10 +24,11 @@ _IDLE_MS = 60_000
 
 
 class LogStream:
-    """Prints until the core shuts down."""
+    """Prints until the core shuts down; lines get a prefix, unless the job has a logging format of its own."""
 
-    def __init__(self, core: CoreWorker, *, own_ip: str, print_logs: bool) -> None:
+    def __init__(self, core: CoreWorker, *, own_ip: str, print_logs: bool, prefixes: bool = True) -> None:
         self._core = core
+        self._prefixes = prefixes and os.environ.get("RAY_DISABLE_WORKER_LOG_PREFIX", "0") != "1"
         self._own_ip = own_ip
         self._print_logs = print_logs
         self._dedup = LogDeduplicator() if os.environ.get("RAY_DEDUP_LOGS", "1") != "0" else None
@@ -68,7 +69,8 @@ class LogStream:
 
     def _show_line(self, event: dict[str, Any]) -> None:
         pid, node_ip = event["pid"], event["node_ip"]
-        origin = prefix(event["name"], pid, node_ip, self._own_ip), event["is_stderr"]
+        head = prefix(event["name"], pid, node_ip, self._own_ip) if self._prefixes else ""
+        origin = head, event["is_stderr"]
         line = Line(event["text"], (node_ip, pid), origin)
         _print_all([line] if self._dedup is None else self._dedup.add(line, time.monotonic()))
 
@@ -88,8 +90,8 @@ def prefix(name: str, pid: int, node_ip: str, own_ip: str) -> str:
 def _print(out: TextIO | None, head: str, colour: str, text: str) -> None:
     if out is None:
         return
-    if out.isatty():
-        head = f"{colour}{head}{_RESET}"
+    if head:
+        head = f"{colour}{head}{_RESET} " if out.isatty() else f"{head} "
     # One write for all lines: nothing of the program's own comes between.
-    out.write("".join(f"{head} {line}\n" for line in text.split("\n")))
+    out.write("".join(f"{head}{line}\n" for line in text.split("\n")))
     out.flush()

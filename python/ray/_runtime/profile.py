@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -38,6 +39,7 @@ class Recorder:
         self._events: list[dict[str, Any]] = []
         self._stored = 0
         executor.run_here = self._timed  # type: ignore[method-assign]  # nothing is spent where nobody records
+        atexit.register(self.flush)
         threading.Thread(target=self._flush_for_ever, name="ray-profile", daemon=True).start()
 
     def _timed(self, run: TaskRun, last: bool = False) -> None:

@@ -24,7 +24,7 @@ def merge(base: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any]:
     variables = {**(base.get("env_vars") or {}), **(own.get("env_vars") or {})}
     if variables:
         merged["env_vars"] = variables
-    return {name: value for name, value in merged.items() if value}
+    return {name: value for name, value in merged.items() if value and name != "config"}
 
 
 def to_json(env: dict[str, Any]) -> str:

@@ -362,6 +362,8 @@ def start_driver(
     session.is_remote = attachment.remote
     from ray._runtime.log_stream import LogStream
 
-    session.log_stream = LogStream(core, own_ip=session.node_ip, print_logs=log_to_driver)
+    session.log_stream = LogStream(
+        core, own_ip=session.node_ip, print_logs=log_to_driver, prefixes="logging_config" not in job_config
+    )
     set_session(session)
     return session

@@ -9,16 +9,20 @@ from collections.abc import Callable
 from typing import Any
 
 from ray._core import values
-from ray._serialization import errors
+from ray._serialization import errors, tensors
 from ray._serialization.registry import reduce_registered
 
 
 def _make_pickler() -> type[pickle.Pickler]:
     from cloudpickle import Pickler  # takes 30 ms to import, so not before it is needed
 
+    zero_copy_tensors = tensors.wanted()
+
     class ValuePickler(Pickler):  # type: ignore[misc]  # cloudpickle has no types
         def reducer_override(self, obj: Any) -> Any:
             reduced = reduce_registered(obj)
+            if reduced is None and zero_copy_tensors:
+                reduced = tensors.reduce_tensor(obj)
             return super().reducer_override(obj) if reduced is None else reduced
 
     return ValuePickler

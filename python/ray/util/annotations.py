@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -23,8 +26,35 @@ def DeveloperAPI(*args: Any) -> Any:  # Ray's name
 
 
 def Deprecated(*args: Any, message: str = "", warning: bool = False) -> Any:  # Ray's name
-    """Marks a name that will go away."""
-    return _mark(args)
+    """Marks a name that will go away; with `warning`, its use is warned of."""
+
+    def decorate(target: _F) -> _F:
+        name = getattr(target, "__qualname__", repr(target))
+        text = message or f"{name} is deprecated and will be removed."
+        target.__doc__ = f"{target.__doc__ or ''}\n\nDeprecated: {text}"
+        return _warning(target, text) if warning else target
+
+    return decorate(args[0]) if len(args) == 1 and callable(args[0]) else decorate
+
+
+def _warning(target: Any, text: str) -> Any:
+    if inspect.isclass(target):
+        init = target.__init__
+
+        @functools.wraps(init)
+        def warned_init(self: Any, *args: Any, **kwargs: Any) -> None:
+            warnings.warn(text, RayDeprecationWarning, stacklevel=2)
+            init(self, *args, **kwargs)
+
+        setattr(target, "__init__", warned_init)  # noqa: B010  # a plain assignment to a method is an error for mypy
+        return target
+
+    @functools.wraps(target)
+    def warned(*args: Any, **kwargs: Any) -> Any:
+        warnings.warn(text, RayDeprecationWarning, stacklevel=2)
+        return target(*args, **kwargs)
+
+    return warned
 
 
 def _mark(args: tuple[Any, ...]) -> Any:
