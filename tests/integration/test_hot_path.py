@@ -138,8 +138,8 @@ def test_refs_are_awaited_without_another_thread() -> None:
             assert await plain.add.remote(i) == i + 1
         return io_thread_wakes() - woken, time.monotonic() - began
 
-    # The event loop reads the sockets. The I/O thread looks once in a millisecond whether it does, and reads for it where
-    # other processes keep it from the processor: then another try tells.
+    # The event loop reads the sockets. The I/O thread looks once in a millisecond whether it does, and reads for it
+    # where other processes keep it from the processor: then another try tells.
     tries = []
     for _ in range(10):
         wakes, seconds = asyncio.run(one_by_one(500))
