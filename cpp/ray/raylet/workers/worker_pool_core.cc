@@ -141,10 +141,11 @@ void WorkerPoolCore::Died(const WorkerId& id, const std::string& detail, Time no
   } else if (worker.state == WorkerState::kStarting) {
     starting_.erase(worker.token);
     --pool.starting;
-    FailStart(
-        worker.key,
-        worker.overdue ? "it did not register within " + std::to_string(config_.register_timeout / std::chrono::seconds(1)) + " s" : detail,
-        out);
+    if (!worker.unwanted)
+      FailStart(worker.key,
+                worker.overdue ? "it did not register within " + std::to_string(config_.register_timeout / std::chrono::seconds(1)) + " s"
+                               : detail,
+                out);
   }
   StartMore(now, out);
   DropPoolIfUnused(worker.key);
@@ -209,7 +210,7 @@ void WorkerPoolCore::JobFinished(const JobId& job, const std::function<bool(cons
   for (const auto& id : victims) {
     Worker& worker = workers_.at(id);
     if (worker.state == WorkerState::kStarting) {
-      worker.overdue = true;  // it may still come up before the kill reaches it
+      worker.overdue = worker.unwanted = true;  // it may still come up before the kill reaches it
     } else {
       worker.state = WorkerState::kLeaving;
       worker.since = now;

@@ -101,9 +101,10 @@ class WorkerPoolCore {
     WorkerKey key;
     WorkerState state = WorkerState::kStarting;
     uint64_t token = 0;
-    bool fresh = true;     // has run nothing
-    Time since;            // in this state
-    bool overdue = false;  // did not register in time, and is being killed
+    bool fresh = true;      // has run nothing
+    Time since;             // in this state
+    bool overdue = false;   // did not register in time, or its job ended first, and is being killed
+    bool unwanted = false;  // the latter: its end is no failed start
   };
   struct Waiting {
     LeaseId lease;
