@@ -83,6 +83,7 @@ struct Raylet::Impl {
   void FillReport(const ResourceSet& available, v1::ReportResourcesRequest* report);
   void PollStore();
   void Drain(const std::string& reason, Duration deadline);
+  void TellDraining(const std::string& reason, Duration left);
   void CountLeases();
   void RunDrain(const DrainEffects& effects);
   void MakeRelay();
@@ -558,6 +559,14 @@ void Raylet::Impl::Drain(const std::string& reason, Duration deadline) {
   RunDrain(effects);
 }
 
+void Raylet::Impl::TellDraining(const std::string& reason, Duration left) {
+  v1::DrainNodeRequest report;
+  report.set_node_id(node_id.Binary());
+  report.set_reason(reason);
+  report.set_deadline_ms(std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
+  if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportDraining, report);
+}
+
 void Raylet::Impl::CountLeases() {
   DrainEffects effects;
   drain.OnLeases(leases->num_held(), &effects);
@@ -569,11 +578,7 @@ void Raylet::Impl::RunDrain(const DrainEffects& effects) {
     if (std::holds_alternative<StopGrants>(effect)) {
       leases->StopGrants();
     } else if (const auto* tell = std::get_if<TellGcsDraining>(&effect)) {
-      v1::DrainNodeRequest report;
-      report.set_node_id(node_id.Binary());
-      report.set_reason(tell->reason);
-      report.set_deadline_ms(std::chrono::duration_cast<std::chrono::milliseconds>(tell->left).count());
-      if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportDraining, report);
+      TellDraining(tell->reason, tell->left);
     } else if (std::holds_alternative<LetWorkersFinish>(effect)) {
       leases->LetWorkersFinish("the node is draining");
     } else if (const auto* leave = std::get_if<LeaveNode>(&effect)) {
@@ -600,6 +605,10 @@ void Raylet::Impl::Stop(const std::string& reason, std::function<void()> done) {
   if (stopping) return;
   stopping = true;
   RAY_LOG(INFO) << "stopping: " << reason;
+  if (registered && !drain.draining()) {  // before its workers end: what ends with them starts again elsewhere, not here
+    leases->StopGrants();
+    TellDraining(reason, Duration::zero());
+  }
   if (report_timer != 0) loop->CancelTimer(report_timer);
   if (store_timer != 0) loop->CancelTimer(store_timer);
   memory->Stop();
