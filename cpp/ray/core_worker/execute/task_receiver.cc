@@ -387,6 +387,12 @@ ReceivedTaskPtr TaskReceiver::FindRun(uint64_t token) {
   return it == runs_.end() ? nullptr : it->second;
 }
 
+void TaskReceiver::DropOlder(const ObjectId& id) {
+  if (Status status = deps_.objects->store()->FreeAndWait({id}); !status.ok()) {
+    RAY_LOG(WARNING) << "what an earlier attempt left of " << id << " may still be in the store: " << status.ToString();
+  }
+}
+
 void TaskReceiver::Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts) {
   StoredReturn stored;
   Status status = deps_.objects->MakeReturn(id, owner, value, &stored);
@@ -438,8 +444,7 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
     for (uint32_t i = 0; i < n; ++i) {
       const ValueView& value = result.returns[std::min<size_t>(i, result.returns.size() - 1)];
       const ObjectId id = ObjectId::ForReturn(spec.task_id, i);
-      // An earlier attempt may have left a copy, perhaps of another value: a client's frees reach the store before its creations.
-      if (spec.attempt > 0) deps_.objects->store()->Free({id});
+      if (spec.attempt > 0) DropOlder(id);
       Store(id, spec.owner, value, reply.add_returns(), &state->parts);
       if (!value.nested.empty()) values.push_back(value);
     }
@@ -523,7 +528,7 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
   request->set_index(index);
   request->set_node_id(deps_.self.node_id.Binary());
   const ObjectId id = ObjectId::ForReturn(task->spec.task_id, static_cast<uint32_t>(index) + 1);
-  if (task->spec.attempt > 0) deps_.objects->store()->Free({id});  // as with returns
+  if (task->spec.attempt > 0) DropOlder(id);
   Store(id, task->spec.owner, value, request->mutable_item(), parts.get());
   const bool shared = task->spec.tmpl->shared_backpressure > 0;  // then the answers come as the items are consumed
   const bool wait = !shared && task->spec.tmpl->generator_backpressure >= 0;

@@ -144,6 +144,8 @@ class TaskReceiver {
   void WakeForRunnableLocked() REQUIRES(mu_);
   // Not run: gives its refs back and answers `reply`.
   void Abandon(const ReceivedTaskPtr& task, const v1::PushTaskReply& reply);
+  // Of what an earlier attempt of the running task left, perhaps another value.
+  void DropOlder(const ObjectId& id);
   void Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts);
   void SendWhenSafe(const ReceivedTaskPtr& task, const ReplyStatePtr& state, std::span<const ValueView> values);
   ReceivedTaskPtr FindRun(uint64_t token);

@@ -71,6 +71,11 @@ void LazyStore::Free(const std::vector<ObjectId>& ids) {
   store->Free(ids);
 }
 
+Status LazyStore::FreeAndWait(const std::vector<ObjectId>& ids) {
+  RAY_ASSIGN_OR_RETURN(auto store, Connected());
+  return store->FreeAndWait(ids);
+}
+
 void LazyStore::Close() {
   std::thread connector;
   {

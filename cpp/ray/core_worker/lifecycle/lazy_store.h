@@ -23,6 +23,7 @@ class LazyStore final : public ValueStore {
   BufferPtr TryGet(const ObjectId& id) override;
   Result<std::vector<bool>> Contains(const std::vector<ObjectId>& ids) override;
   void Free(const std::vector<ObjectId>& ids) override;
+  Status FreeAndWait(const std::vector<ObjectId>& ids) override;
   ~LazyStore() override { Close(); }
   // The connection goes; later calls fail.
   void Close();

@@ -47,6 +47,11 @@ class StoreAdapter final : public ValueStore {
 
   void Free(const std::vector<ObjectId>& ids) override { client_->Free(ids); }
 
+  Status FreeAndWait(const std::vector<ObjectId>& ids) override {
+    client_->Free(ids);
+    return client_->Contains(ids).status();  // requests of one client are served in their order
+  }
+
  private:
   object_manager::StoreClient* const client_;
   const SystemClock clock_;

@@ -597,6 +597,7 @@ void StoreClient::Free(const std::vector<ObjectId>& ids) {
 }
 
 Result<std::vector<bool>> StoreClient::Contains(const std::vector<ObjectId>& ids, const Interrupted& interrupted) {
+  shared_->FlushDrops(/*corked=*/true);  // what this process freed is not there any more
   v1::StoreFreeRequest request;
   for (const ObjectId& id : ids) request.add_object_ids(id.Binary());
   RAY_ASSIGN_OR_RETURN(v1::StoreContainsReply reply,
