@@ -57,7 +57,7 @@ struct LeaseRequest {
 struct LeaseQueueConfig {
   NodeId node;
   Labels labels;
-  PolicyConfig policy;
+  PolicyConfig policy{.spread_waits_its_turn = true};
   uint64_t seed = 1;  // of chance among equally good nodes; different on each node, or all would choose the same
   // How long a request that is spread waits at the node whose turn it is before another gets it. Lower: less even, fewer idle nodes.
   Duration spread_patience = std::chrono::seconds(1);

@@ -111,6 +111,7 @@ const Node* PlacementPolicy::NextInTurn(const ClusterView::Want& want, const std
   if (could.empty()) return nullptr;
   if (turns_.size() > 4 * config_.candidates) {
     std::erase_if(turns_, [this](const auto& entry) { return view_->Find(entry.first) == nullptr; });
+    std::erase_if(full_, [this](const NodeId& id) { return view_->Find(id) == nullptr; });
   }
   uint64_t least = UINT64_MAX, most = 0;
   for (const Node* node : could) {
@@ -120,22 +121,32 @@ const Node* PlacementPolicy::NextInTurn(const ClusterView::Want& want, const std
     most = std::max(most, it->second);
   }
   if (least == UINT64_MAX) least = 0;
-  const Node* ready = nullptr;  // has room
   const Node* due = nullptr;
+  const Node* ready = nullptr;  // has room
+  const Node* passed_over = nullptr;
   auto better = [this](const Node* a, const Node* b) {
     if (b == nullptr) return true;
     return std::tuple(turns_[a->id], a->id <= last_spread_, a->id) < std::tuple(turns_[b->id], b->id <= last_spread_, b->id);
   };
   for (const Node* node : could) {
     uint64_t& turns = turns_.try_emplace(node->id, least).first->second;  // one that is new begins with the others
+    const bool fits = view_->Fits(*node, want, Fit::kNow);
     if (except.contains(node->id)) {
       turns = std::max(turns, most);
+      if (!fits) full_.insert(node->id);
+      continue;
+    }
+    if (fits) full_.erase(node->id);
+    if (full_.contains(node->id)) {
+      turns = std::max(turns, most);
+      if (better(node, passed_over)) passed_over = node;
       continue;
     }
     if (better(node, due)) due = node;
-    if (view_->Fits(*node, want, Fit::kNow) && better(node, ready)) ready = node;
+    if (fits && better(node, ready)) ready = node;
   }
-  const Node* next = ready != nullptr && turns_[ready->id] <= turns_[due->id] + 1 ? ready : due;
+  const Node* next = due != nullptr ? due : passed_over;
+  if (!config_.spread_waits_its_turn && ready != nullptr && turns_[ready->id] <= turns_[due->id] + 1) next = ready;
   if (next != nullptr) ++turns_[next->id];
   return next;
 }

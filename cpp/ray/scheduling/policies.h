@@ -1,8 +1,10 @@
 // Which node a task or actor goes to. Pure, over a ClusterView; used by raylets (leases) and the GCS (actors).
 //
 // Default: the preferred node while less than half of its busiest resource is in use and it has room; else one of the best few that have, where
-// all below half count as equally good. Work without GPUs avoids nodes that have them. Spread: in turn; a node that has room may be one ahead of
-// the others, so that views which lag do not make it uneven, and one that kept somebody waiting has had its turn. Affinity and labels narrow the choice. Each choice costs a bounded number of looks (see ClusterView).
+// all below half count as equally good. Work without GPUs avoids nodes that have them. Spread: in turn. A raylet binds also
+// to a node without room: views lag, and leases that nobody uses come back while the request waits there. One that kept somebody waiting in vain
+// has had its turn, and is passed over until it has room. Affinity and labels narrow the choice. Each choice costs a bounded number of looks (see
+// ClusterView).
 #pragma once
 
 #include <cstdint>
@@ -37,6 +39,9 @@ struct PolicyConfig {
   double spread_threshold = 0.5;  // share in use below which nodes are equally good. Lower: work spreads earlier
   double top_share = 0.2;  // share of the candidates, best first, among which chance decides: so that many deciders do not hit one node
   size_t candidates = 64;  // nodes compared for one choice
+  // Spread: whose turn it is gets the request even if it seems full. For who decides anew when it waited in vain. Else a node that has room may be
+  // one turn ahead.
+  bool spread_waits_its_turn = false;
 };
 
 struct Placement {
@@ -72,6 +77,7 @@ class PlacementPolicy {
   ClusterView* const view_;
   NodeId last_spread_;
   std::map<NodeId, uint64_t> turns_;  // that nodes have had
+  std::set<NodeId> full_;             // turned somebody away, and have had no room since
 };
 
 }  // namespace ray::scheduling

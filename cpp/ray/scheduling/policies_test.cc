@@ -119,6 +119,23 @@ TEST_F(Policy, SpreadTakesTurns) {
   EXPECT_EQ(Choose(Want({{"CPU", 3}})), "never");
 }
 
+TEST_F(Policy, SpreadCanWaitAtTheNodeWhoseTurnItIs) {
+  PlacementPolicy patient({.spread_waits_its_turn = true}, &view_);
+  for (uint32_t n = 1; n <= 3; ++n) Cpus(n, 2, n == 2 ? 0 : 2);
+  PlacementRequest request = Want();
+  request.strategy = Strategy::kSpread;
+  auto next = [&](const std::set<NodeId>& except = {}) { return patient.Choose(request, {}, except).node; };
+  EXPECT_EQ(next(), N(1));
+  EXPECT_EQ(next(), N(2));
+  EXPECT_EQ(next(), N(3));
+  EXPECT_EQ(next({N(2)}), N(1));  // it waited there in vain
+  EXPECT_EQ(next(), N(3));
+  EXPECT_EQ(next(), N(1));
+  Cpus(2, 2, 2);
+  EXPECT_EQ(next(), N(2));
+  EXPECT_EQ(next(), N(3));
+}
+
 TEST_F(Policy, Affinity) {
   Cpus(1, 2, 2);
   Cpus(2, 2, 0);
