@@ -357,8 +357,9 @@ uint64_t ObjectService::PullHere(const ObjectRefInfo& ref, const StoredValue& kn
   request.set_reason(static_cast<v1::PullReason>(reason));
   for (const NodeId& node : known.node_ids) request.add_node_ids(node.data(), NodeId::kSize);
   rpc::CallTyped<v1::PullObjectReply>(*raylet, MethodId::kPullObject, request, {},
-                                      [self = shared_from_this(), pull](const Status& status, v1::PullObjectReply& reply, PartList) {
-                                        self->OnPulled(pull, status, reply);
+                                      // Weak: an answer may never come, and the connection is the service's own.
+                                      [weak = weak_from_this(), pull](const Status& status, v1::PullObjectReply& reply, PartList) {
+                                        if (auto self = weak.lock()) self->OnPulled(pull, status, reply);
                                       });
   return token;
 }
