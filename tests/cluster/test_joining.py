@@ -10,9 +10,6 @@ import subprocess
 import pytest
 from support.shell import Shell
 
-from ray._runtime.processes import binary
-
-HELP = subprocess.run([binary("raylet"), "--help"], capture_output=True, text=True, check=True).stdout
 INIT = (
     "import json, ray, sys\n"
     "try:\n"
@@ -169,7 +166,6 @@ def test_nobody_there_is_a_connection_error(shell: Shell) -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
-@pytest.mark.skipif("--tls-cert" not in HELP, reason="the executables know nothing of TLS yet")
 def test_mutual_tls_by_the_environment(shell: Shell, elsewhere: Shell, tmp_path: pathlib.Path) -> None:
     env = certificates(tmp_path)
     address = shell.start_head(**env)
