@@ -1,0 +1,55 @@
+// Borrowing: the messages by which owners and borrowers tell each other who holds what (docs/architecture/ownership.md, "Handing a ref over").
+//
+// Shell around the ReferenceTable, which decides; part of the ObjectService. Thread-safe; nothing blocks, and no lock is held while calling out.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "ray/core_worker/objects/object_context.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/util/mutex.h"
+#include "ray/v1/worker_object.pb.h"
+
+namespace ray::core {
+
+class Borrowing {
+ public:
+  explicit Borrowing(ObjectContext* context) : context_(*context) {}
+
+  // The table said Borrow::kRegister of the object: tells the owner, soon. `outer` covers it until then.
+  void RegisterSoon(const ObjectRefInfo& ref, const ObjectId& outer);
+  void GiveBackSoon(std::span<const RefEffects::GiveBack> counts);
+  // As in ObjectService.
+  void HandOver(std::span<const ObjectRefInfo> nested, const Address& receiver, std::function<void()> done);
+  void RegisterBorrowsAndThen(uint64_t task, std::function<void()> done);
+
+  void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
+  void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message);
+
+ private:
+  // What borrowers tell owners is gathered for a moment, so that a list of refs costs one message for each owner.
+  struct Mail {
+    Address owner;
+    std::vector<std::pair<ObjectId, ObjectId>> add;     // id, outer
+    std::vector<std::pair<ObjectId, uint32_t>> remove;  // id, count
+  };
+  Mail* MailToLocked(const Address& owner, bool* post) REQUIRES(mu_);
+  void PostMail();
+  void SendMail();
+  // `done(sent, unknown)` once the owner has answered, or cannot.
+  void SendAddBorrowers(const Address& owner, const Address& borrower, const std::vector<ObjectId>& ids,
+                        std::function<void(bool sent, const ObjectIdSet& unknown)> done);
+  // Ids with the outer ones that cover them. Answers the table's registrations, then the barrier (may be null).
+  void RegisterSelf(const Address& owner, std::vector<std::pair<ObjectId, ObjectId>> id_and_outer, std::shared_ptr<Barrier> barrier);
+
+  ObjectContext& context_;
+  Mutex mu_;
+  std::unordered_map<WorkerId, Mail, IdHash> mail_ GUARDED_BY(mu_);  // empty: no SendMail is posted
+  std::unordered_map<ObjectId, std::vector<std::shared_ptr<Barrier>>, IdHash> awaited_
+      GUARDED_BY(mu_);  // registrations that replies wait for
+};
+
+}  // namespace ray::core

@@ -1,0 +1,182 @@
+#include "ray/core_worker/objects/object_copies.h"
+
+#include <atomic>
+#include <map>
+#include <memory>
+
+namespace ray::core {
+
+void ObjectCopies::FreeCopies(const std::vector<StoredCopies>& copies) {
+  std::vector<ObjectId> here;
+  std::map<NodeId, v1::CopiesNotice::Node*> elsewhere;
+  v1::CopiesNotice notice;
+  for (const StoredCopies& object : copies) {
+    for (const NodeId& node : object.nodes) {
+      if (node == context_.self.node_id || node.IsNil()) {
+        here.push_back(object.id);
+        continue;
+      }
+      auto [it, is_new] = elsewhere.try_emplace(node, nullptr);
+      if (is_new) {
+        it->second = notice.add_nodes();
+        it->second->set_node_id(node.Binary());
+      }
+      it->second->add_object_ids(object.id.data(), ObjectId::kSize);
+    }
+  }
+  if (!here.empty()) context_.store->Free(here);
+  if (elsewhere.empty()) return;
+  if (auto raylet = context_.peers->raylet()) raylet->Notify(MethodId::kFreeCopies, notice);
+}
+
+void ObjectCopies::KeepCopies(const std::vector<std::pair<ObjectId, NodeId>>& copies) {
+  v1::CopiesNotice notice;
+  for (const auto& [id, node] : copies) {
+    if (!context_.table.IsOwned(id)) continue;
+    auto* to = notice.add_nodes();
+    to->set_node_id(node.Binary());
+    to->add_object_ids(id.data(), ObjectId::kSize);
+  }
+  if (notice.nodes_size() == 0) return;
+  if (auto raylet = context_.peers->raylet()) raylet->Notify(MethodId::kKeepCopies, notice);
+}
+
+void ObjectCopies::ReportLost(const ObjectRefInfo& ref, const NodeId& node, uint32_t attempt) {
+  if (context_.IsOurs(ref)) {
+    LoseCopy(ref.id, node, attempt);
+    return;
+  }
+  {
+    MutexLock lock(&mu_);
+    lost_copies_[ref.id].push_back({node, attempt});
+  }
+  if (!context_.memory.Forget(ref.id, attempt)) return;
+  RefEffects effects;
+  context_.table.ForgetNested(ref.id, &effects);
+  context_.host->CarryOut(effects);
+}
+
+void ObjectCopies::LoseCopy(const ObjectId& id, const NodeId& node, uint32_t attempt) {
+  NodeId primary;
+  if (context_.memory.LoseCopy(id, node, attempt, &primary) == MemoryStore::Loss::kLost) {
+    context_.host->OnLost(id);
+  } else if (!primary.IsNil()) {
+    KeepCopies({{id, primary}});
+  }
+}
+
+void ObjectCopies::TakeLostCopies(const ObjectId& id, v1::GetObjectRequest* request) {
+  MutexLock lock(&mu_);
+  if (lost_copies_.empty()) return;
+  auto node = lost_copies_.extract(id);
+  if (node.empty()) return;
+  for (const LostCopy& copy : node.mapped()) {
+    auto* lost = request->add_lost_copies();
+    lost->set_node_id(copy.node.Binary());
+    lost->set_attempt(copy.attempt);
+  }
+}
+
+bool ObjectCopies::NoteDeadNode(const NodeId& node) {
+  MutexLock lock(&mu_);
+  return dead_nodes_.insert(node).second;
+}
+
+bool ObjectCopies::IsDeadNode(const NodeId& node) {
+  MutexLock lock(&mu_);
+  return dead_nodes_.contains(node);
+}
+
+void ObjectCopies::LoseNode(const NodeId& node) {
+  const MemoryStore::NodeLoss loss = context_.memory.LoseNode(node);
+  for (const ObjectId& id : loss.lost) context_.host->OnLost(id);
+  KeepCopies(loss.primaries);
+}
+
+Status ObjectCopies::GetLocations(std::span<const ObjectRefInfo> refs, const std::function<ReadResult(async::Waiter*)>& block,
+                                  std::vector<Location>* out) {
+  struct Pending {  // outlives the call if it times out
+    async::Waiter waiter;
+    std::atomic<size_t> left{0};
+    Mutex mu;
+    std::unordered_map<ObjectId, Location, IdHash> found;
+    void Arrive() {
+      if (left.fetch_sub(1) == 1) waiter.Notify();
+    }
+  };
+  auto pending = std::make_shared<Pending>();
+  std::vector<ObjectRefInfo> foreign;
+  out->clear();
+  out->resize(refs.size());
+  for (size_t i = 0; i < refs.size(); ++i) {
+    if (!context_.IsOurs(refs[i])) {
+      foreign.push_back(refs[i]);
+      continue;
+    }
+    StoredValue value;
+    (*out)[i].known = context_.table.IsOwned(refs[i].id);
+    if (context_.memory.Get(refs[i].id, &value)) {
+      (*out)[i].node_ids = std::move(value.node_ids);
+      (*out)[i].size = value.size;
+    }
+  }
+  if (foreign.empty()) return Status::Ok();
+  auto groups = GroupByOwner(foreign);
+  pending->left = groups.size();
+  for (const auto& [owner, ids] : groups) {
+    auto connection = context_.peers->Get(owner);
+    if (!connection.ok()) {
+      pending->Arrive();
+      continue;
+    }
+    v1::GetLocationsRequest request;
+    for (const ObjectId& id : ids) request.add_object_ids(id.data(), ObjectId::kSize);
+    rpc::CallTyped<v1::GetLocationsReply>(**connection, MethodId::kGetLocations, request, {},
+                                          [pending](const Status&, v1::GetLocationsReply& reply, PartList) {
+                                            MutexLock lock(&pending->mu);
+                                            for (const auto& location : reply.locations()) {
+                                              Location& found = pending->found[ObjectId::FromBinaryOrNil(location.object_id())];
+                                              found.known = location.known();
+                                              found.size = location.size();
+                                              for (const auto& node : location.node_ids())
+                                                found.node_ids.push_back(NodeId::FromBinaryOrNil(node));
+                                            }
+                                            pending->Arrive();
+                                          });
+  }
+  switch (block(&pending->waiter)) {
+    case ReadResult::kReady: break;
+    case ReadResult::kTimeout: return Status::DeadlineExceeded("an owner has not told where its objects are");
+    case ReadResult::kInterrupted: return Status(StatusCode::kAborted, "interrupted by a signal");
+    case ReadResult::kClosed: return Status::Cancelled("this process is shutting down");
+  }
+  MutexLock lock(&pending->mu);
+  for (size_t i = 0; i < refs.size(); ++i) {
+    if (auto it = pending->found.find(refs[i].id); it != pending->found.end()) (*out)[i] = it->second;
+  }
+  return Status::Ok();
+}
+
+void ObjectCopies::HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder) {
+  v1::GetLocationsReply reply;
+  for (const auto& bytes : message.object_ids()) {
+    const ObjectId id = ObjectId::FromBinaryOrNil(bytes);
+    auto* location = reply.add_locations();
+    location->set_object_id(bytes);
+    location->set_known(context_.table.IsOwned(id));
+    StoredValue value;
+    if (!context_.memory.Get(id, &value)) continue;
+    location->set_size(value.size);
+    for (const NodeId& node : value.node_ids) location->add_node_ids(node.data(), NodeId::kSize);
+  }
+  responder.Send(reply);
+}
+
+void ObjectCopies::HandleAddLocation(const v1::AddLocationNotice& message) {
+  const ObjectId id = ObjectId::FromBinaryOrNil(message.object_id());
+  const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
+  // Freed meanwhile: that copy came too late to be freed with the others.
+  if (!context_.memory.AddCopy(id, node, message.attempt()) && !context_.table.Contains(id)) FreeCopy(id, node);
+}
+
+}  // namespace ray::core

@@ -1,0 +1,62 @@
+// ObjectCopies: which nodes have copies of stored values, as owners keep count of it and as readers find it (docs/architecture/ownership.md, "Copies").
+//
+// Part of the ObjectService. Thread-safe; no lock is held while calling out.
+#pragma once
+
+#include <functional>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+#include <vector>
+
+#include "ray/core_worker/objects/object_context.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/util/mutex.h"
+#include "ray/v1/object_transfer.pb.h"
+#include "ray/v1/worker_object.pb.h"
+
+namespace ray::core {
+
+class ObjectCopies {
+ public:
+  explicit ObjectCopies(ObjectContext* context) : context_(*context) {}
+
+  // --- copies that are of no use any more
+  void FreeCopies(const std::vector<StoredCopies>& copies);
+  void FreeCopy(const ObjectId& id, const NodeId& node) { FreeCopies({{id, {node}}}); }
+
+  // --- copies that are gone
+  // The copy on `node` that run `attempt` made was looked for in vain.
+  void ReportLost(const ObjectRefInfo& ref, const NodeId& node, uint32_t attempt);
+  // Of an object of ours. The same from others.
+  void LoseCopy(const ObjectId& id, const NodeId& node, uint32_t attempt);
+  // What ReportLost has gathered of an object of others is told to its owner with the next fetch.
+  void TakeLostCopies(const ObjectId& id, v1::GetObjectRequest* request);
+  // False: it was known already.
+  bool NoteDeadNode(const NodeId& node);
+  bool IsDeadNode(const NodeId& node);
+  // All copies on it.
+  void LoseNode(const NodeId& node);
+
+  // --- where copies are
+  // [blocks], by way of `block`, until all owners have answered.
+  Status GetLocations(std::span<const ObjectRefInfo> refs, const std::function<ReadResult(async::Waiter*)>& block,
+                      std::vector<Location>* out);
+  void HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder);
+  void HandleAddLocation(const v1::AddLocationNotice& message);
+
+ private:
+  struct LostCopy {
+    NodeId node;
+    uint32_t attempt;
+  };
+  // These are the primary copies from now on.
+  void KeepCopies(const std::vector<std::pair<ObjectId, NodeId>>& copies);
+
+  ObjectContext& context_;
+  Mutex mu_;
+  std::unordered_map<ObjectId, std::vector<LostCopy>, IdHash> lost_copies_ GUARDED_BY(mu_);
+  std::unordered_set<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
+};
+
+}  // namespace ray::core
