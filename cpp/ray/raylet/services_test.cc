@@ -12,6 +12,7 @@
 #include "ray/raylet/workers/json.h"
 #include "ray/raylet/workers/worker_service.h"
 #include "ray/rpc/local/local_carrier.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/wire/convert.h"
@@ -146,7 +147,7 @@ class RayletServices : public testing::Test {
   }
   template <typename F>
   void OnLoop(F fn) {
-    auto done = std::make_shared<std::promise<void>>();  // the loop may still be inside set_value when we go on
+    auto done = std::make_shared<TestPromise<void>>();
     auto future = done->get_future();
     loop_->Post("test", [&fn, done] {
       fn();
@@ -162,7 +163,7 @@ class RayletServices : public testing::Test {
   }
   template <typename Reply>
   std::future<std::pair<Status, Reply>> Begin(const rpc::ConnectionPtr& connection, MethodId method, const rpc::MessageLite& request) {
-    auto promise = std::make_shared<std::promise<std::pair<Status, Reply>>>();
+    auto promise = std::make_shared<TestPromise<std::pair<Status, Reply>>>();
     rpc::CallTyped<Reply>(*connection, method, request, {}, [promise](Status status, Reply& reply, PartList) {
       promise->set_value({status, reply});
     });

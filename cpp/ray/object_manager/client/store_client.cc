@@ -66,6 +66,9 @@ struct StoreClient::Shared : std::enable_shared_from_this<StoreClient::Shared> {
     uint64_t uses = 0;    // buffers alive
     bool own = false;     // made here by its owner, and not freed yet: kept pinned without buffers
   };
+  // Held while drops go into the connection's buffer, taken before `mu`: what is sent after FlushDrops comes after all that was dropped before,
+  // even if another thread is at it.
+  Mutex flush_mu;
   Mutex mu;
   async::EpollLoop* loop GUARDED_BY(mu) = nullptr;                     // null once the client is gone: then there is nobody to tell
   std::unordered_map<ObjectId, Entry, IdHash> entries GUARDED_BY(mu);  // all that this process has pinned
@@ -154,22 +157,25 @@ void StoreClient::Shared::FlushDrops(bool corked) {
   v1::StoreFreeRequest free;
   v1::StoreReturnSlabRequest returned;
   {
-    MutexLock lock(&mu);
-    if (releases.empty() && frees.empty() && !slabs->has_returned()) return;
-    for (const auto& [range, touched] : slabs->TakeReturned()) {
-      auto* out = returned.add_ranges();
-      out->set_offset(range.begin);
-      out->set_size(range.size());
-      out->set_touched(touched);
+    MutexLock order(&flush_mu);
+    {
+      MutexLock lock(&mu);
+      if (releases.empty() && frees.empty() && !slabs->has_returned()) return;
+      for (const auto& [range, touched] : slabs->TakeReturned()) {
+        auto* out = returned.add_ranges();
+        out->set_offset(range.begin);
+        out->set_size(range.size());
+        out->set_touched(touched);
+      }
+      for (const ObjectId& id : releases) release.add_object_ids(id.Binary());
+      for (const ObjectId& id : frees) free.add_object_ids(id.Binary());
+      releases.clear();
+      frees.clear();
     }
-    for (const ObjectId& id : releases) release.add_object_ids(id.Binary());
-    for (const ObjectId& id : frees) free.add_object_ids(id.Binary());
-    releases.clear();
-    frees.clear();
+    if (release.object_ids_size() > 0) connection->Notify(MethodId::kStoreRelease, release, {}, /*corked=*/true);
+    if (free.object_ids_size() > 0) connection->Notify(MethodId::kStoreFree, free, {}, /*corked=*/true);
+    if (returned.ranges_size() > 0) connection->Notify(MethodId::kStoreReturnSlab, returned, {}, /*corked=*/true);
   }
-  if (release.object_ids_size() > 0) connection->Notify(MethodId::kStoreRelease, release, {}, /*corked=*/true);
-  if (free.object_ids_size() > 0) connection->Notify(MethodId::kStoreFree, free, {}, /*corked=*/true);
-  if (returned.ranges_size() > 0) connection->Notify(MethodId::kStoreReturnSlab, returned, {}, /*corked=*/true);
   // On the loop a notice stays in the send buffer, and its own flusher may have run before this one.
   if (!corked) connection->Flush();
 }

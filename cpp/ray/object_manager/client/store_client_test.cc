@@ -15,6 +15,7 @@
 
 #include "ray/common/errors.h"
 #include "ray/object_manager/store/store_service.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 
 namespace ray::object_manager {
@@ -168,7 +169,7 @@ TEST_F(StoreClientTest, GetWaitsForTheSealAndTimesOut) {
   ObjectId id = NewId();
   EXPECT_FALSE(b.GetOne(id, Duration::zero()));
   EXPECT_FALSE(b.GetOne(id, std::chrono::milliseconds(3)));
-  std::promise<std::string> got;
+  TestPromise<std::string> got;
   b.client->GetAsync({id}, kForever, [&](Status status, std::vector<std::optional<StoredValue>> values) {
     EXPECT_TRUE(status.ok());
     got.set_value(std::string(values[0]->blob->view()));
@@ -239,7 +240,7 @@ TEST_F(StoreClientTest, StoreDeathFailsCallsAndKeepsBuffers) {
   ObjectId id = NewId();
   ASSERT_TRUE(a.Put(id, "kept").ok());
   auto value = a.GetOne(id);
-  std::promise<Status> waiting;
+  TestPromise<Status> waiting;
   a.client->GetAsync({NewId()}, kForever, [&](Status status, auto) { waiting.set_value(status); });
   service_->Stop();
   Status status = waiting.get_future().get();
@@ -409,6 +410,7 @@ TEST_F(StoreClientTest, FreedAndThenPutByOneClientStays) {
   ASSERT_TRUE(owner.client->Stats().ok());  // its pin has gone back
   executor.client->Free({result});
   ASSERT_TRUE(executor.Put(result, std::string(300'000, 's'), owner.worker).ok());
+  ASSERT_TRUE(executor.client->Stats().ok());  // the store has heard of both: the owner's question comes on another connection
   EXPECT_TRUE(owner.GetOne(result, std::chrono::seconds(10))->blob->view() == std::string(300'000, 's'));
 }
 

@@ -18,6 +18,7 @@
 
 #include "ray/object_manager/shm/arena_writer.h"
 #include "ray/object_manager/shm/page_warmer.h"
+#include "ray/testing/promise/promise.h"
 
 namespace ray::object_manager {
 namespace {
@@ -53,7 +54,7 @@ TEST(Arena, MakesAndReleasesPages) {
 
 TEST(PageWarmer, WarmsAndAnswers) {
   auto arena = std::move(Arena::Make(16 * kMiB)).value();
-  std::promise<uint64_t> done;
+  TestPromise<uint64_t> done;
   PageWarmer warmer(arena.get(), [&](uint64_t, uint64_t end, const Status& status) {
     EXPECT_TRUE(status.ok());
     done.set_value(end);

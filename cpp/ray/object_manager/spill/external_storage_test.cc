@@ -11,6 +11,7 @@
 #include <string>
 
 #include "ray/common/errors.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 
 namespace ray::object_manager {
@@ -67,12 +68,12 @@ class ExternalStorageTest : public ::testing::Test {
             .segments = {.directories = {dir_}, .node = "me", .max_disk_use = 1.0}};
   }
   static Status Write(ExternalStorage* storage, int directory, uint64_t file, std::vector<MemoryFile> ranges) {
-    std::promise<Status> done;
+    TestPromise<Status> done;
     storage->Write(directory, file, std::move(ranges), [&](const Status& status) { done.set_value(status); });
     return done.get_future().get();
   }
   static Status Read(ExternalStorage* storage, int directory, uint64_t file, uint64_t offset, MemoryFile to) {
-    std::promise<Status> done;
+    TestPromise<Status> done;
     storage->Read(directory, file, offset, to, [&](const Status& status) { done.set_value(status); });
     return done.get_future().get();
   }
@@ -134,7 +135,7 @@ TEST_F(ExternalStorageTest, StopEndsWhatIsGoingOn) {
   ExternalStorageConfig config = Config({dir_ + "/mute"});
   config.clean_up_timeout = std::chrono::milliseconds(100);
   ExternalStorage storage(config);
-  std::promise<Status> done;
+  TestPromise<Status> done;
   storage.Write(0, 1, {{memory_, 0, 100}}, [&](const Status& status) { done.set_value(status); });
   storage.Stop();
   auto future = done.get_future();
@@ -145,7 +146,7 @@ TEST_F(ExternalStorageTest, StopEndsWhatIsGoingOn) {
 
 TEST_F(ExternalStorageTest, SegmentsAreLocal) {
   ExternalStorage storage(Config({"s3://nowhere"}));
-  std::promise<Result<int>> done;
+  TestPromise<Result<int>> done;
   storage.MakeSegment(1 << 20, [&](Result<int> fd) { done.set_value(std::move(fd)); });
   Result<int> fd = done.get_future().get();
   ASSERT_TRUE(fd.ok());

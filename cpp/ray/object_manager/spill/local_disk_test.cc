@@ -13,6 +13,7 @@
 #include <string>
 
 #include "ray/common/errors.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 
 namespace ray::object_manager {
@@ -36,17 +37,17 @@ class LocalDiskTest : public ::testing::Test {
     return {.directories = {dir_ + "/a", dir_ + "/b"}, .node = "me", .max_disk_use = max_use};
   }
   static Status Write(LocalDisk* disk, int directory, uint64_t file, std::vector<MemoryFile> ranges) {
-    std::promise<Status> done;
+    TestPromise<Status> done;
     disk->Write(directory, file, std::move(ranges), [&](const Status& status) { done.set_value(status); });
     return done.get_future().get();
   }
   static Status Read(LocalDisk* disk, int directory, uint64_t file, uint64_t offset, MemoryFile to) {
-    std::promise<Status> done;
+    TestPromise<Status> done;
     disk->Read(directory, file, offset, to, [&](const Status& status) { done.set_value(status); });
     return done.get_future().get();
   }
   static Result<int> MakeSegment(LocalDisk* disk, uint64_t size) {
-    std::promise<Result<int>> done;
+    TestPromise<Result<int>> done;
     disk->MakeSegment(size, [&](Result<int> fd) { done.set_value(std::move(fd)); });
     return done.get_future().get();
   }

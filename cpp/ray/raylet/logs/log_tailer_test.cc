@@ -7,6 +7,7 @@
 #include <fstream>
 #include <future>
 
+#include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 
 namespace ray::raylet {
@@ -27,7 +28,7 @@ class LogTailerTest : public testing::Test {
   }
   template <typename F>
   void OnLoop(F fn) {
-    auto done = std::make_shared<std::promise<void>>();  // the loop may still be inside set_value when we go on
+    auto done = std::make_shared<TestPromise<void>>();
     auto future = done->get_future();
     loop_->Post("test", [&fn, done] {
       fn();
@@ -50,7 +51,7 @@ class LogTailerTest : public testing::Test {
 };
 
 TEST_F(LogTailerTest, PassesOnWhatIsAppended) {
-  auto got = std::make_shared<std::promise<WorkerLines>>();
+  auto got = std::make_shared<TestPromise<WorkerLines>>();
   MakeTailer([got](WorkerLines lines) { got->set_value(std::move(lines)); });
   OnLoop([&] { tailer_->Track(worker_, job_, 42); });
   Append(".err", "\x1eray-name f\nhello\n");

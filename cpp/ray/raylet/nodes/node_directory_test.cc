@@ -10,6 +10,7 @@
 #include "ray/rpc/grpc/grpc_client.h"
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/grpc/host_port.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 #include "ray/v1/node_link.pb.h"
 
@@ -45,7 +46,7 @@ class Endpoint {
     OnLoop([this] { directory_.reset(); });
   }
   void OnLoop(const std::function<void()>& fn) {
-    std::promise<void> done;
+    TestPromise<void> done;
     loop_->Post("test", [&] {
       fn();
       done.set_value();
@@ -68,7 +69,7 @@ class Endpoint {
   }
   // Calls the node over its link; the id that it gives.
   Result<NodeId> Ask(const NodeId& node, Lane lane = Lane::kControl) {
-    std::promise<Result<NodeId>> promise;
+    TestPromise<Result<NodeId>> promise;
     OnLoop([&] {
       const auto link = lane == Lane::kControl ? directory_->Link(node) : directory_->BulkLink(node);
       if (link == nullptr) return promise.set_value(Status::NotFound("no link"));
@@ -82,7 +83,7 @@ class Endpoint {
   NodeDirectory& directory() { return *directory_; }
 
   const NodeId id = NodeId::FromRandom();
-  std::promise<Status> refused;
+  TestPromise<Status> refused;
 
  private:
   async::EpollLoop* const loop_;
@@ -132,7 +133,7 @@ INSTANTIATE_TEST_SUITE_P(Families, NodeDirectoryTest, testing::Values("127.0.0.1
 TEST_F(NodeDirectoryTest, NodeWithoutListenerDialsOut) {
   auto token = Token("the-token-of-this-cluster");
   Endpoint a(loop_.get(), token, "127.0.0.1:0"), outgoing(loop_.get(), token, "");
-  std::promise<NodeId> up;
+  TestPromise<NodeId> up;
   a.directory().OnLinkUp([&](const NodeId& node) { up.set_value(node); });
   a.Hear(outgoing.Info());
   EXPECT_EQ(a.Ask(outgoing.id).status().code(), StatusCode::kNotFound);
@@ -158,7 +159,7 @@ TEST_F(NodeDirectoryTest, DeathIsToldBeforeLinksCloseAndTheDeadIsRefused) {
     EXPECT_EQ(node, b.id);
     log.push_back("dead: " + reason);
   });
-  std::promise<void> closed;
+  TestPromise<void> closed;
   a.Hear(b.Info());
   b.Hear(a.Info());
   ASSERT_TRUE(a.Ask(b.id).ok());

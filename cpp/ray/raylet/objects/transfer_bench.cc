@@ -20,6 +20,7 @@
 #include "ray/rpc/grpc/grpc_client.h"
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/local/local_carrier.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/util/check.h"
 
 namespace ray::raylet {
@@ -115,7 +116,7 @@ struct BenchNode {
     request.set_size(kObject);
     request.set_metadata("RAW");
     request.add_node_ids(from.Binary());
-    std::promise<bool> done;
+    TestPromise<bool> done;
     rpc::CallTyped<v1::PullObjectReply>(
         *raylet, MethodId::kPullObject, request, {},
         [&](const Status& status, v1::PullObjectReply& reply, PartList) { done.set_value(status.ok() && reply.ready()); });

@@ -12,6 +12,7 @@
 
 #include "ray/object_manager/client/store_client.h"
 #include "ray/rpc/local/local_carrier.h"
+#include "ray/testing/promise/promise.h"
 
 namespace ray::raylet {
 namespace {
@@ -76,7 +77,7 @@ class TestNode {
   }
   std::string name() const { return id.Hex().substr(0, 16); }
   void Run(const std::function<void()>& fn) {
-    std::promise<void> done;
+    TestPromise<void> done;
     loop->Post("test", [&] {
       fn();
       done.set_value();
@@ -85,7 +86,7 @@ class TestNode {
   }
   static void Settle(async::EpollLoop* loop) {
     for (int i = 0; i < 2; ++i) {
-      std::promise<void> done;
+      TestPromise<void> done;
       loop->Post("settle", [&] { done.set_value(); });
       done.get_future().wait();
     }
@@ -116,7 +117,7 @@ class TestNode {
     request.set_size(size);
     request.set_metadata("RAW");
     for (const NodeId& node : nodes) request.add_node_ids(node.Binary());
-    auto promise = std::make_shared<std::promise<v1::PullObjectReply>>();
+    auto promise = std::make_shared<TestPromise<v1::PullObjectReply>>();
     rpc::CallTyped<v1::PullObjectReply>(*raylet, MethodId::kPullObject, request, {},
                                         [promise](const Status& status, v1::PullObjectReply& reply, PartList) {
                                           if (!status.ok()) reply.add_missing_node_ids(status.ToString());

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <future>
 
+#include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 
 namespace ray::raylet {
@@ -82,7 +83,7 @@ class ZygoteLauncherTest : public testing::Test {
   }
   template <typename F>
   void OnLoop(F fn) {
-    auto done = std::make_shared<std::promise<void>>();  // the loop may still be inside set_value when we go on
+    auto done = std::make_shared<TestPromise<void>>();
     auto future = done->get_future();
     loop_->Post("test", [&fn, done] {
       fn();
@@ -97,9 +98,9 @@ class ZygoteLauncherTest : public testing::Test {
   std::string dir_;
   std::unique_ptr<async::EpollLoop> loop_;
   std::unique_ptr<ZygoteLauncher> launcher_;
-  std::promise<int64_t> started_;
-  std::promise<std::string> failed_;
-  std::promise<std::pair<int64_t, int>> exited_;
+  TestPromise<int64_t> started_;
+  TestPromise<std::string> failed_;
+  TestPromise<std::pair<int64_t, int>> exited_;
 };
 
 TEST_F(ZygoteLauncherTest, ForksSignalsAndTellsTheEnd) {

@@ -10,6 +10,7 @@
 
 #include "ray/rpc/grpc/grpc_client.h"
 #include "ray/rpc/grpc/grpc_server.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 #include "ray/v1/gcs_kv.pb.h"
 
@@ -25,7 +26,7 @@ struct Answer {
   std::vector<std::string> parts;
 };
 
-ReplyCallback Into(std::promise<Answer>* promise) {
+ReplyCallback Into(TestPromise<Answer>* promise) {
   return [promise](Status status, Reply reply) {
     Answer answer{std::move(status), std::string(reply.control), {}};
     for (const BufferPtr& part : reply.parts) answer.parts.emplace_back(part->view());
@@ -98,7 +99,7 @@ class GrpcTest : public testing::Test {
   static Answer Get(const ConnectionPtr& connection, const std::string& key, const PartList& parts = {}) {
     v1::KvGetRequest request;
     request.set_key(key);
-    std::promise<Answer> promise;
+    TestPromise<Answer> promise;
     connection->Call(MethodId::kKvGet, request, parts, Into(&promise));
     return promise.get_future().get();
   }
@@ -110,8 +111,8 @@ class GrpcTest : public testing::Test {
   std::unique_ptr<GrpcServer> server_;
   std::unique_ptr<GrpcClient> client_;
   std::vector<Responder> held_;
-  std::promise<void> holding_;
-  std::promise<Status> peer_gone_;
+  TestPromise<void> holding_;
+  TestPromise<Status> peer_gone_;
 };
 
 TEST_F(GrpcTest, StreamCallsWithPartsAndErrors) {
@@ -132,7 +133,7 @@ TEST_F(GrpcTest, StreamCallsWithPartsAndErrors) {
 
 TEST_F(GrpcTest, ServerCallsBackOverTheStream) {
   Serve();
-  std::promise<Answer> promise;
+  TestPromise<Answer> promise;
   Connect()->Call(MethodId::kKvDel, v1::KvDelRequest(), {}, Into(&promise));
   Answer answer = promise.get_future().get();
   v1::KvDelReply reply;
@@ -145,7 +146,7 @@ TEST_F(GrpcTest, ManyCallsStayInOrder) {
   ConnectionPtr link = Connect();
   constexpr int kCalls = 20000;
   std::vector<int> order;
-  std::promise<void> done;
+  TestPromise<void> done;
   v1::KvGetRequest request;
   for (int i = 0; i < kCalls; ++i) {
     request.set_key(std::to_string(i));
@@ -198,8 +199,8 @@ TEST_F(GrpcTest, UnaryCallsFromAnyGrpcClient) {
 TEST_F(GrpcTest, EndOfServerFailsPendingCalls) {
   Serve();
   ConnectionPtr link = Connect();
-  std::promise<Answer> promise;
-  std::promise<Status> closed;
+  TestPromise<Answer> promise;
+  TestPromise<Status> closed;
   link->OnClose([&](const Status& status) { closed.set_value(status); });
   link->Call(MethodId::kKvKeys, v1::KvKeysRequest(), {}, Into(&promise));
   holding_.get_future().get();
@@ -215,7 +216,7 @@ TEST_F(GrpcTest, EndOfServerFailsPendingCalls) {
 TEST_F(GrpcTest, CloseOfClientIsSeenByServer) {
   Serve();
   ConnectionPtr link = Connect();
-  std::promise<Answer> promise;
+  TestPromise<Answer> promise;
   link->Call(MethodId::kKvKeys, v1::KvKeysRequest(), {}, Into(&promise));
   holding_.get_future().get();
   link->Close(Status::Cancelled("enough"));

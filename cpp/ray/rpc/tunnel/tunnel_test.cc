@@ -6,6 +6,7 @@
 
 #include "ray/rpc/tunnel/channel_core.h"
 #include "ray/rpc/tunnel/tunnel_hub.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/v1/gcs_kv.pb.h"
 #include "ray/wire/convert.h"
 
@@ -106,7 +107,7 @@ class TunnelTest : public testing::Test {
     from->hub = TunnelHub::Make(std::move(deps));
   }
   void OnLoop(const std::function<void()>& fn) {
-    std::promise<void> done;
+    TestPromise<void> done;
     loop_->Post("test", [&] {
       fn();
       done.set_value();
@@ -119,7 +120,7 @@ class TunnelTest : public testing::Test {
     std::vector<std::string> parts;
   };
   std::future<Answer> Ask(const ConnectionPtr& connection, const std::string& key, const PartList& parts = {}, bool corked = false) {
-    auto promise = std::make_shared<std::promise<Answer>>();
+    auto promise = std::make_shared<TestPromise<Answer>>();
     v1::KvGetRequest request;
     request.set_key(key);
     connection->Call(MethodId::kKvGet, request, parts,
@@ -139,7 +140,7 @@ class TunnelTest : public testing::Test {
   End a_, b_;
   std::vector<Responder> waiting_;
   ConnectionPtr incoming_;
-  std::promise<void> incoming_closed_;
+  TestPromise<void> incoming_closed_;
 };
 
 TEST_F(TunnelTest, LooksLikeAnyOtherConnection) {
