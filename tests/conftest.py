@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import pathlib
+import signal
 import sys
 from collections.abc import Iterator
 
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+# A shell starts what it puts into the background with SIGINT ignored, and our children would inherit that: tests that
+# interrupt them would wait forever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
