@@ -4,3 +4,4 @@ VERSION = "0.1.0"
 API_VERSION = "2.60.0"
 __version__ = f"{API_VERSION}+raycore.{VERSION}"
 __commit__ = ""
+version, commit = __version__, __commit__

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 from ray import exceptions
 from ray import options as opts
+from ray._actor_handle import ActorHandle, handle_from_fields
 from ray._auto_init import ensure_session
 from ray._context import ClientContext, RayContext
 from ray._core.object_ref import distinct
 from ray._raylet import ActorID, ObjectRef, ObjectRefGenerator
 from ray._runtime import session as sessions
 from ray._runtime.logging_config import LoggingConfig
-from ray.actor import ActorClass, ActorHandle, handle_from_fields
+from ray.actor import ActorClass
 from ray.job_config import JobConfig
 from ray.remote_function import RemoteFunction
 
@@ -135,6 +136,9 @@ def init(
         session = _connect(address, given, namespace, log_to_driver, config, system_config)
         if logging_config is not None:
             logging_config.apply()
+        old_names = sys.modules.get("ray._private.worker")  # programs that registered hooks have loaded it
+        for hook in old_names._post_init_hooks if old_names is not None else ():
+            hook()
         return _context(session)
 
 

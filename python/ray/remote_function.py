@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
-from ray import _call_shape, _placement
+from ray import _call_shape, _launch_hooks, _placement
 from ray import options as opts
 from ray._auto_init import ensure_session
-from ray._core.call import CallPlan, FunctionBase
+from ray._core.call import CallPlan, FunctionBase, set_launch_hook
+from ray._launch_hooks import FunctionDescriptor, LaunchHook
 from ray._runtime.session import Session
 from ray.exceptions import TaskTimeoutError
 
@@ -98,6 +101,12 @@ class RemoteFunction(FunctionBase):
         target = self.options(**options) if options else self
         return target.remote(*args, **(kwargs or {}))
 
+    def _tell(self, hook: LaunchHook) -> None:
+        function = self._function
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        described = FunctionDescriptor(getattr(function, "__module__", None) or "", name, "", self._function_id)
+        hook(described, opts.task_resources(self._options), _launch_hooks.strategy_of(self._options))
+
     def _captured_plan(self) -> CallPlan | None:
         # Asked for once some task of this process hands its placement group on; None: the caller's task does not.
         session = ensure_session()
@@ -132,6 +141,7 @@ class RemoteFunction(FunctionBase):
             generator_backpressure=_or(o.get("_generator_backpressure_num_objects"), -1),
             timeout_s=float(o.get("timeout_s") or 0),
             objects_per_yield=opts.objects_per_yield(o),
+            omit_task_events=not o.get("enable_task_events", True),
             **retry_fields(o.get("retry_exceptions", False)),
             **_placement.fields(session, o, resources, captured=captured),
         )
@@ -148,3 +158,20 @@ def _default_max_retries() -> int:
 
 def _or(value: int | None, default: int) -> int:
     return default if value is None else value
+
+
+class _Module(types.ModuleType):
+    """This module: it has to notice when a program sets `_task_launch_hook`, which submissions look for in C."""
+
+    @property
+    def _task_launch_hook(self) -> LaunchHook | None:
+        """Called before each submission of a task; None: nothing is."""
+        return self.__dict__.get("_hook")
+
+    @_task_launch_hook.setter
+    def _task_launch_hook(self, hook: LaunchHook | None) -> None:
+        self.__dict__["_hook"] = hook
+        set_launch_hook(None if hook is None else lambda function: function._tell(hook))
+
+
+sys.modules[__name__].__class__ = _Module

@@ -137,7 +137,7 @@ class RuntimeContext:
         Raises:
             RuntimeError: outside of actors.
         """
-        from ray.actor import current_actor_handle
+        from ray._actor_handle import current_actor_handle
 
         return current_actor_handle(self._session())
 

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -194,6 +195,61 @@ def test_submission_can_be_wrapped() -> None:
     assert (word, ray.get(ref)) == ("wrapped", 7)
 
 
+def test_sending_to_an_actor_can_be_wrapped() -> None:
+    def wrap(submit: Any) -> Any:
+        return lambda args, kwargs: ("wrapped", submit(args, {**kwargs, "y": 1}))
+
+    class Plain:
+        def add(self, x: int, y: int = 0) -> int:
+            return x + y
+
+        def other(self) -> int:
+            return 2
+
+    Plain.add.__ray_invocation_decorator__ = wrap  # type: ignore[attr-defined]
+    actor = ray.remote(Plain).options(name="wrapped sending").remote()
+    for handle in (actor, ray.get_actor("wrapped sending"), pickle.loads(ray.cloudpickle.dumps(actor))):
+        for _ in range(2):  # the second time the handle remembers the method
+            word, ref = handle.add.remote(7)
+            assert (word, ray.get(ref)) == ("wrapped", 8)
+        word, ref = handle.add.options(name="n").remote(8)
+        assert (word, ray.get(ref)) == ("wrapped", 9)
+        assert ray.get(handle.other.remote()) == 2
+
+
+def test_launches_are_told_to_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, dict[str, float], Any]] = []
+
+    def hook(described: Any, resources: dict[str, float], strategy: Any) -> None:
+        told.append((described.repr.rpartition(".")[2], resources, strategy))
+        assert len(described.function_id) == 28
+
+    @ray.remote(num_cpus=0)
+    class Actor:
+        pass
+
+    monkeypatch.setattr(ray.remote_function, "_task_launch_hook", hook)
+    monkeypatch.setattr(ray.actor, "_actor_launch_hook", hook)
+    ray.get([echo.remote(), echo.options(num_cpus=2, scheduling_strategy="SPREAD").remote()])
+    Actor.options(resources={}, num_cpus=1).remote()
+    assert told == [
+        ("echo", {"CPU": 1.0}, "DEFAULT"),
+        ("echo", {"CPU": 2.0}, "SPREAD"),
+        ("__init__", {"CPU": 1.0}, "DEFAULT"),
+    ]
+    assert ray.remote_function._task_launch_hook is hook
+    monkeypatch.undo()
+    ray.get(echo.remote())
+    assert len(told) == 3 and ray.remote_function._task_launch_hook is None
+
+    def refuses(*_: Any) -> None:
+        raise PermissionError("not today")
+
+    monkeypatch.setattr(ray.remote_function, "_task_launch_hook", refuses)
+    with pytest.raises(PermissionError):
+        echo.remote()
+
+
 def test_several_refs_of_a_stream_at_once() -> None:
     @ray.remote
     def count(n: int) -> Iterator[int]:
@@ -214,6 +270,34 @@ def test_timeline(tmp_path: pathlib.Path) -> None:
     assert set(found[0]) == {"cat", "name", "pid", "tid", "ts", "dur", "ph", "cname", "args"}
     ray.timeline(str(tmp_path / "trace.json"))
     assert json.loads((tmp_path / "trace.json").read_text())
+
+
+def test_timeline_of_actors_and_without_those_left_out() -> None:
+    class Async:
+        async def slow(self) -> None:
+            await asyncio.sleep(0.3)
+
+        @ray.method(enable_task_events=False)
+        async def hidden(self) -> None:
+            pass
+
+    @ray.remote(enable_task_events=False, num_cpus=0)
+    class Quiet:
+        def call(self) -> None:
+            pass
+
+    actors = (ray.remote(Async).remote(), ray.remote(concurrency_groups={"io": 1})(Async).remote())
+    quiet = Quiet.remote()
+    refs = [actor.slow.remote() for actor in actors for _ in range(2)]
+    refs += [actors[0].slow.options(name="left out", enable_task_events=False).remote(), actors[0].hidden.remote()]
+    refs += [quiet.call.remote(), quiet.call.options(name="told of", enable_task_events=True).remote()]
+    refs += [echo.options(name="left out", enable_task_events=False).remote()]
+    ray.get(refs, timeout=30)
+    found = ray.timeline() or []
+    slow = [event for event in found if event["name"] == "Async.slow"]
+    assert len(slow) == 4 and all(event["dur"] >= 0.3e6 for event in slow)
+    assert not {event["name"] for event in found} & {"left out", "Async.hidden", "Quiet.call", "Quiet.__init__"}
+    assert [event["name"] for event in found].count("told of") == 1
 
 
 def test_the_shutdown_hook_runs_and_has_a_budget(tmp_path: pathlib.Path) -> None:

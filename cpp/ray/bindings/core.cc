@@ -134,6 +134,7 @@ TemplateOptions OptionsOf(const TaskTemplate& t) {
   o.timeout_s = t.timeout_s;
   o.out_of_order = t.out_of_order;
   o.retry_timeouts = t.retry_timeouts;
+  o.omit_task_events = t.omit_task_events;
   o.objects_per_yield = t.objects_per_yield;
   o.shared_backpressure = t.shared_backpressure;
   return o;
@@ -323,6 +324,7 @@ class CoreImpl final : public Core {
     t.timeout_s = o.timeout_s;
     t.out_of_order = o.out_of_order;
     t.retry_timeouts = o.retry_timeouts;
+    t.omit_task_events = o.omit_task_events;
     t.objects_per_yield = o.objects_per_yield;
     t.shared_backpressure = o.shared_backpressure;
     t.ray_namespace = Namespace({});

@@ -98,7 +98,7 @@ struct TemplateOptions {  // static part of a task or method; see TaskTemplate i
   int32_t priority = 0;
   int64_t generator_backpressure = -1;
   double timeout_s = 0;
-  bool out_of_order = false, retry_timeouts = false;
+  bool out_of_order = false, retry_timeouts = false, omit_task_events = false;
   int32_t objects_per_yield = 0;
   int64_t shared_backpressure = 0;
 };

@@ -35,6 +35,7 @@ void TemplateToProto(const TaskTemplate& t, v1::TaskTemplate* out) {
   out->set_timeout_s(t.timeout_s);
   out->set_out_of_order(t.out_of_order);
   out->set_retry_timeouts(t.retry_timeouts);
+  out->set_omit_task_events(t.omit_task_events);
   out->set_objects_per_yield(t.objects_per_yield);
   out->set_shared_backpressure(t.shared_backpressure);
 }
@@ -63,6 +64,7 @@ TaskTemplatePtr TemplateFromProto(const v1::TaskTemplate& m) {
   t->timeout_s = m.timeout_s();
   t->out_of_order = m.out_of_order();
   t->retry_timeouts = m.retry_timeouts();
+  t->omit_task_events = m.omit_task_events();
   t->objects_per_yield = m.objects_per_yield();
   t->shared_backpressure = m.shared_backpressure();
   static Mutex mu;

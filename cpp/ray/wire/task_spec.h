@@ -72,6 +72,7 @@ struct TaskTemplate {
   double timeout_s = 0;
   bool out_of_order = false;
   bool retry_timeouts = false;
+  bool omit_task_events = false;
   int32_t objects_per_yield = 0;
   int64_t shared_backpressure = 0;
 

@@ -17,6 +17,7 @@ from ray._core.generator import ObjectRefGenerator
 ctypedef object (*NewFunc)(object, object, PyObject*)
 
 cdef tuple _EMPTY = ()
+cdef object _launch_hook = None  # (function) -> None, told of each submission
 cdef bint _may_capture = False  # some task of this process hands its placement group on to what it submits
 cdef Py_ssize_t _ANY = 1 << 60
 
@@ -25,6 +26,12 @@ def note_capture():
     """From now on functions are asked for the plan of the placement group that their caller runs in."""
     global _may_capture
     _may_capture = True
+
+
+def set_launch_hook(hook):
+    """From now on `hook(function)` is called before each submission of a function; None: no more."""
+    global _launch_hook
+    _launch_hook = hook
 
 
 @cython.final
@@ -80,6 +87,8 @@ cdef class FunctionBase:
         cdef CallPlan plan = self._plan
         if plan is None or plan.worker is not active_or_none():
             plan = self._plan = self._make_plan()
+        if _launch_hook is not None:
+            _launch_hook(self)
         if _may_capture:
             captured = self._captured_plan()
             if captured is not None:

@@ -24,6 +24,7 @@ class TaskTemplate:
     placement_group_id: bytes
     capture_child_tasks: bool
     objects_per_yield: int
+    omit_task_events: bool
     title: bytes
     cached: Any
 

@@ -46,7 +46,8 @@ class TaskTemplate:
 
     __slots__ = (
         "type", "function_id", "function_name", "method_name", "name", "runtime_env", "concurrency_group", "resources", "num_returns",
-        "retry_exceptions", "retry_exception_allowlist", "max_calls", "placement_group_id", "capture_child_tasks", "objects_per_yield", "title", "cached",
+        "retry_exceptions", "retry_exception_allowlist", "max_calls", "placement_group_id", "capture_child_tasks", "objects_per_yield", "omit_task_events",
+        "title", "cached",
     )
 
 
@@ -78,6 +79,7 @@ cdef object _template(Core* core, TaskIn* task):
     if made.capture_child_tasks:
         note_capture()
     made.objects_per_yield = options.objects_per_yield
+    made.omit_task_events = options.omit_task_events
     made.title = f"ray::{made.name}".encode()
     made.cached = None
     _templates[task.template_key] = made

@@ -113,6 +113,7 @@ cdef int _fill_template(TemplateOptions* o, dict fields) except -1:
         elif key == "timeout_s": o.timeout_s = value
         elif key == "out_of_order": o.out_of_order = value
         elif key == "retry_timeouts": o.retry_timeouts = value
+        elif key == "omit_task_events": o.omit_task_events = value
         elif key == "objects_per_yield": o.objects_per_yield = value
         elif key == "shared_backpressure": o.shared_backpressure = value
         else: raise TypeError(f"a task template has no field {key!r}")

@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ray._core import executor as core_executor
 from ray._core.executor import TaskRun, TaskTemplate
@@ -26,6 +26,9 @@ from ray._runtime.streams import NamedStream, Names
 from ray._runtime.task_context import ActorState, TaskContext
 from ray._runtime.task_errors import may_retry, task_error
 from ray.exceptions import AsyncioActorExit, RayTaskError
+
+if TYPE_CHECKING:
+    from ray._runtime.profile import Recorder
 
 DYNAMIC, STREAMING = -1, -2
 _NO_ACCELERATORS: dict[str, list[Any]] = {}
@@ -89,6 +92,7 @@ class Executor:
         self._context: TaskContext | None = None  # of what runs on the main thread: made once, filled for each run
         self.leaving: Leave | None = None  # set by other threads: the main loop is to end
         self.wake: Callable[[], None] = _interrupt_main  # makes it look
+        self.recorder: Recorder | None = None  # of the times of tasks
 
     def handle(self, run: TaskRun) -> None:
         """Does one thing that the core asked for. Raises Leave where the process is to end."""

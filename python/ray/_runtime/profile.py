@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ray._core import gcs
@@ -39,25 +40,36 @@ class Recorder:
         self._events: list[dict[str, Any]] = []
         self._stored = 0
         executor.run_here = self._timed  # type: ignore[method-assign]  # nothing is spent where nobody records
+        executor.recorder = self
         atexit.register(self.flush)
         threading.Thread(target=self._flush_for_ever, name="ray-profile", daemon=True).start()
 
     def _timed(self, run: TaskRun, last: bool = False) -> None:
-        began = time.time()
-        name, task_id = run.template.name, run.task_id.hex()
-        try:
+        with self.timing(run):
             self._run_here(run, last)
+
+    @contextlib.contextmanager
+    def timing(self, run: TaskRun) -> Iterator[None]:
+        """Records how long the body takes as the time of `run`, unless its task is to be left out."""
+        template = run.template
+        if template.omit_task_events:
+            yield
+            return
+        began = time.time()
+        task_id = run.task_id.hex()
+        try:
+            yield
         finally:
             event = {
-                "cat": f"task::{name}",
-                "name": name,
+                "cat": f"task::{template.name}",
+                "name": template.name,
                 "pid": self._node_ip,
                 "tid": f"worker:{self._worker}",
                 "ts": began * 1e6,
                 "dur": (time.time() - began) * 1e6,
                 "ph": "X",
                 "cname": "generic_work",
-                "args": {"name": name, "task_id": task_id},
+                "args": {"name": template.name, "task_id": task_id},
             }
             with self._lock:
                 self._events.append(event)
@@ -82,7 +94,8 @@ def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
     """When the tasks of the cluster ran, as events of Chrome's tracing format.
 
     Waits a second, so that workers have told of what just ended. There are events only if the cluster was started with
-    RAY_PROFILING=1.
+    RAY_PROFILING=1, and none of tasks and actors with the option `enable_task_events=False`. A call of an async actor
+    lasts from its first step to its last, with its waits.
 
     Args:
         filename: where to write them as JSON, to be loaded in chrome://tracing; None: they are returned.

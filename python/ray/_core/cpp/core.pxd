@@ -121,7 +121,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         int32_t priority
         int64_t generator_backpressure
         double timeout_s
-        bool out_of_order, retry_timeouts
+        bool out_of_order, retry_timeouts, omit_task_events
         int32_t objects_per_yield
         int64_t shared_backpressure
 
