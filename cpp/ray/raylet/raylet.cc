@@ -69,6 +69,8 @@ struct Raylet::Impl {
   void Connect();
   void OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status);
   void OnRegistered(const Status& status, const v1::RegisterNodeReply& reply);
+  void OnZygoteReady(const Status& status);
+  void MaybeReady();
   void End(const Status& status) {
     if (auto fn = std::exchange(on_end, nullptr)) fn(status);
   }
@@ -126,6 +128,7 @@ struct Raylet::Impl {
   Time connect_deadline;
 
   bool registered = false;
+  bool can_fork = false;  // the zygote is ready
   bool stopping = false;
   uint64_t report_version = 0;
   ResourceSet reported;  // available, as of the last report
@@ -229,10 +232,10 @@ Status Raylet::Impl::Init() {
   object_manager::PullConfig pull;
   pull.self = node_id;
   pull.budget_bytes = std::max<uint64_t>(config.object_store_memory / 2, pull.chunk_bytes);  // the rest is for what is used and made here
-  RAY_ASSIGN_OR_RETURN(transfers,
-                       TransferService::Make({loop, store.get(), node_id, [this](const NodeId& node) { return nodes->BulkLink(node); },
-                                              [this](const NodeId& node) { return nodes->Link(node); }},
-                                             pull, {}));
+  transfers = std::make_unique<TransferService>(
+      TransferService::Deps{loop, store.get(), node_id, [this](const NodeId& node) { return nodes->BulkLink(node); },
+                            [this](const NodeId& node) { return nodes->Link(node); }},
+      pull, object_manager::PushConfig());
   nodes->OnNodeDead([this](const NodeId& node, const std::string&) { transfers->OnNodeDead(node); });
   MakeRelay();
 
@@ -287,7 +290,8 @@ Status Raylet::Impl::Init() {
 }
 
 Status Raylet::Impl::Start() {
-  if (!config.driver_only) launcher->Start();  // Python warms up while the rest gets ready
+  // Python warms up while the rest gets ready.
+  if (!config.driver_only) launcher->Start([this](const Status& status) { OnZygoteReady(status); });
   RAY_RETURN_NOT_OK(store->Start());
   if (!config.listen.empty()) {  // before it is told of, so that nobody dials in vain
     RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{config.listen}, security}, dispatcher.get(), loop));
@@ -361,6 +365,18 @@ void Raylet::Impl::OnRegistered(const Status& status, const v1::RegisterNodeRepl
   PollStore();
   memory->Start();
   RAY_LOG(INFO) << "node " << node_id << " is registered, with " << total.ToString();
+  MaybeReady();
+}
+
+void Raylet::Impl::OnZygoteReady(const Status& status) {
+  if (stopping) return;
+  if (!status.ok()) return End(status);
+  can_fork = true;
+  MaybeReady();
+}
+
+void Raylet::Impl::MaybeReady() {
+  if (!registered || !(can_fork || config.driver_only)) return;
   if (auto ready = std::exchange(on_ready, nullptr)) ready();
 }
 

@@ -65,8 +65,9 @@ class Raylet {
   static Result<std::unique_ptr<Raylet>> Make(RayletConfig config, async::EpollLoop* loop);
   ~Raylet();
 
-  // Starts store, zygote and listener and registers with the GCS. `on_ready` runs on the loop once workers and drivers may come;
-  // `on_end` when the raylet cannot go on: the GCS refused it, never answered, or its link broke (before or after it was ready).
+  // Starts store, zygote and listener and registers with the GCS. `on_ready` runs on the loop once drivers may come and
+  // workers can be forked; `on_end` when the raylet cannot go on: no worker can be started, the GCS refused it, never answered, or its link
+  // broke (before or after it was ready).
   Status Start(std::function<void()> on_ready, std::function<void(const Status&)> on_end);
   // On the loop. Asks the workers to leave, kills what is left after the grace, leaves the GCS, removes the sockets; then `done`.
   void Stop(const std::string& reason, std::function<void()> done);

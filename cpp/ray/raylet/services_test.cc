@@ -147,11 +147,11 @@ class RayletServices : public testing::Test {
   }
   template <typename F>
   void OnLoop(F fn) {
-    auto done = std::make_shared<TestPromise<void>>();
-    auto future = done->get_future();
+    TestPromise<void> done;
+    auto future = done.get_future();
     loop_->Post("test", [&fn, done] {
       fn();
-      done->set_value();
+      done.set_value();
     });
     future.wait();
   }
@@ -163,11 +163,11 @@ class RayletServices : public testing::Test {
   }
   template <typename Reply>
   std::future<std::pair<Status, Reply>> Begin(const rpc::ConnectionPtr& connection, MethodId method, const rpc::MessageLite& request) {
-    auto promise = std::make_shared<TestPromise<std::pair<Status, Reply>>>();
+    TestPromise<std::pair<Status, Reply>> promise;
     rpc::CallTyped<Reply>(*connection, method, request, {}, [promise](Status status, Reply& reply, PartList) {
-      promise->set_value({status, reply});
+      promise.set_value({status, reply});
     });
-    return promise->get_future();
+    return promise.get_future();
   }
   // From here on there is a GCS: the other end of a connection of its own.
   void StartGcs() {

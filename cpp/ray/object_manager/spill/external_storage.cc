@@ -206,11 +206,11 @@ class ExternalStorage::Helper {
 };
 
 ExternalStorage::ExternalStorage(const ExternalStorageConfig& config)
-    : config_(config), segments_(config.segments), reader_(std::make_unique<TaskThread>()) {
+    : config_(config), segments_(config.segments), reader_(std::make_unique<TaskThread>("store-disk")) {
   RAY_CHECK(!config.uris.empty() && !config.helper.empty());
   for (size_t i = 0; i < config_.uris.size(); ++i) {
     write_helpers_.push_back(std::make_unique<Helper>(&config_));
-    writers_.push_back(std::make_unique<TaskThread>());
+    writers_.push_back(std::make_unique<TaskThread>("store-disk"));
   }
   read_helper_ = std::make_unique<Helper>(&config_);
 }
@@ -271,7 +271,7 @@ void ExternalStorage::Stop() {
   }
   if (left.empty()) return;
   Helper last(&config_);
-  TaskThread cleaner;
+  TaskThread cleaner("store-disk");
   std::mutex mu;
   std::condition_variable cleaned;
   bool done = false;

@@ -183,11 +183,11 @@ class LocalDisk::Folder {
   int lock_fd_ GUARDED_BY(mu_) = -1;  // holds the lock while the folder is used
 };
 
-LocalDisk::LocalDisk(const LocalDiskConfig& config) : config_(config), reader_(std::make_unique<TaskThread>()) {
+LocalDisk::LocalDisk(const LocalDiskConfig& config) : config_(config), reader_(std::make_unique<TaskThread>("store-disk")) {
   RAY_CHECK(!config.directories.empty());
   for (const std::string& directory : config_.directories) {
     folders_.push_back(std::make_unique<Folder>(directory, config_.node, config_.max_disk_use));
-    writers_.push_back(std::make_unique<TaskThread>());
+    writers_.push_back(std::make_unique<TaskThread>("store-disk"));
   }
 }
 

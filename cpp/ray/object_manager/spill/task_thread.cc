@@ -33,7 +33,7 @@ void TaskThread::Stop() {
 }
 
 void TaskThread::Run() {
-  pthread_setname_np(pthread_self(), "store-disk");
+  pthread_setname_np(pthread_self(), name_);
   std::unique_lock<std::mutex> lock(mu_.native());
   for (;;) {
     wake_.wait(lock, [this] { return stopped_ || !tasks_.empty(); });

@@ -11,7 +11,8 @@ namespace ray::object_manager {
 
 class TaskThread {
  public:
-  TaskThread() = default;
+  // `name`: as the system shows it, at most 15 characters.
+  explicit TaskThread(const char* name) : name_(name) {}
   ~TaskThread() { Stop(); }
   TaskThread(const TaskThread&) = delete;
   TaskThread& operator=(const TaskThread&) = delete;
@@ -24,6 +25,7 @@ class TaskThread {
  private:
   void Run();
 
+  const char* const name_;
   Mutex mu_;
   std::condition_variable wake_;
   std::deque<std::function<void()>> tasks_ GUARDED_BY(mu_);

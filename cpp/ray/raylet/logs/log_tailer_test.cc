@@ -28,11 +28,11 @@ class LogTailerTest : public testing::Test {
   }
   template <typename F>
   void OnLoop(F fn) {
-    auto done = std::make_shared<TestPromise<void>>();
-    auto future = done->get_future();
+    TestPromise<void> done;
+    auto future = done.get_future();
     loop_->Post("test", [&fn, done] {
       fn();
-      done->set_value();
+      done.set_value();
     });
     future.wait();
   }
@@ -51,11 +51,11 @@ class LogTailerTest : public testing::Test {
 };
 
 TEST_F(LogTailerTest, PassesOnWhatIsAppended) {
-  auto got = std::make_shared<TestPromise<WorkerLines>>();
-  MakeTailer([got](WorkerLines lines) { got->set_value(std::move(lines)); });
+  TestPromise<WorkerLines> got;
+  MakeTailer([got](WorkerLines lines) { got.set_value(std::move(lines)); });
   OnLoop([&] { tailer_->Track(worker_, job_, 42); });
   Append(".err", "\x1eray-name f\nhello\n");
-  const WorkerLines lines = got->get_future().get();
+  const WorkerLines lines = got.get_future().get();
   EXPECT_EQ(lines.job, job_);
   EXPECT_EQ(lines.pid, 42);
   EXPECT_TRUE(lines.is_stderr);

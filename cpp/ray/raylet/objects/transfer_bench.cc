@@ -90,7 +90,8 @@ struct BenchNode {
     object_manager::PullConfig pull;
     pull.self = id;
     auto link = [this](const NodeId&) { return bulk; };
-    transfers = TransferService::Make({loop.get(), store.get(), id, link, link}, pull, {}).value();
+    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store.get(), id, link, link}, pull,
+                                                  object_manager::PushConfig());
     transfers->RegisterHandlers(dispatcher.get());
     carrier = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir}).value();
     RAY_CHECK(carrier->Listen("raylet-" + name(), [](const rpc::ConnectionPtr&) {}).ok());

@@ -33,13 +33,6 @@ PullPriority PriorityOf(v1::PullReason reason) {
 
 }  // namespace
 
-Result<std::unique_ptr<TransferService>> TransferService::Make(Deps deps, const PullConfig& pull, const PushConfig& push) {
-  std::unique_ptr<TransferService> service(new TransferService(std::move(deps), pull, push));
-  RAY_ASSIGN_OR_RETURN(service->copier_, async::EpollLoop::Make({.name = "transfer"}));
-  RAY_RETURN_NOT_OK(service->copier_->Start());
-  return service;
-}
-
 TransferService::TransferService(Deps deps, const PullConfig& pull, const PushConfig& push)
     : deps_(std::move(deps)), stall_(pull.stall), pull_(pull), push_(push) {}
 
@@ -47,7 +40,7 @@ TransferService::~TransferService() { Stop(); }
 
 void TransferService::Stop() {
   if (!std::exchange(*alive_, false)) return;
-  if (copier_ != nullptr) copier_->Stop();
+  copier_.Stop();
   if (timer_ != 0) deps_.loop->CancelTimer(timer_);
   for (auto& [want, pull] : pulls_) pull.responder.Fail(Status::Cancelled("this node is stopping"));
   for (auto& [serve, responder] : serving_) responder.Fail(Status::Unavailable("this node is stopping"));
@@ -211,14 +204,13 @@ void TransferService::OnChunk(const FetchWanted& fetch, const Status& status, co
   if (status.ok() && !reply.not_there() && reply.ask_node_id().empty() && parts.size() == 1 && parts[0]->size() == fetch.length) {
     auto it = receiving_.find(fetch.id);
     if (it == receiving_.end() || it->second.round != fetch.round || !pull_.OnArrived(fetch.fetch, Now())) return;
-    copier_->Post("transfer.copy",
-                  [this, fetch, part = std::move(parts[0]), room = it->second.room, alive = alive_, loop = deps_.loop]() mutable {
-                    const Status written = room->Write(fetch.offset, part->data(), part->size());
-                    part = nullptr;  // its memory is bounded by what is not written yet
-                    loop->Post("transfer.written", [this, fetch, written, alive] {
-                      if (*alive) OnWritten(fetch, written);
-                    });
-                  });
+    copier_.Add([this, fetch, part = std::move(parts[0]), room = it->second.room, alive = alive_, loop = deps_.loop]() mutable {
+      const Status written = room->Write(fetch.offset, part->data(), part->size());
+      part = nullptr;  // its memory is bounded by what is not written yet
+      loop->Post("transfer.written", [this, fetch, written, alive] {
+        if (*alive) OnWritten(fetch, written);
+      });
+    });
     return;
   }
   if (status.ok() && reply.not_there()) refusal = Refusal::kNotThere;

@@ -13,6 +13,7 @@
 #include <unordered_map>
 
 #include "ray/async/loop.h"
+#include "ray/object_manager/spill/task_thread.h"
 #include "ray/object_manager/store/store_service.h"
 #include "ray/object_manager/transfer/pull_core.h"
 #include "ray/object_manager/transfer/push_core.h"
@@ -31,8 +32,7 @@ class TransferService {
     // Links to the raylet of another node, for chunks and for notices; null: it is dead or unknown.
     std::function<rpc::ConnectionPtr(const NodeId&)> bulk_link, link;
   };
-  static Result<std::unique_ptr<TransferService>> Make(Deps deps, const object_manager::PullConfig& pull,
-                                                       const object_manager::PushConfig& push);
+  TransferService(Deps deps, const object_manager::PullConfig& pull, const object_manager::PushConfig& push);
   ~TransferService();
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
   void OnNodeDead(const NodeId& node);
@@ -55,7 +55,6 @@ class TransferService {
     ObjectId id;
   };
 
-  explicit TransferService(Deps deps, const object_manager::PullConfig& pull, const object_manager::PushConfig& push);
   void HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleFetch(const v1::FetchChunkRequest& message, rpc::Responder responder);
   void HandleCopies(MethodId method, const v1::CopiesNotice& message);
@@ -81,7 +80,7 @@ class TransferService {
 
   const Deps deps_;
   const Duration stall_;
-  std::unique_ptr<async::EpollLoop> copier_;  // copies chunks
+  object_manager::TaskThread copier_{"transfer"};  // copies chunks
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   object_manager::PullCore pull_;
   object_manager::PushCore push_;

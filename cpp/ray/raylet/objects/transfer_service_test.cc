@@ -46,7 +46,8 @@ class TestNode {
     pull.budget_bytes = capacity / 2;
     pull.stall = std::chrono::seconds(2);
     auto link = [this](const NodeId& node) { return Link(node); };
-    transfers = TransferService::Make({loop.get(), store.get(), id, link, link}, pull, {}).value();
+    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store.get(), id, link, link}, pull,
+                                                  object_manager::PushConfig());
     transfers->RegisterHandlers(dispatcher.get());
     carrier = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir}).value();
     EXPECT_TRUE(carrier->Listen("raylet-" + name(), [](const rpc::ConnectionPtr&) {}).ok());
@@ -117,13 +118,13 @@ class TestNode {
     request.set_size(size);
     request.set_metadata("RAW");
     for (const NodeId& node : nodes) request.add_node_ids(node.Binary());
-    auto promise = std::make_shared<TestPromise<v1::PullObjectReply>>();
+    TestPromise<v1::PullObjectReply> promise;
     rpc::CallTyped<v1::PullObjectReply>(*raylet, MethodId::kPullObject, request, {},
                                         [promise](const Status& status, v1::PullObjectReply& reply, PartList) {
                                           if (!status.ok()) reply.add_missing_node_ids(status.ToString());
-                                          promise->set_value(reply);
+                                          promise.set_value(reply);
                                         });
-    return promise->get_future();
+    return promise.get_future();
   }
   std::string Read(const ObjectId& object) {
     auto values = client->Get({object}, std::chrono::seconds(10));

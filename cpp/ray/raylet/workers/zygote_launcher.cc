@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cerrno>
+#include <utility>
 #include <vector>
 
 #include "ray/raylet/workers/json.h"
@@ -30,7 +31,12 @@ ZygoteLauncher::ZygoteLauncher(ZygoteConfig config, async::EpollLoop* loop) : co
 
 ZygoteLauncher::~ZygoteLauncher() { Stop(); }
 
-void ZygoteLauncher::Start() {
+void ZygoteLauncher::Start(std::function<void(const Status&)> on_ready) {
+  on_ready_ = std::move(on_ready);
+  EnsureStarted();
+}
+
+void ZygoteLauncher::EnsureStarted() {
   if (fd_ >= 0 || stopped_ || retry_ != 0) return;
   if (Status status = Spawn(); !status.ok()) RetryLater(status.ToString());
 }
@@ -68,7 +74,7 @@ void ZygoteLauncher::Launch(const LaunchRequest& request) {
   if (ready_) {
     Send(request);
   } else {
-    Start();
+    EnsureStarted();
   }
 }
 
@@ -125,6 +131,7 @@ void ZygoteLauncher::OnMessage(std::string_view text) {
   if (op == "ready") {
     ready_ = true;
     failures_ = 0;
+    if (auto on_ready = std::exchange(on_ready_, nullptr)) on_ready(Status::Ok());
   } else if (op == "forked") {
     sent_.erase(token);
     if (pending_.erase(token) == 0 || pid <= 1) return;
@@ -166,14 +173,16 @@ void ZygoteLauncher::RetryLater(const std::string& why) {
     failures_ = 0;
     auto failed = std::move(pending_);
     pending_.clear();
-    for (const auto& [token, request] : failed) events_.on_failed(token, why + ", repeatedly; see zygote.err in " + config_.log_dir);
+    const std::string message = why + ", repeatedly; see zygote.err in " + config_.log_dir;
+    for (const auto& [token, request] : failed) events_.on_failed(token, message);
+    if (auto on_ready = std::exchange(on_ready_, nullptr)) on_ready(Status::Unavailable("no worker can be started: " + message));
     return;
   }
   Duration delay = config_.min_backoff;
   for (int i = 1; i < failures_ && delay < config_.max_backoff; ++i) delay *= 2;
   retry_ = loop_->AddTimer(std::min(delay, config_.max_backoff), [this] {
     retry_ = 0;
-    Start();
+    EnsureStarted();
   });
 }
 

@@ -6,6 +6,7 @@
 // then on) stay.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -13,6 +14,7 @@
 
 #include "ray/async/loop.h"
 #include "ray/raylet/workers/worker_launcher.h"
+#include "ray/util/status.h"
 
 namespace ray::raylet {
 
@@ -30,8 +32,8 @@ class ZygoteLauncher final : public WorkerLauncher {
  public:
   ZygoteLauncher(ZygoteConfig config, async::EpollLoop* loop);
   ~ZygoteLauncher() override;
-  // Starts the zygote ahead of the first Launch.
-  void Start();
+  // Starts the zygote ahead of the first Launch. `on_ready`, once: OK as soon as it can fork, else why it never will.
+  void Start(std::function<void(const Status&)> on_ready);
   void SetEvents(LauncherEvents events) override { events_ = std::move(events); }
   void Launch(const LaunchRequest& request) override;
   void Signal(int64_t pid, int signal) override;
@@ -42,6 +44,7 @@ class ZygoteLauncher final : public WorkerLauncher {
   struct Child {
     int pidfd = -1;
   };
+  void EnsureStarted();
   Status Spawn();
   void OnReadable();
   void OnMessage(std::string_view text);
@@ -53,6 +56,7 @@ class ZygoteLauncher final : public WorkerLauncher {
   const ZygoteConfig config_;
   async::EpollLoop* const loop_;
   LauncherEvents events_;
+  std::function<void(const Status&)> on_ready_;  // empty: told
   int fd_ = -1;
   int64_t pid_ = -1;  // of the zygote
   bool ready_ = false;

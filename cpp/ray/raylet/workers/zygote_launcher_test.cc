@@ -83,11 +83,11 @@ class ZygoteLauncherTest : public testing::Test {
   }
   template <typename F>
   void OnLoop(F fn) {
-    auto done = std::make_shared<TestPromise<void>>();
-    auto future = done->get_future();
+    TestPromise<void> done;
+    auto future = done.get_future();
     loop_->Post("test", [&fn, done] {
       fn();
-      done->set_value();
+      done.set_value();
     });
     future.wait();
   }

@@ -120,7 +120,7 @@ class TunnelTest : public testing::Test {
     std::vector<std::string> parts;
   };
   std::future<Answer> Ask(const ConnectionPtr& connection, const std::string& key, const PartList& parts = {}, bool corked = false) {
-    auto promise = std::make_shared<TestPromise<Answer>>();
+    TestPromise<Answer> promise;
     v1::KvGetRequest request;
     request.set_key(key);
     connection->Call(MethodId::kKvGet, request, parts,
@@ -130,10 +130,10 @@ class TunnelTest : public testing::Test {
                        if (answer.status.ok() && message.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size())))
                          answer.value = message.value();
                        for (const BufferPtr& part : reply.parts) answer.parts.emplace_back(part->view());
-                       promise->set_value(std::move(answer));
+                       promise.set_value(std::move(answer));
                      },
                      {.corked = corked});
-    return promise->get_future();
+    return promise.get_future();
   }
 
   std::unique_ptr<async::EpollLoop> loop_;

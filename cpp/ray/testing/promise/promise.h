@@ -1,7 +1,7 @@
 // TestPromise: a std::promise that the thread which waits for it may destroy at once.
 //
 // A std::promise must outlive set_value, which is still inside when the waiter goes on; one on a test's stack does not. Here the setter holds
-// the shared state until it is done. For tests and benchmarks only. Set by one thread, awaited by another.
+// the shared state until it is done; copies share it. For tests and benchmarks only. Set by one thread, awaited by another.
 #pragma once
 
 #include <future>
@@ -15,17 +15,17 @@ template <typename T>
 class TestPromise {
  public:
   // At most once.
-  void set_value() requires std::is_void_v<T> {
+  void set_value() const requires std::is_void_v<T> {
     const std::shared_ptr<std::promise<T>> state = state_;
     state->set_value();
   }
   template <typename Value = T>  // so that braces make a T
-  void set_value(Value value) requires(!std::is_void_v<T>) {
+  void set_value(Value value) const requires(!std::is_void_v<T>) {
     const std::shared_ptr<std::promise<T>> state = state_;
     state->set_value(std::move(value));
   }
   // At most once.
-  std::future<T> get_future() { return state_->get_future(); }
+  std::future<T> get_future() const { return state_->get_future(); }
 
  private:
   const std::shared_ptr<std::promise<T>> state_ = std::make_shared<std::promise<T>>();
