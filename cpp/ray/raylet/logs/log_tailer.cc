@@ -14,6 +14,13 @@
 
 namespace ray::raylet {
 
+namespace {
+
+constexpr int kMaxBackups = 1000;
+constexpr int kAttempts = 3;  // to look at files that are being renamed
+
+}  // namespace
+
 std::string WorkerLogName(const WorkerId& worker, const JobId& job, int64_t pid) {
   return "worker-" + worker.Hex() + "-" + job.Hex() + "-" + std::to_string(pid);
 }
@@ -93,8 +100,21 @@ void LogTailer::Turn() {
   }
 }
 
+int LogTailer::OpenOldest(const File& file) const {
+  const std::string base = dir_ + "/" + file.name;
+  const auto backup = [&](int i) { return base + "." + std::to_string(i); };
+  int fd = -1;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    int i = 0;
+    while (i < kMaxBackups && access(backup(i + 1).c_str(), F_OK) == 0) ++i;
+    if (fd >= 0) close(fd);
+    fd = open((i == 0 ? base : backup(i)).c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && access(backup(i + 1).c_str(), F_OK) != 0) break;  // else it was renamed while we looked
+  }
+  return fd;
+}
+
 int LogTailer::OpenYounger(const File& file) const {
-  constexpr int kMaxBackups = 1000, kAttempts = 3;
   struct stat mine, other;
   if (fstat(file.fd, &mine) != 0) return -1;
   const auto is_mine = [&](const std::string& path) {
@@ -135,7 +155,7 @@ bool LogTailer::Advance(File* file, bool last) {
 
 bool LogTailer::ReadSome(File* file, size_t limit) {
   if (file->fd < 0) {
-    file->fd = open((dir_ + "/" + file->name).c_str(), O_RDONLY | O_CLOEXEC);
+    file->fd = OpenOldest(*file);    // the worker may have rotated it before we came
     if (file->fd < 0) return false;  // not there yet
   }
   std::vector<char> buffer(64 << 10);

@@ -60,6 +60,8 @@ class LogTailer {
   void Turn();
   // False when the end of the file was reached.
   bool ReadSome(File* file, size_t limit);
+  // Opens the first file that is left of those which the worker began; -1: there is none.
+  int OpenOldest(const File& file) const;
   // Opens the file that was begun after the one of `file`, if that was rotated; -1: it was not, or this cannot be told now.
   int OpenYounger(const File& file) const;
   // Goes on in the next younger file, if there is one. `last`: its writer is gone.

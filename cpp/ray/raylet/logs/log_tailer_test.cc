@@ -91,5 +91,18 @@ TEST_F(LogTailerTest, FollowsRotatedFilesInOrder) {
   EXPECT_EQ(got, (std::vector<std::string>{"1", "2", "3", "4"}));
 }
 
+TEST_F(LogTailerTest, BeginsWithTheOldestOfFilesThatWereRotatedBefore) {
+  std::vector<std::string> got;
+  MakeTailer([&](WorkerLines lines) { got.insert(got.end(), lines.batch.lines.begin(), lines.batch.lines.end()); });
+  Append(".out.2", "1\n");
+  Append(".out.1", "2\n");
+  Append(".out", "3\n");
+  OnLoop([&] {
+    tailer_->Track(worker_, job_, 42);
+    tailer_->Untrack(worker_);
+  });
+  EXPECT_EQ(got, (std::vector<std::string>{"1", "2", "3"}));
+}
+
 }  // namespace
 }  // namespace ray::raylet
