@@ -19,3 +19,11 @@ from ray._core.worker import CoreWorker as CoreWorker
 ObjectID = ObjectRef
 StreamingObjectRefGenerator = ObjectRefGenerator
 STREAMING_GENERATOR_RETURN: Final = -2
+RESOURCE_UNIT_SCALING: Final = 10000
+OPTIMIZED: Final = True
+RAY_NODE_ID_KEY: Final = "ray.io/node-id"
+RAY_NODE_ACCELERATOR_TYPE_KEY: Final = "ray.io/accelerator-type"
+RAY_NODE_GROUP_KEY: Final = "ray.io/node-group"
+RAY_NODE_MARKET_TYPE_KEY: Final = "ray.io/market-type"
+RAY_NODE_REGION_KEY: Final = "ray.io/availability-region"
+RAY_NODE_ZONE_KEY: Final = "ray.io/availability-zone"

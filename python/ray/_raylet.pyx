@@ -20,3 +20,13 @@ from ray._core.worker import CoreWorker
 ObjectID = ObjectRef
 StreamingObjectRefGenerator = ObjectRefGenerator
 STREAMING_GENERATOR_RETURN = -2
+RESOURCE_UNIT_SCALING = 10000
+OPTIMIZED = True
+
+# Labels that nodes have by themselves.
+RAY_NODE_ID_KEY = "ray.io/node-id"
+RAY_NODE_ACCELERATOR_TYPE_KEY = "ray.io/accelerator-type"
+RAY_NODE_GROUP_KEY = "ray.io/node-group"
+RAY_NODE_MARKET_TYPE_KEY = "ray.io/market-type"
+RAY_NODE_REGION_KEY = "ray.io/availability-region"
+RAY_NODE_ZONE_KEY = "ray.io/availability-zone"

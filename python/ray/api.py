@@ -136,6 +136,7 @@ def init(
         session = _connect(address, given, namespace, log_to_driver, config, system_config)
         if logging_config is not None:
             logging_config.apply()
+        os.environ.setdefault("PYTHONBREAKPOINT", "ray.util.rpdb.set_trace")
         old_names = sys.modules.get("ray._private.worker")  # programs that registered hooks have loaded it
         for hook in old_names._post_init_hooks if old_names is not None else ():
             hook()

@@ -59,3 +59,21 @@ def test_log_once() -> None:
     assert [debug.log_once("k"), debug.log_once("k")] == [True, False]
     debug.reset_log_once("k")
     assert debug.log_once("k")
+
+
+def test_old_names_lead_to_the_present_ones() -> None:
+    import ray.experimental.dynamic_resources
+    import ray.experimental.multiprocessing
+    import ray.experimental.queue
+    import ray.internal
+    from ray import _raylet, _version
+    from ray.experimental import tqdm_ray
+
+    assert ray.experimental.queue.Queue is ray.util.queue.Queue
+    assert ray.experimental.multiprocessing.Pool is ray.util.multiprocessing.Pool
+    with pytest.raises(DeprecationWarning, match="placement groups"):
+        ray.experimental.dynamic_resources.set_resource("x", 1)
+    assert tqdm_ray.instance() is tqdm_ray.instance()
+    assert (_version.version, _version.commit) == (ray.__version__, ray.__commit__)
+    assert _raylet.RAY_NODE_ID_KEY == "ray.io/node-id"
+    assert ray.util.num_connected_contexts() == 0

@@ -255,11 +255,20 @@ class Executor:
         if isinstance(error, KeyboardInterrupt) and run.is_cancelled():
             run.finish_cancelled(generator_items=items)
             return
+        if os.environ.get("RAY_DEBUG_POST_MORTEM"):
+            self._stop_for_debugger(error)
         retryable = may_retry(error, run)
         made: RayTaskError = task_error(error, run, self.actor, self.session.node_ip)
         # Frames hold the task's arguments; they must not outlive it.
         error.__traceback__ = None
         run.finish_error(made, retryable=retryable, worker_exiting=last, generator_items=items)
+
+    @staticmethod
+    def _stop_for_debugger(error: BaseException) -> None:
+        from ray.util import rpdb
+
+        if rpdb.post_mortem_wanted():
+            rpdb._post_mortem(error.__traceback__)
 
     def leave_for(self, error: BaseException) -> Leave:
         """What exit_actor(), sys.exit() and os-level ends inside user code mean for the process."""

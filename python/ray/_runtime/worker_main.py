@@ -79,6 +79,7 @@ def run(args: WorkerArgs) -> int:
     set_session(session)
     executor = Executor(session, names, streams)
     executor.install_signal_handlers()
+    os.environ.setdefault("PYTHONBREAKPOINT", "ray.util.rpdb.set_trace")
     if profile.wanted():
         profile.Recorder(executor)
     try:

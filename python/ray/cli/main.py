@@ -7,6 +7,7 @@ import logging
 import click
 
 from ray._version import __version__
+from ray.cli.debug import debug
 from ray.cli.drain_node import drain_node
 from ray.cli.get_auth_token import get_auth_token
 from ray.cli.health_check import health_check
@@ -28,7 +29,7 @@ def cli(logging_level: str, logging_format: str) -> None:
     logging.basicConfig(level=level, format=logging_format)
 
 
-for command in (drain_node, get_auth_token, health_check, start, status, stop, symmetric_run):
+for command in (debug, drain_node, get_auth_token, health_check, start, status, stop, symmetric_run):
     cli.add_command(command)
 
 

@@ -73,6 +73,24 @@ class tqdm:
             print(f"{self._desc}: {self._done}{self._unit} [{rate:.1f}{self._unit}/s]", flush=True)
 
 
+class _Manager:
+    """What `instance()` gives: Ray keeps bars apart with it; here they are whole lines, which need no keeping apart."""
+
+    def hide_bars(self) -> None:
+        """Nothing is on the screen that has to go."""
+
+    def unhide_bars(self) -> None:
+        """Nothing comes back."""
+
+
+_manager = _Manager()
+
+
+def instance() -> _Manager:
+    """The one manager of this process."""
+    return _manager
+
+
 def safe_print(*args: Any, **kwargs: Any) -> None:
     """As print; bars are whole lines, so there is nothing to garble."""
     print(*args, **kwargs)

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # Not lazily: a module and a function share the name, and the function has to win whatever is imported first.
+from ray.util.placement_group import PlacementGroup as PlacementGroup
 from ray.util.placement_group import get_current_placement_group as get_current_placement_group
 from ray.util.placement_group import get_placement_group as get_placement_group
 from ray.util.placement_group import placement_group as placement_group
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ray.util.check_serialize import inspect_serializability as inspect_serializability
     from ray.util.client import connect as connect
     from ray.util.client import disconnect as disconnect
+    from ray.util.client import num_connected_contexts as num_connected_contexts
     from ray.util.debug import disable_log_once_globally as disable_log_once_globally
     from ray.util.debug import enable_periodic_logging as enable_periodic_logging
     from ray.util.debug import log_once as log_once
@@ -42,18 +44,25 @@ _HOME = {
     "list_named_actors": "named_actors",
     "log_once": "debug",
     "map_unordered": "helpers",
+    "num_connected_contexts": "client",
     "register_serializer": "serialization",
 }
 _MODULES = {
     "accelerators",
+    "actor_group",
     "annotations",
     "client",
     "debug",
+    "iter",
+    "iter_metrics",
     "joblib",
     "metrics",
     "multiprocessing",
+    "pdb",
     "queue",
+    "rpdb",
     "scheduling_strategies",
+    "timer",
 }
 
 __all__ = sorted(

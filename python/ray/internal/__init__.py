@@ -1,0 +1,1 @@
+"""Empty: kept because programs import it."""
