@@ -18,6 +18,8 @@ from support.processes import alive, descendants, run_driver, wait_until
 import ray
 
 SCALE = int(os.environ.get("RAY_STRESS_SCALE", "1"))
+TASKS = int(os.environ.get("RAY_STRESS_TASKS", "50000"))
+ACTORS = int(os.environ.get("RAY_STRESS_ACTORS", "200"))
 
 
 @pytest.fixture
@@ -27,8 +29,28 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def rss_mb() -> float:
-    fields = pathlib.Path("/proc/self/statm").read_text().split()
+@pytest.fixture
+def nothing_left(cluster: None) -> Iterator[None]:
+    """Afterwards the cluster has what it had: processes but for idle workers, descriptors, sockets, objects."""
+    ray.get([one.remote() for _ in range(100)])  # everything is up
+    pids = engine_pids()
+    sockets = pathlib.Path(ray.get_runtime_context()._session().session_dir, "sockets")
+    shared = set(os.listdir("/dev/shm"))
+    descriptors = {name: fds(pid) for name, pid in pids.items()}
+    yield
+    gc.collect()
+    # Four workers may stay idle, and each is a connection of the driver and of the raylet, which has its pidfd, too.
+    wait_until(lambda: len(descendants(os.getpid())) <= len(pids) + 4, 60, "the workers to end")
+    wait_until(lambda: len(list(sockets.glob("w-*.sock"))) <= 1 + 4, 10, "their sockets to go")
+    wait_until(
+        lambda: all(fds(pid) <= descriptors[name] + 12 for name, pid in pids.items()), 10, "descriptors to be closed"
+    )
+    wait_until(lambda: store_objects() == 0, 10, "objects to be freed")
+    assert set(os.listdir("/dev/shm")) <= shared
+
+
+def rss_mb(pid: int | str = "self") -> float:
+    fields = pathlib.Path(f"/proc/{pid}/statm").read_text().split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
@@ -97,7 +119,47 @@ def test_actors_made_and_dropped_leave_no_process_and_no_descriptor() -> None:
     wait_until(lambda: all(fds(pid) <= before[name] + 12 for name, pid in pids.items()), 10, "descriptors to be closed")
 
 
-@pytest.mark.usefixtures("cluster")
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster", "nothing_left")
+def test_a_storm_of_tasks() -> None:
+    """A million with RAY_STRESS_TASKS=1000000; memory must not grow with their number."""
+
+    def batch() -> None:
+        assert sum(ray.get([one.remote() for _ in range(10_000)])) == 10_000
+
+    for _ in range(3):
+        batch()
+    pids = engine_pids()
+    before = {name: rss_mb(pid) for name, pid in pids.items()}
+    for _ in range(TASKS // 10_000):
+        batch()
+    gc.collect()
+    grown = {name: rss_mb(pid) - before[name] for name, pid in pids.items()}
+    assert max(grown.values()) < 30, grown
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster", "nothing_left")
+def test_a_parade_of_actors() -> None:
+    """Ten thousand with RAY_STRESS_ACTORS=10000. The GCS remembers dead actors, up to 10000 of them, 4 KiB each."""
+
+    def batch() -> None:
+        actors = [Counter.remote() for _ in range(20)]
+        assert ray.get([a.add.remote() for a in actors]) == [1] * 20
+
+    for _ in range(3):
+        batch()
+    pids = engine_pids()
+    before = {name: rss_mb(pid) for name, pid in pids.items()}
+    for _ in range(ACTORS // 20):
+        batch()
+    gc.collect()
+    grown = {name: rss_mb(pid) - before[name] for name, pid in pids.items()}
+    assert grown.pop("gcs_server") < 60
+    assert max(grown.values()) < 15, grown
+
+
+@pytest.mark.usefixtures("cluster", "nothing_left")
 def test_a_hundred_threads_call_one_actor() -> None:
     counter = Counter.remote()
     failures: list[BaseException] = []

@@ -136,7 +136,9 @@ void CoreWorker::MakeServices() {
   if (config_.is_driver) {
     deps.on_unread_error = [this](BufferPtr blob) { events_.Add({.kind = UserEvent::kUnreadError, .blob = std::move(blob)}); };
   }
-  deps.on_actor_out_of_scope = [this](const std::vector<ActorId>& actors) { actors_->OnOutOfScope(actors); };
+  deps.on_handles_gone = [this](const std::vector<ActorId>& created, const std::vector<ActorId>& borrowed) {
+    actors_->OnHandlesGone(created, borrowed);
+  };
   deps.on_stored = [this](const ObjectId& id) { recovery_->OnStored(id); };
   deps.on_lost = [this](const ObjectId& id) { recovery_->OnLost(id); };
   deps.on_freed = [this](std::span<const ObjectId> ids, std::span<const ObjectId> in_store) { recovery_->OnFreed(ids, in_store); };

@@ -154,9 +154,11 @@ Status ActorService::List(const v1::ListActorsRequest& request, v1::ListActorsRe
   return SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kListActors, request, {}, out);
 }
 
-void ActorService::OnOutOfScope(const std::vector<ActorId>& actors) {
+void ActorService::OnHandlesGone(const std::vector<ActorId>& created, const std::vector<ActorId>& borrowed) {
+  for (const ActorId& actor : borrowed) deps_.submitter->OnHandlesGone(actor);
   auto raylet = deps_.peers->raylet();
-  for (const ActorId& actor : actors) {
+  for (const ActorId& actor : created) {
+    deps_.submitter->OnHandlesGone(actor);
     {
       MutexLock lock(&mu_);
       if (detached_.erase(actor) > 0) continue;  // outlives its handles

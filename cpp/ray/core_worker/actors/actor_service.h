@@ -38,7 +38,8 @@ class ActorService {
   Status Kill(const ActorId& actor, bool no_restart);
   Status GetNamed(const std::string& name, const std::string& ray_namespace, v1::ActorInfo* out);
   Status List(const v1::ListActorsRequest& request, v1::ListActorsReply* out);
-  void OnOutOfScope(const std::vector<ActorId>& actors);
+  // No handle is left: anywhere, of actors that we created; here, of others.
+  void OnHandlesGone(const std::vector<ActorId>& created, const std::vector<ActorId>& borrowed);
   // News from the GCS (kPublish), on the loop.
   void OnPublish(const v1::ActorInfo& info);
   // This worker's actor leaves by itself. Waits until the GCS knows.

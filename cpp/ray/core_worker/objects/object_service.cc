@@ -170,7 +170,9 @@ void ObjectService::CarryOut(const RefEffects& effects) {
   if (!effects.give_back.empty()) borrowing_.GiveBackSoon(effects.give_back);
   if (effects.shrunk) TrimSoon();
   if (!effects.freed.empty() && deps_.on_freed) deps_.on_freed(effects.freed, in_store);
-  if (!effects.actors_out_of_scope.empty() && deps_.on_actor_out_of_scope) deps_.on_actor_out_of_scope(effects.actors_out_of_scope);
+  if ((!effects.actors_out_of_scope.empty() || !effects.handles_given_back.empty()) && deps_.on_handles_gone) {
+    deps_.on_handles_gone(effects.actors_out_of_scope, effects.handles_given_back);
+  }
 }
 
 // The allocator keeps what many small frees leave behind.

@@ -75,8 +75,8 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
     std::function<void(const ObjectId&id)> on_stored, on_lost;
     // The blob of a task's error that went without anybody having read it. May be empty.
     std::function<void(BufferPtr blob)> on_unread_error;
-    // No handle of an actor that we created is left. As above.
-    std::function<void(const std::vector<ActorId>& ids)> on_actor_out_of_scope;
+    // No handle of these actors is left: anywhere, of those that we created; here, of those whose handles we borrowed. As above.
+    std::function<void(const std::vector<ActorId>& created, const std::vector<ActorId>& borrowed)> on_handles_gone;
   };
   // Must be called before the first kWorkerDied is passed to `peers`.
   static std::shared_ptr<ObjectService> Make(Deps deps);

@@ -79,6 +79,7 @@ void ReferenceTable::MaybeDropLocked(const ObjectId& first, RefEffects* effects)
       if (!held) {
         effects->dropped.push_back(id);
         if (rare != nullptr && rare->borrowed) {
+          if (id.index() == 0) effects->handles_given_back.push_back(id.task_id().actor_id());
           ForgetRelationLocked(rare->owner.worker_id, id);
           if (rare->given != 0 && !IsDeadLocked(rare->owner)) effects->give_back.push_back({id, rare->owner, rare->given});
         } else if (id.index() == 0) {

@@ -29,6 +29,7 @@ struct RefEffects {
   std::vector<ObjectId> freed;               // those of them that we owned: copies in stores go, lineage may be released
   std::vector<GiveBack> give_back;           // RemoveBorrowers to send
   std::vector<ActorId> actors_out_of_scope;  // handle objects that we owned
+  std::vector<ActorId> handles_given_back;   // handle objects that we borrowed
   bool shrunk = false;                       // so many entries went that memory can be given back
   bool empty() const { return dropped.empty() && give_back.empty() && actors_out_of_scope.empty(); }
 };

@@ -177,6 +177,18 @@ TEST_F(ReferenceTableTest, AnActorGoesOutOfScopeWithItsLastHandle) {
   RefEffects effects = Remove(handle);
   EXPECT_EQ(effects.actors_out_of_scope, std::vector<ActorId>{actor});
   EXPECT_TRUE(effects.freed.empty());
+  EXPECT_TRUE(effects.handles_given_back.empty());
+}
+
+TEST_F(ReferenceTableTest, ABorrowedHandleIsToldWithItsLastHold) {
+  const ActorId actor = ActorId::Of(JobId::FromInt(1));
+  const ObjectId handle = ObjectId::ForActorHandle(actor);
+  ASSERT_EQ(Borrow(handle), ReferenceTable::Borrow::kRegister);
+  EXPECT_TRUE(Remove(handle).empty());
+  RefEffects effects;
+  table_.OnRegistered(handle, {}, true, &effects);
+  EXPECT_EQ(effects.handles_given_back, std::vector<ActorId>{actor});
+  EXPECT_TRUE(effects.actors_out_of_scope.empty());
 }
 
 TEST_F(ReferenceTableTest, AnOwnObjectThatIsGoneIsTold) {

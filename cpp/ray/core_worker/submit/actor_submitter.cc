@@ -17,11 +17,37 @@ int32_t RetriesLeft(const PendingTask& task) {
 }  // namespace
 
 bool ActorSubmitter::AddActor(const ActorId& actor, ActorPhase phase, int64_t max_pending_calls, const std::string& class_name) {
-  auto queue = std::make_shared<Queue>(phase, max_pending_calls);
+  MutexLock lock(&mu_);
+  QueuePtr& queue = queues_[actor];
+  if (queue != nullptr) {
+    MutexLock queue_lock(&queue->mu);
+    queue->handles_gone = false;
+    return false;
+  }
+  queue = std::make_shared<Queue>(phase, max_pending_calls);
   queue->id = actor;
   queue->class_name = class_name;
+  return true;
+}
+
+void ActorSubmitter::OnHandlesGone(const ActorId& actor) {
+  QueuePtr queue = Find(actor);
+  if (queue == nullptr) return;
+  {
+    MutexLock lock(&queue->mu);
+    queue->handles_gone = true;
+  }
+  MaybeForget(queue);
+}
+
+void ActorSubmitter::MaybeForget(const QueuePtr& queue) {
   MutexLock lock(&mu_);
-  return queues_.emplace(actor, std::move(queue)).second;
+  {
+    MutexLock queue_lock(&queue->mu);
+    if (!queue->handles_gone || queue->core.phase() != ActorPhase::kDead) return;
+  }
+  auto it = queues_.find(queue->id);
+  if (it != queues_.end() && it->second == queue) queues_.erase(it);
 }
 
 bool ActorSubmitter::Knows(const ActorId& actor) { return Find(actor) != nullptr; }
@@ -273,6 +299,7 @@ void ActorSubmitter::OnDead(const ActorId& actor, const v1::ErrorDetail& cause) 
     core.OnDead(out);
     queue->channel = nullptr;
   });
+  MaybeForget(queue);
 }
 
 ActorPhase ActorSubmitter::PhaseOf(const ActorId& actor) {

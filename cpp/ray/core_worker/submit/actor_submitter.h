@@ -40,6 +40,8 @@ class ActorSubmitter {
   // News from the GCS (kPublish), or of our own failed creation.
   void OnActorInfo(const v1::ActorInfo& info);
   void OnDead(const ActorId& actor, const v1::ErrorDetail& cause);
+  // No handle of it is left here, and no call is pending: once it is dead, nobody asks for it any more.
+  void OnHandlesGone(const ActorId& actor);
   // For people.
   std::string Explain(const ActorId& actor);
   ActorPhase PhaseOf(const ActorId& actor);  // kDead if unknown
@@ -56,6 +58,7 @@ class ActorSubmitter {
     int64_t pid GUARDED_BY(mu) = 0;
     ErrorValue death GUARDED_BY(mu);
     bool reconnecting GUARDED_BY(mu) = false;  // a timer runs
+    bool handles_gone GUARDED_BY(mu) = false;
   };
   using QueuePtr = std::shared_ptr<Queue>;
   struct Later {
@@ -64,6 +67,8 @@ class ActorSubmitter {
   };
 
   QueuePtr Find(const ActorId& actor);
+  // Forgets it, if it is dead and without a handle.
+  void MaybeForget(const QueuePtr& queue);
   // Applies `event` to the core and carries out what it says.
   template <typename Event>
   void Run(const QueuePtr& queue, Event event);
@@ -77,7 +82,7 @@ class ActorSubmitter {
   void Settle(const QueuePtr& queue, const std::vector<Later>& later);
 
   const Deps deps_;
-  Mutex mu_;
+  Mutex mu_;  // taken before a queue's
   std::unordered_map<ActorId, QueuePtr, IdHash> queues_ GUARDED_BY(mu_);
 };
 
