@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -132,3 +135,80 @@ def test_off(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert ray.get(work.remote(str(tmp_path / "runs"), 1), timeout=30) == 1
     finally:
         ray.shutdown()
+
+
+_LIMIT = 1 << 30
+
+
+@pytest.fixture
+def control_group() -> Iterator[pathlib.Path]:
+    """A control group of this machine's kernel with a limit of memory; skipped where none can be made."""
+    entries = [line.split(":", 2) for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines()]
+    paths = {name: path for _, names, path in entries for name in names.split(",")}
+    top = pathlib.Path("/sys/fs/cgroup")
+    if "memory" in paths:  # version 1
+        parent, limit = top / "memory" / paths["memory"].lstrip("/"), "memory.limit_in_bytes"
+    else:
+        parent, limit = top / paths.get("", "/").lstrip("/"), "memory.max"
+    group = parent / f"ray-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        try:
+            (group / limit).write_text(str(_LIMIT))
+        except OSError as error:
+            pytest.skip(f"no control group with a limit of memory can be made here: {error}")
+        yield group
+    finally:
+        soon(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+
+
+def test_the_limit_of_a_real_control_group(control_group: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """The hog stays below the limit, so that it is the monitor that ends it, and not the kernel."""
+    script = f"""
+        import os, time
+        import ray
+        from ray.exceptions import OutOfMemoryError
+
+        ray.init("local", num_cpus=2, logging_level="ERROR", log_to_driver=False, object_store_memory=80 << 20,
+                 _system_config={{"memory_usage_threshold": 0.6, "memory_monitor_refresh_ms": 20}})
+        assert ray.cluster_resources()["memory"] < {_LIMIT}
+
+        @ray.remote(max_retries=0)
+        def hog():
+            held = [b"x" * (8 << 20) for _ in range({int(_LIMIT * 0.75) >> 23})]
+            time.sleep(60)
+            return len(held)
+
+        @ray.remote(max_retries=0)
+        def modest():
+            return os.getpid()
+
+        try:
+            ray.get(hog.remote(), timeout=60)
+        except OutOfMemoryError as error:
+            print("told:", " ".join(str(error).split()))
+        print("goes on:", ray.get(modest.remote(), timeout=30) > 0)
+    """
+    done = subprocess.run(
+        [
+            "/bin/sh",
+            "-c",
+            'echo $$ > "$0"/cgroup.procs && exec "$@"',
+            str(control_group),
+            sys.executable,
+            "-c",
+            textwrap.dedent(script),
+        ],
+        env={**os.environ, "RAY_TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "told:" in done.stdout and "goes on: True" in done.stdout
+    assert "/ 1.07 GB" in done.stdout, done.stdout  # the limit, not what the machine has

@@ -19,6 +19,24 @@ def test_memory_is_bounded_by_the_cgroup(tmp_path):
     assert available_memory(_machine(tmp_path, limit=str(3 << 30), used=str(1 << 30))) == 2 << 30
 
 
+def test_every_group_above_bounds_both_and_so_does_version_1(tmp_path):
+    for path, text in {
+        "proc/self/cgroup": "5:memory:/slice/job\n4:cpuacct,cpu:/slice\n0::/a/b\n",
+        "proc/meminfo": f"MemAvailable: {8 << 20} kB\n",
+        "sys/fs/cgroup/a/memory.max": str(7 << 30),
+        "sys/fs/cgroup/a/memory.current": str(1 << 30),
+        "sys/fs/cgroup/memory/slice/job/memory.limit_in_bytes": str((1 << 63) - 4096),
+        "sys/fs/cgroup/memory/slice/memory.limit_in_bytes": str(4 << 30),
+        "sys/fs/cgroup/memory/slice/memory.usage_in_bytes": str(3 << 30),
+        "sys/fs/cgroup/cpu/slice/cpu.cfs_quota_us": "100000",
+        "sys/fs/cgroup/cpu/slice/cpu.cfs_period_us": "100000",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert available_memory(tmp_path) == 1 << 30
+    assert cpu_count(tmp_path) == 1
+
+
 def test_cpus_are_bounded_by_the_quota(tmp_path):
     assert cpu_count(_machine(tmp_path, cpu_max="100000 100000")) == 1
 

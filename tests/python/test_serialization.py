@@ -80,16 +80,3 @@ def _fields(number, **changes):
 )
 def test_error_numbers(number, cls):
     assert type(make_exception(_fields(number, message="why"), "ab" * 28)) is cls
-
-
-def test_tensors_are_read_without_a_copy():
-    torch = pytest.importorskip("torch")
-    from ray._serialization import tensors
-
-    made = torch.arange(12, dtype=torch.bfloat16).reshape(3, 4).T
-    restore, state = tensors.reduce_tensor(made)
-    back = restore(*state)
-    assert torch.equal(back, made) and back.dtype == made.dtype
-    assert tensors.reduce_tensor(torch.ones(2, requires_grad=True)) is None
-    restore, state = tensors.reduce_tensor(torch.empty(0, 3))
-    assert restore(*state).shape == (0, 3)

@@ -22,6 +22,7 @@
 #include "ray/async/loop.h"
 #include "ray/main/gcs_query.h"
 #include "ray/main/security_flags.h"
+#include "ray/raylet/memory/memory_reader.h"
 #include "ray/raylet/raylet.h"
 #include "ray/raylet/workers/json.h"
 #include "ray/rpc/grpc/host_port.h"
@@ -72,12 +73,8 @@ uint64_t AvailableMemory() {
       available = std::strtoull(info->c_str() + at + std::string_view("MemAvailable:").size(), nullptr, 10) << 10;
     }
   }
-  auto limit = ReadFile("/sys/fs/cgroup/memory.max");
-  auto used = ReadFile("/sys/fs/cgroup/memory.current");
-  if (limit.ok() && used.ok() && !limit->starts_with("max")) {
-    const uint64_t max = std::strtoull(limit->c_str(), nullptr, 10), now = std::strtoull(used->c_str(), nullptr, 10);
-    available = std::min(available, max > now ? max - now : 0);
-  }
+  const raylet::MemoryUse tightest = raylet::MemoryReader("/").Read();
+  if (tightest.total > 0) available = std::min(available, tightest.total - std::min(tightest.used, tightest.total));
   return available;
 }
 

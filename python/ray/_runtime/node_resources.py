@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,24 +67,54 @@ def _read(path: Path) -> str:
         return ""
 
 
+def _control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of the control groups that this process is in, from the innermost outwards, of both versions.
+
+    In a container the paths may be those of the host, whose folders are not to be seen here; the top folder is then the
+    container's own group.
+    """
+    for line in _read(root / "proc/self/cgroup").splitlines() or ["0::/"]:
+        _, names, path = line.split(":", 2)
+        if names == "":
+            top = root / "sys/fs/cgroup"
+        elif controller in names.split(","):
+            top = root / "sys/fs/cgroup" / controller
+        else:
+            continue
+        group = top / path.lstrip("/")
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
+
+
+def _number(path: Path) -> int | None:
+    text = _read(path).strip()
+    return int(text) if text.isdigit() else None  # "max", "-1": no limit
+
+
 def cpu_count(root: Path = Path("/")) -> int:
-    """CPUs this process may use: affinity, bounded by the cgroup's quota."""
+    """CPUs this process may use: affinity, bounded by the quotas of its control groups."""
     count = len(os.sched_getaffinity(0))
-    quota, _, period = _read(root / "sys/fs/cgroup/cpu.max").partition(" ")
-    if quota.isdigit() and period.strip().isdigit() and int(period):
-        count = min(count, max(1, int(quota) // int(period)))
+    for group in _control_groups(root, "cpu"):
+        quota, _, period = _read(group / "cpu.max").partition(" ")
+        if not quota:
+            quota, period = _read(group / "cpu.cfs_quota_us").strip(), _read(group / "cpu.cfs_period_us")
+        if quota.isdigit() and period.strip().isdigit() and int(period):
+            count = min(count, max(1, int(quota) // int(period)))
     return count
 
 
 def available_memory(root: Path = Path("/")) -> int:
-    """Memory not in use, bounded by the cgroup's limit."""
+    """Memory not in use, bounded by the limits of this process's control groups."""
     available = 0
     for line in _read(root / "proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
-    limit = _read(root / "sys/fs/cgroup/memory.max").strip()
-    used = _read(root / "sys/fs/cgroup/memory.current").strip()
-    if limit.isdigit():
-        free = int(limit) - (int(used) if used.isdigit() else 0)
-        available = min(available, max(free, 0)) if available else free
+    for group in _control_groups(root, "memory"):
+        for limit_file, used_file in (
+            ("memory.max", "memory.current"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+        ):
+            limit = _number(group / limit_file)
+            if limit is not None:
+                free = max(limit - (_number(group / used_file) or 0), 0)
+                available = min(available, free) if available else free
     return available

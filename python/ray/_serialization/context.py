@@ -21,8 +21,8 @@ def _make_pickler() -> type[pickle.Pickler]:
     class ValuePickler(Pickler):  # type: ignore[misc]  # cloudpickle has no types
         def reducer_override(self, obj: Any) -> Any:
             reduced = reduce_registered(obj)
-            if reduced is None and zero_copy_tensors:
-                reduced = tensors.reduce_tensor(obj)
+            if reduced is None:
+                reduced = tensors.reduce_tensor(obj, zero_copy_tensors)
             return super().reducer_override(obj) if reduced is None else reduced
 
     return ValuePickler
