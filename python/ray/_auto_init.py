@@ -23,6 +23,6 @@ def ensure_session() -> Session:
         return session
     if os.environ.get("RAY_ENABLE_AUTO_CONNECT", "1") == "0":
         raise RaySystemError("Ray has not been started yet. Call ray.init() first.")
-    import ray.api  # the one look upwards: a first call may start the cluster
+    from ray._init import auto_init  # the one look upwards: a first call may start the cluster
 
-    return ray.api.auto_init()
+    return auto_init()

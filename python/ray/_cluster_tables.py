@@ -1,0 +1,69 @@
+"""What a cluster has: its nodes and their resources. Public in `ray.api`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import exceptions
+from ray._runtime.session import Session, current_session
+
+
+def _started() -> Session:
+    session = current_session()
+    if session is None:
+        raise exceptions.RaySystemError("Ray has not been started yet. You can start Ray with 'ray.init()'.")
+    return session
+
+
+def nodes() -> list[dict[str, Any]]:
+    """All nodes of the cluster, dead ones too. The raylets of remote drivers, which offer nothing, are not listed.
+
+    `State` is "ALIVE", "DRAINING" (alive, but takes no more work and is about to leave) or "DEAD".
+
+    Raises:
+        RaySystemError: not connected.
+    """
+    return [
+        {
+            "NodeID": n["node_id"].hex(),
+            "Alive": n["alive"],
+            "alive": n["alive"],
+            "State": ("DRAINING" if n["draining"] else "ALIVE") if n["alive"] else "DEAD",
+            "NodeName": n["node_name"],
+            "NodeManagerAddress": n["ip"],
+            "NodeManagerHostname": n["hostname"],
+            "NodeManagerPort": n["port"],
+            "ObjectManagerPort": n["port"],
+            "ObjectStoreSocketName": n["store_socket"],
+            "RayletSocketName": n["raylet_socket"],
+            "MetricsExportPort": 0,
+            "MetricsAgentPort": 0,
+            "RuntimeEnvAgentPort": 0,
+            "DashboardAgentListenPort": 0,
+            "Resources": dict(n["total"]),
+            "Labels": dict(n["labels"]),
+            "DeathReason": n["death_kind"],
+            "DeathReasonMessage": n["death_reason"],
+        }
+        for n in _started().list_nodes()
+        if not n["driver_only"]
+    ]
+
+
+def _sum_resources(key: str) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for node in _started().list_nodes():
+        if node["alive"]:
+            for name, amount in node[key].items():
+                total[name] = total.get(name, 0.0) + amount
+    return total
+
+
+def cluster_resources() -> dict[str, float]:
+    """The resources of all live nodes together. Raises RaySystemError when not connected."""
+    return _sum_resources("total")
+
+
+def available_resources() -> dict[str, float]:
+    """What of them is free now; exhausted ones are left out. Raises RaySystemError when not connected."""
+    return {name: amount for name, amount in _sum_resources("available").items() if amount > 0}

@@ -1,0 +1,1 @@
+"""The errors of `ray.exceptions`, by what they are about. Programs import them from there."""
