@@ -9,6 +9,7 @@
 #include "ray/async/loop.h"
 #include "ray/gcs_server/health/health_core.h"
 #include "ray/gcs_server/storage/storage.h"
+#include "ray/gcs_server/tables/node_table_core.h"
 #include "ray/rpc/core/dispatcher.h"
 
 namespace ray::gcs {
@@ -17,18 +18,23 @@ struct GcsServerOptions {
   std::string config_json;   // settings for the whole cluster, handed to every raylet
   std::string session_name;  // of the cluster, handed to every raylet
   HealthConfig health;
+  // After a restart: how long nodes that were alive before may take to come back; then they are dead.
+  Duration node_return_timeout = std::chrono::seconds(30);
   std::function<void()> on_empty;                        // the last node that was alive has gone
   std::function<void(const Status&)> on_storage_failed;  // the process must end
 };
 
 class GcsServer {
  public:
-  // `loop` and `storage` must outlive the server.
-  GcsServer(GcsServerOptions options, async::Loop* loop, Storage* storage);
+  // Goes on from what is stored. `loop` and `storage` must outlive the server. Fails if what is stored cannot be read.
+  static Result<std::unique_ptr<GcsServer>> Make(GcsServerOptions options, async::Loop* loop, Storage* storage);
   ~GcsServer();
   const rpc::Dispatcher* dispatcher() const { return &dispatcher_; }
 
  private:
+  GcsServer(GcsServerOptions options, async::Loop* loop, Storage* storage, NodeTableConfig config);
+  Status Restore(const StorageContents& stored);
+
   std::unique_ptr<struct GcsState> state_;
   rpc::Dispatcher dispatcher_;
 };

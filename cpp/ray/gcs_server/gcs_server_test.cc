@@ -6,6 +6,7 @@
 
 #include <deque>
 
+#include "ray/gcs_server/testing_fakes.h"
 #include "ray/v1/gcs_actor.pb.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_node.pb.h"
@@ -18,82 +19,6 @@ namespace {
 
 using testing::ElementsAre;
 
-class ManualLoop final : public async::Loop {
- public:
-  void Post(const char*, std::function<void()> fn) override { queue_.push_back(std::move(fn)); }
-  async::TimerId AddTimer(Duration, std::function<void()>) override { return 1; }
-  void CancelTimer(async::TimerId) override {}
-  const Clock& clock() const override { return clock_; }
-  bool InLoop() const override { return true; }
-  void RunAll() {
-    for (; !queue_.empty(); queue_.pop_front()) queue_.front()();
-  }
-
- private:
-  SystemClock clock_;
-  std::deque<std::function<void()>> queue_;
-};
-
-class FakeLink final : public rpc::Connection {
- public:
-  explicit FakeLink(uint64_t id) : id_(id) {}
-  void Call(MethodId method, const rpc::MessageLite& request, const PartList& parts, rpc::ReplyCallback callback,
-            rpc::CallOptions options) override {
-    CallRaw(method, request.SerializeAsString(), parts, std::move(callback), options);
-  }
-  void CallRaw(MethodId method, std::string_view control, const PartList&, rpc::ReplyCallback callback, rpc::CallOptions) override {
-    told.emplace_back(MethodName(method));
-    last_control = control;
-    callbacks.push_back(std::move(callback));
-  }
-  void Notify(MethodId method, const rpc::MessageLite& message, const PartList& parts, bool) override {
-    NotifyRaw(method, message.SerializeAsString(), parts);
-  }
-  void NotifyRaw(MethodId method, std::string_view control, const PartList&) override {
-    told.emplace_back(MethodName(method));
-    last_control = control;
-  }
-  void Flush() override {}
-  void Close(Status reason) override {
-    if (closed_) return;
-    closed_ = true;
-    for (auto& callback : std::exchange(callbacks, {})) callback(reason, {});
-    for (auto& callback : std::exchange(on_close, {})) callback(reason);
-  }
-  bool closed() const override { return closed_; }
-  void OnClose(std::function<void(const Status&)> callback) override { on_close.push_back(std::move(callback)); }
-  uint64_t id() const override { return id_; }
-  int64_t peer_pid() const override { return -1; }
-  size_t unsent_bytes() const override { return 0; }
-
-  std::vector<std::string> Told() { return std::exchange(told, {}); }
-  // Answers the oldest call.
-  void Answer(const rpc::MessageLite& reply) {
-    auto callback = std::move(callbacks.front());
-    callbacks.erase(callbacks.begin());
-    std::string control = reply.SerializeAsString();
-    callback({}, rpc::Reply{control, {}});
-  }
-
-  std::vector<std::string> told;
-  std::string last_control;
-  std::vector<rpc::ReplyCallback> callbacks;
-  std::vector<std::function<void(const Status&)>> on_close;
-  std::string answer;  // control part of the newest reply
-  Status error;
-
- protected:
-  void SendReply(MethodId, uint64_t, rpc::FrameKind kind, std::string_view control, const rpc::MessageLite* message, const PartList&, int,
-                 bool) override {
-    error = kind == rpc::FrameKind::kError ? rpc::DecodeError(control) : Status::Ok();
-    answer = message ? message->SerializeAsString() : std::string(control);
-  }
-
- private:
-  const uint64_t id_;
-  bool closed_ = false;
-};
-
 // Finishes its writes when told.
 class SlowStorage final : public Storage {
  public:
@@ -101,9 +26,8 @@ class SlowStorage final : public Storage {
     batches.push_back(batch.size());
     pending.push_back(std::move(done));
   }
-  void Load(const std::string&, std::function<void(Result<std::map<std::string, std::string>>)> done) override {
-    done(std::map<std::string, std::string>());
-  }
+  Result<StorageContents> Load() override { return StorageContents(); }
+  bool durable() const override { return false; }
   void FinishOne(const Status& status = {}) {
     auto done = std::move(pending.front());
     pending.pop_front();
@@ -125,7 +49,9 @@ class GcsServerTest : public testing::Test {
     options.config_json = "{}";
     options.on_empty = [this] { ++emptied_; };
     options.on_storage_failed = [this](const Status&) { ++storage_failed_; };
-    server_ = std::make_unique<GcsServer>(std::move(options), &loop_, storage);
+    auto server = GcsServer::Make(std::move(options), &loop_, storage);
+    ASSERT_TRUE(server.ok()) << server.status().ToString();
+    server_ = std::move(*server);
     link_ = std::make_shared<FakeLink>(1);
   }
   template <typename ReplyMessage>
@@ -231,12 +157,13 @@ TEST_F(GcsServerTest, OwnerWasDeadBeforeItsActorCame) {
 TEST_F(GcsServerTest, DurableBeforeReplyAndInOrder) {
   SlowStorage storage;
   Start(&storage);
+  storage.FinishOne();  // of the cluster's id
   Call<v1::AddJobReply>(link_, MethodId::kAddJob, v1::AddJobRequest());
   EXPECT_EQ(link_->answer, "");
   Call<v1::AddJobReply>(link_, MethodId::kAddJob, v1::AddJobRequest());
   Call<v1::ListJobsReply>(link_, MethodId::kListJobs, v1::JobEmpty());
   EXPECT_EQ(link_->answer, "") << "a read does not overtake a write";
-  EXPECT_THAT(storage.batches, ElementsAre(2));
+  EXPECT_THAT(storage.batches, ElementsAre(1, 2));
   storage.FinishOne();
   v1::AddJobReply first;
   ASSERT_TRUE(first.ParseFromString(link_->answer));
@@ -250,6 +177,7 @@ TEST_F(GcsServerTest, DurableBeforeReplyAndInOrder) {
 TEST_F(GcsServerTest, FailedStorageAnswersNobody) {
   SlowStorage storage;
   Start(&storage);
+  storage.FinishOne();
   Call<v1::AddJobReply>(link_, MethodId::kAddJob, v1::AddJobRequest());
   storage.FinishOne(Status::DataLoss("disk"));
   EXPECT_EQ(link_->answer, "");

@@ -13,6 +13,7 @@
 
 #include "ray/async/loop.h"
 #include "ray/gcs_server/gcs_server.h"
+#include "ray/gcs_server/storage/sqlite_storage.h"
 #include "ray/main/security_flags.h"
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/grpc/host_port.h"
@@ -28,6 +29,9 @@ namespace {
 
 enum ExitCode { kOk = 0, kFailed = 1, kBadFlags = 2, kWatchedGone = 3 };
 
+constexpr std::string_view kMemoryStorage = "memory";
+constexpr std::string_view kSqliteStorage = "sqlite:";
+
 struct Options {
   std::vector<std::string> listen;
   std::string session_dir;
@@ -40,6 +44,8 @@ struct Options {
   rpc::SecurityConfig security;
   gcs::HealthConfig health{.period = std::chrono::seconds(1)};
   std::string config;
+  std::string storage{kMemoryStorage};
+  Duration node_return_timeout = std::chrono::seconds(30);
 };
 
 // Text to print, or nothing: run.
@@ -54,6 +60,12 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
             &options->listen);
   flags.Add("session-dir", "folder of the session; sockets and logs are made in it", &options->session_dir);
   AddSecurityFlags(&flags, &options->auth_mode, &options->security);
+  flags.Group("Storage");
+  flags.Add("storage",
+            "where the tables are kept. memory: they end with this process, and with it the cluster. sqlite:/path: in that file, from "
+            "which the next "
+            "process goes on",
+            &options->storage);
   flags.Group("Logging");
   flags.Add("log-file", "file to log to, rotated by size; default: stderr", &options->log_file);
   flags.Add("log-level", "debug, info, warning, error or off", &options->log_level);
@@ -70,11 +82,16 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
             &options->health.period);
   flags.Add("health-check-timeout", "how long a node may take to answer a probe", &options->health.timeout);
   flags.Add("health-check-threshold", "unanswered probes in a row that make a node dead", &options->health.threshold);
+  flags.Add("node-return-timeout", "after a restart, how long nodes that were alive before may take to come back",
+            &options->node_return_timeout);
   flags.ConfigGroup("Cluster");
   flags.Add("config", "JSON object of settings for the whole cluster, handed to every raylet as it is", &options->config);
   RAY_ASSIGN_OR_RETURN(std::optional<std::string> text, flags.Parse(argc, argv));
   if (text) return text;
   RAY_RETURN_NOT_OK(ParseLogLevel(options->log_level).status());
+  if (options->storage != kMemoryStorage &&
+      !(options->storage.starts_with(kSqliteStorage) && options->storage.size() > kSqliteStorage.size()))
+    return Status::InvalidArgument("--storage: '" + options->storage + "' is neither memory nor sqlite:/path");
   if (options->listen.empty()) {
     if (options->session_dir.empty()) return Status::InvalidArgument("one of --listen and --session-dir is needed");
     options->listen.push_back("unix:" + options->session_dir + "/sockets/gcs.sock");
@@ -145,15 +162,29 @@ class Process {
     server_options.config_json = options_.config;
     const bool local = std::all_of(options_.listen.begin(), options_.listen.end(), rpc::IsUnixAddress);
     if (!local) server_options.health = options_.health;
+    server_options.node_return_timeout = options_.node_return_timeout;
     server_options.session_name = options_.session_dir.substr(options_.session_dir.rfind('/') + 1);
     if (options_.exit_when_empty) server_options.on_empty = [this] { Stop(kOk, "the last node has gone"); };
     server_options.on_storage_failed = [this](const Status& status) { Stop(kFailed, "storage failed: " + status.ToString()); };
-    server_ = std::make_unique<gcs::GcsServer>(std::move(server_options), loop_.get(), &storage_);
+    RAY_RETURN_NOT_OK(OpenStorage());
+    RAY_ASSIGN_OR_RETURN(server_, gcs::GcsServer::Make(std::move(server_options), loop_.get(), storage_.get()));
     RAY_ASSIGN_OR_RETURN(auto security, rpc::Security::Make(options_.security, &clock_));
     RAY_ASSIGN_OR_RETURN(grpc_, rpc::GrpcServer::Make({options_.listen, std::move(security)}, server_->dispatcher(), loop_.get()));
     for (const std::string& address : grpc_->addresses()) RAY_LOG(INFO) << "gcs_server serves " << address << ", pid " << ::getpid();
     WriteReady(options_.ready_fd, grpc_->addresses());
     (void)SdNotify(notify_socket_, "READY=1");
+    return {};
+  }
+
+  Status OpenStorage() {
+    if (options_.storage == kMemoryStorage) {
+      storage_ = std::make_unique<gcs::MemoryStorage>();
+      return {};
+    }
+    gcs::SqliteOptions sqlite;
+    sqlite.path = options_.storage.substr(kSqliteStorage.size());
+    RAY_ASSIGN_OR_RETURN(storage_, gcs::SqliteStorage::Open(std::move(sqlite), loop_.get()));
+    RAY_LOG(INFO) << "tables are kept in " << options_.storage;
     return {};
   }
 
@@ -179,8 +210,8 @@ class Process {
   int code_ = kOk;
   std::string reason_;
   SystemClock clock_;
-  gcs::MemoryStorage storage_;
   std::unique_ptr<async::EpollLoop> loop_;
+  std::unique_ptr<gcs::Storage> storage_;
   std::unique_ptr<gcs::GcsServer> server_;
   std::unique_ptr<rpc::GrpcServer> grpc_;  // last: goes first
 };

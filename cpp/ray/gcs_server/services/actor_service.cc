@@ -95,10 +95,12 @@ void RegisterActorService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
                                [gcs](const v1::ListActorsRequest& message, const rpc::Request&, CallToken call, Effects* out) {
                                  gcs->actors.List(message, call, out);
                                });
-  Serve<v1::KillActorRequest>(gcs, dispatcher, MethodId::kKillActor,
-                              [gcs](const v1::KillActorRequest& message, const rpc::Request&, CallToken call, Effects* out) {
-                                gcs->actors.Kill(IdOf(message.actor_id()), message.no_restart(), call, gcs->wall_ms(), out);
-                              });
+  dispatcher->RegisterTyped<v1::KillActorRequest>(
+      MethodId::kKillActor, [gcs](const v1::KillActorRequest& message, rpc::Request&, rpc::Responder responder) {
+        RunOnce<v1::ActorEmpty>(gcs, message.request_id(), std::move(responder), [&](CallToken call, Effects* out) {
+          gcs->actors.Kill(IdOf(message.actor_id()), message.no_restart(), call, gcs->wall_ms(), out);
+        });
+      });
   Serve<v1::ActorOutOfScopeRequest>(gcs, dispatcher, MethodId::kActorOutOfScope,
                                     [gcs](const v1::ActorOutOfScopeRequest& message, const rpc::Request&, CallToken call, Effects* out) {
                                       gcs->actors.OutOfScope(IdOf(message.actor_id()), call, gcs->wall_ms(), out);

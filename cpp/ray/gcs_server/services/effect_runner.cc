@@ -72,7 +72,7 @@ void EffectRunner::Apply(Unit unit) {
     } else if (auto* give_back = std::get_if<ReturnOnNode>(&effect)) {
       handlers_.return_bundles(*give_back);
     } else if (auto* job = std::get_if<TellJobFinished>(&effect)) {
-      handlers_.tell_job_finished(job->job);
+      handlers_.tell_job_finished(*job);
     } else if (auto* message = std::get_if<TellDriver>(&effect)) {
       handlers_.tell_driver(*message);
     }

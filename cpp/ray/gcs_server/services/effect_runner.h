@@ -21,7 +21,7 @@ struct EffectHandlers {
   std::function<void(const PrepareOnNode&)> prepare_bundles;
   std::function<void(const CommitOnNode&)> commit_bundles;
   std::function<void(const ReturnOnNode&)> return_bundles;
-  std::function<void(const JobId&)> tell_job_finished;
+  std::function<void(const TellJobFinished&)> tell_job_finished;
   std::function<void(const TellDriver&)> tell_driver;
   // A write failed: what the tables say is not durable, so the process must end, and start again from what is.
   std::function<void(const Status&)> storage_failed;

@@ -14,6 +14,7 @@
 #include "ray/gcs_server/tables/kv_table_core.h"
 #include "ray/gcs_server/tables/node_table_core.h"
 #include "ray/gcs_server/tables/placement_group_table_core.h"
+#include "ray/gcs_server/tables/request_log_core.h"
 #include "ray/gcs_server/tables/worker_table_core.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/rpc/pubsub/publisher_core.h"
@@ -34,6 +35,7 @@ struct GcsState {
   PlacementGroupTableCore groups{{}, &view};
   KvTableCore kv;
   WorkerTableCore workers;
+  RequestLogCore requests;
   rpc::PublisherCore publisher;
   EffectRunner runner;
   std::map<NodeId, rpc::ConnectionPtr> links;          // of nodes that are alive
@@ -43,6 +45,10 @@ struct GcsState {
   Time news_sent{INT64_MIN / 2};
   async::TimerId news_timer = 0;
   async::TimerId probe_timer = 0;
+  // After a restart: nodes that were alive before and have not come back yet, and for how long they are waited for.
+  std::set<NodeId> expected;
+  Duration node_return_timeout = Duration::zero();
+  async::TimerId return_timer = 0;
   std::function<void()> on_empty;   // the last node has gone
   async::TimerId groups_timer = 0;  // runs PlacementGroupTableCore::Tick
   Time groups_timer_at = Time::Infinite();
@@ -54,6 +60,26 @@ struct GcsState {
     return it == links.end() ? nullptr : it->second;
   }
 };
+
+// One event that changes something and must not be done twice: `event(token, effects)`. With an id that was answered before, the same answer is
+// given again. `id` empty: nobody will ask again.
+template <typename ReplyMessage, typename F>
+void RunOnce(GcsState* gcs, const std::string& id, rpc::Responder responder, F event) {
+  Effects out;
+  const CallToken call = gcs->runner.Hold(std::move(responder));
+  if (const std::string* known = id.empty() ? nullptr : gcs->requests.Find(id)) {
+    ReplyMessage reply;
+    if (reply.ParseFromString(*known)) {
+      Reply(call, std::move(reply), &out);
+    } else {
+      Fail(call, Status::DataLoss("the stored answer to this request cannot be read"), &out);
+    }
+  } else {
+    event(call, &out);
+    if (!id.empty()) gcs->requests.Done(id, call, &out);
+  }
+  gcs->runner.Run(std::move(out));
+}
 
 // Each registers its handlers; `gcs` must outlive the dispatcher's use.
 void RegisterNodeService(GcsState* gcs, rpc::Dispatcher* dispatcher);
@@ -73,6 +99,10 @@ void SendAllResources(const GcsState& gcs, const rpc::ConnectionPtr& link);
 void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out);
 void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call, v1::DeathKind kind = v1::DEATH_KIND_FAILED);
 
+// After a restart: waits for the nodes that were alive before, and ends the wait for one, whether it came back or is dead.
+void ExpectNodes(GcsState* gcs);
+void NoLongerExpected(GcsState* gcs, const NodeId& node, Effects* out);
+
 // An actor's death was published: what it owned goes.
 void OnActorDead(GcsState* gcs, const ActorId& actor);
 
@@ -83,7 +113,7 @@ void KillActorOnNode(GcsState* gcs, const KillOnNode& order);
 void PrepareBundlesOnNode(GcsState* gcs, const PrepareOnNode& order);
 void CommitBundlesOnNode(GcsState* gcs, const CommitOnNode& order);
 void ReturnBundlesOnNode(GcsState* gcs, const ReturnOnNode& order);
-void TellNodesJobFinished(GcsState* gcs, const JobId& job);
+void TellNodesJobFinished(GcsState* gcs, const TellJobFinished& order);
 void TellDriverOfNode(GcsState* gcs, const TellDriver& message);
 
 }  // namespace ray::gcs

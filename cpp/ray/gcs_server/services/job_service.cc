@@ -15,11 +15,13 @@ void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out) {
   RouteGroups(gcs, out);
 }
 
-void TellNodesJobFinished(GcsState* gcs, const JobId& job) {
+void TellNodesJobFinished(GcsState* gcs, const TellJobFinished& order) {
   v1::JobFinishedNotice notice;
-  notice.set_job_id(job.Binary());
+  notice.set_job_id(order.job.Binary());
   for (const WorkerId& worker : gcs->actors.StayingWorkers()) notice.add_kept_workers(worker.Binary());
-  for (const auto& [node, link] : gcs->links) link->Notify(MethodId::kJobFinished, notice);
+  for (const auto& [node, link] : gcs->links) {
+    if (order.node.IsNil() || order.node == node) link->Notify(MethodId::kJobFinished, notice);
+  }
 }
 
 void RegisterJobService(GcsState* gcs, rpc::Dispatcher* dispatcher) {

@@ -47,6 +47,27 @@ void ScheduleProbes(GcsState* gcs) {
   });
 }
 
+void WorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, CallToken call, Effects* out) {
+  if (!gcs->workers.Died(message, call, out)) return;
+  RAY_LOG(INFO) << (message.is_driver() ? "driver " : "worker ") << WorkerId::FromBinaryOrNil(message.worker_id()) << " (pid "
+                << message.pid() << ") ended: " << message.detail();
+  gcs->actors.WorkerDied(message, gcs->wall_ms(), out);
+  if (message.is_driver()) FinishJob(gcs, JobId::FromBinaryOrNil(message.job_id()), 0, out);
+}
+
+// A node has come back: what it has is held against what the tables say.
+void TakeState(GcsState* gcs, const NodeId& node, const v1::NodeState& state, Effects* out) {
+  gcs->nodes.Report(state.resources(), out);
+  for (const v1::ReportWorkerDiedRequest& death : state.deaths()) WorkerDied(gcs, death, 0, out);
+  gcs->actors.NodeReturned(node, {state.actors().begin(), state.actors().end()}, gcs->wall_ms(), out);
+  gcs->groups.NodeReturned(node, {state.bundles().begin(), state.bundles().end()}, gcs->now(), gcs->wall_ms(), out);
+  for (const std::string& id : state.jobs()) {
+    if (const JobId job = JobId::FromBinaryOrNil(id); gcs->jobs.IsOver(job)) out->push_back(TellJobFinished{job, node});
+  }
+  NodeChanged(gcs, node, out);  // from now on something can be placed there
+  NoLongerExpected(gcs, node, out);
+}
+
 void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const rpc::Request& request, rpc::Responder responder) {
   // Unset: a client that makes no claim, such as a tool.
   if (!message.protocol_version().empty() && !ProtocolsMayMeet(message.protocol_version(), kProtocolVersion) && responder.valid()) {
@@ -55,13 +76,18 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
                                                      ": nodes may be at most one version apart; install the same release on all"));
   }
   NodeId node = NodeId::FromBinaryOrNil(message.node().node_id());
+  const v1::NodeState* state = message.has_state() ? &message.state() : nullptr;
   Effects out;
-  if (gcs->nodes.Register(message.node(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out)) {
+  if (gcs->nodes.Register(message.node(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out, state)) {
     rpc::ConnectionPtr link = request.connection;
     bool is_new_link = gcs->health.LinkUp(node, link->id(), gcs->loop->clock().Now());
     gcs->links[node] = link;
     ScheduleProbes(gcs);
-    NodeChanged(gcs, node, &out);
+    if (state != nullptr) {
+      TakeState(gcs, node, *state, &out);
+    } else {
+      NodeChanged(gcs, node, &out);
+    }
     RAY_LOG(INFO) << "node " << node << " registered with " << FromProto(message.node().total()).ToString();
     if (is_new_link) {
       link->OnClose([gcs, node, id = link->id()](const Status& reason) {
@@ -91,16 +117,35 @@ void DrainNode(GcsState* gcs, const v1::DrainNodeRequest& message, rpc::Responde
 
 void ReportWorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, rpc::Responder responder) {
   Effects out;
-  if (gcs->workers.Died(message, gcs->runner.Hold(std::move(responder)), &out)) {
-    RAY_LOG(INFO) << (message.is_driver() ? "driver " : "worker ") << WorkerId::FromBinaryOrNil(message.worker_id()) << " (pid "
-                  << message.pid() << ") ended: " << message.detail();
-    gcs->actors.WorkerDied(message, gcs->wall_ms(), &out);
-    if (message.is_driver()) FinishJob(gcs, JobId::FromBinaryOrNil(message.job_id()), 0, &out);
-  }
+  WorkerDied(gcs, message, gcs->runner.Hold(std::move(responder)), &out);
   gcs->runner.Run(std::move(out));
 }
 
 }  // namespace
+
+void ExpectNodes(GcsState* gcs) {
+  for (const v1::NodeInfo* node : gcs->nodes.All()) {
+    if (node->alive()) gcs->expected.insert(NodeId::FromBinaryOrNil(node->node_id()));
+  }
+  Effects none;
+  gcs->actors.ExpectNodes(true, gcs->wall_ms(), &none);
+  gcs->groups.ExpectNodes(true);
+  gcs->return_timer = gcs->loop->AddTimer(gcs->node_return_timeout, [gcs] {
+    gcs->return_timer = 0;
+    const auto waited = std::to_string(std::chrono::duration_cast<std::chrono::seconds>(gcs->node_return_timeout).count());
+    for (const NodeId& node : std::set<NodeId>(gcs->expected))
+      OnNodeDead(gcs, node, "it did not come back within " + waited + " s after the GCS was started again", 0);
+  });
+}
+
+void NoLongerExpected(GcsState* gcs, const NodeId& node, Effects* out) {
+  if (gcs->expected.erase(node) == 0 || !gcs->expected.empty()) return;
+  RAY_LOG(INFO) << "every node that was there before the restart has come back or is dead";
+  gcs->groups.ExpectNodes(false);
+  gcs->actors.ExpectNodes(false, gcs->wall_ms(), out);
+  gcs->groups.ResourcesChanged(gcs->now(), gcs->wall_ms(), out);
+  RouteGroups(gcs, out);
+}
 
 void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call, v1::DeathKind kind) {
   Effects out;
@@ -115,6 +160,7 @@ void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, Ca
     gcs->groups.NodeDied(node, gcs->now(), gcs->wall_ms(), &out);
     for (const JobId& job : gcs->jobs.RunningOn(node)) FinishJob(gcs, job, 0, &out);
     RouteGroups(gcs, &out);
+    NoLongerExpected(gcs, node, &out);
   }
   gcs->runner.Run(std::move(out), [gcs, died] {
     if (died && gcs->nodes.num_alive() == 0 && gcs->on_empty) gcs->on_empty();

@@ -13,13 +13,15 @@ void MemoryStorage::Write(std::vector<StorageOp> batch, std::function<void(Statu
   done({});
 }
 
-void MemoryStorage::Load(const std::string& table, std::function<void(Result<std::map<std::string, std::string>>)> done) {
-  std::map<std::string, std::string> rows;
-  for (const auto& [key, pieces] : tables_[table]) {
-    std::string& value = rows[key];
-    for (const BufferPtr& piece : pieces) value += piece->view();
+Result<StorageContents> MemoryStorage::Load() {
+  StorageContents contents;
+  for (const auto& [table, rows] : tables_) {
+    for (const auto& [key, pieces] : rows) {
+      std::string& value = contents[table][key];
+      for (const BufferPtr& piece : pieces) value += piece->view();
+    }
   }
-  done(std::move(rows));
+  return contents;
 }
 
 }  // namespace ray::gcs

@@ -1,5 +1,9 @@
 #include "ray/gcs_server/tables/actor_table_core.h"
 
+#include <algorithm>
+#include <cstring>
+
+#include "ray/v1/gcs_storage.pb.h"
 #include "ray/wire/convert.h"
 
 namespace ray::gcs {
@@ -17,6 +21,38 @@ PartList Flatten(const CreationSpec& spec) {
   PartList pieces{HeapBuffer::CopyOf(head + spec.control)};
   pieces.insert(pieces.end(), spec.parts.begin(), spec.parts.end());
   return pieces;
+}
+
+// Null: these are not bytes that Flatten gave.
+std::shared_ptr<const CreationSpec> Unflatten(const std::string& bytes) {
+  std::string_view rest = bytes;
+  auto take = [&rest](size_t size, std::string_view* piece) {
+    if (rest.size() < size) return false;
+    *piece = rest.substr(0, size);
+    rest.remove_prefix(size);
+    return true;
+  };
+  auto get = [&take](uint64_t* n) {
+    std::string_view piece;
+    if (!take(sizeof *n, &piece)) return false;
+    std::memcpy(n, piece.data(), sizeof *n);
+    return true;
+  };
+  uint64_t count, control_size;
+  if (!get(&count) || !get(&control_size) || count > rest.size() / sizeof(uint64_t)) return nullptr;
+  std::vector<uint64_t> sizes(count);
+  for (uint64_t& size : sizes) {
+    if (!get(&size)) return nullptr;
+  }
+  auto spec = std::make_shared<CreationSpec>();
+  std::string_view piece;
+  if (!take(control_size, &piece)) return nullptr;
+  spec->control = piece;
+  for (const uint64_t size : sizes) {
+    if (!take(size, &piece)) return nullptr;
+    spec->parts.push_back(HeapBuffer::CopyOf(piece));
+  }
+  return rest.empty() ? spec : nullptr;
 }
 
 // The predicate of a process's end; `detail` as in "killed by signal 9" or "exit code 1".
@@ -49,7 +85,7 @@ v1::ErrorDetail ActorTableCore::DiedOf(const Actor& actor, const std::string& re
 
 void ActorTableCore::ChangedAndReply(Actor& actor, CallToken call, const google::protobuf::MessageLite* reply, Effects* out) {
   actor.info.set_version(actor.info.version() + 1);
-  out->push_back(PersistMessage(kTable, actor.id.Binary(), actor.info));
+  Save(actor, out);
   if (call != 0) {
     std::shared_ptr<google::protobuf::MessageLite> copy(reply->New());
     copy->CheckTypeAndMergeFrom(*reply);
@@ -60,6 +96,125 @@ void ActorTableCore::ChangedAndReply(Actor& actor, CallToken call, const google:
   publish.notice.set_key(actor.id.Binary());
   *publish.notice.mutable_actor() = actor.info;
   out->push_back(std::move(publish));
+}
+
+void ActorTableCore::Save(const Actor& actor, Effects* out) const {
+  v1::StoredActor stored;
+  *stored.mutable_info() = actor.info;
+  if (actor.starting) stored.set_node_id(actor.node.Binary());
+  if (actor.last_words) stored.set_last_words(*actor.last_words);
+  stored.set_killed(actor.killed);
+  stored.set_out_of_scope(actor.out_of_scope);
+  out->push_back(PersistMessage(kTable, actor.id.Binary(), stored));
+}
+
+Status ActorTableCore::Restore(const StorageContents& stored) {
+  const auto rows = stored.find(kTable);
+  if (rows == stored.end()) return Status::Ok();
+  const StorageTable none;
+  const auto specs = stored.find(kSpecTable);
+  for (const auto& [key, row] : rows->second) RAY_RETURN_NOT_OK(RestoreActor(key, row, specs == stored.end() ? none : specs->second));
+  std::sort(dead_.begin(), dead_.end(), [this](const ActorId& a, const ActorId& b) {
+    return std::pair(Lookup(a)->info.end_time_ms(), a) < std::pair(Lookup(b)->info.end_time_ms(), b);
+  });
+  return Status::Ok();
+}
+
+Status ActorTableCore::RestoreActor(const std::string& key, const std::string& row, const StorageTable& specs) {
+  RAY_ASSIGN_OR_RETURN(v1::StoredActor stored, ReadRow<v1::StoredActor>(kTable, key, row));
+  const ActorPtr actor = std::make_shared<Actor>();
+  actor->id = ActorId::FromBinaryOrNil(key);
+  actor->info = std::move(*stored.mutable_info());
+  actors_[actor->id] = actor;
+  if (actor->IsDead()) {
+    dead_.push_back(actor->id);
+    return Status::Ok();
+  }
+  const v1::ActorCreation& creation = actor->info.creation();
+  if (!creation.name().empty()) names_[{creation.ray_namespace(), creation.name()}] = actor->id;
+  const Address owner = FromProto(creation.owner());
+  actor->owner_node = owner.node_id;
+  actor->owner_worker = owner.worker_id;
+  if (!creation.detached()) by_owner_[owner.worker_id].insert(actor->id);
+  if (!stored.last_words().empty()) actor->last_words = stored.last_words();
+  actor->killed = stored.killed();
+  actor->out_of_scope = stored.out_of_scope();
+  actor->without_template = true;
+  if (actor->info.state() == v1::ACTOR_STATE_DEPENDENCIES_UNREADY) return Status::Ok();
+
+  const auto spec = specs.find(key);
+  if (spec != specs.end()) actor->spec = Unflatten(spec->second);
+  v1::TaskSpec task;
+  if (actor->spec == nullptr || !task.ParseFromString(actor->spec->control))
+    return Status::DataLoss("the stored specification of actor " + actor->id.Hex() + " is missing or cannot be read");
+  ReadTemplate(*actor, task.template_());
+  if (actor->info.state() == v1::ACTOR_STATE_ALIVE) {
+    const Address address = FromProto(actor->info.address());
+    actor->node = address.node_id;
+    actor->worker = address.worker_id;
+    by_worker_[actor->worker] = actor->id;
+  } else if (!stored.node_id().empty()) {
+    actor->node = NodeId::FromBinaryOrNil(stored.node_id());
+    actor->starting = true;
+  } else {
+    unplaced_.insert(actor->id);
+    return Status::Ok();
+  }
+  by_node_[actor->node].insert(actor->id);
+  if (const auto group = groups_.find(actor->group); group != groups_.end()) {
+    const auto& bundles = group->second.bundles;
+    for (int32_t i = 0; i < static_cast<int32_t>(bundles.size()); ++i) {
+      if (bundles[static_cast<size_t>(i)].node != actor->node || (actor->bundle >= 0 && actor->bundle != i)) continue;
+      AccountInBundle(*actor, i, actor->starting ? actor->wish.need : actor->kept);
+      break;
+    }
+  }
+  return Status::Ok();
+}
+
+void ActorTableCore::ReadTemplate(Actor& actor, const v1::TaskTemplate& task) {
+  actor.without_template = false;
+  actor.wish = scheduling::MakePlacementRequest(FromProto(actor.info.creation().placement_resources()), FromProto(task.strategy()));
+  actor.kept = FromProto(task.resources());
+  if (task.strategy().kind() != v1::STRATEGY_KIND_PLACEMENT_GROUP) return;
+  actor.group = PlacementGroupId::FromBinaryOrNil(task.strategy().placement_group_id());
+  actor.bundle = task.strategy().bundle_index();
+  if (const auto group = groups_.find(actor.group); group != groups_.end()) group->second.actors.insert(actor.id);
+}
+
+void ActorTableCore::ExpectNodes(bool expecting, int64_t wall_ms, Effects* out) {
+  expecting_nodes_ = expecting;
+  if (!expecting) NodeChanged(wall_ms, out);
+}
+
+void ActorTableCore::NodeReturned(const NodeId& node, const std::vector<v1::ActorOnNode>& actors, int64_t wall_ms, Effects* out) {
+  std::set<ActorId> there;
+  for (const v1::ActorOnNode& found : actors) {
+    const ActorId id = ActorId::FromBinaryOrNil(found.actor_id());
+    const WorkerId worker = WorkerId::FromBinaryOrNil(found.worker_id());
+    const ActorPtr actor = Lookup(id);
+    if (actor && !actor->IsDead() && actor->node == node && actor->info.num_restarts() == found.restart()) {
+      there.insert(id);
+    } else {
+      out->push_back(KillOnNode{node, id, worker, true, "the control service has given it up"});
+    }
+  }
+  const auto known = by_node_.find(node);
+  if (known == by_node_.end()) return;
+  for (const ActorId& id : std::set<ActorId>(known->second)) {
+    const ActorPtr actor = Lookup(id);
+    if (actor->starting) {
+      // The raylet takes it for the same start, if it has had the order; else it is the first.
+      const Duration patience = actor->group.IsNil() ? config_.start_patience : Duration::zero();
+      out->push_back(StartOnNode{node, id, ++actor->start, actor->info.num_restarts(), actor->spec, patience});
+    } else if (!there.contains(id)) {
+      OnEnded(*actor, "its worker process died", ErrorType::kActorDied, wall_ms, out);
+    } else if (actor->killed) {
+      out->push_back(KillOnNode{node, id, actor->worker, true, "it was killed by `ray.kill`"});
+    } else if (actor->out_of_scope) {
+      out->push_back(KillOnNode{node, id, actor->worker, false, "all handles to it have gone out of scope"});
+    }
+  }
 }
 
 void ActorTableCore::Changed(Actor& actor, Effects* out) { ChangedAndReply(actor, 0, nullptr, out); }
@@ -89,13 +244,7 @@ void ActorTableCore::Register(const v1::RegisterActorRequest& request, CallToken
   info.set_function_name(task.function_name());
   info.set_function_id(task.function_id());
   info.set_start_time_ms(wall_ms);
-  actor->wish = scheduling::MakePlacementRequest(FromProto(creation.placement_resources()), FromProto(task.strategy()));
-  actor->kept = FromProto(task.resources());
-  if (task.strategy().kind() == v1::STRATEGY_KIND_PLACEMENT_GROUP) {
-    actor->group = PlacementGroupId::FromBinaryOrNil(task.strategy().placement_group_id());
-    actor->bundle = task.strategy().bundle_index();
-    if (const auto group = groups_.find(actor->group); group != groups_.end()) group->second.actors.insert(id);
-  }
+  ReadTemplate(*actor, task);
   Address owner = FromProto(creation.owner());
   actor->owner_node = owner.node_id;
   actor->owner_worker = owner.worker_id;
@@ -111,6 +260,11 @@ void ActorTableCore::Create(const ActorId& id, std::shared_ptr<const CreationSpe
   if (actor->info.state() != v1::ACTOR_STATE_DEPENDENCIES_UNREADY) return Reply(call, v1::ActorEmpty(), out);
   out->push_back(Persist{kSpecTable, id.Binary(), Flatten(*spec), false});
   actor->spec = std::move(spec);
+  if (actor->without_template) {
+    v1::TaskSpec task;
+    if (!task.ParseFromString(actor->spec->control)) return Fail(call, Status::InvalidArgument("a creation spec that cannot be read"), out);
+    ReadTemplate(*actor, task.template_());
+  }
   actor->info.set_state(v1::ACTOR_STATE_PENDING_CREATION);
   v1::ActorEmpty reply;
   ChangedAndReply(*actor, call, &reply, out);
@@ -217,6 +371,7 @@ void ActorTableCore::Place(Actor& actor, int64_t wall_ms, Effects* out) {
   actor.node = *node;
   actor.starting = true;
   by_node_[*node].insert(actor.id);
+  Save(actor, out);  // before the order: the process after this one must know where it may be
   out->push_back(StartOnNode{*node, actor.id, ++actor.start, actor.info.num_restarts(), actor.spec, patience});
 }
 
@@ -224,6 +379,10 @@ std::optional<NodeId> ActorTableCore::ChooseNode(Actor& actor, Duration* patienc
   std::set<NodeId> except;
   if (!actor.turned_away_by.IsNil()) except.insert(actor.turned_away_by);
   const scheduling::Placement placement = policy_.Choose(actor.wish, actor.owner_node, except);
+  if (expecting_nodes_ && (placement.kind == scheduling::Placement::kRefused || placement.kind == scheduling::Placement::kInfeasible)) {
+    unplaced_.insert(actor.id);
+    return std::nullopt;
+  }
   if (placement.kind == scheduling::Placement::kRefused) {
     BecomeDead(actor, DiedOf(actor, placement.reason, ErrorType::kActorUnschedulable), 0, wall_ms, out);
     return std::nullopt;
@@ -362,16 +521,18 @@ void ActorTableCore::Kill(const ActorId& id, bool no_restart, CallToken call, in
     if (!kill.node.IsNil()) out->push_back(std::move(kill));
     return;
   }
-  Reply(call, v1::ActorEmpty(), out);
   if (!kill.node.IsNil()) {
     // The end of its process, or of its start, brings the restart.
     actor->killed = true;
+    Save(*actor, out);
+    Reply(call, v1::ActorEmpty(), out);
     out->push_back(std::move(kill));
   } else if (actor->info.state() == v1::ACTOR_STATE_DEPENDENCIES_UNREADY) {
     // Nothing has started that could start again.
-    BecomeDead(*actor, DiedOf(*actor, reason), 0, wall_ms, out);
+    BecomeDead(*actor, DiedOf(*actor, reason), call, wall_ms, out);
   } else {
     actor->killed = true;
+    Reply(call, v1::ActorEmpty(), out);
     OnEnded(*actor, reason, ErrorType::kActorDied, wall_ms, out);
   }
 }
@@ -383,6 +544,7 @@ void ActorTableCore::OutOfScope(const ActorId& id, CallToken call, int64_t wall_
   actor->last_words = reason;
   actor->out_of_scope = true;
   if (actor->node.IsNil()) return BecomeDead(*actor, DiedOf(*actor, reason), call, wall_ms, out);
+  Save(*actor, out);
   Reply(call, v1::ActorEmpty(), out);
   // One that is still starting gets this once it is alive.
   if (!actor->starting) out->push_back(KillOnNode{actor->node, id, actor->worker, false, reason});
@@ -391,8 +553,10 @@ void ActorTableCore::OutOfScope(const ActorId& id, CallToken call, int64_t wall_
 void ActorTableCore::Exiting(const ActorId& id, const WorkerId& worker, CallToken call, Effects* out) {
   ActorPtr actor = Lookup(id);
   // It may tell before the answer to its start has come. Dead only when the process is: results of its last calls are still on their way.
-  if (actor && !actor->IsDead() && (actor->worker == worker || actor->starting))
+  if (actor && !actor->IsDead() && (actor->worker == worker || actor->starting)) {
     actor->last_words = "it left by itself (exit_actor or __ray_terminate__)";
+    Save(*actor, out);
+  }
   Reply(call, v1::ActorEmpty(), out);
 }
 

@@ -40,6 +40,15 @@ class ActorTableCore {
   // `view` must outlive the core; what it places is taken from there.
   ActorTableCore(ActorTableConfig config, scheduling::ClusterView* view) : config_(config), view_(view), policy_({}, view) {}
 
+  // What an earlier process stored. On an empty table; the placement groups are known already (GroupChanged).
+  Status Restore(const StorageContents& stored);
+  // While `expecting`, nodes that were alive then may still come back: what cannot be placed waits for them, and nobody is told that it waits. With the end
+  // of it what waits is placed, if it can be.
+  void ExpectNodes(bool expecting, int64_t wall_ms, Effects* out);
+  // A node has come back over a new link, with these actors. What the two do not agree on is put right: what died there or was never
+  // started, what should not be there any more, and orders that may have been lost.
+  void NodeReturned(const NodeId& node, const std::vector<v1::ActorOnNode>& actors, int64_t wall_ms, Effects* out);
+
   // Requests. `wall_ms` is the time for people.
   // A name that is taken: nothing is registered, and the reply's `existing` is its holder.
   void Register(const v1::RegisterActorRequest& request, CallToken call, int64_t wall_ms, Effects* out);
@@ -94,6 +103,7 @@ class ActorTableCore {
     uint32_t start = 0;     // number of the newest StartOnNode
     bool starting = false;  // that one is under way
     bool told_infeasible = false;
+    bool without_template = false;  // restored before Create, which brings it
     // Set: when its worker or start ends it is dead of this, not restarted.
     std::optional<std::string> last_words;
     // Killed with a restart: its next death counts as that, not as a crash.
@@ -104,6 +114,10 @@ class ActorTableCore {
   using ActorPtr = std::shared_ptr<Actor>;
 
   ActorPtr Lookup(const ActorId& actor) const;
+  Status RestoreActor(const std::string& key, const std::string& row, const StorageTable& specs);
+  // What decides where it may run.
+  void ReadTemplate(Actor& actor, const v1::TaskTemplate& task);
+  void Save(const Actor& actor, Effects* out) const;
   // Persists and publishes what has changed.
   void Changed(Actor& actor, Effects* out);
   // Replies after the record is persisted, before it is published.
@@ -146,6 +160,7 @@ class ActorTableCore {
   std::map<NodeId, std::set<ActorId>> by_node_;                   // starting or alive there
   std::set<ActorId> unplaced_;                                    // PENDING_CREATION or RESTARTING, and no node can take them
   std::deque<ActorId> dead_;                                      // oldest first
+  bool expecting_nodes_ = false;
 };
 
 }  // namespace ray::gcs

@@ -152,7 +152,7 @@ class ActorTableTest : public testing::Test {
 TEST_F(ActorTableTest, LifeOfAnActor) {
   EXPECT_EQ(Register('a'), "persist actor\nreply\npublish a UNREADY\n");
   EXPECT_EQ(Register('a'), "reply\n") << "idempotent";
-  EXPECT_EQ(Create('a'), "persist actor_spec\npersist actor\nreply\npublish a PENDING\nstart a on N #1 restart 0\n");
+  EXPECT_EQ(Create('a'), "persist actor_spec\npersist actor\nreply\npublish a PENDING\npersist actor\nstart a on N #1 restart 0\n");
   EXPECT_EQ(Create('a'), "reply\n") << "idempotent";
   EXPECT_EQ(Started('a', 1, 'w'), "persist actor\npublish a ALIVE\n");
   EXPECT_EQ(Started('a', 1, 'w'), "kill a on N worker w force\n") << "only the start under way counts";
@@ -172,7 +172,7 @@ TEST_F(ActorTableTest, UnknownActor) {
 
 TEST_F(ActorTableTest, RestartsUntilNoneAreLeft) {
   MakeAlive('a', {.max_restarts = 1}, 'v');
-  EXPECT_EQ(WorkerDied('v'), "persist actor\npublish a RESTARTING\nstart a on N #2 restart 1\n");
+  EXPECT_EQ(WorkerDied('v'), "persist actor\npublish a RESTARTING\npersist actor\nstart a on N #2 restart 1\n");
   EXPECT_EQ(Started('a', 2, 'w'), "persist actor\npublish a ALIVE\n");
   EXPECT_EQ(WorkerDied('w'), "erase actor_spec\npersist actor\npublish a DEAD\n");
   EXPECT_EQ(Message('a'), "The actor died because its worker process ended: killed by signal 9, after 1 restart.");
@@ -209,10 +209,10 @@ TEST_F(ActorTableTest, KillWhileStarting) {
 
 TEST_F(ActorTableTest, KillWithRestart) {
   MakeAlive('a', {.max_restarts = 2}, 'v');
-  EXPECT_EQ(Kill('a', false), "reply\nkill a on N worker v force\n");
-  EXPECT_EQ(WorkerDied('v'), "persist actor\npublish a RESTARTING\nstart a on N #2 restart 1\n");
-  EXPECT_EQ(Kill('a', false), "reply\nkill a on N starting force\n");
-  EXPECT_EQ(StartCancelled('a', 2), "persist actor\npublish a RESTARTING\nstart a on N #3 restart 2\n");
+  EXPECT_EQ(Kill('a', false), "persist actor\nreply\nkill a on N worker v force\n");
+  EXPECT_EQ(WorkerDied('v'), "persist actor\npublish a RESTARTING\npersist actor\nstart a on N #2 restart 1\n");
+  EXPECT_EQ(Kill('a', false), "persist actor\nreply\nkill a on N starting force\n");
+  EXPECT_EQ(StartCancelled('a', 2), "persist actor\npublish a RESTARTING\npersist actor\nstart a on N #3 restart 2\n");
   Started('a', 3, 'w');
   Kill('a', false);
   WorkerDied('w');
@@ -230,7 +230,8 @@ TEST_F(ActorTableTest, ConstructorRaises) {
 TEST_F(ActorTableTest, WorkerDiesInConstructor) {
   Register('a', {.max_restarts = 1});
   Create('a');
-  EXPECT_EQ(StartFailed('a', 1, ErrorType::kWorkerDied, false), "persist actor\npublish a RESTARTING\nstart a on N #2 restart 1\n");
+  EXPECT_EQ(StartFailed('a', 1, ErrorType::kWorkerDied, false),
+            "persist actor\npublish a RESTARTING\npersist actor\nstart a on N #2 restart 1\n");
   EXPECT_EQ(StartFailed('a', 2, ErrorType::kWorkerDied, false), "erase actor_spec\npersist actor\npublish a DEAD\n");
   EXPECT_EQ(Message('a'), "The actor died because told by the node, after 1 restart.");
 }
@@ -254,7 +255,7 @@ TEST_F(ActorTableTest, InfeasibleWaitsTellsTheDriverAndStartsWhenANodeJoins) {
   Node('N', 4);
   EXPECT_EQ(Take(), "") << "told once";
   Node('O', 16);
-  EXPECT_EQ(Take(), "start a on O #1 restart 0\n");
+  EXPECT_EQ(Take(), "persist actor\nstart a on O #1 restart 0\n");
 }
 
 TEST_F(ActorTableTest, InfeasibleCanBeKilled) {
@@ -279,13 +280,13 @@ TEST_F(ActorTableTest, AStartThatWasTurnedAwayGoesElsewhere) {
   Node('O', 4);
   Take();
   Register('a', {.cpus = 3});
-  EXPECT_NE(Create('a').find("start a on N #1"), std::string::npos);
+  EXPECT_NE(Create('a').find("persist actor\nstart a on N #1"), std::string::npos);
   v1::StartActorReply full;
   full.set_rejected(true);
   core_.Started(Id('a'), 1, {}, full, 1, &out_);
-  EXPECT_EQ(Take(), "start a on O #2 restart 0\n");
+  EXPECT_EQ(Take(), "persist actor\nstart a on O #2 restart 0\n");
   core_.Started(Id('a'), 2, {}, full, 1, &out_);
-  EXPECT_EQ(Take(), "start a on N #3 restart 0\n");
+  EXPECT_EQ(Take(), "persist actor\nstart a on N #3 restart 0\n");
 }
 
 TEST_F(ActorTableTest, HardAffinityToANodeThatIsNotThereIsTheEnd) {
@@ -322,8 +323,9 @@ TEST_F(ActorTableTest, AnActorInAGroupWaitsForItsBundleAndDiesWithTheGroup) {
   group.mutable_bundles(0)->set_node_id(MakeId<NodeId>('N').Binary());
   group.mutable_bundles(1)->set_node_id(MakeId<NodeId>('O').Binary());
   core_.GroupChanged(group, 1, &out_);
-  EXPECT_EQ(Take(), "start a on N #1 restart 0\nstart b on O #1 restart 0\n") << "each in a bundle of its own";
-  EXPECT_NE(start('c', 1).find("start c on O #1"), std::string::npos);
+  EXPECT_EQ(Take(), "persist actor\nstart a on N #1 restart 0\npersist actor\nstart b on O #1 restart 0\n")
+      << "each in a bundle of its own";
+  EXPECT_NE(start('c', 1).find("persist actor\nstart c on O #1"), std::string::npos);
   EXPECT_NE(start('d', 7).find("publish d DEAD"), std::string::npos);
   group.set_state(v1::PLACEMENT_GROUP_STATE_REMOVED);
   core_.GroupChanged(group, 1, &out_);
@@ -363,7 +365,7 @@ TEST_F(ActorTableTest, BrokenLinkWaitsForTheNodesDeath) {
 TEST_F(ActorTableTest, OutOfScopeEndsGracefully) {
   MakeAlive('a', {.max_restarts = -1}, 'w');
   core_.OutOfScope(Id('a'), 0, 1, &out_);
-  EXPECT_EQ(Take(), "kill a on N worker w graceful\n");
+  EXPECT_EQ(Take(), "persist actor\nkill a on N worker w graceful\n");
   EXPECT_EQ(WorkerDied('w', "exited with code 0"), "erase actor_spec\npersist actor\npublish a DEAD\n") << "no restart";
   EXPECT_EQ(Message('a'), "The actor died because all handles to it have gone out of scope.");
 }
@@ -372,13 +374,14 @@ TEST_F(ActorTableTest, OutOfScopeWhileStarting) {
   Register('a');
   Create('a');
   core_.OutOfScope(Id('a'), 0, 1, &out_);
-  EXPECT_EQ(Take(), "") << "calls that were sent before still want their answers";
+  EXPECT_EQ(Take(), "persist actor\n") << "calls that were sent before still want their answers";
   EXPECT_EQ(Started('a', 1, 'w'), "persist actor\npublish a ALIVE\nkill a on N worker w graceful\n");
 }
 
 TEST_F(ActorTableTest, LeavesByItself) {
   MakeAlive('a', {.max_restarts = -1}, 'w');
   core_.Exiting(Id('a'), MakeId<WorkerId>('w'), 0, &out_);
+  EXPECT_EQ(Take(), "persist actor\n");
   EXPECT_EQ(WorkerDied('w'), "erase actor_spec\npersist actor\npublish a DEAD\n");
 }
 

@@ -75,8 +75,9 @@ struct ReturnOnNode {
   std::vector<int32_t> indices;  // none: all
   std::string reason;            // empty: a roll-back
 };
-struct TellJobFinished {  // to every raylet
+struct TellJobFinished {
   JobId job;
+  NodeId node = {};  // nil: every raylet
 };
 struct TellDriver {
   NodeId node;  // nil: every node, its driver may be anywhere
@@ -87,6 +88,15 @@ struct TellDriver {
 using Effect =
     std::variant<Persist, Answer, Publish, StartOnNode, KillOnNode, PrepareOnNode, CommitOnNode, ReturnOnNode, TellJobFinished, TellDriver>;
 using Effects = std::vector<Effect>;
+
+// A row that was stored by PersistMessage.
+template <typename Message>
+Result<Message> ReadRow(const std::string& table, const std::string& key, const std::string& value) {
+  Message message;
+  if (!message.ParseFromString(value))
+    return Status::DataLoss("the stored row " + BytesToHex(key) + " of table " + table + " cannot be read");
+  return message;
+}
 
 inline Persist PersistMessage(std::string table, std::string key, const google::protobuf::MessageLite& message) {
   return {std::move(table), std::move(key), {HeapBuffer::CopyOf(message.SerializeAsString())}, false};

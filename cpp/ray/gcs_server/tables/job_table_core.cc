@@ -1,8 +1,36 @@
 #include "ray/gcs_server/tables/job_table_core.h"
 
+#include <algorithm>
+#include <charconv>
+
 namespace ray::gcs {
 
+Status JobTableCore::Restore(const StorageContents& stored) {
+  if (const auto counters = stored.find(kCounterTable); counters != stored.end()) {
+    if (const auto row = counters->second.find("job"); row != counters->second.end()) {
+      const std::string& text = row->second;
+      if (std::from_chars(text.data(), text.data() + text.size(), last_).ec != std::errc())
+        return Status::DataLoss("the stored number of the last job cannot be read");
+    }
+  }
+  const auto rows = stored.find(kTable);
+  if (rows == stored.end()) return Status::Ok();
+  for (const auto& [key, value] : rows->second) {
+    RAY_ASSIGN_OR_RETURN(v1::JobInfo info, ReadRow<v1::JobInfo>(kTable, key, value));
+    const JobId id = JobId::FromBinaryOrNil(key);
+    last_ = std::max(last_, id.ToInt());
+    if (info.end_time_ms() == 0 && !info.driver_worker_id().empty()) by_driver_[info.driver_worker_id()] = id;
+    jobs_[id] = std::move(info);
+  }
+  return Status::Ok();
+}
+
 void JobTableCore::Add(const v1::JobInfo& job, CallToken call, int64_t wall_ms, Effects* out) {
+  v1::AddJobReply reply;
+  if (const auto known = by_driver_.find(job.driver_worker_id()); known != by_driver_.end()) {
+    reply.set_job_id(known->second.Binary());
+    return Reply(call, std::move(reply), out);
+  }
   if (last_ == UINT32_MAX - 1) return Fail(call, Status::ResourceExhausted("this cluster has used up its job numbers"), out);
   JobId id = JobId::FromInt(++last_);
   v1::JobInfo& info = jobs_[id] = job;
@@ -11,7 +39,7 @@ void JobTableCore::Add(const v1::JobInfo& job, CallToken call, int64_t wall_ms, 
   info.set_end_time_ms(0);
   out->push_back(Persist{kCounterTable, "job", {HeapBuffer::CopyOf(std::to_string(last_))}, false});
   out->push_back(PersistMessage(kTable, id.Binary(), info));
-  v1::AddJobReply reply;
+  if (!info.driver_worker_id().empty()) by_driver_[info.driver_worker_id()] = id;
   reply.set_job_id(id.Binary());
   Reply(call, std::move(reply), out);
 }
@@ -21,6 +49,7 @@ bool JobTableCore::Finish(const JobId& job, CallToken call, int64_t wall_ms, Eff
   bool ends = it != jobs_.end() && it->second.end_time_ms() == 0;
   if (ends) {
     it->second.set_end_time_ms(wall_ms);
+    by_driver_.erase(it->second.driver_worker_id());
     out->push_back(PersistMessage(kTable, job.Binary(), it->second));
   }
   Reply(call, v1::JobEmpty(), out);
@@ -32,6 +61,11 @@ void JobTableCore::List(CallToken call, Effects* out) const {
   v1::ListJobsReply reply;
   for (const auto& [id, job] : jobs_) *reply.add_jobs() = job;
   Reply(call, std::move(reply), out);
+}
+
+bool JobTableCore::IsOver(const JobId& job) const {
+  const auto it = jobs_.find(job);
+  return it != jobs_.end() && it->second.end_time_ms() != 0;
 }
 
 std::vector<JobId> JobTableCore::RunningOn(const NodeId& node) const {

@@ -11,10 +11,15 @@ namespace ray::gcs {
 
 class JobTableCore {
  public:
+  // What an earlier process stored. On an empty table.
+  Status Restore(const StorageContents& stored);
+  // A driver that has a running job gets that one again.
   void Add(const v1::JobInfo& job, CallToken call, int64_t wall_ms, Effects* out);
   // Answers OK for a job that is unknown or over, too. True if it ended now: its actors are to be ended as well.
   bool Finish(const JobId& job, CallToken call, int64_t wall_ms, Effects* out);
   void List(CallToken call, Effects* out) const;
+  // False for one that is unknown.
+  bool IsOver(const JobId& job) const;
   // Jobs under way whose driver ran there.
   std::vector<JobId> RunningOn(const NodeId& node) const;
 
@@ -24,6 +29,7 @@ class JobTableCore {
 
   uint32_t last_ = 0;  // durable before the number is given out
   std::map<JobId, v1::JobInfo> jobs_;
+  std::map<std::string, JobId> by_driver_;  // worker id -> job under way
 };
 
 }  // namespace ray::gcs

@@ -1,6 +1,22 @@
 #include "ray/gcs_server/tables/kv_table_core.h"
 
+#include <charconv>
+
 namespace ray::gcs {
+
+Status KvTableCore::Restore(const StorageContents& stored) {
+  const auto rows = stored.find(kTable);
+  if (rows == stored.end()) return Status::Ok();
+  for (const auto& [row, value] : rows->second) {
+    size_t ns_size = 0;
+    const auto [end, error] = std::from_chars(row.data(), row.data() + row.size(), ns_size);
+    const auto digits = static_cast<size_t>(end - row.data());
+    if (error != std::errc() || digits >= row.size() || row[digits] != ':' || row.size() - digits - 1 < ns_size)
+      return Status::DataLoss("a stored key of table " + std::string(kTable) + " cannot be read");
+    values_[{row.substr(digits + 1, ns_size), row.substr(digits + 1 + ns_size)}] = HeapBuffer::CopyOf(value);
+  }
+  return Status::Ok();
+}
 
 void KvTableCore::Put(const v1::KvPutRequest& request, CallToken call, Effects* out) {
   Key key(request.ns(), request.key());

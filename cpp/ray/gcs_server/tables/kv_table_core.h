@@ -12,6 +12,8 @@ namespace ray::gcs {
 
 class KvTableCore {
  public:
+  // What an earlier process stored. On an empty table.
+  Status Restore(const StorageContents& stored);
   void Put(const v1::KvPutRequest& request, CallToken call, Effects* out);
   void Get(const v1::KvGetRequest& request, CallToken call, Effects* out) const;
   void Exists(const v1::KvGetRequest& request, CallToken call, Effects* out) const;

@@ -1,5 +1,7 @@
 #include "ray/gcs_server/tables/node_table_core.h"
 
+#include <algorithm>
+
 #include "ray/wire/convert.h"
 #include "ray/wire/version.h"
 
@@ -21,7 +23,28 @@ void NodeTableCore::PublishNode(const v1::NodeInfo& node, Effects* out) {
   out->push_back(std::move(publish));
 }
 
-bool NodeTableCore::Register(const v1::NodeInfo& node, CallToken call, int64_t wall_ms, Effects* out) {
+Status NodeTableCore::Restore(const StorageContents& stored) {
+  const auto rows = stored.find(kTable);
+  if (rows == stored.end()) return Status::Ok();
+  std::vector<std::pair<int64_t, NodeId>> dead;
+  for (const auto& [key, value] : rows->second) {
+    RAY_ASSIGN_OR_RETURN(v1::NodeInfo info, ReadRow<v1::NodeInfo>(kTable, key, value));
+    const NodeId id = NodeId::FromBinaryOrNil(key);
+    if (info.alive()) {
+      ++num_alive_;
+      if (python_version_.empty()) python_version_ = info.python_version();
+      *info.mutable_available() = info.total();  // until it reports
+    } else {
+      dead.emplace_back(info.end_time_ms(), id);
+    }
+    nodes_[id].info = std::move(info);
+  }
+  std::sort(dead.begin(), dead.end());
+  for (const auto& [time, id] : dead) dead_.push_back(id);
+  return Status::Ok();
+}
+
+bool NodeTableCore::Register(const v1::NodeInfo& node, CallToken call, int64_t wall_ms, Effects* out, const v1::NodeState* state) {
   NodeId id = NodeId::FromBinaryOrNil(node.node_id());
   if (id.IsNil()) {
     Fail(call, Status::InvalidArgument("a node without a valid id"), out);
@@ -31,6 +54,14 @@ bool NodeTableCore::Register(const v1::NodeInfo& node, CallToken call, int64_t w
     Fail(call,
          Status::FailedPrecondition("the node runs Python " + node.python_version() + ", the cluster runs Python " + python_version_ +
                                     ": values could not be exchanged; use the same minor version on all nodes"),
+         out);
+    return false;
+  }
+  if (state != nullptr && (state->cluster_id() != config_.cluster_id.View() || !nodes_.contains(id))) {
+    Fail(call,
+         Status::FailedPrecondition(
+             "the GCS does not know node " + id.Hex() +
+             ": it was started without what the one before it had stored, or serves another cluster; the node has to start anew"),
          out);
     return false;
   }
@@ -55,6 +86,7 @@ bool NodeTableCore::Register(const v1::NodeInfo& node, CallToken call, int64_t w
   reply.set_config_json(config_.config_json);
   reply.set_cluster_id(config_.cluster_id.Binary());
   reply.set_session_name(config_.session_name);
+  reply.set_durable(config_.durable);
   reply.set_protocol_version(std::string(kProtocolVersion));
   Reply(call, std::move(reply), out);
   if (is_new) PublishNode(info, out);

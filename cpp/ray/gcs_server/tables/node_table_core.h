@@ -13,6 +13,7 @@ namespace ray::gcs {
 struct NodeTableConfig {
   std::string config_json;  // settings for the whole cluster, handed to every raylet
   ClusterId cluster_id;
+  bool durable = false;      // what raylets are told: a GCS that is started again will know them
   std::string session_name;  // of the whole cluster, handed to every raylet
   size_t max_dead = 1000;    // dead nodes remembered, and refused when they come back
 };
@@ -21,9 +22,12 @@ class NodeTableCore {
  public:
   explicit NodeTableCore(NodeTableConfig config) : config_(std::move(config)) {}
 
+  // What an earlier process stored. On an empty table.
+  Status Restore(const StorageContents& stored);
   // True if the node is now in the table and alive, whether new or not. Refused: an id that was declared dead, or is none; workers of another Python
-  // minor version than the first node's, since values could not be exchanged.
-  bool Register(const v1::NodeInfo& node, CallToken call, int64_t wall_ms, Effects* out);
+  // minor version than the first node's, since values could not be exchanged; one that was in another cluster. `state`: as in RegisterNodeRequest; null:
+  // it was in none.
+  bool Register(const v1::NodeInfo& node, CallToken call, int64_t wall_ms, Effects* out, const v1::NodeState* state = nullptr);
   // True if it took effect: reports that are older than what is known, or of nodes that are not alive, do not.
   bool Report(const v1::ReportResourcesRequest& report, Effects* out);
   // The node takes no more work and is about to leave. True if it is alive.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "ray/v1/gcs_storage.pb.h"
 #include "ray/wire/convert.h"
 
 namespace ray::gcs {
@@ -35,9 +36,133 @@ const v1::PlacementGroupInfo* PlacementGroupTableCore::Find(const PlacementGroup
   return found ? &found->info : nullptr;
 }
 
+void PlacementGroupTableCore::Save(const Group& group, Effects* out) const {
+  v1::StoredPlacementGroup stored;
+  *stored.mutable_info() = group.info;
+  for (const auto& [node, there] : group.round) {
+    v1::BundlesOnNode* part = stored.add_round();
+    part->set_node_id(node.Binary());
+    for (const int32_t index : there) part->add_indices(index);
+  }
+  out->push_back(PersistMessage(kTable, group.id.Binary(), stored));
+}
+
+Status PlacementGroupTableCore::Restore(const StorageContents& stored, const std::function<bool(const NodeId&)>& is_alive,
+                                        const std::function<bool(const JobId&)>& is_over, Time now) {
+  const auto rows = stored.find(kTable);
+  if (rows == stored.end()) return Status::Ok();
+  std::vector<GroupPtr> waiting;
+  for (const auto& [key, row] : rows->second) {
+    RAY_ASSIGN_OR_RETURN(v1::StoredPlacementGroup read, ReadRow<v1::StoredPlacementGroup>(kTable, key, row));
+    const PlacementGroupId id = PlacementGroupId::FromBinaryOrNil(key);
+    const GroupPtr group = groups_[id] = std::make_shared<Group>();
+    group->id = id;
+    group->info = std::move(*read.mutable_info());
+    for (const v1::Bundle& bundle : group->info.bundles())
+      group->wants.push_back({FromProto(bundle.resources()), scheduling::LabelSelector(bundle.label_selector())});
+    group->attempt = group->info.attempts();
+    if (group->IsRemoved()) {
+      removed_.push_back(id);
+      continue;
+    }
+    if (!group->info.name().empty()) names_[{group->info.ray_namespace(), group->info.name()}] = id;
+    group->creator = ActorId::FromBinaryOrNil(group->info.creator_actor_id());
+    if (!group->creator.IsNil()) by_creator_[group->creator].insert(id);
+    group->job_finished = is_over(JobId::FromBinaryOrNil(group->info.job_id()));
+    changed_.push_back(id);
+    if (group->info.state() == v1::PLACEMENT_GROUP_STATE_CREATED) continue;
+    // A round goes on as its nodes come back; NodeDied ends it if one does not. One with a node that is dead already has failed.
+    for (const v1::BundlesOnNode& part : read.round()) {
+      const NodeId node = NodeId::FromBinaryOrNil(part.node_id());
+      group->round[node] = {part.indices().begin(), part.indices().end()};
+      group->steps[node] = Step::kAsked;
+    }
+    const bool goes_on = !group->round.empty() &&
+                         std::all_of(group->round.begin(), group->round.end(), [&](const auto& part) { return is_alive(part.first); });
+    group->committing = goes_on && group->info.state() == v1::PLACEMENT_GROUP_STATE_PREPARED;
+    if (goes_on) continue;
+    group->round.clear();
+    group->steps.clear();
+    if (group->info.state() == v1::PLACEMENT_GROUP_STATE_PREPARED) {
+      const bool had_some = group->info.placed_at_ms() != 0;
+      group->info.set_state(had_some ? v1::PLACEMENT_GROUP_STATE_RESCHEDULING : v1::PLACEMENT_GROUP_STATE_PENDING);
+    }
+    waiting.push_back(group);
+  }
+  // In the order in which they came.
+  std::sort(waiting.begin(), waiting.end(), [](const GroupPtr& a, const GroupPtr& b) {
+    return std::pair(a->info.created_at_ms(), a->id) < std::pair(b->info.created_at_ms(), b->id);
+  });
+  for (const GroupPtr& group : waiting) {
+    group->retry_at = now;
+    Place(*group);
+  }
+  return Status::Ok();
+}
+
+void PlacementGroupTableCore::NodeReturned(const NodeId& node, const std::vector<v1::BundleOnNode>& bundles, Time now, int64_t,
+                                           Effects* out) {
+  std::set<std::pair<PlacementGroupId, int32_t>> there;
+  for (const v1::BundleOnNode& found : bundles) {
+    const PlacementGroupId id = PlacementGroupId::FromBinaryOrNil(found.placement_group_id());
+    const GroupPtr group = Lookup(id);
+    bool wanted = false;
+    if (group && !group->IsRemoved() && found.index() >= 0 && found.index() < group->info.bundles_size()) {
+      const auto part = group->round.find(node);
+      wanted = group->info.bundles(found.index()).node_id() == node.View() ||
+               (part != group->round.end() && std::find(part->second.begin(), part->second.end(), found.index()) != part->second.end());
+    }
+    there.emplace(id, found.index());
+    if (wanted) continue;
+    const std::string reason = !group ? "it is not known any more" : group->IsRemoved() ? group->info.scheduling_state() : "";
+    out->push_back(ReturnOnNode{node, id, 0, {found.index()}, reason});
+  }
+  for (const auto& [id, group] : groups_) {
+    if (group->IsRemoved()) continue;
+    bool lost = false;
+    for (int32_t i = 0; i < group->info.bundles_size(); ++i) {
+      v1::Bundle* bundle = group->info.mutable_bundles(i);
+      if (bundle->node_id() != node.View() || there.contains({id, i})) continue;
+      bundle->clear_node_id();
+      lost = true;
+    }
+    if (lost) {
+      Reschedule(*group, "bundles on node " + node.Hex() + " were lost and are to be placed anew", now, out);
+    } else if (group->round.contains(node)) {
+      AskNode(*group, node, out);
+    }
+  }
+}
+
+void PlacementGroupTableCore::Reschedule(Group& group, const std::string& why, Time now, Effects* out) {
+  if (!group.round.empty()) FailRound(group, why, now, out);
+  group.info.set_state(v1::PLACEMENT_GROUP_STATE_RESCHEDULING);
+  group.info.set_scheduling_state(why);
+  Changed(group, 0, out);
+  if (const auto queued = queued_.find(group.id); queued != queued_.end()) {  // ahead of the new ones from now on
+    queue_.erase(queued->second);
+    queued_.erase(queued);
+  }
+  group.tried_epoch = 0;
+  group.retry_at = now;
+  Place(group);
+}
+
+void PlacementGroupTableCore::AskNode(Group& group, const NodeId& node, Effects* out) {
+  const std::vector<int32_t>& there = group.round.at(node);
+  group.steps[node] = Step::kAsked;
+  if (group.committing) {
+    out->push_back(CommitOnNode{node, group.id, group.attempt, there});
+    return;
+  }
+  PrepareOnNode prepare{node, group.id, group.attempt, {}, group.round.size() == 1};
+  for (const int32_t i : there) prepare.bundles.emplace_back(i, group.wants[static_cast<size_t>(i)].need);
+  out->push_back(std::move(prepare));
+}
+
 void PlacementGroupTableCore::Changed(Group& group, CallToken call, Effects* out) {
   group.info.set_version(group.info.version() + 1);
-  out->push_back(PersistMessage(kTable, group.id.Binary(), group.info));
+  Save(group, out);
   Reply(call, v1::PlacementGroupEmpty(), out);
   Publish publish;
   publish.notice.set_channel(v1::CHANNEL_PLACEMENT_GROUP);
@@ -113,7 +238,7 @@ bool PlacementGroupTableCore::TryPlace(Group& group, Time now, Effects* out) {
   if (plan.nodes.empty()) {
     group.info.set_scheduling_state(plan.why_not);
     WaitAgain(group, now);
-    if (!plan.feasible && !group.told_infeasible) {
+    if (!plan.feasible && !group.told_infeasible && !expecting_nodes_) {
       group.told_infeasible = true;
       out->push_back(TellDriver{{},
                                 JobId::FromBinaryOrNil(group.info.job_id()),
@@ -133,13 +258,10 @@ bool PlacementGroupTableCore::TryPlace(Group& group, Time now, Effects* out) {
   group.round.clear();
   group.steps.clear();
   for (size_t i = 0; i < indices.size(); ++i) group.round[plan.nodes[i]].push_back(indices[i]);
-  const bool alone = group.round.size() == 1;
+  Save(group, out);  // before the orders: the process after this one must know what may be reserved, and that the round's number is taken
   for (const auto& [node, there] : group.round) {
     view_->Take(node, SumOf(group, there));
-    group.steps[node] = Step::kAsked;
-    PrepareOnNode prepare{node, group.id, group.attempt, {}, alone};
-    for (const int32_t i : there) prepare.bundles.emplace_back(i, group.wants[static_cast<size_t>(i)].need);
-    out->push_back(std::move(prepare));
+    AskNode(group, node, out);
   }
   return true;
 }
@@ -189,10 +311,7 @@ void PlacementGroupTableCore::Commit(Group& group, Effects* out) {
   group.committing = true;
   group.info.set_state(v1::PLACEMENT_GROUP_STATE_PREPARED);
   Changed(group, 0, out);
-  for (const auto& [node, there] : group.round) {
-    group.steps[node] = Step::kAsked;
-    out->push_back(CommitOnNode{node, group.id, group.attempt, there});
-  }
+  for (const auto& [node, there] : group.round) AskNode(group, node, out);
 }
 
 void PlacementGroupTableCore::Committed(const PlacementGroupId& id, uint32_t attempt, const NodeId& node, bool committed, Time now,
@@ -274,18 +393,7 @@ void PlacementGroupTableCore::NodeDied(const NodeId& node, Time now, int64_t wal
       FailRound(*group, "node " + node.Hex() + " died", now, out);
       group->retry_at = now;
     }
-    if (!lost) continue;
-    if (!group->round.empty()) FailRound(*group, "node " + node.Hex() + " died", now, out);
-    group->info.set_state(v1::PLACEMENT_GROUP_STATE_RESCHEDULING);
-    group->info.set_scheduling_state("bundles on node " + node.Hex() + ", which died, are to be placed anew");
-    Changed(*group, 0, out);
-    if (const auto queued = queued_.find(id); queued != queued_.end()) {  // ahead of the new ones from now on
-      queue_.erase(queued->second);
-      queued_.erase(queued);
-    }
-    group->tried_epoch = 0;
-    group->retry_at = now;
-    Place(*group);
+    if (lost) Reschedule(*group, "bundles on node " + node.Hex() + ", which died, are to be placed anew", now, out);
   }
   TryAll(/*only_due=*/true, now, wall_ms, out);
 }
@@ -365,6 +473,14 @@ void PlacementGroupTableCore::JobFinished(const JobId& job, const std::function<
     if (group->creator.IsNil() || !actor_lives(group->creator)) over.push_back(group);
   }
   for (const GroupPtr& group : over) BecomeRemoved(*group, "job " + job.Hex() + ", to which it belonged, has finished", 0, out);
+}
+
+std::set<JobId> PlacementGroupTableCore::Jobs() const {
+  std::set<JobId> jobs;
+  for (const auto& [id, group] : groups_) {
+    if (!group->IsRemoved()) jobs.insert(JobId::FromBinaryOrNil(group->info.job_id()));
+  }
+  return jobs;
 }
 
 void PlacementGroupTableCore::ActorDied(const ActorId& actor, Time, Effects* out) {

@@ -25,6 +25,7 @@
 #include "ray/scheduling/bundle_policy.h"
 #include "ray/scheduling/cluster_view.h"
 #include "ray/util/clock.h"
+#include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/gcs_placement_group.pb.h"
 
 namespace ray::gcs {
@@ -39,6 +40,14 @@ class PlacementGroupTableCore {
  public:
   // `view` must outlive the core; what it places is taken from there.
   PlacementGroupTableCore(PlacementGroupTableConfig config, scheduling::ClusterView* view) : config_(config), view_(view) {}
+
+  // What an earlier process stored. On an empty table. `is_alive`: a node that may come back. `is_over`: a job that has finished.
+  Status Restore(const StorageContents& stored, const std::function<bool(const NodeId&)>& is_alive,
+                 const std::function<bool(const JobId&)>& is_over, Time now);
+  // While `expecting`, nodes that were alive then may still come back: nobody is told that a group waits.
+  void ExpectNodes(bool expecting) { expecting_nodes_ = expecting; }
+  // A node has come back over a new link, with these bundles: the two phases go on where they were; what should not be there is returned.
+  void NodeReturned(const NodeId& node, const std::vector<v1::BundleOnNode>& bundles, Time now, int64_t wall_ms, Effects* out);
 
   // Requests. `wall_ms` is the time for people.
   void Create(const v1::CreatePlacementGroupRequest& request, CallToken call, Time now, int64_t wall_ms, Effects* out);
@@ -63,6 +72,8 @@ class PlacementGroupTableCore {
   // When Tick has something to do; infinite: nothing.
   Time NextDeadline() const;
 
+  // Those of groups that are not removed.
+  std::set<JobId> Jobs() const;
   // Nullptr: unknown.
   const v1::PlacementGroupInfo* Find(const PlacementGroupId& group) const;
   // Groups whose bundles or state have changed since the last call, for those that place actors in them.
@@ -93,6 +104,11 @@ class PlacementGroupTableCore {
 
   GroupPtr Lookup(const PlacementGroupId& group) const;
   void Changed(Group& group, CallToken call, Effects* out);
+  void Save(const Group& group, Effects* out) const;
+  // Asks a node of the round under way for its part in the present phase.
+  void AskNode(Group& group, const NodeId& node, Effects* out);
+  // Its bundles on the node are nowhere now: they are to be placed anew, ahead of the new groups.
+  void Reschedule(Group& group, const std::string& why, Time now, Effects* out);
   void TryAll(bool only_due, Time now, int64_t wall_ms, Effects* out);
   // False: it does not fit.
   bool TryPlace(Group& group, Time now, Effects* out);
@@ -116,6 +132,7 @@ class PlacementGroupTableCore {
   uint64_t next_order_ = 0;
   std::deque<PlacementGroupId> removed_;  // oldest first
   std::vector<PlacementGroupId> changed_;
+  bool expecting_nodes_ = false;
 };
 
 }  // namespace ray::gcs

@@ -5,7 +5,14 @@ namespace ray::gcs {
 bool WorkerTableCore::Died(const v1::ReportWorkerDiedRequest& report, CallToken call, Effects* out) {
   Reply(call, v1::NodeEmpty(), out);
   WorkerId worker = WorkerId::FromBinaryOrNil(report.worker_id());
-  if (worker.IsNil() || !dead_.emplace(worker, report.detail()).second) return false;
+  if (worker.IsNil() || dead_.contains(worker)) return false;
+  v1::WorkerDiedNotice notice;
+  notice.set_worker_id(report.worker_id());
+  notice.set_node_id(report.node_id());
+  notice.set_detail(report.detail());
+  notice.set_intended(report.intended());
+  notice.set_out_of_memory(report.out_of_memory());
+  dead_.emplace(worker, notice);
   order_.push_back(worker);
   if (order_.size() > max_remembered_) {
     dead_.erase(order_.front());
@@ -13,19 +20,14 @@ bool WorkerTableCore::Died(const v1::ReportWorkerDiedRequest& report, CallToken 
   }
   Publish publish;
   publish.notice.set_channel(v1::CHANNEL_WORKER);
-  v1::WorkerDiedNotice* notice = publish.notice.mutable_worker();
-  notice->set_worker_id(report.worker_id());
-  notice->set_node_id(report.node_id());
-  notice->set_detail(report.detail());
-  notice->set_intended(report.intended());
-  notice->set_out_of_memory(report.out_of_memory());
+  *publish.notice.mutable_worker() = std::move(notice);
   out->push_back(std::move(publish));
   return true;
 }
 
 std::string WorkerTableCore::DetailOf(const WorkerId& worker) const {
   auto it = dead_.find(worker);
-  return it == dead_.end() ? "" : it->second;
+  return it == dead_.end() ? "" : it->second.detail();
 }
 
 }  // namespace ray::gcs

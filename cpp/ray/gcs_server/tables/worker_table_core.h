@@ -8,6 +8,7 @@
 #include "ray/common/ids.h"
 #include "ray/gcs_server/tables/effects.h"
 #include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/raylet_worker.pb.h"
 
 namespace ray::gcs {
 
@@ -17,12 +18,17 @@ class WorkerTableCore {
   // True the first time: then it is published.
   bool Died(const v1::ReportWorkerDiedRequest& report, CallToken call, Effects* out);
   bool IsDead(const WorkerId& worker) const { return dead_.contains(worker); }
+  // Every death that is remembered, the oldest first.
+  template <typename F>
+  void ForEach(F visit) const {
+    for (const WorkerId& worker : order_) visit(dead_.at(worker));
+  }
   // How it ended, for people; empty: it is not known to have ended.
   std::string DetailOf(const WorkerId& worker) const;
 
  private:
   const size_t max_remembered_;
-  std::unordered_map<WorkerId, std::string, IdHash> dead_;
+  std::unordered_map<WorkerId, v1::WorkerDiedNotice, IdHash> dead_;
   std::deque<WorkerId> order_;  // oldest first
 };
 
