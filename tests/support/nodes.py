@@ -91,8 +91,17 @@ class HandCluster:
         self.raylets: list[Program] = []
         bracketed = f"[{host}]" if ":" in host else host
         self.bracketed = bracketed
+        self._gcs_arguments = gcs_arguments
         self.gcs = self.start("gcs_server", folder / "head", "--listen", f"{bracketed}:0", *gcs_arguments).wait_ready()
         self.gcs_address = self.gcs.ready[0]
+
+    def kill_gcs(self) -> None:
+        self.gcs.end()
+
+    def restart_gcs(self) -> None:
+        """A new gcs_server at the address of the one before."""
+        listen = ("--listen", self.gcs_address)
+        self.gcs = self.start("gcs_server", self.folder / "head", *listen, *self._gcs_arguments).wait_ready()
 
     def start(self, name: str, session_dir: pathlib.Path, *arguments: str, **env: str) -> Program:
         if "--auth-token-file" not in arguments:

@@ -568,6 +568,7 @@ class CoreImpl final : public Core {
     request.set_key(key);
     request.set_value(value);
     request.set_overwrite(overwrite);
+    if (!overwrite) request.set_request_id(core::NewRequestId());
     v1::KvPutReply reply;
     RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kKvPut, request, &reply));
     *added = reply.added();
@@ -578,6 +579,7 @@ class CoreImpl final : public Core {
     request.set_ns(ns);
     request.set_key(key);
     request.set_by_prefix(by_prefix);
+    request.set_request_id(core::NewRequestId());
     v1::KvDelReply reply;
     RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kKvDel, request, &reply));
     *deleted = reply.deleted();

@@ -191,6 +191,8 @@ void AddFlags(FlagParser* flags, Options* options) {
   flags->Add("report-interval", "least time between two resource reports to the GCS", &config.report_interval);
   flags->Add("store-poll-interval", "how often the store's fill is looked at for those reports", &config.store_poll_interval);
   flags->Add("log-coalesce", "how long printed lines are gathered before they go to the driver", &config.log_coalesce);
+  flags->Add("gcs-reconnect-timeout", "how long a GCS that keeps its tables may be away before this node ends; 0: not at all",
+             &config.gcs_reconnect_timeout);
   flags->Add("gcs-connect-timeout", "how long the GCS may take to answer at first", &config.connect_timeout);
   flags->Add("stop-grace", "from asking the workers to leave to killing them, when the node stops", &config.stop_grace);
 }

@@ -6,6 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <deque>
+#include <optional>
+#include <set>
 #include <utility>
 
 #include "ray/object_manager/store/store_service.h"
@@ -38,6 +41,10 @@ constexpr std::string_view kStoreMemory = "object_store_memory";
 constexpr char kRayletSocket[] = "raylet.sock";
 constexpr char kStoreSocket[] = "store.sock";
 constexpr Duration kConnectRetry = std::chrono::milliseconds(20);
+constexpr Duration kReconnectRetry = std::chrono::milliseconds(100);
+// Deaths of processes that a GCS which is started again is told of; it may have heard of them, and lost them with its memory.
+constexpr Duration kDeathsKept = std::chrono::minutes(10);
+constexpr size_t kMaxDeathsKept = 10000;
 constexpr Duration kDrainLogsWait = std::chrono::milliseconds(300);
 constexpr Duration kUnregisterWait = std::chrono::milliseconds(300);
 
@@ -68,6 +75,9 @@ struct Raylet::Impl {
   Status Start();
   void Connect();
   void OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status);
+  void LoseGcs(const Status& status);
+  void FillState(v1::NodeState* state);
+  void OnRegisteredAgain(const Status& status);
   void OnRegistered(const Status& status, const v1::RegisterNodeReply& reply);
   void OnZygoteReady(const Status& status);
   void MaybeReady();
@@ -129,6 +139,12 @@ struct Raylet::Impl {
 
   bool registered = false;
   bool can_fork = false;  // the zygote is ready
+  std::string cluster_id;
+  bool gcs_durable = false;  // one that is started again will know this node
+  std::string gcs_lost;      // why the link ended; empty: there is one
+  async::TimerId gcs_lost_timer = 0;
+  std::deque<std::pair<Time, v1::ReportWorkerDiedRequest>> deaths;  // of late, oldest first
+  std::optional<std::pair<std::string, Time>> draining;             // what the GCS was told: why, until when
   bool stopping = false;
   uint64_t report_version = 0;
   ResourceSet reported;  // available, as of the last report
@@ -307,7 +323,6 @@ Status Raylet::Impl::Start() {
 void Raylet::Impl::Connect() {
   if (stopping) return;
   gcs = grpc->Connect(config.gcs_address, dispatcher.get());
-  router->SetGcs(gcs);
   gcs->OnClose([this, link = gcs](const Status& status) { OnGcsClosed(link, status); });
   v1::RegisterNodeRequest request;
   request.set_protocol_version(std::string(kProtocolVersion));
@@ -330,11 +345,20 @@ void Raylet::Impl::Connect() {
   node->set_start_time_ms(start_ms);
   if (server != nullptr) node->set_port(rpc::ParseHostPort(server->addresses().front())->port);
   node->set_python_version(config.python_version);
+  if (registered) FillState(request.mutable_state());
   rpc::CallOptions options;
   options.timeout = config.connect_timeout;
   rpc::CallTyped<v1::RegisterNodeReply>(
       *gcs, MethodId::kRegisterNode, request, {},
-      [this](Status status, v1::RegisterNodeReply& reply, PartList) { OnRegistered(status, reply); }, options);
+      [this, link = gcs](Status status, v1::RegisterNodeReply& reply, PartList) {
+        if (link != gcs) return;
+        if (registered) {
+          OnRegisteredAgain(status);
+        } else {
+          OnRegistered(status, reply);
+        }
+      },
+      options);
 }
 
 void Raylet::Impl::OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status) {
@@ -344,7 +368,45 @@ void Raylet::Impl::OnGcsClosed(const rpc::ConnectionPtr& link, const Status& sta
     loop->AddTimer(kConnectRetry, [this] { Connect(); });
     return;
   }
-  End(Status::Unavailable("the link to the GCS at " + config.gcs_address + " broke: " + status.message()));
+  LoseGcs(status);
+}
+
+// What runs here goes on. A GCS that comes back within the time knows this node again.
+void Raylet::Impl::LoseGcs(const Status& status) {
+  const std::string broke = "the link to the GCS at " + config.gcs_address + " broke: " + status.message();
+  if (!registered || !gcs_durable || config.gcs_reconnect_timeout <= Duration::zero()) return End(Status::Unavailable(broke));
+  if (gcs_lost.empty()) {
+    gcs_lost = broke;
+    router->WaitForGcs();
+    RAY_LOG(WARNING) << broke << "; this node goes on, and waits " << FormatDuration(config.gcs_reconnect_timeout) << " for it";
+    gcs_lost_timer = loop->AddTimer(config.gcs_reconnect_timeout, [this] {
+      gcs_lost_timer = 0;
+      if (!stopping) End(Status::Unavailable(gcs_lost + "; it was not back after " + FormatDuration(config.gcs_reconnect_timeout)));
+    });
+  }
+  loop->AddTimer(kReconnectRetry, [this] { Connect(); });
+}
+
+void Raylet::Impl::FillState(v1::NodeState* state) {
+  state->set_cluster_id(cluster_id);
+  leases->FillState(state);
+  FillReport(Available(), state->mutable_resources());
+  for (const auto& [time, death] : deaths) *state->add_deaths() = death;
+  std::set<JobId> jobs = leases->Jobs();
+  jobs.merge(workers->Jobs());
+  for (const JobId& job : jobs) state->add_jobs(job.Binary());
+}
+
+void Raylet::Impl::OnRegisteredAgain(const Status& status) {
+  if (stopping || gcs->closed()) return;
+  if (status.code() == StatusCode::kFailedPrecondition) return End(status);
+  if (!status.ok()) return gcs->Close(status);  // then OnGcsClosed
+  RAY_LOG(INFO) << "the GCS is there again, and knows this node";
+  gcs_lost.clear();
+  if (gcs_lost_timer != 0) loop->CancelTimer(std::exchange(gcs_lost_timer, 0));
+  router->SetGcs(gcs, /*resume=*/true);
+  if (draining) TellDraining(draining->first, std::max(draining->second - loop->clock().Now(), Duration::zero()));
+  ReportSoon();
 }
 
 void Raylet::Impl::OnRegistered(const Status& status, const v1::RegisterNodeReply& reply) {
@@ -354,13 +416,15 @@ void Raylet::Impl::OnRegistered(const Status& status, const v1::RegisterNodeRepl
     return;
   }
   registered = true;
+  cluster_id = reply.cluster_id();
+  gcs_durable = reply.durable();
   reported = total;
   if (!reply.protocol_version().empty() && !ProtocolsMayMeet(reply.protocol_version(), kProtocolVersion)) {
     return End(Status::FailedPrecondition("the GCS speaks protocol " + reply.protocol_version() + ", this raylet speaks " +
                                           std::string(kProtocolVersion) + ": nodes may be at most one version apart"));
   }
   workers->SetClusterConfig(reply.config_json(), reply.session_name());
-  router->SubscribeNode();
+  router->SetGcs(gcs, /*resume=*/false);
   if (Status listening = carrier->Listen(kRayletSocket, [](const rpc::ConnectionPtr&) {}); !listening.ok()) return End(listening);
   PollStore();
   memory->Start();
@@ -413,7 +477,7 @@ void Raylet::Impl::FillReport(const ResourceSet& available, v1::ReportResourcesR
 }
 
 void Raylet::Impl::Report() {
-  if (stopping) return;
+  if (stopping || !gcs_lost.empty()) return;  // the next GCS is told everything
   const ResourceSet available = Available();
   // Also when nothing has changed in the end: others may have counted on what came and went meanwhile.
   const bool touched = leases->TakeTouched();
@@ -456,7 +520,6 @@ void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
   memory->OnEnded(end.worker);
   leases->OnProcessEnded(end);
   store->OnWorkerDied(end.worker);
-  if (gcs == nullptr || gcs->closed()) return;
   v1::ReportWorkerDiedRequest report;
   report.set_node_id(node_id.Binary());
   report.set_worker_id(end.worker.Binary());
@@ -466,7 +529,12 @@ void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
   report.set_is_driver(end.is_driver);
   if (!end.job.IsNil()) report.set_job_id(end.job.Binary());
   report.set_pid(end.pid);
-  gcs->Notify(MethodId::kReportWorkerDied, report);
+  // Over a link that is not up yet it follows the registration, which may have been made before this.
+  if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportWorkerDied, report);
+  if (!gcs_durable) return;
+  const Time now = loop->clock().Now();
+  while (!deaths.empty() && (deaths.size() >= kMaxDeathsKept || deaths.front().first + kDeathsKept < now)) deaths.pop_front();
+  deaths.emplace_back(now, std::move(report));
 }
 
 std::string Raylet::Impl::Stats() const {
@@ -548,20 +616,16 @@ void Raylet::Impl::DrainJobLogs(const JobId& job, std::function<void()> done) {
 }
 
 void Raylet::Impl::FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done) {
-  if (gcs == nullptr || gcs->closed()) {
-    loop->Post("raylet.no_driver", [done = std::move(done)] { done(std::nullopt); });
-    return;
-  }
-  rpc::CallTyped<v1::ListJobsReply>(*gcs, MethodId::kListJobs, v1::JobEmpty(), {},
-                                    [job, done = std::move(done)](Status status, v1::ListJobsReply& reply, PartList) {
-                                      if (!status.ok()) return done(std::nullopt);
-                                      NodeId driver;  // nil: it has ended
-                                      for (const v1::JobInfo& info : reply.jobs()) {
-                                        if (JobId::FromBinaryOrNil(info.job_id()) != job || info.end_time_ms() != 0) continue;
-                                        driver = NodeId::FromBinaryOrNil(info.driver_node_id());
-                                      }
-                                      done(driver);
-                                    });
+  router->Ask(MethodId::kListJobs, v1::JobEmpty(), [job, done = std::move(done)](const Status& status, const rpc::Reply& answer) {
+    v1::ListJobsReply reply;
+    if (!status.ok() || !reply.ParseFromArray(answer.control.data(), static_cast<int>(answer.control.size()))) return done(std::nullopt);
+    NodeId driver;  // nil: it has ended
+    for (const v1::JobInfo& info : reply.jobs()) {
+      if (JobId::FromBinaryOrNil(info.job_id()) != job || info.end_time_ms() != 0) continue;
+      driver = NodeId::FromBinaryOrNil(info.driver_node_id());
+    }
+    done(driver);
+  });
 }
 
 // ---- leaving ----
@@ -580,6 +644,7 @@ void Raylet::Impl::TellDraining(const std::string& reason, Duration left) {
   report.set_node_id(node_id.Binary());
   report.set_reason(reason);
   report.set_deadline_ms(std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
+  draining = {reason, loop->clock().Now() + left};
   if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportDraining, report);
 }
 
@@ -629,6 +694,9 @@ void Raylet::Impl::Stop(const std::string& reason, std::function<void()> done) {
   if (store_timer != 0) loop->CancelTimer(store_timer);
   memory->Stop();
   if (drain_timer != 0) loop->CancelTimer(drain_timer);
+  if (gcs_lost_timer != 0) loop->CancelTimer(gcs_lost_timer);
+  if (gcs == nullptr || gcs->closed() || !gcs_lost.empty())
+    router->LoseGcs(Status::Unavailable("this node stops, and has no connection to the GCS"));
   workers->Shutdown(config.stop_grace, [this, reason, done = std::move(done)] { Leave(reason, done); });
 }
 

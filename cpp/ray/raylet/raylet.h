@@ -57,6 +57,7 @@ struct RayletConfig {
   Duration log_coalesce = std::chrono::milliseconds(5);           // printed lines are picked up this long after the first
   Duration stop_grace = std::chrono::seconds(1);                  // from asking the workers to leave to SIGKILL
   Duration connect_timeout = std::chrono::seconds(10);            // for the first answer of the GCS
+  Duration gcs_reconnect_timeout = std::chrono::seconds(60);      // for a durable GCS that has gone to be there again
 };
 
 class Raylet {
@@ -67,7 +68,7 @@ class Raylet {
 
   // Starts store, zygote and listener and registers with the GCS. `on_ready` runs on the loop once drivers may come and
   // workers can be forked; `on_end` when the raylet cannot go on: no worker can be started, the GCS refused it, never answered, or its link
-  // broke (before or after it was ready).
+  // broke (before or after it was ready) and no GCS that knows the cluster came in time.
   Status Start(std::function<void()> on_ready, std::function<void(const Status&)> on_end);
   // On the loop. Asks the workers to leave, kills what is left after the grace, leaves the GCS, removes the sockets; then `done`.
   void Stop(const std::string& reason, std::function<void()> done);

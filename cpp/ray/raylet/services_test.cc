@@ -173,7 +173,7 @@ class RayletServices : public testing::Test {
   void StartGcs() {
     OnLoop([this] {
       Connect();
-      router_->SetGcs(raylet_end_);
+      router_->SetGcs(raylet_end_, /*resume=*/false);
     });
   }
   rpc::ConnectionPtr MakeDriver(const WorkerId& id, const std::string& python = "3.11") {
@@ -294,13 +294,44 @@ TEST_F(RayletServices, StartsAnActorThatThenHoldsNoCpu) {
 TEST_F(RayletServices, AWorkerThatDiesInTheConstructorIsTold) {
   hold_creation_ = true;
   auto gcs = MakeDriver(WorkerId::FromRandom());
-  auto started = Begin<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(ActorId::Of(job_)));
+  const ActorId id = ActorId::Of(job_);
+  auto started = Begin<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(id));
   bool held = false;
   while (!held) OnLoop([&] { held = !held_.empty(); });
   OnLoop([this] { launcher_.on_signal(1001, SIGKILL); });
   const auto reply = started.get().second;
   EXPECT_EQ(reply.creation_error().error_type(), 0);
   EXPECT_NE(reply.creation_error().message().find("killed by signal 9"), std::string::npos) << reply.creation_error().message();
+  // A GCS that did not get the answer asks again: that is no second start.
+  EXPECT_EQ(Ask<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(id)).second.creation_error().message(),
+            reply.creation_error().message());
+}
+
+TEST_F(RayletServices, TellsAGcsWhatItHas) {
+  auto gcs = MakeDriver(WorkerId::FromRandom());
+  const ActorId id = ActorId::Of(job_);
+  const auto started = Ask<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(id)).second;
+  v1::PrepareBundlesRequest prepare;
+  prepare.set_placement_group_id(std::string(PlacementGroupId::kSize, 'p'));
+  prepare.set_attempt(1);
+  prepare.set_commit(true);
+  v1::BundleRequest* bundle = prepare.add_bundles();
+  bundle->set_index(3);
+  ToProto(*ResourceSet::FromDoubles({{"CPU", 1}}), bundle->mutable_resources());
+  ASSERT_TRUE(Ask<v1::PrepareBundlesReply>(gcs, MethodId::kPrepareBundles, prepare).second.prepared());
+  v1::NodeState state;
+  OnLoop([&] {
+    leases_->TakeChangedBundles();
+    leases_->FillState(&state);
+    EXPECT_EQ(leases_->TakeChangedBundles().size(), 1u) << "shown again";
+    EXPECT_EQ(leases_->Jobs(), std::set<JobId>{job_});
+    EXPECT_TRUE(workers_->Jobs().contains(job_));
+  });
+  ASSERT_EQ(state.actors_size(), 1);
+  EXPECT_EQ(state.actors(0).actor_id(), id.Binary());
+  EXPECT_EQ(state.actors(0).worker_id(), started.worker().worker_id());
+  ASSERT_EQ(state.bundles_size(), 1);
+  EXPECT_EQ(state.bundles(0).index(), 3);
 }
 
 TEST_F(RayletServices, AKilledStartIsCancelled) {

@@ -148,6 +148,14 @@ class LeaseQueueCore {
   void ReturnBundles(const PlacementGroupId& group, uint32_t attempt, const std::vector<int32_t>& indices, const std::string& reason,
                      Time now, LeaseEffects* out);
   std::vector<NodeResources::BundleState> TakeChangedBundles() { return resources_.TakeChangedBundles(); }
+  // All of them count as changed.
+  void ShowAllBundles() { resources_.ShowAllBundles(); }
+  // Reserved or committed.
+  std::vector<BundleId> Bundles() const {
+    std::vector<BundleId> ids;
+    for (const auto& [id, bundle] : bundles_) ids.push_back(id);
+    return ids;
+  }
   void Tick(Time now, LeaseEffects* out);
   // When Tick has something to do next; infinite if nothing.
   Time NextDeadline() const;

@@ -78,6 +78,9 @@ class NodeResources {
   };
   std::vector<BundleState> TakeChangedBundles();
   bool HasChangedBundles() const { return !changed_.empty(); }
+  void ShowAllBundles() {
+    for (const auto& [id, bundle] : bundles_) changed_.insert(id);
+  }
 
  private:
   // Free amounts of the indices that an account has of one resource.

@@ -136,6 +136,7 @@ Status ActorService::Kill(const ActorId& actor, bool no_restart) {
   v1::KillActorRequest request;
   request.set_actor_id(actor.Binary());
   request.set_no_restart(no_restart);
+  if (!no_restart) request.set_request_id(NewRequestId());
   v1::ActorEmpty reply;
   return SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kKillActor, request, {}, &reply);
 }

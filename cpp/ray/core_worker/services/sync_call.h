@@ -2,11 +2,16 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "ray/async/loop.h"
+#include "ray/common/ids.h"
 #include "ray/rpc/core/connection.h"
 
 namespace ray::core {
+
+// Names a request that changes something and does so once, however often it reaches the GCS.
+inline std::string NewRequestId() { return LeaseId::FromRandom().Binary().substr(0, 16); }
 
 // DEADLINE_EXCEEDED after `timeout` (0: none). UNAVAILABLE without a connection. REQUIRES: not on the loop, GIL not held.
 template <typename ReplyMessage>

@@ -507,6 +507,9 @@ void LeaseService::StartActor(const v1::StartActorRequest& message, rpc::Request
     KillActor(kill);
     actors_.erase(id);
   }
+  const auto failed = std::find_if(failed_starts_.begin(), failed_starts_.end(),
+                                   [start = std::pair(id, message.restart())](const auto& entry) { return entry.first == start; });
+  if (failed != failed_starts_.end()) return responder.Send(*failed->second);
   auto actor = std::make_shared<Actor>();
   actor->id = id;
   actor->restart = message.restart();
@@ -605,6 +608,34 @@ void LeaseService::AnswerActor(const std::shared_ptr<Actor>& actor, v1::StartAct
   actor->reply = std::make_shared<v1::StartActorReply>(std::move(reply));
   for (auto& responder : actor->responders) responder.Send(*actor->reply);
   actor->responders.clear();
+  if (actor->reply->has_creation_error()) RememberFailedStart(*actor);
+}
+
+void LeaseService::RememberFailedStart(const Actor& actor) {
+  constexpr size_t kKept = 256;
+  failed_starts_.emplace_back(std::pair(actor.id, actor.restart), actor.reply);
+  if (failed_starts_.size() > kKept) failed_starts_.pop_front();
+}
+
+void LeaseService::FillState(v1::NodeState* state) {
+  for (const auto& [id, actor] : actors_) {
+    v1::ActorOnNode* found = state->add_actors();
+    found->set_actor_id(id.Binary());
+    found->set_restart(actor->restart);
+    if (!actor->worker.IsNil()) found->set_worker_id(actor->worker.Binary());
+  }
+  for (const scheduling::BundleId& id : queue_.Bundles()) {
+    v1::BundleOnNode* found = state->add_bundles();
+    found->set_placement_group_id(id.group.Binary());
+    found->set_index(id.index);
+  }
+  queue_.ShowAllBundles();
+}
+
+std::set<JobId> LeaseService::Jobs() const {
+  std::set<JobId> jobs;
+  for (const auto& [id, lease] : leases_) jobs.insert(lease.request.job);
+  return jobs;
 }
 
 void LeaseService::FailActor(const std::shared_ptr<Actor>& actor, int32_t error_type, const std::string& message) {

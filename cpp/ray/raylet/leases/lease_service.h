@@ -21,6 +21,7 @@
 #include "ray/raylet/workers/worker_service.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/scheduling/lease_queue_core.h"
+#include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/raylet_bundle.pb.h"
 #include "ray/v1/raylet_lease.pb.h"
 #include "ray/v1/sync.pb.h"
@@ -64,6 +65,11 @@ class LeaseService {
   void LetWorkersFinish(const std::string& reason);
   // Leases that have a worker, or are about to, those of actors included.
   size_t num_held() const { return queue_.num_granted(); }
+
+  // What of actors and bundles is here, for a GCS that was started again; the next report has all bundles.
+  void FillState(v1::NodeState* state);
+  // Of its leases.
+  std::set<JobId> Jobs() const;
 
   const scheduling::NodeResources& resources() const { return queue_.resources(); }
   // The workers that run something, for the memory monitor.
@@ -123,6 +129,8 @@ class LeaseService {
   void AnswerActor(const std::shared_ptr<Actor>& actor, v1::StartActorReply reply);
   void FailActor(const std::shared_ptr<Actor>& actor, int32_t error_type, const std::string& message);
   void ForgetActor(const std::shared_ptr<Actor>& actor);
+  // A start that failed is not tried again under the same number: the GCS may ask again because it did not get the answer.
+  void RememberFailedStart(const Actor& actor);
   Time Now() const { return deps_.loop->clock().Now(); }
   bool IsOfDetachedActor(const WorkerId& worker) const;
 
@@ -131,7 +139,8 @@ class LeaseService {
   std::map<LeaseId, Lease> leases_;
   std::unordered_map<WorkerId, LeaseId, IdHash> by_worker_;
   std::map<ActorId, std::shared_ptr<Actor>> actors_;
-  std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> remote_owners_;  // until their connection ends
+  std::deque<std::pair<std::pair<ActorId, uint32_t>, std::shared_ptr<v1::StartActorReply>>> failed_starts_;  // oldest first
+  std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> remote_owners_;                                   // until their connection ends
   std::deque<scheduling::LeaseEffect> effects_;
   bool running_effects_ = false;
   bool touched_ = false;

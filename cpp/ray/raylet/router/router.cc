@@ -17,7 +17,7 @@ void Router::RegisterHandlers(rpc::Dispatcher* dispatcher) {
       });
   dispatcher->RegisterTyped<v1::PublishNotice>(MethodId::kPublish,
                                                [this](const v1::PublishNotice& message, rpc::Request& request, rpc::Responder responder) {
-                                                 if (request.connection == gcs_) Publish(message, request);
+                                                 if (request.connection == calls_.link()) Publish(message, request);
                                                  if (responder.valid()) responder.Send(v1::PubSubEmpty());
                                                });
   dispatcher->RegisterTyped<v1::KvGetRequest>(MethodId::kKvGet,
@@ -29,18 +29,12 @@ void Router::RegisterHandlers(rpc::Dispatcher* dispatcher) {
 }
 
 void Router::Forward(rpc::Request request, rpc::Responder responder) {
-  if (!IsGcsMethod(request.method) || request.connection == gcs_) {
+  if (!IsGcsMethod(request.method) || request.connection == calls_.link()) {
     if (responder.valid()) responder.Fail(Status::Unimplemented("the raylet does not serve " + std::string(MethodName(request.method))));
     return;
   }
-  if (gcs_ == nullptr || gcs_->closed()) {
-    if (responder.valid()) responder.Fail(Status::Unavailable("this node has no connection to the GCS"));
-    return;
-  }
-  if (!responder.valid()) {
-    gcs_->NotifyRaw(request.method, request.control, request.parts);
-    return;
-  }
+  // Also one-way: what is to be done must not be lost with the link.
+  if (!responder.valid()) return calls_.Call(request.method, std::string(request.control), std::move(request.parts), nullptr);
   JobId finishing;
   v1::JobInfo adding;
   if (request.method == MethodId::kFinishJob) {
@@ -48,37 +42,37 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
     if (message.ParseFromArray(request.control.data(), static_cast<int>(request.control.size())))
       finishing = JobId::FromBinaryOrNil(message.job_id());
   }
-  std::string_view control = request.control;
-  std::string completed;
+  std::string control(request.control);
+  std::function<bool()> wanted;
   if (request.method == MethodId::kAddJob) {  // its driver does not know yet where it is
     v1::AddJobRequest message;
-    if (message.ParseFromArray(control.data(), static_cast<int>(control.size()))) {
+    if (message.ParseFromString(control)) {
       message.mutable_job()->set_driver_node_id(node_.Binary());
-      control = completed = message.SerializeAsString();
+      control = message.SerializeAsString();
       adding.Swap(message.mutable_job());
     }
+    // The job of a driver that has gone before it had one would never end.
+    wanted = [driver = request.connection] { return !driver->closed(); };
   }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));  // std::function wants a copyable callback
-  gcs_->CallRaw(request.method, control, request.parts,
-                [this, answer, finishing, adding = std::move(adding), method = request.method, alive = alive_](Status status,
-                                                                                                               rpc::Reply reply) mutable {
-                  if (!status.ok()) {
-                    answer->Fail(status);
-                    return;
-                  }
-                  if (*alive && method == MethodId::kAddJob && answer->connection() != nullptr) {
-                    v1::AddJobReply added;
-                    if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
-                      adding.set_job_id(added.job_id());
-                      hooks_.on_job_added(answer->connection()->id(), adding);
-                    }
-                  }
-                  if (*alive && !finishing.IsNil()) {
-                    hooks_.on_job_finishing(finishing, [answer, control = std::string(reply.control)] { answer->SendRaw(control, {}); });
-                    return;
-                  }
-                  answer->SendRaw(reply.control, reply.parts);
-                });
+  calls_.Call(
+      request.method, std::move(control), std::move(request.parts),
+      [this, answer, finishing, adding = std::move(adding), method = request.method](Status status, rpc::Reply reply) mutable {
+        if (!status.ok()) return answer->Fail(status);
+        if (method == MethodId::kAddJob && answer->connection() != nullptr) {
+          v1::AddJobReply added;
+          if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
+            adding.set_job_id(added.job_id());
+            hooks_.on_job_added(answer->connection()->id(), adding);
+          }
+        }
+        if (!finishing.IsNil()) {
+          hooks_.on_job_finishing(finishing, [answer, control = std::string(reply.control)] { answer->SendRaw(control, {}); });
+          return;
+        }
+        answer->SendRaw(reply.control, reply.parts);
+      },
+      std::move(wanted));
 }
 
 void Router::KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::Responder responder) {
@@ -87,23 +81,15 @@ void Router::KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::
     responder.SendRaw(*known, {});
     return;
   }
-  if (gcs_ == nullptr || gcs_->closed()) {
-    responder.Fail(Status::Unavailable("this node has no connection to the GCS"));
-    return;
-  }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));
-  gcs_->CallRaw(MethodId::kKvGet, request.control, {},
-                [this, answer, key = message.key(), alive = alive_](Status status, rpc::Reply reply) {
-                  if (!status.ok()) {
-                    answer->Fail(status);
-                    return;
-                  }
-                  v1::KvGetReply found;
-                  if (*alive && found.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size())) && found.found()) {
-                    functions_.Put(key, std::string(reply.control));
-                  }
-                  answer->SendRaw(reply.control, reply.parts);
-                });
+  calls_.Call(MethodId::kKvGet, std::string(request.control), {}, [this, answer, key = message.key()](Status status, rpc::Reply reply) {
+    if (!status.ok()) return answer->Fail(status);
+    v1::KvGetReply found;
+    if (found.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size())) && found.found()) {
+      functions_.Put(key, std::string(reply.control));
+    }
+    answer->SendRaw(reply.control, reply.parts);
+  });
 }
 
 void Router::Subscribe(const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder) {
@@ -118,12 +104,8 @@ void Router::Subscribe(const v1::SubscribeRequest& message, rpc::Request& reques
   const Key key(message.channel(), message.key());
   it->second.keys.insert(key);
   by_key_[key].insert(id);
-  if (gcs_ == nullptr || gcs_->closed()) {
-    if (responder.valid()) responder.Fail(Status::Unavailable("this node has no connection to the GCS"));
-    return;
-  }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));
-  gcs_->CallRaw(MethodId::kSubscribe, request.control, {}, [answer](Status status, rpc::Reply reply) {
+  calls_.Call(MethodId::kSubscribe, std::string(request.control), {}, [answer](Status status, rpc::Reply reply) {
     if (!answer->valid()) return;
     if (status.ok()) {
       answer->SendRaw(reply.control, reply.parts);
@@ -148,12 +130,12 @@ void Router::Drop(const rpc::ConnectionPtr& connection, const Key& key) {
   it->second.erase(connection->id());
   if (!it->second.empty()) return;
   by_key_.erase(it);
-  if (gcs_ == nullptr || gcs_->closed()) return;
+  if (calls_.link() == nullptr) return;                                          // the next GCS will not be asked
   if (key.first == v1::CHANNEL_NODE || key.first == v1::CHANNEL_WORKER) return;  // the node itself goes on listening
   v1::SubscribeRequest message;
   message.set_channel(static_cast<v1::Channel>(key.first));
   message.set_key(key.second);
-  gcs_->Notify(MethodId::kUnsubscribe, message);
+  calls_.link()->Notify(MethodId::kUnsubscribe, message);
 }
 
 void Router::OnSubscriberClosed(uint64_t connection_id) {
@@ -164,15 +146,20 @@ void Router::OnSubscriberClosed(uint64_t connection_id) {
   for (const auto& key : gone.keys) Drop(gone.connection, key);
 }
 
-void Router::SubscribeNode() {
-  for (const v1::Channel channel : {v1::CHANNEL_NODE, v1::CHANNEL_WORKER}) {
+void Router::SetGcs(rpc::ConnectionPtr gcs, bool resume) {
+  // Subscriptions first: an answer that follows must not come before the news that it caused.
+  const auto subscribe = [&gcs, resume](int channel, const std::string& key) {
     v1::SubscribeRequest message;
-    message.set_channel(channel);
-    gcs_->Call(MethodId::kSubscribe, message, {}, [](const Status& status, const rpc::Reply&) {
-      if (!status.ok() && status.code() != StatusCode::kUnavailable)
-        RAY_LOG(ERROR) << "following the cluster's nodes: " << status.ToString();
+    message.set_channel(static_cast<v1::Channel>(channel));
+    message.set_key(key);
+    message.set_resume(resume);
+    gcs->Call(MethodId::kSubscribe, message, {}, [gcs](const Status& status, const rpc::Reply&) {
+      if (!status.ok() && !gcs->closed()) RAY_LOG(ERROR) << "subscribing at the GCS: " << status.ToString();
     });
-  }
+  };
+  for (const v1::Channel channel : {v1::CHANNEL_NODE, v1::CHANNEL_WORKER}) subscribe(channel, "");
+  for (const auto& [key, subscribers] : by_key_) subscribe(key.first, key.second);
+  calls_.SetLink(std::move(gcs));
 }
 
 void Router::Publish(const v1::PublishNotice& message, rpc::Request& request) {

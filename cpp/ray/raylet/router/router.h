@@ -1,4 +1,5 @@
 // Router: the node's way to the GCS. It passes on what its processes ask of the GCS and relays the answers, and spreads what the GCS publishes.
+// While there is no GCS, what is asked waits for it (GcsCalls).
 //
 // Subscriptions are kept per connection. Every Subscribe goes on to the GCS (idempotent there), which publishes the key's present state
 // again: so a late subscriber gets it without a copy kept here; the others see a version that they know. The node itself follows what becomes of other nodes
@@ -15,6 +16,7 @@
 
 #include "ray/common/ids.h"
 #include "ray/raylet/router/function_cache.h"
+#include "ray/raylet/router/gcs_calls.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_kv.pb.h"
@@ -34,10 +36,17 @@ class Router {
   Router(const NodeId& node, RouterHooks hooks) : node_(node), hooks_(std::move(hooks)) {}
   ~Router() { *alive_ = false; }
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
-  // The link to the GCS; until it is set, and after it has closed, calls fail with UNAVAILABLE.
-  void SetGcs(rpc::ConnectionPtr gcs) { gcs_ = std::move(gcs); }
-  // Once registered: from now on on_news hears of nodes and of workers' deaths, beginning with all nodes alive.
-  void SubscribeNode();
+  // The link over which the node is registered. From now on on_news hears of nodes and of workers' deaths, beginning with all nodes alive. `resume`: after
+  // an earlier link, what was missed is told as well, and whoever subscribed here hears of the present state.
+  void SetGcs(rpc::ConnectionPtr gcs, bool resume);
+  // It has ended; another one will come, and calls wait for it.
+  void WaitForGcs() { calls_.Wait(); }
+  // None will come: calls fail.
+  void LoseGcs(const Status& reason) { calls_.Fail(reason); }
+  // A call of the node itself.
+  void Ask(MethodId method, const rpc::MessageLite& message, rpc::ReplyCallback callback) {
+    calls_.Call(method, message.SerializeAsString(), {}, std::move(callback));
+  }
 
  private:
   using Key = std::pair<int, std::string>;  // channel, key
@@ -55,7 +64,7 @@ class Router {
   };
   const NodeId node_;
   const RouterHooks hooks_;
-  rpc::ConnectionPtr gcs_;
+  GcsCalls calls_;
   FunctionCache functions_;
   std::map<uint64_t, Subscriber> subscribers_;  // by connection
   std::map<Key, std::set<uint64_t>> by_key_;

@@ -90,6 +90,14 @@ int64_t WorkerService::PidOf(const WorkerId& worker) const {
   return process == nullptr ? -1 : process->pid;
 }
 
+std::set<JobId> WorkerService::Jobs() const {
+  std::set<JobId> jobs;
+  for (const auto& [id, process] : processes_) {
+    if (!process.job.IsNil()) jobs.insert(process.job);
+  }
+  return jobs;
+}
+
 std::vector<int64_t> WorkerService::Pids() const {
   std::vector<int64_t> pids;
   for (const auto& [id, process] : processes_) {

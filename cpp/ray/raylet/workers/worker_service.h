@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 
@@ -93,6 +94,7 @@ class WorkerService {
   rpc::ConnectionPtr ConnectionOf(const WorkerId& worker) const;
   int64_t PidOf(const WorkerId& worker) const;
   std::vector<int64_t> Pids() const;  // of the workers and drivers
+  std::set<JobId> Jobs() const;       // of them
   // To the drivers of the job (nil: every driver) that are on this node.
   bool DeliverMessage(const v1::DriverMessageNotice& message);
   bool DeliverLines(const v1::LogLinesNotice& lines);
