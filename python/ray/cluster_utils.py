@@ -98,6 +98,16 @@ class ClusterNode:
         """SIGKILL to the gcs_server, as if it had crashed."""
         self._node.kill_gcs_server()
 
+    def start_gcs_server(self) -> None:
+        """A new gcs_server in the place of one that has ended: the cluster goes on, if RAY_gcs_storage is not memory.
+
+        Here that has to be set, to sqlite for example; by default a cluster for tests ends with its GCS.
+
+        Raises:
+            RaySystemError: it did not start, or this is not the head node.
+        """
+        self._node.start_gcs_server()
+
     def kill_all_processes(self, check_alive: bool = True, allow_graceful: bool = False, wait: bool = False) -> None:
         """Ends the node: in order if `allow_graceful`, else as after a crash."""
         self._node.stop(graceful=allow_graceful)

@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from support.nodes import CORE, HandCluster
 from support.processes import alive, descendants, start_driver, wait_until
+from support.shell import Shell
 
 import ray
+from ray._runtime import gcs_storage, session_dir
+from ray.cluster_utils import Cluster
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_list, _internal_kv_put
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -296,3 +299,102 @@ def test_killed_at_random_moments_it_does_everything_once(durable: Callable[...,
     assert len(_internal_kv_list("", namespace="done")) - jobs_before == len(made)
     # Nothing is held any more but by nobody: all bundles came back.
     wait_until(lambda: ray.available_resources().get("CPU") == 2, 10, "all bundles are returned")
+
+
+CLUSTER = """
+import os, sys, time, ray
+from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
+ray.init("auto", namespace="n", logging_level="ERROR")
+
+@ray.remote(num_cpus=0)
+class C:
+    n = 0
+    def add(self):
+        self.n += 1
+        return self.n
+
+if sys.argv[1] == "before":
+    C.options(name="c", lifetime="detached").remote()
+    group = ray.util.placement_group([{"CPU": 1}], name="g", lifetime="detached")
+    assert group.wait(30)
+    _internal_kv_put("k", "v", namespace="test")
+print(ray.get(ray.get_actor("c").add.remote()), ray.util.get_placement_group("g").bundle_specs,
+      _internal_kv_get("k", namespace="test"), ray.get(C.remote().add.remote()))
+"""
+
+
+def gcs_record(shell: Shell) -> session_dir.ProcessRecord:
+    return next(r for r in session_dir.live_records(shell.root) if r.kind == session_dir.GCS)
+
+
+def test_head_of_ray_start_goes_on_from_its_file(shell: Shell) -> None:
+    shell.start_head()
+    assert (shell.session_dir() / "gcs.sqlite").stat().st_mode & 0o777 == 0o600
+    assert shell.drive(CLUSTER, "before") == "1 [{'CPU': 1.0}] b'v' 1"
+    gcs = gcs_record(shell)
+    command = pathlib.Path(f"/proc/{gcs.pid}/cmdline").read_bytes().decode().split("\0")[:-1]
+    at = command.index("--ready-fd")
+    del command[at : at + 2]
+    command[command.index("--listen") + 1] = gcs.gcs_address
+    os.kill(gcs.pid, signal.SIGKILL)
+    wait_until(lambda: not alive(gcs.pid), 5, "it is gone")
+    with subprocess.Popen(command, env=shell.env) as again:  # as a service manager would
+        try:
+            assert shell.drive(CLUSTER, "after") == "2 [{'CPU': 1.0}] b'v' 1"
+        finally:
+            again.terminate()
+
+
+def test_ray_start_block_starts_the_gcs_again(shell: Shell) -> None:
+    head = shell.spawn("start", "--head", "--port=0", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--block")
+    wait_until(lambda: (shell.root / "ray_current_cluster").exists(), 30, "it has started")
+    assert shell.drive(CLUSTER, "before") == "1 [{'CPU': 1.0}] b'v' 1"
+    for n in (2, 3):
+        gcs = gcs_record(shell)
+        os.kill(gcs.pid, signal.SIGKILL)
+        wait_until(
+            lambda pid=gcs.pid: [
+                r for r in session_dir.live_records(shell.root) if r.kind == session_dir.GCS and r.pid != pid
+            ],
+            10,
+            "there is another one",
+        )
+        assert shell.drive(CLUSTER, "after") == f"{n} [{{'CPU': 1.0}}] b'v' 1"
+    head.send_signal(signal.SIGTERM)
+    assert head.stdout is not None
+    while "Draining" not in head.stdout.readline():  # the lines before tell of the restarts
+        pass
+    head.send_signal(signal.SIGTERM)  # the actor would hold it up
+    output, _ = head.communicate(timeout=30)
+    assert head.returncode == 0, output
+    assert (shell.session_dir() / "logs" / "ray_process_exit.log").read_text().count("signal SIGKILL") == 2
+
+
+def test_cluster_utils_can_start_it_again(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_gcs_storage", "sqlite")
+    head = cluster.add_node(num_cpus=1)
+    ray.init(address=cluster.address, namespace="n")
+    actor = Counter.options(name="c").remote()
+    assert ray.get(actor.add.remote(), timeout=30) == 1
+    head.kill_gcs_server()
+    assert ray.get(actor.add.remote(), timeout=30) == 2
+    head.start_gcs_server()
+    assert ray.get(ray.get_actor("c").add.remote(), timeout=30) == 3
+    with pytest.raises(ray.exceptions.RaySystemError, match="head"):
+        cluster.add_node(num_cpus=1).start_gcs_server()
+
+
+def test_storage_comes_from_the_environment(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_gcs_storage", raising=False)
+    monkeypatch.delenv("RAY_gcs_storage_path", raising=False)
+    assert gcs_storage.flags(tmp_path, {}, durable=False) == []
+    assert gcs_storage.flags(tmp_path, {}, durable=True) == ["--storage", f"sqlite:{tmp_path}/gcs.sqlite"]
+    monkeypatch.setenv("RAY_gcs_storage", "memory")
+    assert gcs_storage.flags(tmp_path, {}, durable=True) == ["--storage", "memory"]
+    monkeypatch.setenv("RAY_gcs_storage", "rocksdb")
+    with pytest.raises(ValueError, match="RAY_gcs_storage_path"):
+        gcs_storage.flags(tmp_path, {}, durable=True)
+    monkeypatch.setenv("RAY_gcs_storage_path", f"{tmp_path}/kept")
+    assert gcs_storage.flags(tmp_path, {}, durable=False) == ["--storage", f"sqlite:{tmp_path}/kept/gcs.sqlite"]
+    with pytest.raises(ValueError, match="tape"):
+        gcs_storage.flags(tmp_path, {"gcs_storage": "tape"}, durable=True)

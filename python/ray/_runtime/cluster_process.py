@@ -1,7 +1,8 @@
 """The processes of a node, gcs_server and raylet, as this process starts and ends them.
 
 A node of `ray.init()` or of a test is owned: its processes watch their owner through a pidfd, and each other, so that
-nothing is left over however any of them ends. One of `ray start` is let go: its raylet ends when the GCS has gone.
+nothing is left over however any of them ends. One of `ray start` is let go: its raylet ends when the GCS has gone, and
+does not come back in time if it keeps its tables.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ray._runtime import addresses, security, session_dir, spilling, system_config
+from ray._runtime import addresses, gcs_storage, security, session_dir, spilling, system_config
 from ray._runtime.node_resources import NodeSizes, detect
 from ray._runtime.processes import START_S, STOP_S, Process, binary
 from ray._runtime.security import Security
 from ray._runtime.session_dir import GCS, LAUNCHER, RAYLET, ProcessRecord
+from ray.exceptions import RaySystemError
 
 PYTHON_VERSION = ".".join(map(str, sys.version_info[:3]))
 _LABEL_VARIABLES = {
@@ -85,6 +87,7 @@ class Node:
         ip, port: of the raylet; port 0 if it does not listen.
         security: as the processes were told.
         raylet, gcs_server: the processes; `gcs_server` is None but on a head node.
+        gcs_is_durable: a gcs_server that is started again goes on where the last one ended.
     """
 
     def __init__(self, root: Path, session_directory: Path, node_dir: Path, ip: str, *, owned: bool) -> None:
@@ -100,6 +103,8 @@ class Node:
         self.gcs_server: Process | None = None
         self.owned = owned
         self._owner = os.getpid()
+        self.gcs_is_durable = False
+        self._start_gcs: Callable[[], Process] | None = None
         self._records: list[ProcessRecord] = []
         self._addresses: tuple[str, ...] = ()
 
@@ -171,12 +176,16 @@ class Node:
 
         def start() -> None:
             node.security = security.for_head(directory, owned=owned)
-            flags = [text for address in listen for text in ("--listen", address)]
-            gcs = node._spawn_gcs([*flags, *node.security.flags()], options, watch=watch)
+            storage = gcs_storage.flags(directory, options.system_config, durable=not owned)
+            node.gcs_is_durable = gcs_storage.are_durable(storage)
+            rest = [*node.security.flags(), *storage]
+            gcs = node._spawn_gcs([*_listen_flags(listen), *rest], options, watch=watch)
             deadline = time.monotonic() + START_S
             said = gcs.wait_ready(deadline)
             node.gcs_address = said[0] if said else listen[0]
             node._addresses = (node.gcs_address, *listen[1:])
+            # The next one must be where this one is.
+            node._start_gcs = lambda: node._spawn_gcs([*_listen_flags(node._addresses), *rest], options, watch=watch)
             node._spawn_raylet(["--head", *node._network_flags(options)], options, watch=watch)
             node._wait_raylet(deadline, head=True)
 
@@ -351,6 +360,21 @@ class Node:
         """As a crash of the gcs_server would."""
         _kill(self.gcs_server)
 
+    def start_gcs_server(self) -> None:
+        """A new gcs_server in the place of one that has ended; it goes on from what that one stored.
+
+        Raises:
+            RaySystemError: it did not start (the text has the end of its log), or this node never had one.
+        """
+        if self._start_gcs is None or self.gcs_server is None:
+            raise RaySystemError("Only the head of a cluster that others can join has a gcs_server to start again.")
+        self.gcs_server.reap(time.monotonic())
+        self._start_gcs().wait_ready(time.monotonic() + START_S)
+        for record in [record for record in self._records if record.kind == GCS]:
+            record.remove()
+            self._records.remove(record)
+        self._record(GCS, self.gcs_server, reached_at=self._addresses)
+
     def detach(self) -> None:
         """Lets the processes run on by themselves."""
         for process in self.processes:
@@ -364,6 +388,10 @@ class Node:
         shutil.rmtree(self.node_dir / "sockets", ignore_errors=True)  # of those that were killed
         if self.node_dir != self.session_dir:
             shutil.rmtree(self.node_dir, ignore_errors=True)
+
+
+def _listen_flags(listen: Sequence[str]) -> list[str]:
+    return [text for address in listen for text in ("--listen", address)]
 
 
 def _kill(process: Process | None) -> None:

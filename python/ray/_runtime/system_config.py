@@ -40,6 +40,7 @@ def _unless_negative(make: Callable[[Any], list[str]]) -> Callable[[Any], list[s
 # Ray's name -> what it is for our raylet. Only what somebody set is passed: the defaults are the raylet's own.
 _RAYLET: dict[str, Callable[[Any], list[str]]] = {
     "count_swap_in_memory_monitor": _switch("count-swap"),
+    "gcs_rpc_server_reconnect_timeout_s": _seconds("gcs-reconnect-timeout"),
     "idle_worker_killing_time_threshold_ms": _millis("worker-idle-timeout"),
     "local_fs_capacity_threshold": _plain("max-disk-use"),
     "max_fused_object_count": _plain("max-spill-file-objects"),
