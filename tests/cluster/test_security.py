@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 import re
 import shutil
+import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 
@@ -20,6 +22,7 @@ METHODS = [
     f"/ray.v1.{service}/{method}"
     for service, method in re.findall(r'^\s*X\(k\w+, \d+, "(\w+)", "(\w+)"\)', METHODS_H.read_text(), re.MULTILINE)
 ]
+NOTHING = 199  # no method has this number
 STREAM = "/ray.v1.NodeLink/Stream"
 WRONG = "this-is-not-the-token-of-this-cluster"
 GCS = ("--gcs-address", "127.0.0.1:1")
@@ -69,6 +72,23 @@ def test_every_method_is_refused_without_the_token(cluster: HandCluster, who: st
     assert code == grpc.StatusCode.OK
     code, _ = call(address, "/ray.v1.NoSuch/Method", f"Bearer {token}")
     assert code == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_links_on_plain_tcp_are_refused_without_the_token(cluster: HandCluster) -> None:
+    host, _, port = cluster.raylets[0].ready[1].rpartition(":")
+    token = cluster.token_file.read_text().strip()
+    probe = struct.pack("<IIQHHBBH", 0, 0, 1, NOTHING, 0, 1, 0, 0)  # a frame that asks for a method that there is not
+
+    def open_link(authorization: str) -> bytes:
+        with socket.create_connection((host, int(port)), timeout=10) as link:
+            link.sendall(b"RAYLINK1" + struct.pack("<H", len(authorization)) + authorization.encode() + probe)
+            return link.recv(4096)
+
+    for bad in ("", WRONG, f"Bearer {WRONG}", f"Bearer {token}x", f"Basic {token}", token):
+        answer = open_link(bad)
+        assert answer[:1] == b"\x01", bad
+        assert b"RAY_AUTH_TOKEN" in answer and token.encode() not in answer
+    assert open_link(f"Bearer {token}")[:1] == b"\x00"
 
 
 def test_token_rotates_without_a_restart(cluster_of: Callable[..., HandCluster]) -> None:

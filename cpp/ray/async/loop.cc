@@ -33,6 +33,7 @@ constexpr Duration kSignalCheck = std::chrono::seconds(1);
 constexpr Duration kStoppedSlice = std::chrono::milliseconds(100);
 constexpr uint32_t kHotLeads = 16;         // leads in close succession, after which the I/O thread watches instead of standing in
 constexpr int64_t kHotGapNs = 250'000;     // what is close
+constexpr int64_t kSlowYieldNs = 200'000;  // somebody had more to do than to answer us
 constexpr int64_t kFollowSpinNs = 20'000;  // a round of the I/O thread is over sooner than a sleep
 
 static_assert(std::endian::native == std::endian::little, "the futex word is the low half of Waiter::state_");
@@ -108,6 +109,8 @@ class SpinPolicy {
     if (hopped_) hop_after_ = kHopAfter;
     hopped_ = false;
   }
+  // Polling costs more than it can win: it is tried again rarely until it succeeds.
+  void Hurt() { skip_left_ = skip_ = kMaxSkip; }
   void Missed(int64_t now) {
     if (skip_ == 0) missing_since_ = now;
     skip_left_ = skip_ = std::min<uint32_t>(std::max<uint32_t>(1, skip_ * 2), kMaxSkip);
@@ -200,7 +203,8 @@ struct EpollLoop::Impl {
   std::atomic<int64_t> user_code_since{0};  // 0: not in user code
   std::atomic<bool> executes{false};        // some thread has told when it runs user code: it comes back to read
   std::atomic<bool> flush_pending{false};
-  std::atomic<bool> io_timed{false};  // the I/O thread sleeps with a time-out, so it will notice flush_pending by itself
+  std::atomic<bool> expecting{false};  // ExpectSoon, since the I/O thread polled last
+  std::atomic<bool> io_timed{false};   // the I/O thread sleeps with a time-out, so it will notice flush_pending by itself
 
   // On the loop only.
   SpinPolicy spin;
@@ -359,7 +363,7 @@ struct EpollLoop::Impl {
       if (stopping) return WaitResult::kInterrupted;
       int n = 0;
       if (may_spin && n_posts.load() == 0 && options.max_spin.count() > 0 && spin.ShouldSpin()) {
-        n = Spin(events, [&] { return waiter->IsSet(); });
+        n = Spin(events, options.max_spin, /*yields=*/false, [&] { return waiter->IsSet(); });
         if (waiter->IsSet()) {
           if (n > 0) Round(events, n);
           continue;
@@ -389,9 +393,9 @@ struct EpollLoop::Impl {
     }
   }
 
-  // Polls until there is something to do or max_spin has passed; returns the number of events. REQUIRES: the right.
+  // Polls until there is something to do or `limit` has passed; returns the number of events. `yields`: others may run in between. REQUIRES: the right.
   template <typename Done>
-  int Spin(epoll_event* events, Done done) {
+  int Spin(epoll_event* events, Duration limit, bool yields, Done done) {
     int64_t end = 0;
     for (;;) {
       int n = epoll_wait(inner, events, kMaxEvents, 0);
@@ -405,12 +409,20 @@ struct EpollLoop::Impl {
       }
       int64_t now = clock.Now().ns;
       if (end == 0) {
-        end = now + options.max_spin.count();
+        end = now + limit.count();
       } else if (now >= end) {
         spin.Missed(now);
         return 0;
       }
-      Pause();
+      if (!yields) {
+        Pause();
+        continue;
+      }
+      sched_yield();
+      if (clock.Now().ns - now > kSlowYieldNs) {
+        spin.Hurt();
+        return 0;
+      }
     }
   }
 
@@ -552,14 +564,17 @@ struct EpollLoop::Impl {
 
   // In a process whose user threads never wait (raylet, GCS) the I/O thread is the one that polls before sleeping.
   void ServeWhileNobodyElseDoes(epoll_event* events) {
-    if (options.max_spin.count() == 0) return;
     for (;;) {
+      const bool expects = expecting.load(std::memory_order_relaxed) && options.expect_spin.count() > 0;
+      if (!expects && options.max_spin.count() == 0) return;
+      expecting.store(false, std::memory_order_relaxed);
       {
         std::lock_guard lock(mu);
         if (polls != 0) return;
       }
       if (stopping || !spin.ShouldSpin()) return;
-      int n = Spin(events, [this] { return n_followers.load(std::memory_order_relaxed) > 0; });
+      int n = Spin(events, expects ? options.expect_spin : options.max_spin, expects,
+                   [this] { return n_followers.load(std::memory_order_relaxed) > 0; });
       if (n == 0 && n_posts.load() == 0) return;
       Round(events, n);
     }
@@ -708,6 +723,8 @@ void EpollLoop::CancelTimer(TimerId id) {
 const Clock& EpollLoop::clock() const { return impl_->clock; }
 
 bool EpollLoop::InLoop() const { return Impl::current == impl_.get(); }
+
+void EpollLoop::ExpectSoon() { impl_->expecting.store(true, std::memory_order_relaxed); }
 
 Status EpollLoop::WatchFd(int fd, uint32_t events, FdCallback callback) {
   Impl& m = *impl_;

@@ -31,6 +31,8 @@ class Loop {
   virtual const Clock& clock() const = 0;
   // Whether the calling thread is running something on the loop now.
   virtual bool InLoop() const = 0;
+  // A hint: what was handled just now will bring the next event within microseconds. Thread-safe, nearly free.
+  virtual void ExpectSoon() {}
 };
 
 // One-shot event that a user thread waits for; set from any thread. Reusable after Reset by its owner.
@@ -55,8 +57,11 @@ enum class WaitResult { kDone, kDeadline, kInterrupted };
 using FdCallback = std::function<void(uint32_t events)>;
 
 struct LoopOptions {
-  std::string name = "io";                                 // name of the I/O thread
-  Duration max_spin = std::chrono::microseconds(50);       // success-adaptive polling before sleeping; 0: never spin
+  std::string name = "io";                            // name of the I/O thread
+  Duration max_spin = std::chrono::microseconds(50);  // success-adaptive polling before sleeping; 0: never spin
+  // After ExpectSoon the I/O thread polls that long before it sleeps, as long as that pays off. Between two looks it lets others run: it keeps a processor from
+  // halting, not from those who need it.
+  Duration expect_spin = Duration::zero();
   Duration watch_interval = std::chrono::milliseconds(1);  // how long a busy user thread may leave frames unread in a hot burst
 };
 
@@ -83,6 +88,7 @@ class EpollLoop final : public Loop {
   void CancelTimer(TimerId id) override;
   const Clock& clock() const override;
   bool InLoop() const override;
+  void ExpectSoon() override;
 
   // Level-triggered. The descriptor stays the caller's. Thread-safe; callbacks come on the loop.
   Status WatchFd(int fd, uint32_t events, FdCallback callback);

@@ -37,6 +37,8 @@
 namespace ray::raylet {
 namespace {
 
+constexpr Duration kLinkSpin = std::chrono::microseconds(100);
+
 enum ExitCode { kOk = 0, kCannotStart = 1, kBadFlags = 2, kPeerGone = 3 };
 
 struct Options {
@@ -266,6 +268,7 @@ class Main {
     async::LoopOptions loop_options;
     loop_options.name = "raylet";
     loop_options.max_spin = Duration::zero();  // the cores are the workers'
+    loop_options.expect_spin = kLinkSpin;      // but a call to another node passes here four times
     auto loop = async::EpollLoop::Make(loop_options);
     if (!loop.ok()) return Fail(loop.status());
     loop_ = std::move(*loop);

@@ -24,6 +24,7 @@
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/local/local_carrier.h"
+#include "ray/rpc/tcp/tcp_carrier.h"
 #include "ray/util/flags.h"
 #include "ray/util/fs.h"
 #include "ray/util/logging.h"
@@ -74,6 +75,7 @@ struct Raylet::Impl {
   Status Init();
   Status Start();
   void Connect();
+  rpc::ConnectionPtr Dial(const std::string& address, Lane lane, bool plain);
   void OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status);
   void LoseGcs(const Status& status);
   void FillState(v1::NodeState* state);
@@ -134,6 +136,8 @@ struct Raylet::Impl {
   std::unique_ptr<rpc::LocalCarrier> carrier;
   std::unique_ptr<rpc::GrpcClient> grpc;
   std::unique_ptr<rpc::GrpcServer> server;  // null: not listening
+  std::unique_ptr<rpc::TcpCarrier> tcp;     // null: with TLS, links are gRPC streams
+  std::string listen_address;               // port filled in; empty: not listening
   rpc::ConnectionPtr gcs;
   Time connect_deadline;
 
@@ -230,7 +234,7 @@ Status Raylet::Impl::Init() {
                            [this](const v1::PublishNotice& news) { OnNews(news); }});
   nodes = std::make_unique<NodeDirectory>(
       NodeDirectory::Deps{loop, node_id, !config.listen.empty(),
-                          [this](const std::string& address) { return grpc->Connect(address, dispatcher.get()); },
+                          [this](const std::string& address, Lane lane, bool plain) { return Dial(address, lane, plain); },
                           [this](const Status& status) { End(status); }},
       config.links);
   nodes->OnNodeDead(
@@ -302,6 +306,9 @@ Status Raylet::Impl::Init() {
   RAY_ASSIGN_OR_RETURN(security, rpc::Security::Make(config.security, &clock));
   if (!config.listen.empty()) RAY_RETURN_NOT_OK(security->CheckListener(config.listen));
   grpc = std::make_unique<rpc::GrpcClient>(loop, security);
+  if (!security->has_tls()) {
+    tcp = std::make_unique<rpc::TcpCarrier>(rpc::TcpCarrier::Deps{loop, carrier.get(), security, [this](int fd) { server->Adopt(fd); }});
+  }
   return Status::Ok();
 }
 
@@ -310,8 +317,14 @@ Status Raylet::Impl::Start() {
   if (!config.driver_only) launcher->Start([this](const Status& status) { OnZygoteReady(status); });
   RAY_RETURN_NOT_OK(store->Start());
   if (!config.listen.empty()) {  // before it is told of, so that nobody dials in vain
-    RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{config.listen}, security}, dispatcher.get(), loop));
-    RAY_LOG(INFO) << "listening on " << server->addresses().front();
+    if (tcp != nullptr) {
+      RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{}, security, /*adopts=*/true}, dispatcher.get(), loop));
+      RAY_ASSIGN_OR_RETURN(listen_address, tcp->Listen(config.listen));
+    } else {
+      RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{config.listen}, security}, dispatcher.get(), loop));
+      listen_address = server->addresses().front();
+    }
+    RAY_LOG(INFO) << "listening on " << listen_address;
   }
   connect_deadline = loop->clock().Now() + config.connect_timeout;
   loop->Post("raylet.connect", [this] { Connect(); });
@@ -319,6 +332,12 @@ Status Raylet::Impl::Start() {
 }
 
 // ---- the GCS ----
+
+// The chunks of objects stay with gRPC, whose threads are not those of calls.
+rpc::ConnectionPtr Raylet::Impl::Dial(const std::string& address, Lane lane, bool plain) {
+  if (plain && tcp != nullptr && lane == Lane::kControl && rpc::TcpCarrier::CanConnect(address)) return tcp->Connect(address);
+  return grpc->Connect(address, dispatcher.get());
+}
 
 void Raylet::Impl::Connect() {
   if (stopping) return;
@@ -343,7 +362,10 @@ void Raylet::Impl::Connect() {
   for (const auto& [key, value] : config.labels) (*node->mutable_labels())[key] = value;
   node->set_session_dir(config.session_dir);
   node->set_start_time_ms(start_ms);
-  if (server != nullptr) node->set_port(rpc::ParseHostPort(server->addresses().front())->port);
+  if (!listen_address.empty()) {
+    node->set_port(rpc::ParseHostPort(listen_address)->port);
+    node->set_plain_links(tcp != nullptr);
+  }
   node->set_python_version(config.python_version);
   if (registered) FillState(request.mutable_state());
   rpc::CallOptions options;
@@ -704,6 +726,7 @@ void Raylet::Impl::Leave(const std::string& reason, std::function<void()> done) 
   launcher->Stop();
   hub->Shutdown();
   nodes->Close();
+  if (tcp != nullptr) tcp->Stop();
   auto finish = [this, done = std::move(done)] {
     carrier->Shutdown();
     loop->Post("raylet.done", done);  // after the close callbacks
@@ -724,6 +747,7 @@ Raylet::Raylet(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Raylet::~Raylet() {
   impl_->stopping = true;
+  if (impl_->tcp != nullptr) impl_->tcp->Stop();
   // The gRPC threads and the store's stop first: nothing arrives while the rest is taken down.
   if (impl_->server != nullptr) impl_->server->Stop();
   if (impl_->grpc != nullptr) impl_->grpc->Stop();
@@ -764,6 +788,6 @@ void Raylet::SetShutdownHandler(std::function<void(const std::string&)> fn) { im
 
 const NodeId& Raylet::node_id() const { return impl_->node_id; }
 
-std::string Raylet::listen_address() const { return impl_->server == nullptr ? "" : impl_->server->addresses().front(); }
+std::string Raylet::listen_address() const { return impl_->listen_address; }
 
 }  // namespace ray::raylet

@@ -71,6 +71,7 @@ void NodeDirectory::OnNews(const v1::NodeInfo& info) {
   node.ip = info.ip();
   node.address = AddressOf(info);
   node.is_head = info.is_head();
+  node.plain_links = info.plain_links();
   node.total = FromProto(info.total());
   node.labels = {info.labels().begin(), info.labels().end()};
   core_.OnAlive(id, node.address, Now(), &effects);
@@ -129,7 +130,8 @@ void NodeDirectory::Run(LinkEffects effects) {
 
 void NodeDirectory::Dial(const DialLink& dial) {
   RAY_LOG(DEBUG) << "dialling node " << dial.node << " at " << dial.address;
-  const rpc::ConnectionPtr connection = deps_.dial(dial.address);
+  const NodeDescription* node = Find(dial.node);
+  const rpc::ConnectionPtr connection = deps_.dial(dial.address, dial.lane, node != nullptr && node->plain_links);
   Watch(dial.node, dial.lane, dial.link, connection);
   v1::LinkHello hello;
   hello.set_node_id(deps_.self.Binary());

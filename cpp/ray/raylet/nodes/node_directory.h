@@ -22,6 +22,7 @@ struct NodeDescription {
   NodeId id;
   std::string name, ip, address;  // address: "host:port" of its raylet; empty: it only dials out
   bool is_head = false;
+  bool plain_links = false;  // takes links as frames on plain TCP
   ResourceSet total;
   std::map<std::string, std::string> labels;
 };
@@ -32,8 +33,8 @@ class NodeDirectory {
     async::Loop* loop;
     NodeId self;
     bool listens;  // others can dial this node
-    // Opens a stream to "host:port".
-    std::function<rpc::ConnectionPtr(const std::string& address)> dial;
+    // Opens a link to "host:port". `plain`: the peer takes frames on plain TCP.
+    std::function<rpc::ConnectionPtr(const std::string& address, Lane lane, bool plain)> dial;
     // Another raylet says that this node was declared dead, and refuses to speak to it.
     std::function<void(const Status&)> on_refused;
   };

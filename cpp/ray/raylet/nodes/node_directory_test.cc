@@ -25,7 +25,8 @@ class Endpoint {
   Endpoint(async::EpollLoop* loop, std::shared_ptr<rpc::Security> security, const std::string& listen) : loop_(loop) {
     OnLoop([&] {
       directory_ = std::make_unique<NodeDirectory>(
-          NodeDirectory::Deps{loop, id, !listen.empty(), [this](const std::string& a) { return client_->Connect(a, &dispatcher_); },
+          NodeDirectory::Deps{loop, id, !listen.empty(),
+                              [this](const std::string& a, Lane, bool) { return client_->Connect(a, &dispatcher_); },
                               [this](const Status& status) { refused.set_value(status); }},
           LinkConfig{});
       directory_->RegisterHandlers(&dispatcher_);

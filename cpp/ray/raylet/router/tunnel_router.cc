@@ -95,6 +95,7 @@ void TunnelRouter::Route(const Message& message, MethodId method, const rpc::Req
     if (!dead) RAY_LOG(WARNING) << "an envelope from " << from.node_id << " to " << to.node_id << " that must not pass here";
     return;
   }
+  deps_.loop->ExpectSoon();  // an answer
   if (!inward) return SendOut(method, to, request.control, request.parts);
   if (Deliver(to.worker_id, method, request.control, request.parts)) return;
   if constexpr (std::is_same_v<Message, v1::TunnelFrames>) {

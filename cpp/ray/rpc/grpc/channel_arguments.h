@@ -3,11 +3,11 @@
 
 #include <grpc/impl/codegen/grpc_types.h>
 
+#include "ray/rpc/grpc/keep_alive.h"
+
 namespace ray::rpc {
 
-inline constexpr int kKeepAliveMs = 10000;        // a connection that is silent for this long is asked for a sign of life
-inline constexpr int kKeepAliveTimeoutMs = 5000;  // and is broken when none comes for this long
-inline constexpr int kConnectTimeoutMs = 5000;    // to a host that does not even refuse
+inline constexpr int kConnectTimeoutMs = 5000;  // to a host that does not even refuse
 
 // A cut cable shows: without traffic nothing else would tell.
 template <typename Arguments>

@@ -207,13 +207,15 @@ struct GrpcServer::Impl final : CompletionThread::Member, std::enable_shared_fro
   grpc::ServerCompletionQueue* server_queue = nullptr;  // the thread's
   std::unique_ptr<CompletionThread> thread;
   std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor;  // null: adopts none
   Mutex mu;
   bool aborted GUARDED_BY(mu) = false;
 };
 
 Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, const Dispatcher* dispatcher, async::Loop* loop) {
-  if (options.addresses.empty()) return Status::InvalidArgument("no address to listen on");
-  bool tcp = false;
+  if (options.addresses.empty() && !options.adopts) return Status::InvalidArgument("no address to listen on");
+  if (options.adopts && options.security == nullptr) return Status::InvalidArgument("connections over TCP are not served without a token");
+  bool tcp = options.adopts;
   for (const std::string& address : options.addresses) {
     if (IsUnixAddress(address)) continue;
     tcp = true;
@@ -238,6 +240,10 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, 
     const Security* security = IsUnixAddress(options.addresses[i]) ? nullptr : options.security.get();
     builder.AddListeningPort(target.address(), ServerCredentialsFor(security), &ports[i]);
     impl->targets.push_back(std::move(target));
+  }
+  if (options.adopts) {
+    impl->acceptor = builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, ServerCredentialsFor(options.security.get()));
   }
   std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();
   impl->server_queue = queue.get();
@@ -265,6 +271,12 @@ GrpcServer::GrpcServer(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 GrpcServer::~GrpcServer() { Stop(); }
 
 const std::vector<std::string>& GrpcServer::addresses() const { return impl_->addresses; }
+
+void GrpcServer::Adopt(int fd) {
+  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+  connection.fd = fd;
+  impl_->acceptor->HandleNewConnection(&connection);
+}
 
 void GrpcServer::Stop() {
   impl_->thread->Stop([this] { impl_->server->Shutdown(std::chrono::system_clock::now()); });

@@ -21,8 +21,9 @@ namespace ray::rpc {
 inline constexpr size_t kGrpcMaxFrameBytes = size_t{512} << 20;
 
 struct GrpcServerOptions {
-  std::vector<std::string> addresses;  // "unix:/path" (of any length) or "host:port", port 0: any that is free; at least one
-  std::shared_ptr<Security> security;  // asked about every call over TCP; needed for TCP addresses
+  std::vector<std::string> addresses;  // "unix:/path" (of any length) or "host:port", port 0: any that is free
+  std::shared_ptr<Security> security;  // asked about every call over TCP; needed for TCP addresses and adopted connections
+  bool adopts = false;                 // takes connections that somebody else has accepted; else at least one address is needed
 };
 
 class GrpcServer {
@@ -32,6 +33,8 @@ class GrpcServer {
   ~GrpcServer();  // stops
   // Those of the options, with the ports that were chosen.
   const std::vector<std::string>& addresses() const;
+  // Serves a TCP connection that somebody else has accepted, and owns it from now on. Thread-safe. REQUIRES: options.adopts.
+  void Adopt(int fd);
   // Ends every connection and removes the sockets; nothing is posted to the loop once it has returned. Idempotent. Not from the loop's handlers.
   void Stop();
 

@@ -53,6 +53,13 @@ Result<int64_t> CheckPeer(int fd) {
   return static_cast<int64_t>(peer.pid);
 }
 
+Status AddConnection(const std::shared_ptr<LocalCarrier::Shared>& shared, const std::shared_ptr<LocalConnection>& connection) {
+  std::lock_guard lock(shared->mu);
+  if (shared->shut_down) return Status::Unavailable("the carrier is shut down");
+  shared->connections.emplace(connection->id(), connection);
+  return {};
+}
+
 Result<std::shared_ptr<LocalConnection>> MakeConnection(const std::shared_ptr<LocalCarrier::Shared>& shared, int fd) {
   Result<int64_t> pid = CheckPeer(fd);
   if (!pid.ok()) {
@@ -60,10 +67,8 @@ Result<std::shared_ptr<LocalConnection>> MakeConnection(const std::shared_ptr<Lo
     return pid.status();
   }
   EnlargeBuffers(fd, shared->options.socket_buffer_bytes);
-  auto connection = std::make_shared<LocalConnection>(shared, fd, *pid);  // owns fd
-  std::lock_guard lock(shared->mu);
-  if (shared->shut_down) return Status::Unavailable("the carrier is shut down");
-  shared->connections.emplace(connection->id(), connection);
+  auto connection = std::make_shared<LocalConnection>(shared, fd, *pid, std::nullopt);  // owns fd
+  RAY_RETURN_NOT_OK(AddConnection(shared, connection));
   return connection;
 }
 
@@ -175,6 +180,18 @@ Result<ConnectionPtr> LocalCarrier::Connect(const std::string& socket_name) {
 Result<ConnectionPtr> LocalCarrier::Adopt(int fd) {
   RAY_ASSIGN_OR_RETURN(std::shared_ptr<LocalConnection> connection, MakeConnection(shared_, fd));
   return StartConnection(connection);
+}
+
+Result<ConnectionPtr> LocalCarrier::AdoptStream(int fd, StreamOptions options) {
+  auto connection = std::make_shared<LocalConnection>(shared_, fd, -1, std::move(options));  // owns fd
+  RAY_RETURN_NOT_OK(AddConnection(shared_, connection));
+  return StartConnection(connection);
+}
+
+ConnectionPtr LocalCarrier::Closed(Status reason) {
+  auto connection = std::make_shared<LocalConnection>(shared_, -1, -1, StreamOptions());
+  connection->Close(std::move(reason));
+  return connection;
 }
 
 Status LocalCarrier::Listen(const std::string& socket_name, std::function<void(const ConnectionPtr&)> on_accept) {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "ray/async/loop.h"
 #include "ray/rpc/core/connection.h"
@@ -22,6 +23,14 @@ struct LocalCarrierOptions {
   size_t max_frame_bytes = size_t{1} << 30;      // larger messages are not sent, and end the connection that brings them
   size_t socket_buffer_bytes = size_t{1} << 20;  // asked of the kernel; less is fine
   int backlog = 4096;                            // connections not yet accepted
+};
+
+// A stream socket that does not come from a Unix socket of ours: of another machine, say. The peer's user is not looked at, and descriptors do not travel on it.
+struct StreamOptions {
+  std::string greeting;  // leaves before the first frame
+  // Takes what the peer sends before its first frame: gets all that has come so far, returns how much of it that was (0: more must come), or why the connection
+  // is to end. `*answer` leaves at once, also in that case. On the loop.
+  std::function<Result<size_t>(std::string_view bytes, std::string* answer)> preamble;
 };
 
 class LocalCarrier {
@@ -38,6 +47,10 @@ class LocalCarrier {
   Status Listen(const std::string& socket_name, std::function<void(const ConnectionPtr&)> on_accept);
   // Takes a connected stream socket (of a socketpair, or inherited); owns it from now on.
   Result<ConnectionPtr> Adopt(int fd);
+  // The same for one that `options` describe; it may still be connecting.
+  Result<ConnectionPtr> AdoptStream(int fd, StreamOptions options);
+  // A connection that has ended for that reason.
+  ConnectionPtr Closed(Status reason);
   // Removes the sockets, closes all connections with UNAVAILABLE and refuses new ones. Idempotent.
   void Shutdown();
 

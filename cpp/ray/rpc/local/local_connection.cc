@@ -40,8 +40,18 @@ void LocalCarrier::Shared::FlushDirty() {
   flushing.clear();
 }
 
-LocalConnection::LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, int fd, int64_t peer_pid)
-    : shared_(std::move(shared)), id_(next_connection_id.fetch_add(1)), peer_pid_(peer_pid), calls_(shared_->loop), fd_(fd) {}
+LocalConnection::LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, int fd, int64_t peer_pid,
+                                 std::optional<StreamOptions> stream)
+    : shared_(std::move(shared)),
+      id_(next_connection_id.fetch_add(1)),
+      peer_pid_(peer_pid),
+      takes_descriptors_(!stream),
+      calls_(shared_->loop),
+      fd_(fd) {
+  if (!stream) return;
+  greeting_ = std::move(stream->greeting);
+  preamble_ = std::move(stream->preamble);
+}
 
 LocalConnection::~LocalConnection() {
   if (fd_ >= 0) ::close(fd_);
@@ -50,7 +60,10 @@ LocalConnection::~LocalConnection() {
 }
 
 Status LocalConnection::Start() {
-  return shared_->loop->WatchFd(fd_, EPOLLIN, [self = Self()](uint32_t events) { self->OnEvents(events); });
+  SendBytes(std::exchange(greeting_, {}));  // nobody else can send yet
+  RAY_RETURN_NOT_OK(shared_->loop->WatchFd(fd_, EPOLLIN, [self = Self()](uint32_t events) { self->OnEvents(events); }));
+  Flush();
+  return {};
 }
 
 // --- sending ---
@@ -92,7 +105,11 @@ void LocalConnection::SendReply(MethodId method, uint64_t call_id, FrameKind kin
                                 const PartList& parts, int fd, bool corked) {
   int duplicate = -1;
   Status status;
-  if (fd >= 0 && (duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0) status = Status::FromErrno(errno, "duplicating a descriptor to send");
+  if (fd >= 0 && !takes_descriptors_) {
+    status = Status::Unimplemented("descriptors do not travel between nodes");
+  } else if (fd >= 0 && (duplicate = fcntl(fd, F_DUPFD_CLOEXEC, 3)) < 0) {
+    status = Status::FromErrno(errno, "duplicating a descriptor to send");
+  }
   if (status.ok()) status = SendFrame(kind, method, call_id, control, message, parts, duplicate, corked);
   if (status.ok()) return;
   // The caller must hear of it; an error frame is small.
@@ -100,6 +117,15 @@ void LocalConnection::SendReply(MethodId method, uint64_t call_id, FrameKind kin
   if (!status.ok()) {
     RAY_LOG(ERROR) << MethodName(method) << ": reply not sent: " << status.ToString();
   }
+}
+
+// Ahead of the frames: they wait until this end has greeted, and until the peer has.
+void LocalConnection::SendBytes(std::string_view bytes) {
+  if (bytes.empty()) return;
+  std::unique_lock lock(mu_);
+  if (broken_ || closed()) return;
+  std::memcpy(pending_.Append(bytes.size()), bytes.data(), bytes.size());
+  unsent_.fetch_add(bytes.size(), std::memory_order_relaxed);
 }
 
 // Fails only if the frame cannot exist; a closed connection swallows it. Takes `fd`.
@@ -196,6 +222,7 @@ void LocalConnection::SendPending(std::unique_lock<std::mutex>* lock) {
     } else if (err != 0 && err != EINTR) {
       // Not closed here: the peer's last words may still be in our receive queue, and its end shows after them.
       broken_ = true;
+      broken_by_ = err;
     }
   }
   sending_now_ = false;
@@ -350,6 +377,16 @@ ssize_t LocalConnection::Receive(uint8_t* to, size_t n) {
     return 0;
   }
   if (got == 0) {
+    int err;
+    {
+      std::lock_guard lock(mu_);
+      err = broken_by_;
+    }
+    // A connection that never came to be has told the sender why.
+    if (err != 0 && err != EPIPE && err != ECONNRESET) {
+      Close(Status::FromErrno(err, "sending"));
+      return 0;
+    }
     bool inside = big_.has_value() || to != shared_->receive_buffer.get();
     Close(Status::Unavailable(inside ? "the peer closed the connection within a frame" : "the peer closed the connection"));
   }
@@ -366,11 +403,26 @@ Status LocalConnection::TakeFd(const FrameHeader& header, int* fd) {
   return {};
 }
 
+Result<size_t> LocalConnection::ParsePreamble(const uint8_t* bytes, size_t n) {
+  std::string answer;
+  Result<size_t> used = preamble_({reinterpret_cast<const char*>(bytes), n}, &answer);
+  SendBytes(answer);
+  if (!used.ok()) return used.status();  // closing sends the answer
+  if (*used == 0 && n == kReceiveBytes) return Status::DataLoss("the peer does not come to an end with its greeting");
+  if (*used > 0) preamble_ = nullptr;
+  Flush();
+  return *used;
+}
+
 // Delivers the complete frames in `bytes`; returns the bytes used. What is left is less than a frame that fits the buffer, or nothing.
 Result<size_t> LocalConnection::ParseFrames(const uint8_t* bytes, size_t n) {
   size_t used = 0;
   size_t max = shared_->options.max_frame_bytes;
   ConnectionPtr self = shared_from_this();
+  if (preamble_) {
+    RAY_ASSIGN_OR_RETURN(used, ParsePreamble(bytes, n));
+    if (used == 0) return used;
+  }
   if (big_) {
     RAY_ASSIGN_OR_RETURN(used, FeedBigFrame(bytes, n));
   }

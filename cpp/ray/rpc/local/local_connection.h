@@ -49,8 +49,8 @@ struct LocalCarrier::Shared {
 
 class LocalConnection final : public Connection {
  public:
-  // Takes `fd`. Nothing is read before Start.
-  LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, int fd, int64_t peer_pid);
+  // Takes `fd`. Nothing is read before Start. Without `stream` the peer is a process of this machine.
+  LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, int fd, int64_t peer_pid, std::optional<StreamOptions> stream);
   ~LocalConnection() override;
   Status Start();
 
@@ -98,6 +98,8 @@ class LocalConnection final : public Connection {
   void Read();
   ssize_t Receive(uint8_t* to, size_t n);
   Result<size_t> ParseFrames(const uint8_t* bytes, size_t n);
+  Result<size_t> ParsePreamble(const uint8_t* bytes, size_t n);
+  void SendBytes(std::string_view bytes);
   Status TakeFd(const FrameHeader& header, int* fd);
   Result<size_t> FeedBigFrame(const uint8_t* bytes, size_t n);
   Status AdvanceBigFrame();
@@ -106,6 +108,7 @@ class LocalConnection final : public Connection {
   const std::shared_ptr<LocalCarrier::Shared> shared_;
   const uint64_t id_;
   const int64_t peer_pid_;
+  const bool takes_descriptors_;
 
   PendingCalls calls_;
   std::atomic<bool> closed_{false};
@@ -118,13 +121,16 @@ class LocalConnection final : public Connection {
   bool blocked_ = false;      // the socket is full: EPOLLOUT is awaited
   bool dirty_ = false;        // in the carrier's dirty list
   bool broken_ = false;       // the peer reads no more; its end is coming
+  int broken_by_ = 0;         // errno of the send that showed it
   bool torn_down_ = false;
   Status reason_;
   std::vector<std::function<void(const Status&)>> on_close_;
   OutQueue sending_;  // owned by the thread that set sending_now_
 
+  std::string greeting_;  // until Start
   // On the loop.
-  std::string leftover_;  // start of a frame whose rest has not come
+  decltype(StreamOptions::preamble) preamble_;  // until it has come
+  std::string leftover_;                        // start of a frame whose rest has not come
   std::optional<BigFrame> big_;
   std::deque<int> received_fds_;
 };

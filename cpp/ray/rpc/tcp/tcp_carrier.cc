@@ -1,0 +1,294 @@
+#include "ray/rpc/tcp/tcp_carrier.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "ray/rpc/grpc/host_port.h"
+#include "ray/rpc/grpc/keep_alive.h"
+#include "ray/rpc/tcp/link_preface.h"
+#include "ray/util/logging.h"
+
+namespace ray::rpc {
+namespace {
+
+constexpr int kBacklog = 4096;
+constexpr int kSynRetries = 2;                                     // some 7 s to a host that does not even refuse
+constexpr int kAliveProbes = 5;                                    // one per second, after the silence
+constexpr Duration kAcceptPause = std::chrono::milliseconds(100);  // when descriptors have run out
+
+void Set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
+
+void Prepare(int fd) {
+  Set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  Set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+  Set(fd, IPPROTO_TCP, TCP_KEEPIDLE, kKeepAliveMs / 1000);
+  Set(fd, IPPROTO_TCP, TCP_KEEPINTVL, kKeepAliveTimeoutMs / 1000 / kAliveProbes);
+  Set(fd, IPPROTO_TCP, TCP_KEEPCNT, kAliveProbes);
+  // The same for a connection with bytes under way, which TCP does not probe but repeats.
+  Set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kKeepAliveMs + kKeepAliveTimeoutMs);
+}
+
+using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
+
+Result<Addresses> Resolve(const HostPort& where, int flags) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = flags | AI_NUMERICSERV;
+  addrinfo* found = nullptr;
+  const int rc = getaddrinfo(where.host.c_str(), std::to_string(where.port).c_str(), &hints, &found);
+  if (rc != 0) return Status::Unavailable(where.ToString() + ": " + gai_strerror(rc));
+  return Addresses(found, freeaddrinfo);
+}
+
+uint16_t PortOf(int fd) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return 0;
+  return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&address)->sin6_port
+                                             : reinterpret_cast<sockaddr_in*>(&address)->sin_port);
+}
+
+// A listening socket there, with `port` in place of the address's own.
+Result<int> ListenAt(const addrinfo& at, uint16_t port) {
+  const int fd = ::socket(at.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return Status::FromErrno(errno, "making a socket");
+  Set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  sockaddr_storage address{};
+  std::memcpy(&address, at.ai_addr, at.ai_addrlen);
+  if (at.ai_family == AF_INET6) {
+    Set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
+    reinterpret_cast<sockaddr_in6*>(&address)->sin6_port = htons(port);
+  } else {
+    reinterpret_cast<sockaddr_in*>(&address)->sin_port = htons(port);
+  }
+  if (::bind(fd, reinterpret_cast<sockaddr*>(&address), at.ai_addrlen) == 0 && ::listen(fd, kBacklog) == 0) return fd;
+  const Status status = Status::FromErrno(errno, "cannot listen");
+  ::close(fd);
+  return status;
+}
+
+}  // namespace
+
+struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
+  Impl(Deps d, TcpCarrierOptions o) : deps(std::move(d)), options(o) {}
+
+  // A connection that has not said yet what it is: nothing of it has been read.
+  struct Stranger {
+    int fd;
+    async::TimerId timer;
+  };
+
+  const Deps deps;
+  const TcpCarrierOptions options;
+  std::vector<int> listeners;
+  std::map<uint64_t, Stranger> strangers;     // oldest first
+  std::map<uint64_t, ConnectionPtr> unknown;  // links that have not shown a token yet; oldest first
+  uint64_t last = 0;
+  bool stopped = false;
+
+  void Accept(int listener) {
+    for (int i = 0; i < 64 && !stopped; ++i) {
+      const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+      if (fd < 0) {
+        if (errno == EINTR || errno == ECONNABORTED) continue;
+        if (errno != EAGAIN && errno != EWOULDBLOCK) Pause(listener, errno);
+        return;
+      }
+      Prepare(fd);
+      Meet(fd);
+    }
+  }
+
+  // Out of descriptors: the waiting connection stays in the backlog, which would wake us for ever.
+  void Pause(int listener, int err) {
+    RAY_LOG(WARNING) << "cannot accept connections: " << std::strerror(err);
+    static_cast<void>(deps.loop->ModifyFd(listener, 0).ok());
+    deps.loop->AddTimer(kAcceptPause, [weak = weak_from_this(), listener] {
+      const auto self = weak.lock();
+      if (self != nullptr && !self->stopped) static_cast<void>(self->deps.loop->ModifyFd(listener, EPOLLIN).ok());
+    });
+  }
+
+  // Readable as soon as it is clear what it speaks, or that it ends.
+  void Meet(int fd) {
+    Set(fd, SOL_SOCKET, SO_RCVLOWAT, static_cast<int>(kLinkMagic.size()));
+    const uint64_t number = ++last;
+    if (!deps.loop
+             ->WatchFd(fd, EPOLLIN | EPOLLRDHUP,
+                       [weak = weak_from_this(), number](uint32_t) {
+                         if (const auto self = weak.lock()) self->Look(number);
+                       })
+             .ok()) {
+      ::close(fd);
+      return;
+    }
+    const async::TimerId timer = deps.loop->AddTimer(options.preface_timeout, [weak = weak_from_this(), number] {
+      if (const auto self = weak.lock()) self->Drop(number);
+    });
+    strangers.emplace(number, Stranger{fd, timer});
+    if (strangers.size() > options.max_strangers) Drop(strangers.begin()->first);
+  }
+
+  // Its descriptor, which is the caller's now; -1: there is no such stranger any more.
+  int Take(uint64_t number) {
+    const auto it = strangers.find(number);
+    if (it == strangers.end()) return -1;
+    const Stranger stranger = it->second;
+    strangers.erase(it);
+    deps.loop->CancelTimer(stranger.timer);
+    deps.loop->UnwatchFd(stranger.fd);
+    return stranger.fd;
+  }
+
+  void Drop(uint64_t number) {
+    if (const int fd = Take(number); fd >= 0) ::close(fd);
+  }
+
+  void Look(uint64_t number) {
+    const int fd = Take(number);
+    if (fd < 0) return;
+    char head[kLinkMagic.size()];
+    const ssize_t n = recv(fd, head, sizeof head, MSG_PEEK | MSG_DONTWAIT);
+    if (n != sizeof head) {  // it has ended, or failed
+      ::close(fd);
+      return;
+    }
+    Set(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
+    if (std::string_view(head, sizeof head) == kLinkMagic) {
+      AcceptLink(number, fd);
+    } else {
+      deps.other(fd);
+    }
+  }
+
+  void AcceptLink(uint64_t number, int fd) {
+    StreamOptions stream;
+    stream.preamble = [weak = weak_from_this(), number](std::string_view bytes, std::string* answer) -> Result<size_t> {
+      const auto self = weak.lock();
+      if (self == nullptr) return Status::Unavailable("this process stops");
+      RAY_ASSIGN_OR_RETURN(const std::optional<LinkPreface> preface, DecodePreface(bytes));
+      if (!preface) return size_t{0};
+      const std::optional<std::string_view> authorization =
+          preface->authorization.empty() ? std::nullopt : std::optional<std::string_view>(preface->authorization);
+      const Status status = self->deps.security->Check(authorization);
+      *answer = EncodeWelcome(status);
+      if (!status.ok()) return status;
+      self->unknown.erase(number);
+      return preface->size;
+    };
+    Result<ConnectionPtr> link = deps.carrier->AdoptStream(fd, std::move(stream));
+    if (!link.ok()) return;
+    unknown.emplace(number, *link);
+    if (unknown.size() > options.max_strangers) Forget(unknown.begin()->first);
+    (*link)->OnClose([weak = weak_from_this(), number](const Status&) {
+      if (const auto self = weak.lock()) self->unknown.erase(number);
+    });
+    deps.loop->AddTimer(options.preface_timeout, [weak = weak_from_this(), number] {
+      if (const auto self = weak.lock()) self->Forget(number);
+    });
+  }
+
+  void Forget(uint64_t number) {
+    const auto it = unknown.find(number);
+    if (it == unknown.end()) return;
+    const ConnectionPtr link = std::move(it->second);
+    unknown.erase(it);
+    link->Close(Status::DeadlineExceeded("the peer has not shown a token"));
+  }
+
+  void Stop() {
+    if (std::exchange(stopped, true)) return;
+    for (const int fd : listeners) {
+      deps.loop->UnwatchFd(fd);
+      ::close(fd);
+    }
+    listeners.clear();
+    while (!strangers.empty()) Drop(strangers.begin()->first);
+    while (!unknown.empty()) Forget(unknown.begin()->first);
+  }
+};
+
+TcpCarrier::TcpCarrier(Deps deps, TcpCarrierOptions options) : impl_(std::make_shared<Impl>(std::move(deps), options)) {}
+
+TcpCarrier::~TcpCarrier() { Stop(); }
+
+void TcpCarrier::Stop() { impl_->Stop(); }
+
+bool TcpCarrier::CanConnect(const std::string& target) {
+  const Result<HostPort> where = ParseHostPort(target);
+  return where.ok() && Resolve(*where, AI_NUMERICHOST).ok();
+}
+
+ConnectionPtr TcpCarrier::Connect(const std::string& target) {
+  StreamOptions stream;
+  const std::string token = impl_->deps.security->Token();
+  stream.greeting = EncodePreface(token.empty() ? "" : "Bearer " + token);
+  stream.preamble = [](std::string_view bytes, std::string*) { return DecodeWelcome(bytes); };
+  auto dial = [&]() -> Result<int> {
+    RAY_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(target));
+    RAY_ASSIGN_OR_RETURN(const Addresses addresses, Resolve(where, AI_NUMERICHOST));
+    const int fd = ::socket(addresses->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return Status::FromErrno(errno, "making a socket");
+    Prepare(fd);
+    Set(fd, IPPROTO_TCP, TCP_SYNCNT, kSynRetries);
+    if (::connect(fd, addresses->ai_addr, addresses->ai_addrlen) == 0 || errno == EINPROGRESS) return fd;
+    const Status status = Status::FromErrno(errno, "connecting to " + target);
+    ::close(fd);
+    return status;
+  };
+  Result<int> fd = dial();
+  if (fd.ok()) {
+    Result<ConnectionPtr> link = impl_->deps.carrier->AdoptStream(*fd, std::move(stream));
+    if (link.ok()) return std::move(link).value();
+    return impl_->deps.carrier->Closed(link.status());
+  }
+  return impl_->deps.carrier->Closed(fd.status());
+}
+
+Result<std::string> TcpCarrier::Listen(const std::string& address) {
+  RAY_RETURN_NOT_OK(impl_->deps.security->CheckListener(address));
+  RAY_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(address));
+  RAY_ASSIGN_OR_RETURN(const Addresses addresses, Resolve(where, AI_PASSIVE));
+  uint16_t port = where.port;
+  Status first_failure;
+  std::vector<int> fds;
+  // A name may stand for several addresses; one is enough, and all get the same port.
+  for (const addrinfo* at = addresses.get(); at != nullptr; at = at->ai_next) {
+    Result<int> fd = ListenAt(*at, port);
+    if (!fd.ok()) {
+      if (first_failure.ok()) first_failure = fd.status();
+      continue;
+    }
+    fds.push_back(*fd);
+    if (port == 0) port = PortOf(*fd);
+  }
+  if (fds.empty()) return Status::Unavailable("cannot listen on " + address + ": " + first_failure.message());
+  impl_->deps.loop->Post("listen", [impl = impl_, fds] {
+    for (const int fd : fds) {
+      const Status status = impl->stopped ? Status::Unavailable("this process stops")
+                                          : impl->deps.loop->WatchFd(fd, EPOLLIN, [weak = impl->weak_from_this(), fd](uint32_t) {
+                                              if (const auto self = weak.lock()) self->Accept(fd);
+                                            });
+      if (status.ok()) {
+        impl->listeners.push_back(fd);
+      } else {
+        ::close(fd);
+      }
+    }
+  });
+  return FormatHostPort(where.host, port);
+}
+
+}  // namespace ray::rpc

@@ -1,0 +1,52 @@
+// TcpCarrier: links between nodes as frames straight on TCP connections.
+//
+// A connection is read and written by the loop itself, as a Unix socket is: a frame crosses no other thread, and costs a fifth of the processor time that it costs in a gRPC
+// stream. It shares its port with gRPC: a connection that does not begin as a link (link_preface.h) is passed on, untouched. Nothing is served before the token was
+// checked. Encrypted connections are not this carrier's: where TLS is configured, links are gRPC streams.
+//
+// Silence is asked for a sign of life as on gRPC's connections, here by TCP itself: a cut cable shows, after kKeepAlive + kKeepAliveTimeout.
+// On the loop, but for Connect. Owned by the composition root; Stop before the LocalCarrier's Shutdown.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "ray/async/loop.h"
+#include "ray/rpc/grpc/security.h"
+#include "ray/rpc/local/local_carrier.h"
+
+namespace ray::rpc {
+
+struct TcpCarrierOptions {
+  Duration preface_timeout = std::chrono::seconds(5);  // a peer that has not shown its token by then is dropped
+  size_t max_strangers = 256;                          // connections that have not shown it yet; beyond, the oldest goes
+};
+
+class TcpCarrier {
+ public:
+  struct Deps {
+    async::EpollLoop* loop;
+    LocalCarrier* carrier;  // serves the connections
+    std::shared_ptr<Security> security;
+    // Owns a connection of something else, of which nothing has been read.
+    std::function<void(int fd)> other;
+  };
+  explicit TcpCarrier(Deps deps, TcpCarrierOptions options = {});
+  ~TcpCarrier();  // stops
+
+  // Whether Connect can: addresses in numbers, since looking a name up may block.
+  static bool CanConnect(const std::string& target);
+  // A link to "host:port", usable at once; as GrpcClient::Connect.
+  ConnectionPtr Connect(const std::string& target);
+  // Listens when it returns; the address with its port filled in. Any thread. INVALID_ARGUMENT for an address that Security::CheckListener refuses.
+  Result<std::string> Listen(const std::string& address);
+  // Takes no more connections. Those that are links go on. Idempotent.
+  void Stop();
+
+ private:
+  struct Impl;
+  const std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace ray::rpc

@@ -1,0 +1,311 @@
+// Both ends in one process, on loops of their own, with gRPC behind the same port.
+#include "ray/rpc/tcp/tcp_carrier.h"
+
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <future>
+
+#include "ray/rpc/core/frame.h"
+#include "ray/rpc/grpc/grpc_client.h"
+#include "ray/rpc/grpc/grpc_server.h"
+#include "ray/rpc/grpc/host_port.h"
+#include "ray/rpc/tcp/link_preface.h"
+#include "ray/util/fs.h"
+#include "ray/v1/node_link.pb.h"
+
+namespace ray::rpc {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+constexpr char kToken[] = "the-token-of-this-cluster";
+
+struct Answer {
+  Status status;
+  std::string control;
+  std::vector<std::string> parts;
+};
+
+// One process: echoes kPushTask, counts every method that gets as far as a handler.
+class Endpoint {
+ public:
+  Endpoint(const std::string& folder, const std::string& token, TcpCarrierOptions options = {}) {
+    loop_ = async::EpollLoop::Make({}).value();
+    dispatcher_->RegisterFallback([this](Request request, Responder responder) {
+      ++handled;
+      if (!request.one_way) responder.SendRaw(request.control, request.parts);
+    });
+    EXPECT_TRUE(MakeDirs(folder).ok());
+    std::filesystem::permissions(folder, std::filesystem::perms::owner_all);
+    carrier_ = LocalCarrier::Make(loop_.get(), dispatcher_, {.sockets_dir = folder}).value();
+    SecurityConfig config;
+    config.token_file = folder + "/token";
+    EXPECT_TRUE(WriteFileAtomic(config.token_file, token + "\n").ok());
+    security = Security::Make(config, &clock_).value();
+    tcp_ = std::make_unique<TcpCarrier>(TcpCarrier::Deps{loop_.get(), carrier_.get(), security, [this](int fd) { server_->Adopt(fd); }},
+                                        options);
+    EXPECT_TRUE(loop_->Start().ok());
+  }
+  ~Endpoint() {
+    OnLoop([this] { tcp_->Stop(); });
+    if (server_ != nullptr) server_->Stop();
+    carrier_->Shutdown();
+    OnLoop([] {});
+    loop_->Stop();
+    tcp_.reset();
+  }
+  std::string Listen(const std::string& address = "127.0.0.1:0") {
+    server_ = GrpcServer::Make({{}, security, /*adopts=*/true}, dispatcher_.get(), loop_.get()).value();
+    return tcp_->Listen(address).value();
+  }
+  void OnLoop(const std::function<void()>& fn) {
+    std::promise<void> done;
+    loop_->Post("test", [&] {
+      fn();
+      done.set_value();
+    });
+    done.get_future().get();
+  }
+  ConnectionPtr Connect(const std::string& target) { return tcp_->Connect(target); }
+  async::EpollLoop* loop() { return loop_.get(); }
+  Dispatcher* dispatcher() { return dispatcher_.get(); }
+
+  std::atomic<int> handled{0};
+  std::shared_ptr<Security> security;
+
+ private:
+  SystemClock clock_;
+  std::unique_ptr<async::EpollLoop> loop_;
+  std::shared_ptr<Dispatcher> dispatcher_ = std::make_shared<Dispatcher>();
+  std::unique_ptr<LocalCarrier> carrier_;
+  std::unique_ptr<GrpcServer> server_;
+  std::unique_ptr<TcpCarrier> tcp_;
+};
+
+Answer Call(const ConnectionPtr& link, const std::string& control, const PartList& parts = {}) {
+  std::promise<Answer> promise;
+  link->CallRaw(MethodId::kPushTask, control, parts, [&](Status status, Reply reply) {
+    Answer answer{std::move(status), std::string(reply.control), {}};
+    for (const BufferPtr& part : reply.parts) answer.parts.emplace_back(part->view());
+    promise.set_value(std::move(answer));
+  });
+  return promise.get_future().get();
+}
+
+Status EndOf(const ConnectionPtr& link) {
+  std::promise<Status> promise;
+  link->OnClose([&](const Status& status) { promise.set_value(status); });
+  return promise.get_future().get();
+}
+
+// A TCP connection that a test speaks by hand.
+class RawClient {
+ public:
+  explicit RawClient(const std::string& address) : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in where{};
+    where.sin_family = AF_INET;
+    where.sin_port = htons(ParseHostPort(address)->port);
+    inet_pton(AF_INET, "127.0.0.1", &where.sin_addr);
+    EXPECT_EQ(::connect(fd_, reinterpret_cast<sockaddr*>(&where), sizeof where), 0);
+  }
+  ~RawClient() { ::close(fd_); }
+  void Send(std::string_view bytes) {
+    EXPECT_EQ(::send(fd_, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+  }
+  // All that comes until the peer closes.
+  std::string ReadAll() {
+    std::string all;
+    char buffer[4096];
+    for (ssize_t n; (n = ::recv(fd_, buffer, sizeof buffer, 0)) > 0;) all.append(buffer, n);
+    return all;
+  }
+  std::string Read(size_t n) {
+    std::string all(n, '\0');
+    all.resize(std::max<ssize_t>(::recv(fd_, all.data(), n, MSG_WAITALL), 0));
+    return all;
+  }
+
+ private:
+  const int fd_;
+};
+
+class TcpCarrierTest : public testing::Test {
+ protected:
+  TcpCarrierTest() {
+    char name[] = "/tmp/ray_tcp_test_XXXXXX";
+    folder_ = ::mkdtemp(name);
+  }
+  ~TcpCarrierTest() override { std::filesystem::remove_all(folder_); }
+  std::unique_ptr<Endpoint> Make(const std::string& token = kToken, TcpCarrierOptions options = {}) {
+    return std::make_unique<Endpoint>(folder_ + "/" + std::to_string(++made_), token, options);
+  }
+
+  std::string folder_;
+  int made_ = 0;
+};
+
+TEST_F(TcpCarrierTest, CallsGoBothWaysWithParts) {
+  auto a = Make(), b = Make();
+  ConnectionPtr incoming;
+  std::promise<void> came;
+  b->dispatcher()->Register(MethodId::kExit, [&](Request request, Responder) {
+    incoming = request.connection;
+    came.set_value();
+  });
+  for (const char* host : {"127.0.0.1:0", "[::1]:0"}) {
+    const std::string address = b->Listen(host);
+    EXPECT_THAT(address, StartsWith(std::string(host).substr(0, std::string(host).size() - 1)));
+    const ConnectionPtr link = a->Connect(address);
+    const std::string big(5 << 20, 'b');
+    const Answer answer = Call(link, "control", {HeapBuffer::CopyOf("small"), HeapBuffer::CopyOf(big)});
+    ASSERT_TRUE(answer.status.ok()) << answer.status.ToString();
+    EXPECT_EQ(answer.control, "control");
+    EXPECT_EQ(answer.parts, (std::vector<std::string>{"small", big}));
+    came = {};
+    link->NotifyRaw(MethodId::kExit, "", {});
+    came.get_future().get();
+    EXPECT_EQ(incoming->peer_pid(), -1);
+    EXPECT_EQ(Call(incoming, "back").control, "back");
+    incoming = nullptr;
+  }
+}
+
+TEST_F(TcpCarrierTest, FramesThatAreSentBeforeTheConnectionIsThereArriveInOrder) {
+  auto a = Make(), b = Make();
+  const std::string address = b->Listen();
+  const ConnectionPtr link = a->Connect(address);
+  std::vector<std::promise<std::string>> answers(100);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    link->CallRaw(MethodId::kPushTask, std::to_string(i), {},
+                  [&, i](const Status& status, const Reply& reply) { answers[i].set_value(std::string(reply.control)); });
+  }
+  for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(answers[i].get_future().get(), std::to_string(i));
+}
+
+TEST_F(TcpCarrierTest, WrongTokenIsRefusedBeforeAnyFrame) {
+  auto a = Make("the-token-of-another-cluster"), b = Make();
+  const std::string address = b->Listen();
+  const ConnectionPtr link = a->Connect(address);
+  const Answer answer = Call(link, "x");
+  EXPECT_EQ(answer.status.code(), StatusCode::kUnavailable);
+  EXPECT_THAT(answer.status.message(), HasSubstr("RAY_AUTH_TOKEN"));
+  const Status end = EndOf(link);
+  EXPECT_EQ(end.code(), StatusCode::kUnauthenticated);
+  EXPECT_THAT(end.message(), Not(HasSubstr(kToken)));
+  EXPECT_EQ(b->handled, 0);
+}
+
+TEST_F(TcpCarrierTest, NoFrameIsLookedAtWithoutTheToken) {
+  auto b = Make();
+  const std::string address = b->Listen();
+  std::string frame;
+  AppendFrame(*MakeFrameHeader(FrameKind::kNotify, MethodId::kPushTask, 0, 0, 1, {}, 1 << 20), "x", {}, &frame);
+  const std::string token(kToken);
+  for (const std::string& bad : {std::string(), token, "Bearer " + token + "x", "Bearer " + token.substr(1), "Basic " + token}) {
+    RawClient client(address);
+    client.Send(EncodePreface(bad) + frame);
+    const std::string all = client.ReadAll();
+    EXPECT_EQ(DecodeWelcome(all).status().code(), StatusCode::kUnauthenticated) << bad;
+  }
+  RawClient garbage(address);
+  garbage.Send(std::string(kLinkMagic) + "\xff\xff" + frame);
+  EXPECT_EQ(garbage.ReadAll(), "");
+  EXPECT_EQ(b->handled, 0);
+  // The same with it, a byte at a time.
+  RawClient client(address);
+  for (const char byte : EncodePreface("Bearer " + token)) client.Send({&byte, 1});
+  EXPECT_EQ(client.Read(1), EncodeWelcome({}));
+  frame.clear();
+  AppendFrame(*MakeFrameHeader(FrameKind::kRequest, MethodId::kPushTask, 1, 0, 4, {}, 1 << 20), "echo", {}, &frame);
+  client.Send(frame);
+  EXPECT_THAT(client.Read(kFrameHeaderBytes + 4), testing::EndsWith("echo"));
+  EXPECT_EQ(b->handled, 1);
+}
+
+TEST_F(TcpCarrierTest, ADescriptorIsNeitherSentNorTaken) {
+  auto a = Make(), b = Make();
+  b->dispatcher()->Register(MethodId::kStoreConnect, [](Request, Responder responder) { responder.SendWithFd(v1::LinkEmpty(), 0); });
+  const ConnectionPtr link = a->Connect(b->Listen());
+  std::promise<Status> promise;
+  link->CallRaw(MethodId::kStoreConnect, "", {}, [&](Status status, const Reply&) { promise.set_value(std::move(status)); });
+  EXPECT_EQ(promise.get_future().get().code(), StatusCode::kUnimplemented);
+  EXPECT_TRUE(Call(link, "x").status.ok());
+}
+
+TEST_F(TcpCarrierTest, OtherProtocolsGoToGrpc) {
+  auto a = Make(), b = Make();
+  const std::string address = b->Listen();
+  GrpcClient grpc(a->loop(), a->security);
+  const ConnectionPtr stream = grpc.Connect(address, a->dispatcher());
+  EXPECT_EQ(Call(stream, "by gRPC").control, "by gRPC");
+  EXPECT_EQ(Call(a->Connect(address), "straight").control, "straight");
+  auto stranger = Make("the-token-of-another-cluster");
+  GrpcClient wrong(stranger->loop(), stranger->security);
+  EXPECT_EQ(EndOf(wrong.Connect(address, stranger->dispatcher())).code(), StatusCode::kUnauthenticated);
+  wrong.Stop();
+  grpc.Stop();
+}
+
+TEST_F(TcpCarrierTest, SilentStrangersAreDropped) {
+  TcpCarrierOptions options;
+  options.preface_timeout = std::chrono::milliseconds(50);
+  auto b = Make(kToken, options);
+  const std::string address = b->Listen();
+  RawClient silent(address), slow(address), half(address);
+  slow.Send("RAY");
+  half.Send(EncodePreface("Bearer x").substr(0, 12));
+  EXPECT_EQ(silent.ReadAll() + slow.ReadAll() + half.ReadAll(), "");
+}
+
+TEST_F(TcpCarrierTest, TheOldestOfTooManyStrangersGoes) {
+  TcpCarrierOptions options;
+  options.preface_timeout = std::chrono::hours(1);
+  options.max_strangers = 3;
+  auto b = Make(kToken, options);
+  const std::string address = b->Listen();
+  std::vector<std::unique_ptr<RawClient>> clients;
+  for (int i = 0; i < 4; ++i) clients.push_back(std::make_unique<RawClient>(address));
+  EXPECT_EQ(clients[0]->ReadAll(), "");
+  std::vector<std::unique_ptr<RawClient>> halves;
+  for (int i = 0; i < 4; ++i) {
+    halves.push_back(std::make_unique<RawClient>(address));
+    halves.back()->Send(EncodePreface("Bearer x").substr(0, 12));
+  }
+  EXPECT_EQ(halves[0]->ReadAll(), "");
+}
+
+TEST_F(TcpCarrierTest, ConnectingInVainEndsWithTheReason) {
+  auto a = Make();
+  std::string nobody;
+  {
+    auto b = Make();
+    nobody = b->Listen();
+  }
+  EXPECT_EQ(Call(a->Connect(nobody), "x").status.code(), StatusCode::kUnavailable);
+  EXPECT_THAT(EndOf(a->Connect(nobody)).message(), HasSubstr("refused"));
+  EXPECT_EQ(EndOf(a->Connect("no address")).code(), StatusCode::kInvalidArgument);
+  EXPECT_TRUE(TcpCarrier::CanConnect("127.0.0.1:1"));
+  EXPECT_TRUE(TcpCarrier::CanConnect("[::1]:1"));
+  EXPECT_FALSE(TcpCarrier::CanConnect("head.example:1")) << "looking it up could block";
+}
+
+TEST_F(TcpCarrierTest, AListenerIsRefusedWhereSecurityRefusesIt) {
+  auto a = Make();
+  SystemClock clock;
+  SecurityConfig config;
+  config.disabled = true;
+  auto open = Security::Make(config, &clock).value();
+  TcpCarrier carrier(TcpCarrier::Deps{a->loop(), nullptr, open, nullptr});
+  EXPECT_FALSE(carrier.Listen("0.0.0.0:0").ok());
+}
+
+}  // namespace
+}  // namespace ray::rpc
