@@ -108,3 +108,40 @@ def test_visibility_follows_the_task(monkeypatch):
 def test_ids_are_the_names_of_a_preset(monkeypatch):
     monkeypatch.setitem(visibility._PRESET, "CUDA_VISIBLE_DEVICES", ["4", "GPU-abc"])
     assert accelerators.ids_of({"GPU": [(1, 1.0)], "TPU": [(0, 1.0)]}) == {"GPU": ["GPU-abc"], "TPU": [0]}
+
+
+def test_a_host_of_a_tpu_slice_says_so(tmp_path):
+    environ = {"TPU_NAME": "my-slice", "TPU_WORKER_ID": "0", "TPU_TOPOLOGY": "2x2x2", "TPU_ACCELERATOR_TYPE": "v4-16"}
+    assert accelerators.slice_labels(environ) == {
+        "ray.io/tpu-slice-name": "my-slice",
+        "ray.io/tpu-worker-id": "0",
+        "ray.io/tpu-topology": "2x2x2",
+        "ray.io/tpu-pod-type": "v4-16",
+    }
+    assert accelerators.slice_resources(environ) == {"my-slice": 1, "TPU-v4-16-head": 1}
+    assert accelerators.slice_resources({**environ, "TPU_WORKER_ID": "1"}) == {"my-slice": 1}
+    assert accelerators.slice_resources({}) == accelerators.slice_labels({}) == {}
+
+
+def test_sizes_of_tpu_slices(monkeypatch):
+    from ray.util import tpu
+
+    assert tpu.get_tpu_version_from_type("TPU-V5P") == "v5p"
+    sizes = [("2x2x2", "v4"), ("2x4", "v6e"), ("4x4", "v6e"), ("1x1", "v5litepod")]
+    assert [tpu.get_chips_per_host(*size) for size in sizes] == [4, 8, 4, 1]
+    assert tpu.get_tpu_worker_resources("2x2x4", "TPU-V4") == (4, {"TPU": 4.0})
+    assert tpu.get_tpu_worker_resources("2x2x4", "TPU-V4", {"TPU": 1, "CPU": 2}, num_slices=2) == (
+        32,
+        {"TPU": 1, "CPU": 2},
+    )
+    assert tpu.get_tpu_num_slices_for_workers("2x2x2", "TPU-V4", 5) == 3
+    assert tpu.get_tpu_coordinator_env_vars("10.0.0.1", 2, 1)["MEGASCALE_SLICE_ID"] == "1"
+    assert tpu.get_current_pod_name() is None and tpu.get_current_pod_worker_count() is None
+    monkeypatch.setenv("TPU_NAME", "my-slice")
+    monkeypatch.setenv("TPU_WORKER_HOSTNAMES", "a,b,c")
+    assert (tpu.get_current_pod_name(), tpu.get_current_pod_worker_count()) == ("my-slice", 3)
+    for bad in (lambda: tpu.get_tpu_version_from_type("A100"), lambda: tpu.get_chips_per_host("big", "v4")):
+        with pytest.raises(ValueError):
+            bad()
+    with pytest.raises(ValueError, match="shared out"):
+        tpu.get_tpu_worker_resources("2x2x2", "TPU-V4", {"TPU": 3})

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ray._runtime import addresses, gcs_storage, security, session_dir, spilling, system_config
+from ray._runtime import accelerators, addresses, gcs_storage, security, session_dir, spilling, system_config
 from ray._runtime.node_resources import NodeSizes, detect
 from ray._runtime.processes import START_S, STOP_S, Process, binary
 from ray._runtime.security import Security
@@ -70,6 +70,7 @@ class NodeOptions:
     def all_labels(self) -> dict[str, str]:
         """Those that the environment gives, under those that were given, under RAY_OVERRIDE_LABELS."""
         found = {label: os.environ[name] for name, label in _LABEL_VARIABLES.items() if os.environ.get(name)}
+        found = {**accelerators.slice_labels(), **found}
         return {**found, **self.labels, **json.loads(os.environ.get("RAY_OVERRIDE_LABELS") or "{}")}
 
     def all_resources(self) -> dict[str, float]:

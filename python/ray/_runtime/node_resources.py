@@ -51,6 +51,8 @@ def detect(
     found = accelerators.detect(given, root)
     others: dict[str, float] = {name: float(n) for name, n in found.counts.items() if name != "GPU"}
     others |= {f"accelerator_type:{kind}": 1.0 for kind in found.kinds}
+    if found.counts.get("TPU"):
+        others |= {name: n for name, n in accelerators.slice_resources().items() if name not in given}
     return NodeSizes(
         num_cpus=float(num_cpus) if num_cpus is not None else float(cpu_count(root)),
         num_gpus=float(num_gpus) if num_gpus is not None else float(found.counts.get("GPU", 0)),

@@ -63,6 +63,7 @@ _MODULES = {
     "rpdb",
     "scheduling_strategies",
     "timer",
+    "tpu",
 }
 
 __all__ = sorted(

@@ -9,13 +9,13 @@ Deprecated in Ray in favour of Ray Data; here for the programs that use it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ray.api import get, remote, wait
 from ray.util.annotations import Deprecated
 from ray.util.local_iterator import LocalIterator as LocalIterator
-from ray.util.local_iterator import Stage, batches, each, flat, shuffled, those
+from ray.util.local_iterator import Stage, Staged, shuffled
 
 
 class ParallelIteratorWorker:
@@ -118,7 +118,7 @@ def _gathered(
 
 
 @Deprecated
-class ParallelIterator:
+class ParallelIterator(Staged):
     """Items in shards. It cannot be iterated over directly: `gather_sync` and `gather_async` say how to join shards."""
 
     def __init__(self, actor_sets: list[_ActorSet], name: str, parent_iterators: list[ParallelIterator]) -> None:
@@ -141,28 +141,6 @@ class ParallelIterator:
         """With one more stage in each shard: a function from an iterator to an iterator."""
         sets = [_ActorSet(s.actors, [*s.transforms, fn]) for s in self.actor_sets]
         return ParallelIterator(sets, self.name + name, [self])
-
-    def for_each(
-        self, fn: Callable[[Any], Any], max_concurrency: int = 1, resources: dict[str, Any] | None = None
-    ) -> ParallelIterator:
-        """`fn` of each item; with `max_concurrency` > 1 in that many tasks of each shard, with options `resources`."""
-        return self.transform(each(fn, max_concurrency, resources), ".for_each()")
-
-    def filter(self, fn: Callable[[Any], bool]) -> ParallelIterator:
-        """The items for which `fn` is true."""
-        return self.transform(those(fn), ".filter()")
-
-    def batch(self, n: int) -> ParallelIterator:
-        """Lists of `n` items of a shard."""
-        return self.transform(batches(n), f".batch({n})")
-
-    def flatten(self) -> ParallelIterator:
-        """The items of the items."""
-        return self.transform(flat, ".flatten()")
-
-    def combine(self, fn: Callable[[Any], Iterable[Any]]) -> ParallelIterator:
-        """The items of `fn` of each item."""
-        return self.for_each(fn).flatten()
 
     def local_shuffle(self, shuffle_buffer_size: int, seed: int | None = None) -> ParallelIterator:
         """Each shard in random order, by way of a buffer."""

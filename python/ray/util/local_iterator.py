@@ -7,7 +7,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from ray.api import get, remote, wait
 from ray.util.annotations import Deprecated
@@ -83,8 +83,41 @@ def shuffled(buffer_size: int, seed: int | None = None) -> Stage:
     return stage
 
 
+_It = TypeVar("_It", bound="Staged")
+
+
+class Staged:
+    """What iterators with stages have in common; derived classes say how a stage is added."""
+
+    def transform(self: _It, fn: Stage, name: str = ".transform()") -> _It:
+        """With one more stage: a function from an iterator to an iterator."""
+        raise NotImplementedError
+
+    def for_each(
+        self: _It, fn: Callable[[Any], Any], max_concurrency: int = 1, resources: dict[str, Any] | None = None
+    ) -> _It:
+        """`fn` of each item; with `max_concurrency` > 1 in that many tasks with options `resources`."""
+        return self.transform(each(fn, max_concurrency, resources), ".for_each()")
+
+    def filter(self: _It, fn: Callable[[Any], bool]) -> _It:
+        """The items for which `fn` is true."""
+        return self.transform(those(fn), ".filter()")
+
+    def batch(self: _It, n: int) -> _It:
+        """Lists of `n` items."""
+        return self.transform(batches(n), f".batch({n})")
+
+    def flatten(self: _It) -> _It:
+        """The items of the items."""
+        return self.transform(flat, ".flatten()")
+
+    def combine(self: _It, fn: Callable[[Any], Iterable[Any]]) -> _It:
+        """The items of `fn` of each item."""
+        return self.for_each(fn).flatten()
+
+
 @Deprecated
-class LocalIterator:
+class LocalIterator(Staged):
     """An iterator with stages. Iterating over it again begins anew, where the source allows.
 
     Args:
@@ -158,31 +191,9 @@ class LocalIterator:
             self.base_iterator, self.shared_metrics, [*self.local_transforms, fn], name=self.name + name
         )
 
-    def for_each(
-        self, fn: Callable[[Any], Any], max_concurrency: int = 1, resources: dict[str, Any] | None = None
-    ) -> LocalIterator:
-        """`fn` of each item; with `max_concurrency` > 1 in that many tasks with options `resources`."""
-        return self.transform(each(fn, max_concurrency, resources), ".for_each()")
-
-    def filter(self, fn: Callable[[Any], bool]) -> LocalIterator:
-        """The items for which `fn` is true."""
-        return self.transform(those(fn), ".filter()")
-
-    def batch(self, n: int) -> LocalIterator:
-        """Lists of `n` items."""
-        return self.transform(batches(n), f".batch({n})")
-
-    def flatten(self) -> LocalIterator:
-        """The items of the items."""
-        return self.transform(flat, ".flatten()")
-
     def shuffle(self, shuffle_buffer_size: int, seed: int | None = None) -> LocalIterator:
         """In random order, by way of a buffer."""
         return self.transform(shuffled(shuffle_buffer_size, seed), f".shuffle({shuffle_buffer_size})")
-
-    def combine(self, fn: Callable[[Any], Iterable[Any]]) -> LocalIterator:
-        """The items of `fn` of each item."""
-        return self.for_each(fn).flatten()
 
     def zip_with_source_actor(self) -> LocalIterator:
         """Pairs of the shard's actor that an item came from, and the item."""

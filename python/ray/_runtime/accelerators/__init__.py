@@ -6,6 +6,23 @@ and how to count the devices. `detect` says what a new node offers, `ids_of` and
 
 from ray._runtime.accelerators.detection import Detected, detect
 from ray._runtime.accelerators.kinds import ALL, RESOURCES, Accelerator
+from ray._runtime.accelerators.tpu_slice import POD_TYPE_LABEL as TPU_POD_TYPE_LABEL
+from ray._runtime.accelerators.tpu_slice import SLICE_NAME_LABEL as TPU_SLICE_NAME_LABEL
+from ray._runtime.accelerators.tpu_slice import TOPOLOGY_LABEL as TPU_TOPOLOGY_LABEL
+from ray._runtime.accelerators.tpu_slice import slice_labels, slice_resources
 from ray._runtime.accelerators.visibility import Visibility, ids_of
 
-__all__ = ["ALL", "RESOURCES", "Accelerator", "Detected", "Visibility", "detect", "ids_of"]
+__all__ = [
+    "ALL",
+    "RESOURCES",
+    "TPU_POD_TYPE_LABEL",
+    "TPU_SLICE_NAME_LABEL",
+    "TPU_TOPOLOGY_LABEL",
+    "Accelerator",
+    "Detected",
+    "Visibility",
+    "detect",
+    "ids_of",
+    "slice_labels",
+    "slice_resources",
+]
