@@ -3,7 +3,6 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
@@ -24,6 +23,7 @@
 #include <vector>
 
 #include "ray/util/check.h"
+#include "ray/util/signals.h"
 
 namespace ray::async {
 namespace {
@@ -652,14 +652,11 @@ EpollLoop::~EpollLoop() {
 }
 
 Status EpollLoop::Start() {
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);  // the new thread inherits it
+  ScopedBlockSignals block;  // the new thread inherits it
   impl_->thread = std::thread([this] {
     pthread_setname_np(pthread_self(), impl_->options.name.substr(0, 15).c_str());
     impl_->IoLoop();
   });
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
   return Status::Ok();
 }
 

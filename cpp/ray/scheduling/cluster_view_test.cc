@@ -4,17 +4,11 @@
 
 #include <algorithm>
 
+#include "ray/scheduling/test_nodes.h"
+
 namespace ray::scheduling {
 namespace {
 
-NodeId N(uint32_t n) {
-  NodeId id;
-  for (size_t i = 0; i < NodeId::kSize; ++i) id.mutable_data()[i] = 0;
-  id.mutable_data()[0] = static_cast<uint8_t>(n >> 8);
-  id.mutable_data()[1] = static_cast<uint8_t>(n);
-  return id;
-}
-ResourceSet Set(const std::map<std::string, double>& amounts) { return *ResourceSet::FromDoubles(amounts); }
 using Fit = ClusterView::Fit;
 
 TEST(ClusterViewTest, NewsAreOrderedByVersion) {

@@ -5,20 +5,12 @@
 #include <algorithm>
 #include <map>
 
+#include "ray/scheduling/test_nodes.h"
+
 namespace ray::scheduling {
 namespace {
 
 using Text = std::map<std::string, std::string>;
-
-NodeId N(uint32_t n) {
-  NodeId id;
-  for (size_t i = 0; i < NodeId::kSize; ++i) id.mutable_data()[i] = 0;
-  id.mutable_data()[0] = static_cast<uint8_t>(n >> 8);
-  id.mutable_data()[1] = static_cast<uint8_t>(n);
-  return id;
-}
-uint32_t Number(const NodeId& id) { return static_cast<uint32_t>(id.data()[0] << 8 | id.data()[1]); }
-ResourceSet Set(const std::map<std::string, double>& amounts) { return *ResourceSet::FromDoubles(amounts); }
 
 class Policy : public testing::Test {
  protected:

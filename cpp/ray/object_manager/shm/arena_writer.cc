@@ -1,7 +1,6 @@
 #include "ray/object_manager/shm/arena_writer.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include <cstring>
 
 #include "ray/util/check.h"
+#include "ray/util/signals.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -46,11 +46,8 @@ void HelperThreads::ForEach(size_t n, const std::function<void(size_t)>& fn) {
     works_.push_back(&work);
     if (threads_.size() < std::min(max_, n - 1)) {
       // The process's signals are for its other threads.
-      sigset_t all, old;
-      sigfillset(&all);
-      pthread_sigmask(SIG_SETMASK, &all, &old);
+      ScopedBlockSignals block;
       while (threads_.size() < std::min(max_, n - 1)) threads_.emplace_back([this] { Run(); });
-      pthread_sigmask(SIG_SETMASK, &old, nullptr);
     }
     offered_.notify_all();
   }

@@ -1,9 +1,9 @@
 #include "ray/object_manager/shm/page_warmer.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include "ray/util/check.h"
+#include "ray/util/signals.h"
 
 namespace ray::object_manager {
 
@@ -16,11 +16,8 @@ void PageWarmer::Warm(uint64_t begin, uint64_t end) {
   wake_.notify_one();
   if (!thread_.joinable()) {
     // The process's signals are for its other threads.
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    ScopedBlockSignals block;
     thread_ = std::thread([this] { Run(); });
-    pthread_sigmask(SIG_SETMASK, &old, nullptr);
   }
 }
 

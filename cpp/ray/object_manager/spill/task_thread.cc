@@ -1,9 +1,10 @@
 #include "ray/object_manager/spill/task_thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <utility>
+
+#include "ray/util/signals.h"
 
 namespace ray::object_manager {
 
@@ -14,11 +15,8 @@ void TaskThread::Add(std::function<void()> task) {
   wake_.notify_one();
   if (thread_.joinable()) return;
   // The process's signals are for its other threads.
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
+  ScopedBlockSignals block;
   thread_ = std::thread([this] { Run(); });
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
 }
 
 void TaskThread::Stop() {

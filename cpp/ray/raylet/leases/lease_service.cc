@@ -26,12 +26,9 @@ void FillInstances(const scheduling::InstanceShares& instance, v1::AssignedInsta
 }  // namespace
 
 LeaseService::LeaseService(Deps deps, scheduling::LeaseQueueConfig config, scheduling::NodeResources resources)
-    : deps_(std::move(deps)), queue_(config, std::move(resources)) {}
+    : deps_(std::move(deps)), queue_(config, std::move(resources)), timer_(deps_.loop, [this] { OnTick(); }) {}
 
-LeaseService::~LeaseService() {
-  *alive_ = false;
-  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
-}
+LeaseService::~LeaseService() { *alive_ = false; }
 
 void LeaseService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
   RegisterBundleHandlers(dispatcher);
@@ -255,7 +252,7 @@ void LeaseService::Run(LeaseEffects effects) {
     Apply(effect);
   }
   running_effects_ = false;
-  ArmTimer();
+  timer_.Arm(queue_.NextDeadline());
   deps_.on_resources_changed();
 }
 
@@ -273,47 +270,27 @@ void LeaseService::Apply(const scheduling::LeaseEffect& effect) {
     reply.set_spillback_node_id(spilled->node.Binary());
     reply.set_spillback_placement(spilled->mode == scheduling::LeaseMode::kHere ? v1::LEASE_PLACEMENT_HERE
                                                                                 : v1::LEASE_PLACEMENT_NOW_OR_NEVER);
-    if (it->second.responder.valid()) it->second.responder.Send(reply);
-    leases_.erase(it);
+    TakeUnused(it, reply);
   } else if (const auto* rejected = std::get_if<scheduling::LeaseRejected>(&effect)) {
     const auto it = leases_.find(rejected->lease);
     if (it == leases_.end()) return;
     v1::RequestLeaseReply reply;
     reply.set_rejected(true);
     reply.set_bundle_gone(rejected->bundle_gone);
-    if (it->second.responder.valid()) it->second.responder.Send(reply);
-    const auto actor = it->second.actor;
-    leases_.erase(it);
-    if (actor != nullptr) {
-      v1::StartActorReply answer;
-      answer.set_rejected(true);
-      AnswerActor(actor, std::move(answer));
-      ForgetActor(actor);
-    }
+    TurnAway(TakeUnused(it, reply), /*cancelled=*/false);
   } else if (const auto* refused = std::get_if<scheduling::LeaseRefused>(&effect)) {
     const auto it = leases_.find(refused->lease);
     if (it == leases_.end()) return;
     v1::RequestLeaseReply reply;
     reply.set_unschedulable(refused->reason);
-    if (it->second.responder.valid()) it->second.responder.Send(reply);
-    const auto actor = it->second.actor;
-    leases_.erase(it);
-    if (actor != nullptr)
+    if (const auto actor = TakeUnused(it, reply); actor != nullptr)
       FailActor(actor, static_cast<int32_t>(ErrorType::kActorUnschedulable), "The actor cannot be scheduled: " + refused->reason);
   } else if (const auto* cancelled = std::get_if<scheduling::LeaseCancelled>(&effect)) {
     const auto it = leases_.find(cancelled->lease);
     if (it == leases_.end()) return;
     v1::RequestLeaseReply reply;
     reply.set_cancelled(true);
-    if (it->second.responder.valid()) it->second.responder.Send(reply);
-    const auto actor = it->second.actor;
-    leases_.erase(it);
-    if (actor != nullptr) {
-      v1::StartActorReply answer;
-      answer.set_cancelled(true);
-      AnswerActor(actor, std::move(answer));
-      ForgetActor(actor);
-    }
+    TurnAway(TakeUnused(it, reply), /*cancelled=*/true);
   } else if (const auto* revoked = std::get_if<scheduling::LeaseRevoked>(&effect)) {
     const auto it = leases_.find(revoked->lease);
     if (it == leases_.end()) return;
@@ -324,12 +301,7 @@ void LeaseService::Apply(const scheduling::LeaseEffect& effect) {
       if (it->second.responder.valid()) it->second.responder.Send(reply);
       const auto actor = it->second.actor;
       Drop(revoked->lease);
-      if (actor != nullptr) {
-        v1::StartActorReply answer;
-        answer.set_rejected(true);
-        AnswerActor(actor, std::move(answer));
-        ForgetActor(actor);
-      }
+      TurnAway(actor, /*cancelled=*/false);
     } else {
       deps_.workers->Kill(it->second.worker, revoked->reason, /*intended=*/true);
     }
@@ -351,18 +323,29 @@ void LeaseService::Apply(const scheduling::LeaseEffect& effect) {
   }
 }
 
-void LeaseService::ArmTimer() {
-  const Time next = queue_.NextDeadline();
-  if (next >= timer_at_) return;
-  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
-  timer_at_ = next;
-  timer_ = deps_.loop->AddTimer(std::max(next - Now(), Duration::zero()), [this] {
-    timer_ = 0;
-    timer_at_ = Time::Infinite();
-    LeaseEffects effects;
-    queue_.Tick(Now(), &effects);
-    Run(std::move(effects));
-  });
+std::shared_ptr<LeaseService::Actor> LeaseService::TakeUnused(std::map<LeaseId, Lease>::iterator it, const v1::RequestLeaseReply& reply) {
+  if (it->second.responder.valid()) it->second.responder.Send(reply);
+  auto actor = std::move(it->second.actor);
+  leases_.erase(it);
+  return actor;
+}
+
+void LeaseService::TurnAway(const std::shared_ptr<Actor>& actor, bool cancelled) {
+  if (actor == nullptr) return;
+  v1::StartActorReply answer;
+  if (cancelled) {
+    answer.set_cancelled(true);
+  } else {
+    answer.set_rejected(true);
+  }
+  AnswerActor(actor, std::move(answer));
+  ForgetActor(actor);
+}
+
+void LeaseService::OnTick() {
+  LeaseEffects effects;
+  queue_.Tick(Now(), &effects);
+  Run(std::move(effects));
 }
 
 void LeaseService::OnAssigned(const LeaseId& id, const WorkerId& worker) {

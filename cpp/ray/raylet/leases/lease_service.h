@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "ray/async/loop.h"
+#include "ray/async/tick_timer.h"
 #include "ray/raylet/memory/memory_monitor_core.h"
 #include "ray/raylet/workers/worker_service.h"
 #include "ray/rpc/core/dispatcher.h"
@@ -119,7 +120,11 @@ class LeaseService {
 
   void Run(scheduling::LeaseEffects effects);
   void Apply(const scheduling::LeaseEffect& effect);
-  void ArmTimer();
+  void OnTick();
+  // Answers a lease that gets no worker here, and forgets it. The actor that it was for, or null.
+  std::shared_ptr<Actor> TakeUnused(std::map<LeaseId, Lease>::iterator it, const v1::RequestLeaseReply& reply);
+  // The actor (may be null) is not started here: the GCS looks for another place, unless it was cancelled.
+  void TurnAway(const std::shared_ptr<Actor>& actor, bool cancelled);
   // Drops a lease that has no worker yet, granted or queued.
   void Drop(const LeaseId& lease);
   void EndLease(const LeaseId& lease, bool reusable);
@@ -144,8 +149,7 @@ class LeaseService {
   std::deque<scheduling::LeaseEffect> effects_;
   bool running_effects_ = false;
   bool touched_ = false;
-  async::TimerId timer_ = 0;
-  Time timer_at_ = Time::Infinite();
+  async::TickTimer timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
 };
 

@@ -21,12 +21,10 @@ std::string AddressOf(const v1::NodeInfo& node) {
 
 }  // namespace
 
-NodeDirectory::NodeDirectory(Deps deps, LinkConfig config) : deps_(std::move(deps)), core_(deps_.self, deps_.listens, config) {}
+NodeDirectory::NodeDirectory(Deps deps, LinkConfig config)
+    : deps_(std::move(deps)), core_(deps_.self, deps_.listens, config), timer_(deps_.loop, [this] { OnTick(); }) {}
 
-NodeDirectory::~NodeDirectory() {
-  *alive_ = false;
-  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
-}
+NodeDirectory::~NodeDirectory() { *alive_ = false; }
 
 void NodeDirectory::RegisterHandlers(rpc::Dispatcher* dispatcher) {
   dispatcher->RegisterTyped<v1::LinkHello>(
@@ -125,7 +123,7 @@ void NodeDirectory::Run(LinkEffects effects) {
       for (const auto& handler : link_broke_) handler(broke->node, broke->reason);
     }
   }
-  ArmTimer();
+  if (!closed_) timer_.Arm(core_.NextDeadline());
 }
 
 void NodeDirectory::Dial(const DialLink& dial) {
@@ -171,24 +169,15 @@ void NodeDirectory::OnClosed(const NodeId& node, Lane lane, LinkNo link, const s
   Run(std::move(effects));
 }
 
-void NodeDirectory::ArmTimer() {
-  if (closed_) return;
-  const Time next = core_.NextDeadline();
-  if (next >= timer_at_) return;
-  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
-  timer_at_ = next;
-  timer_ = deps_.loop->AddTimer(std::max(next - Now(), Duration::zero()), [this] {
-    timer_ = 0;
-    timer_at_ = Time::Infinite();
-    LinkEffects effects;
-    core_.Tick(Now(), &effects);
-    Run(std::move(effects));
-  });
+void NodeDirectory::OnTick() {
+  LinkEffects effects;
+  core_.Tick(Now(), &effects);
+  Run(std::move(effects));
 }
 
 void NodeDirectory::Close() {
   closed_ = true;
-  if (timer_ != 0) deps_.loop->CancelTimer(std::exchange(timer_, 0));
+  timer_.Cancel();
   const auto links = links_;
   for (const auto& [link, connection] : links) connection->Close(Status::Cancelled("this node stops"));
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "ray/async/loop.h"
+#include "ray/async/tick_timer.h"
 #include "ray/common/resources.h"
 #include "ray/raylet/nodes/link_core.h"
 #include "ray/rpc/core/dispatcher.h"
@@ -78,7 +79,7 @@ class NodeDirectory {
   void Dial(const DialLink& dial);
   void Watch(const NodeId& node, Lane lane, LinkNo link, const rpc::ConnectionPtr& connection);
   void OnClosed(const NodeId& node, Lane lane, LinkNo link, const std::string& reason);
-  void ArmTimer();
+  void OnTick();
   Time Now() const { return deps_.loop->clock().Now(); }
 
   const Deps deps_;
@@ -89,8 +90,7 @@ class NodeDirectory {
   std::vector<NodeHandler> added_;
   std::vector<DeathHandler> dead_, link_broke_;
   std::vector<std::function<void(const NodeId&)>> link_up_;
-  async::TimerId timer_ = 0;
-  Time timer_at_ = Time::Infinite();
+  async::TickTimer timer_;
   bool closed_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
 };

@@ -34,14 +34,14 @@ PullPriority PriorityOf(v1::PullReason reason) {
 }  // namespace
 
 TransferService::TransferService(Deps deps, const PullConfig& pull, const PushConfig& push)
-    : deps_(std::move(deps)), stall_(pull.stall), pull_(pull), push_(push) {}
+    : deps_(std::move(deps)), stall_(pull.stall), pull_(pull), push_(push), timer_(deps_.loop, [this] { OnTick(); }) {}
 
 TransferService::~TransferService() { Stop(); }
 
 void TransferService::Stop() {
   if (!std::exchange(*alive_, false)) return;
   copier_.Stop();
-  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
+  timer_.Cancel();
   for (auto& [want, pull] : pulls_) pull.responder.Fail(Status::Cancelled("this node is stopping"));
   for (auto& [serve, responder] : serving_) responder.Fail(Status::Unavailable("this node is stopping"));
   pulls_.clear();
@@ -157,7 +157,7 @@ void TransferService::Settle() {
     for (const PushEffect& effect : std::exchange(pushes_out_, {})) std::visit([this](const auto& e) { Apply(e); }, effect);
   }
   settling_ = false;
-  ArmTimer();
+  if (*alive_) timer_.Arm(std::min(pull_.NextDeadline(), push_.NextDeadline()));
 }
 
 void TransferService::Apply(const RoomWanted& effect) {
@@ -325,19 +325,10 @@ void TransferService::Apply(const ServeRefused& effect) {
   node.mapped().Send(reply);
 }
 
-void TransferService::ArmTimer() {
-  if (!*alive_) return;
-  const Time next = std::min(pull_.NextDeadline(), push_.NextDeadline());
-  if (next >= timer_due_) return;  // one that comes too early does no harm
-  if (timer_ != 0) deps_.loop->CancelTimer(timer_);
-  timer_due_ = next;
-  timer_ = deps_.loop->AddTimer(std::max(next - Now(), Duration::zero()), [this] {
-    timer_ = 0;
-    timer_due_ = Time::Infinite();
-    pull_.OnTimer(Now(), &pulls_out_);
-    push_.OnTimer(Now(), &pushes_out_);
-    Settle();
-  });
+void TransferService::OnTick() {
+  pull_.OnTimer(Now(), &pulls_out_);
+  push_.OnTimer(Now(), &pushes_out_);
+  Settle();
 }
 
 }  // namespace ray::raylet

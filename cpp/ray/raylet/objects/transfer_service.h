@@ -13,6 +13,7 @@
 #include <unordered_map>
 
 #include "ray/async/loop.h"
+#include "ray/async/tick_timer.h"
 #include "ray/object_manager/spill/task_thread.h"
 #include "ray/object_manager/store/store_service.h"
 #include "ray/object_manager/transfer/pull_core.h"
@@ -75,7 +76,7 @@ class TransferService {
   void Apply(const object_manager::ServeRefused& effect);
   void OnChunk(const object_manager::FetchWanted& fetch, const Status& status, const v1::FetchChunkReply& reply, PartList parts);
   void OnWritten(const object_manager::FetchWanted& fetch, const Status& status);
-  void ArmTimer();
+  void OnTick();
   Time Now() const { return deps_.loop->clock().Now(); }
 
   const Deps deps_;
@@ -96,8 +97,7 @@ class TransferService {
   std::map<object_manager::ServeNo, rpc::Responder> serving_;
   object_manager::WantNo last_want_ = 0;
   object_manager::ServeNo last_serve_ = 0;
-  async::TimerId timer_ = 0;
-  Time timer_due_ = Time::Infinite();
+  async::TickTimer timer_;
 };
 
 }  // namespace ray::raylet

@@ -31,9 +31,12 @@ std::string DescribeWaitStatus(int wait_status) {
 }
 
 WorkerService::WorkerService(WorkerServiceConfig config, async::Loop* loop, WorkerLauncher* launcher, WorkerServiceHooks hooks)
-    : config_(std::move(config)), loop_(loop), launcher_(launcher), hooks_(std::move(hooks)), pool_(config_.pool, [] {
-        return WorkerId::FromRandom();
-      }) {
+    : config_(std::move(config)),
+      loop_(loop),
+      launcher_(launcher),
+      hooks_(std::move(hooks)),
+      pool_(config_.pool, [] { return WorkerId::FromRandom(); }),
+      timer_(loop, [this] { OnTick(); }) {
   launcher_->SetEvents({[this](uint64_t token, int64_t pid) { OnStarted(token, pid); },
                         [this](uint64_t token, const std::string& message) { OnStartFailed(token, message); },
                         [this](int64_t pid, int status) { OnExited(pid, status); }});
@@ -42,7 +45,6 @@ WorkerService::WorkerService(WorkerServiceConfig config, async::Loop* loop, Work
 WorkerService::~WorkerService() {
   *alive_ = false;
   launcher_->SetEvents({[](uint64_t, int64_t) {}, [](uint64_t, const std::string&) {}, [](int64_t, int) {}});
-  if (timer_ != 0) loop_->CancelTimer(timer_);
   for (auto& [id, process] : processes_) {
     if (process.timer != 0) loop_->CancelTimer(process.timer);
   }
@@ -233,7 +235,7 @@ void WorkerService::Run(PoolEffects effects) {
     Apply(effect);
   }
   running_effects_ = false;
-  ArmTimer();
+  timer_.Arm(pool_.NextDeadline());
 }
 
 void WorkerService::Apply(const PoolEffect& effect) {
@@ -257,19 +259,10 @@ void WorkerService::Apply(const PoolEffect& effect) {
   }
 }
 
-void WorkerService::ArmTimer() {
-  const Time next = pool_.NextDeadline();
-  if (next >= timer_at_) return;  // fires in time anyway, and arms again
-  if (timer_ != 0) loop_->CancelTimer(timer_);
-  timer_at_ = next;
-  const Duration delay = std::max(next - loop_->clock().Now(), Duration::zero());
-  timer_ = loop_->AddTimer(delay, [this] {
-    timer_ = 0;
-    timer_at_ = Time::Infinite();
-    PoolEffects effects;
-    pool_.Tick(loop_->clock().Now(), &effects);
-    Run(std::move(effects));
-  });
+void WorkerService::OnTick() {
+  PoolEffects effects;
+  pool_.Tick(loop_->clock().Now(), &effects);
+  Run(std::move(effects));
 }
 
 void WorkerService::Kill(const WorkerId& worker, const std::string& reason, bool intended) {

@@ -15,6 +15,7 @@
 #include <unordered_map>
 
 #include "ray/async/loop.h"
+#include "ray/async/tick_timer.h"
 #include "ray/common/ids.h"
 #include "ray/raylet/logs/log_tailer.h"
 #include "ray/raylet/workers/worker_launcher.h"
@@ -133,7 +134,7 @@ class WorkerService {
   v1::RegisterWorkerReply Welcome(const JobId& job) const;
   void Run(PoolEffects effects);
   void Apply(const PoolEffect& effect);
-  void ArmTimer();
+  void OnTick();
   void OnStarted(uint64_t token, int64_t pid);
   void OnStartFailed(uint64_t token, const std::string& message);
   void OnExited(int64_t pid, int wait_status);
@@ -160,8 +161,7 @@ class WorkerService {
   std::string python_version_;         // that of the first process; the others must match
   std::deque<PoolEffect> effects_;
   bool running_effects_ = false;
-  async::TimerId timer_ = 0;
-  Time timer_at_ = Time::Infinite();
+  async::TickTimer timer_;
   std::function<void()> shutdown_done_;
   bool shutting_down_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
