@@ -11,6 +11,7 @@ from ray import options as opts
 from ray._auto_init import ensure_session
 from ray._call_shape import CallShape
 from ray._core.call import CallPlan, HandleBase, MethodBase
+from ray._launch_hooks import FunctionDescriptor
 from ray._raylet import ActorID, ObjectRef
 from ray._runtime.session import Session, current_session
 from ray.remote_function import retry_fields
@@ -142,6 +143,11 @@ class ActorHandle(HandleBase):
     _ray_actor_id = _actor_id
 
     @property
+    def _ray_actor_creation_function_descriptor(self) -> FunctionDescriptor:
+        t = self._ray_type
+        return FunctionDescriptor("", "__init__", t.class_name, t.function_id)
+
+    @property
     def _ray_is_weak(self) -> bool:
         return self._ref is None
 
@@ -211,6 +217,7 @@ class ActorHandle(HandleBase):
         retries = merged.get("max_task_retries")
         backpressure = merged.get("_generator_backpressure_num_objects")
         events = merged.get("enable_task_events")
+        opts.check_tensor_transport(merged.get("tensor_transport"))
         template = session.register_template(
             type=3,
             function_id=t.function_id,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import options as opts
 from ray._context import ClientContext, RayContext
+from ray._runtime import driver_process
 from ray._runtime import session as sessions
 from ray._runtime.logging_config import LoggingConfig
 from ray.job_config import JobConfig
@@ -121,13 +122,13 @@ def init(
         given.update(own)
         if configure_logging:
             _configure_logging(logging_level, logging_format)
+        driver_process.prepare()
         system_config = kwargs.get("_system_config") or {}
         logging_config = _logging_config(logging_config)
         config = _job_config(job_config, runtime_env, logging_config)
         session = _connect(address, given, namespace, log_to_driver, config, system_config)
         if logging_config is not None:
             logging_config.apply()
-        os.environ.setdefault("PYTHONBREAKPOINT", "ray.util.rpdb.set_trace")
         old_names = sys.modules.get("ray._private.worker")  # programs that registered hooks have loaded it
         for hook in old_names._post_init_hooks if old_names is not None else ():
             hook()

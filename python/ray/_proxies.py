@@ -8,7 +8,17 @@ from typing import Any
 
 logger = logging.getLogger("ray")
 
-_PACKAGES = ("data", "autoscaler", "workflow", "runtime_env", "cross_language", "cluster_utils", "job_submission")
+_PACKAGES = (
+    "_private",
+    "internal",
+    "data",
+    "autoscaler",
+    "workflow",
+    "runtime_env",
+    "cross_language",
+    "cluster_utils",
+    "job_submission",
+)
 
 
 class DeprecatedModule:

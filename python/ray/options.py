@@ -284,9 +284,19 @@ def validate(options: dict[str, Any], table: dict[str, Option], *, what: str, in
         raise ValueError("Give either scheduling_strategy or the deprecated placement_group options, not both.")
 
 
+def check_tensor_transport(name: str | None) -> None:
+    """Raises ValueError for a transport of tensors other than that of all objects."""
+    if name is not None and name.lower() != "object_store":
+        raise ValueError(
+            f"The tensor transport {name!r} is not available: tensors travel as all other objects do ('object_store')."
+        )
+
+
 def validate_actor(options: dict[str, Any], *, in_options: bool = False) -> None:
     """Checks the options of an actor class, alone and in combination."""
     validate(options, ACTOR, what="actors", in_options=in_options)
+    if options.get("enable_tensor_transport"):
+        raise ValueError("enable_tensor_transport=True is not available: tensors travel as all other objects do.")
     if options.get("get_if_exists") and not options.get("name"):
         raise ValueError("The actor name must be specified to use `get_if_exists`.")
 

@@ -101,11 +101,18 @@ class RemoteFunction(FunctionBase):
         target = self.options(**options) if options else self
         return target.remote(*args, **(kwargs or {}))
 
-    def _tell(self, hook: LaunchHook) -> None:
+    @property
+    def _function_name(self) -> str:
+        return self._function_descriptor.repr
+
+    @property
+    def _function_descriptor(self) -> FunctionDescriptor:
         function = self._function
         name = getattr(function, "__qualname__", type(function).__qualname__)
-        described = FunctionDescriptor(getattr(function, "__module__", None) or "", name, "", self._function_id)
-        hook(described, opts.task_resources(self._options), _launch_hooks.strategy_of(self._options))
+        return FunctionDescriptor(getattr(function, "__module__", None) or "", name, "", self._function_id)
+
+    def _tell(self, hook: LaunchHook) -> None:
+        hook(self._function_descriptor, opts.task_resources(self._options), _launch_hooks.strategy_of(self._options))
 
     def _captured_plan(self) -> CallPlan | None:
         # Asked for once some task of this process hands its placement group on; None: the caller's task does not.

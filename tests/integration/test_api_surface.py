@@ -250,6 +250,38 @@ def test_launches_are_told_to_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
         echo.remote()
 
 
+def test_tensors_have_no_way_of_their_own() -> None:
+    @ray.remote(num_cpus=0)
+    class Actor:
+        @ray.method(tensor_transport="object_store")
+        def plain(self) -> int:
+            return 1
+
+        @ray.method(tensor_transport="nccl")
+        def other(self) -> int:
+            return 1
+
+    actor = Actor.remote()
+    assert ray.get(actor.plain.remote()) == 1
+    for call in (actor.other.remote, actor.plain.options(tensor_transport="gloo").remote):
+        with pytest.raises(ValueError, match="transport"):
+            call()
+    with pytest.raises(ValueError, match="enable_tensor_transport"):
+        Actor.options(enable_tensor_transport=True)
+
+
+def test_names_of_what_is_called() -> None:
+    assert echo._function_name.endswith("test_api_surface.echo") and echo._function_descriptor.class_name == ""
+
+    @ray.remote(num_cpus=0)
+    class Actor:
+        pass
+
+    assert Actor.remote()._ray_actor_creation_function_descriptor.class_name == "Actor"
+    code = "import ray; print(ray._private.worker.global_worker.connected, ray._private.state.state is not None)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "True"]
+
+
 def test_several_refs_of_a_stream_at_once() -> None:
     @ray.remote
     def count(n: int) -> Iterator[int]:

@@ -12,6 +12,7 @@ from libc.stdint cimport int32_t, uint64_t
 from ray._core.object_ref cimport active_or_none
 from ray._core.worker cimport CoreWorker
 
+from ray._core import creation_sites
 from ray._core.generator import ObjectRefGenerator
 
 ctypedef object (*NewFunc)(object, object, PyObject*)
@@ -43,6 +44,7 @@ cdef class CallPlan:
     cdef int32_t num_returns
     cdef Py_ssize_t least, most  # numbers of positional arguments that need no look at their names
     cdef object check            # (args, kwargs) -> None, or raises TypeError
+    cdef bint notes_sites        # where each ref was made is recorded
 
     def __init__(self, CoreWorker worker not None, uint64_t template, int32_t num_returns, shape):
         self.worker = worker
@@ -53,6 +55,7 @@ cdef class CallPlan:
         self.most = _ANY if shape.var_positional else len(shape.positional)
         if shape.keyword_only:
             self.most = -1
+        self.notes_sites = creation_sites.wanted()
 
     cdef object call(self, bytes actor_id, tuple args, dict kwargs):
         # What the caller gets: a ref, a list of them, None, or a generator.
@@ -61,6 +64,9 @@ cdef class CallPlan:
         if kwargs or given < self.least or given > self.most:
             self.check(args, kwargs)
         refs = self.worker.submit_call(actor_id, self.template, args, kwargs)
+        if self.notes_sites:
+            for ref in refs:
+                creation_sites.note(ref.binary())
         if self.num_returns == 1 or self.num_returns == -1:
             return refs[0]
         if self.num_returns == -2:

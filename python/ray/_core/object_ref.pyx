@@ -269,7 +269,10 @@ cdef class ObjectRef(BaseID):
         return _pack_address(_address if self.owner == NULL else self.owner[0])
 
     def call_site(self):
-        return ""
+        """Where it was made, if RAY_record_ref_creation_sites=1; else empty."""
+        from ray._core import creation_sites
+
+        return creation_sites.of(self.raw())
 
     def tensor_transport(self):
         return None

@@ -9,7 +9,7 @@ import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from ray._core import gcs, object_ref
+from ray._core import creation_sites, gcs, object_ref
 from ray._core import placement_group as _groups
 from ray._core.call import CallPlan
 from ray._core.ids import ActorID, JobID, NodeID, TaskID, WorkerID
@@ -69,13 +69,18 @@ class Session:
         self.is_remote = False
         self.log_stream: LogStream | None = None
         self.default_task: TaskContext | None = None  # for threads that user code started
-        self.put = core.put  # the hot calls go straight to the core
+        self.put = core.put if not creation_sites.wanted() else self._put_noted  # the hot calls go straight to the core
         self.get = core.get
         self.get_one = core.get_one
         self.wait = core.wait  # of refs only
         core.on_slow_get = self._explain_slow_get
 
     # --- objects
+
+    def _put_noted(self, value: Any) -> ObjectRef:
+        ref = self.core.put(value)
+        creation_sites.note(ref.binary())
+        return ref
 
     def wait_mixed(
         self, refs: list[Any], num_returns: int, timeout: float | None, fetch_local: bool = True

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray import exceptions as ex
+from ray._core import creation_sites
 
 if TYPE_CHECKING:
     from ray._core.ids import TaskID
@@ -21,18 +22,18 @@ _MAKERS: dict[int, Callable[[Fields, str], Exception]] = {
     5: lambda f, _: _cancelled(f),
     6: lambda f, _: ex.ActorDiedError.from_fields({**f, "actor_init_failed": True}, f["init_error"]),
     7: lambda f, _: ex.RuntimeEnvSetupError(f["message"]),
-    8: lambda f, ref: ex.ObjectLostError(ref, f["owner_address"]),
-    9: lambda f, ref: ex.OwnerDiedError(ref, f["owner_address"]),
-    10: lambda f, ref: ex.ReferenceCountingAssertionError(ref, f["owner_address"]),
+    8: lambda f, ref: ex.ObjectLostError(ref, f["owner_address"], _site(ref)),
+    9: lambda f, ref: ex.OwnerDiedError(ref, f["owner_address"], _site(ref)),
+    10: lambda f, ref: ex.ReferenceCountingAssertionError(ref, f["owner_address"], _site(ref)),
     11: lambda f, _: _dependency(f),
-    14: lambda f, ref: ex.ObjectFetchTimedOutError(ref, f["owner_address"]),
+    14: lambda f, ref: ex.ObjectFetchTimedOutError(ref, f["owner_address"], _site(ref)),
     15: lambda f, _: ex.LocalRayletDiedError(f["message"] or None),
     16: lambda f, _: ex.TaskPlacementGroupRemoved(f["message"] or None),
     17: lambda f, _: ex.ActorPlacementGroupRemoved.from_fields(f),
     18: lambda f, _: ex.TaskUnschedulableError(f["message"]),
     19: lambda f, _: ex.ActorUnschedulableError(f["message"]),
     20: lambda f, _: ex.OutOfDiskError(f["message"] or None),
-    21: lambda f, ref: ex.ObjectFreedError(ref, f["owner_address"]),
+    21: lambda f, ref: ex.ObjectFreedError(ref, f["owner_address"], _site(ref)),
     22: lambda f, _: ex.OutOfMemoryError(f["message"] or None),
     23: lambda f, _: ex.NodeDiedError(f["message"] or None),
     24: lambda f, _: ex.ObjectRefStreamEndOfStreamError(f["message"]),
@@ -44,6 +45,10 @@ _MAKERS: dict[int, Callable[[Fields, str], Exception]] = {
 }
 # Reasons why an object cannot be made again.
 _UNRECONSTRUCTABLE = frozenset({12, 13, 26, 27, 28, 29, 30, 31, 32})
+
+
+def _site(object_id: str) -> str:
+    return creation_sites.of(bytes.fromhex(object_id))
 
 
 def _task_id(fields: Fields) -> TaskID | None:
@@ -72,5 +77,5 @@ def make_exception(fields: Fields, object_id: str) -> Exception:
     if maker is not None:
         return maker(fields, object_id)
     if number in _UNRECONSTRUCTABLE:
-        return ex.ObjectReconstructionFailedError(object_id, number, fields["owner_address"])
+        return ex.ObjectReconstructionFailedError(object_id, number, fields["owner_address"], _site(object_id))
     return ex.RaySystemError(f"error {number}: {fields['message']}")
