@@ -217,7 +217,6 @@ class ActorHandle(HandleBase):
         retries = merged.get("max_task_retries")
         backpressure = merged.get("_generator_backpressure_num_objects")
         events = merged.get("enable_task_events")
-        opts.check_tensor_transport(merged.get("tensor_transport"))
         template = session.register_template(
             type=3,
             function_id=t.function_id,

@@ -189,6 +189,7 @@ def _strategy_types() -> tuple[type, ...]:
 
 
 _NUMBER = (int, float, _NONE)
+_NO_TRANSPORT = "tensors have no transport of their own here: they travel as all other objects do ('object_store')"
 COMMON: dict[str, Option] = {
     "num_cpus": Option(_NUMBER, _amount),
     "num_gpus": Option(_NUMBER, _gpu_amount),
@@ -232,7 +233,7 @@ ACTOR: dict[str, Option] = {
     "concurrency_groups": Option((dict, list, _NONE)),
     "allow_out_of_order_execution": Option((bool, _NONE)),
     "object_store_memory": Option((int, _NONE)),
-    "enable_tensor_transport": Option((bool, _NONE)),
+    "enable_tensor_transport": Option((bool, _NONE), lambda v: _NO_TRANSPORT if v else None),
     "_actor_generator_backpressure_num_objects": Option((int, _NONE), _backpressure),
 }
 METHOD: dict[str, Option] = {
@@ -243,7 +244,7 @@ METHOD: dict[str, Option] = {
     "retry_exceptions": Option((bool, list, tuple, _NONE), _exceptions),
     "_generator_backpressure_num_objects": Option((int, _NONE), _backpressure),
     "enable_task_events": Option((bool, _NONE)),
-    "tensor_transport": Option((str, _NONE)),
+    "tensor_transport": Option((str, _NONE), lambda v: None if v.lower() == "object_store" else _NO_TRANSPORT),
     "timeout_s": Option(_NUMBER, _positive),
     "_labels": Option((dict, _NONE)),
 }
@@ -284,19 +285,9 @@ def validate(options: dict[str, Any], table: dict[str, Option], *, what: str, in
         raise ValueError("Give either scheduling_strategy or the deprecated placement_group options, not both.")
 
 
-def check_tensor_transport(name: str | None) -> None:
-    """Raises ValueError for a transport of tensors other than that of all objects."""
-    if name is not None and name.lower() != "object_store":
-        raise ValueError(
-            f"The tensor transport {name!r} is not available: tensors travel as all other objects do ('object_store')."
-        )
-
-
 def validate_actor(options: dict[str, Any], *, in_options: bool = False) -> None:
     """Checks the options of an actor class, alone and in combination."""
     validate(options, ACTOR, what="actors", in_options=in_options)
-    if options.get("enable_tensor_transport"):
-        raise ValueError("enable_tensor_transport=True is not available: tensors travel as all other objects do.")
     if options.get("get_if_exists") and not options.get("name"):
         raise ValueError("The actor name must be specified to use `get_if_exists`.")
 

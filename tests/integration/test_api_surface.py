@@ -257,17 +257,26 @@ def test_tensors_have_no_way_of_their_own() -> None:
         def plain(self) -> int:
             return 1
 
-        @ray.method(tensor_transport="nccl")
-        def other(self) -> int:
-            return 1
-
     actor = Actor.remote()
     assert ray.get(actor.plain.remote()) == 1
-    for call in (actor.other.remote, actor.plain.options(tensor_transport="gloo").remote):
+    for bad in (
+        lambda: ray.method(tensor_transport="nccl"),
+        lambda: actor.plain.options(tensor_transport="gloo"),
+        lambda: Actor.options(enable_tensor_transport=True),
+    ):
         with pytest.raises(ValueError, match="transport"):
-            call()
-    with pytest.raises(ValueError, match="enable_tensor_transport"):
-        Actor.options(enable_tensor_transport=True)
+            bad()
+
+
+def test_a_weak_handle_of_an_actor_that_is_gone() -> None:
+    actor = ray.remote(num_cpus=0)(SignalActor.__ray_actor_class__).options(name="gone").remote()
+    weak = ray.get_actor("gone")
+    pid = ray.get(weak.__ray_call__.remote(lambda _: os.getpid()))
+    del actor
+    wait_until(lambda: not os.path.exists(f"/proc/{pid}"), 20, "the actor ends with its last handle")
+    for _ in range(2):
+        with pytest.raises(ray.exceptions.ActorDiedError):
+            ray.get(weak.send.remote(), timeout=30)
 
 
 def test_names_of_what_is_called() -> None:

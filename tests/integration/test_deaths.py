@@ -59,7 +59,7 @@ def disconnected_at_the_end() -> Iterator[None]:
         ("os._exit(4)", 4),
         ("pass", 0),
         ("ray.shutdown()", 0),
-        ("os.kill(os.getpid(), 15)", -15),
+        ("os.kill(os.getpid(), 15)", 15),  # as Ray does: a SystemExit, so that exit handlers run
         ("os.kill(os.getpid(), 9)", -9),
     ],
     ids=repr,

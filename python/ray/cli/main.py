@@ -15,6 +15,7 @@ from ray.cli.start import start
 from ray.cli.status import status
 from ray.cli.stop import stop
 from ray.cli.symmetric_run import symmetric_run
+from ray.cli.timeline import timeline
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -29,7 +30,7 @@ def cli(logging_level: str, logging_format: str) -> None:
     logging.basicConfig(level=level, format=logging_format)
 
 
-for command in (debug, drain_node, get_auth_token, health_check, start, status, stop, symmetric_run):
+for command in (debug, drain_node, get_auth_token, health_check, start, status, stop, symmetric_run, timeline):
     cli.add_command(command)
 
 

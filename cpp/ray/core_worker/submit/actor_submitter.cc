@@ -144,7 +144,11 @@ void ActorSubmitter::ReconnectLaterLocked(const QueuePtr& queue) {
 
 Status ActorSubmitter::Submit(const ActorId& actor, const PendingTaskPtr& task) {
   QueuePtr queue = Find(actor);
-  if (queue == nullptr) return Status::NotFound("unknown actor " + actor.Hex());
+  if (queue == nullptr) {  // a weak handle does not keep what is known of a dead actor
+    deps_.tasks->Add(task);
+    FailForgotten(actor, task);
+    return Status::Ok();
+  }
   {
     MutexLock lock(&queue->mu);
     if (queue->core.Full()) {
@@ -161,8 +165,13 @@ void ActorSubmitter::Resubmit(const ActorId& actor, const PendingTaskPtr& task) 
   if (QueuePtr queue = Find(actor)) {
     EnqueueAndResolve(queue, task);
   } else {
-    deps_.tasks->Fail(*task, MakeErrorValue(ErrorType::kActorDied, "the actor " + actor.Hex() + " is not known here any more"));
+    FailForgotten(actor, task);
   }
+}
+
+void ActorSubmitter::FailForgotten(const ActorId& actor, const PendingTaskPtr& task) {
+  deps_.tasks->Fail(*task,
+                    MakeErrorValue(ErrorType::kActorDied, "the actor " + actor.Hex() + " is dead, and no handle kept it in mind here"));
 }
 
 void ActorSubmitter::EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task) {

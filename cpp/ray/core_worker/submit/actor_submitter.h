@@ -67,6 +67,8 @@ class ActorSubmitter {
   };
 
   QueuePtr Find(const ActorId& actor);
+  // A call of an actor that is dead and was forgotten here.
+  void FailForgotten(const ActorId& actor, const PendingTaskPtr& task);
   // Forgets it, if it is dead and without a handle.
   void MaybeForget(const QueuePtr& queue);
   // Applies `event` to the core and carries out what it says.
