@@ -11,6 +11,7 @@ import subprocess
 import sys
 from typing import Any
 
+from support.networks import Network
 from support.processes import descendants, wait_until
 
 import ray
@@ -20,10 +21,17 @@ CORE = next(folder for path in ray.__path__ if (folder := pathlib.Path(path, "co
 HOST = "127.0.0.1"
 
 
+def bracketed(host: str) -> str:
+    """As it is written before a port."""
+    return f"[{host}]" if ":" in host else host
+
+
 class Program:
     """A started gcs_server or raylet; `ready` is what it said after READY."""
 
-    def __init__(self, name: str, session_dir: pathlib.Path, *arguments: str, env: dict[str, str]) -> None:
+    def __init__(
+        self, name: str, session_dir: pathlib.Path, *arguments: str, env: dict[str, str], within: tuple[str, ...] = ()
+    ) -> None:
         self.name = name
         self.session_dir = session_dir
         for folder in ("sockets", "logs"):
@@ -32,6 +40,7 @@ class Program:
         read_end, write_end = os.pipe()
         self.popen = subprocess.Popen(
             [
+                *within,
                 str(CORE / name),
                 *arguments,
                 *("--session-dir", str(session_dir)),
@@ -79,20 +88,25 @@ class Program:
 
 
 class HandCluster:
-    """`folder` gets a session folder for each node; everything ends with `close`."""
+    """`folder` gets a session folder for each node; everything ends with `close`.
 
-    def __init__(self, folder: pathlib.Path, *gcs_arguments: str, host: str = HOST) -> None:
+    On a `network`, each node is on one of its own, and the GCS beside the first one.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, *gcs_arguments: str, host: str = HOST, network: Network | None = None
+    ) -> None:
         self.folder = folder
-        self.host = host
+        self.network = network
+        self.host = host if network is None else network.hosts[0]
         self.token_file = folder / "token"
         self.token_file.touch(mode=0o600)
         self.token_file.write_text(secrets.token_hex(32) + "\n")
         self.programs: list[Program] = []
         self.raylets: list[Program] = []
-        bracketed = f"[{host}]" if ":" in host else host
-        self.bracketed = bracketed
+        listen = ("--listen", f"{bracketed(self.host)}:0")
         self._gcs_arguments = gcs_arguments
-        self.gcs = self.start("gcs_server", folder / "head", "--listen", f"{bracketed}:0", *gcs_arguments).wait_ready()
+        self.gcs = self.start("gcs_server", folder / "head", *listen, *gcs_arguments).wait_ready()
         self.gcs_address = self.gcs.ready[0]
 
     def kill_gcs(self) -> None:
@@ -103,28 +117,31 @@ class HandCluster:
         listen = ("--listen", self.gcs_address)
         self.gcs = self.start("gcs_server", self.folder / "head", *listen, *self._gcs_arguments).wait_ready()
 
-    def start(self, name: str, session_dir: pathlib.Path, *arguments: str, **env: str) -> Program:
+    def start(self, name: str, session_dir: pathlib.Path, *arguments: str, number: int = 0, **env: str) -> Program:
         if "--auth-token-file" not in arguments:
             arguments = (*arguments, "--auth-token-file", str(self.token_file))
-        program = Program(name, session_dir, *arguments, env=env)
+        within = () if self.network is None else self.network.within(number)
+        program = Program(name, session_dir, *arguments, env=env, within=within)
         self.programs.append(program)
         return program
 
     def start_raylet(self, *arguments: str, cpus: float = 1, listen: bool = True, **env: str) -> Program:
         """Starts a raylet without waiting for it."""
         number = len(self.raylets)
+        host = self.host if self.network is None else self.network.hosts[number]
         raylet = self.start(
             "raylet",
             self.folder / f"n{number}",
             *("--gcs-address", self.gcs_address),
-            *(("--listen", f"{self.bracketed}:0") if listen else ()),
-            *("--node-ip", self.host),
+            *(("--listen", f"{bracketed(host)}:0") if listen else ()),
+            *("--node-ip", host),
             *("--num-cpus", str(cpus)),
             *("--object-store-memory", str(100 << 20)),
             *("--python", sys.executable),
             *("--resources", f"n{number}=10"),
             *(() if number else ("--head",)),
             *arguments,
+            number=number,
             **env,
         )
         self.raylets.append(raylet)
