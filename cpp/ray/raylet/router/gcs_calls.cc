@@ -47,12 +47,14 @@ void GcsCalls::Send(uint64_t number) {
   if (call.sent > 0 && call.wanted != nullptr && !call.wanted()) return Finish(number, Status::Cancelled("its caller has gone"), {});
   const uint32_t time = ++call.sent;
   link_->CallRaw(call.method, call.control, call.parts,
-                 [this, number, time, link = link_, alive = alive_](Status status, rpc::Reply reply) {
+                 // Weak: the link holds this.
+                 [this, number, time, weak = std::weak_ptr(link_), alive = alive_](Status status, rpc::Reply reply) {
                    if (!*alive) return;
                    const auto pending = pending_.find(number);
                    if (pending == pending_.end() || pending->second.sent != time) return;
                    // The link took it along: nobody knows whether it was done. It waits for the next one.
-                   if (!status.ok() && link->closed()) return;
+                   const rpc::ConnectionPtr link = weak.lock();
+                   if (!status.ok() && (link == nullptr || link->closed())) return;
                    Finish(number, std::move(status), std::move(reply));
                  });
 }
