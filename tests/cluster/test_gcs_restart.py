@@ -219,6 +219,13 @@ def test_gcs_that_does_not_come_back_ends_the_nodes(durable: Callable[..., HandC
     wait_until(lambda: not [p for p in below if alive(p)], 10, "no worker is left")
 
 
+def test_interrupt_ends_the_cluster(durable: Callable[..., HandCluster]) -> None:
+    cluster = durable(2)
+    cluster.gcs.send_signal(signal.SIGINT)
+    assert cluster.gcs.popen.wait(timeout=10) == 0
+    assert [r.popen.wait(timeout=20) for r in cluster.raylets] == [0, 0]
+
+
 def test_gcs_without_the_tables_is_not_taken_for_the_same(
     durable: Callable[..., HandCluster], tmp_path: pathlib.Path
 ) -> None:
@@ -388,13 +395,17 @@ def test_storage_comes_from_the_environment(tmp_path: pathlib.Path, monkeypatch:
     monkeypatch.delenv("RAY_gcs_storage", raising=False)
     monkeypatch.delenv("RAY_gcs_storage_path", raising=False)
     assert gcs_storage.flags(tmp_path, {}, durable=False) == []
-    assert gcs_storage.flags(tmp_path, {}, durable=True) == ["--storage", f"sqlite:{tmp_path}/gcs.sqlite"]
+    kept = gcs_storage.flags(tmp_path, {}, durable=True)
+    assert kept == ["--storage", f"sqlite:{tmp_path}/gcs.sqlite"]
+    assert gcs_storage.are_durable(kept) and not gcs_storage.outlive(kept, tmp_path)
     monkeypatch.setenv("RAY_gcs_storage", "memory")
     assert gcs_storage.flags(tmp_path, {}, durable=True) == ["--storage", "memory"]
     monkeypatch.setenv("RAY_gcs_storage", "rocksdb")
     with pytest.raises(ValueError, match="RAY_gcs_storage_path"):
         gcs_storage.flags(tmp_path, {}, durable=True)
     monkeypatch.setenv("RAY_gcs_storage_path", f"{tmp_path}/kept")
-    assert gcs_storage.flags(tmp_path, {}, durable=False) == ["--storage", f"sqlite:{tmp_path}/kept/gcs.sqlite"]
+    kept = gcs_storage.flags(tmp_path, {}, durable=False)
+    assert kept == ["--storage", f"sqlite:{tmp_path}/kept/gcs.sqlite"]
+    assert gcs_storage.outlive(kept, tmp_path)
     with pytest.raises(ValueError, match="tape"):
         gcs_storage.flags(tmp_path, {"gcs_storage": "tape"}, durable=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
+from support.certificates import make_certificates
 from support.nodes import CORE, HandCluster
 from support.processes import wait_until
 
@@ -157,21 +158,6 @@ def test_token_file_of_others_is_refused(tmp_path: pathlib.Path) -> None:
     assert done.returncode == 1
     assert "chmod 600" in done.stderr
     assert "a-token-that-everybody-can-read" not in done.stderr
-
-
-def make_certificates(folder: pathlib.Path, names: list[str]) -> None:
-    """ca.pem, and for each name NAME.pem and NAME.key signed by it."""
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *new_key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=authority")
-    for name in names:
-        openssl("req", *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2")
-        openssl("x509", "-req", "-in", f"{name}.csr", *signed, "-out", f"{name}.pem")
-        (folder / f"{name}.key").chmod(0o600)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make certificates with")

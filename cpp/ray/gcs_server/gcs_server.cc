@@ -3,6 +3,7 @@
 #include "ray/gcs_server/services/gcs_state.h"
 #include "ray/util/logging.h"
 #include "ray/v1/gcs_storage.pb.h"
+#include "ray/v1/raylet_lease.pb.h"
 
 namespace ray::gcs {
 namespace {
@@ -94,6 +95,21 @@ GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* stora
   RegisterPlacementGroupService(state_.get(), &dispatcher_);
   RegisterKvService(state_.get(), &dispatcher_);
   RegisterPubSubService(state_.get(), &dispatcher_);
+}
+
+void GcsServer::EndCluster(Duration patience, std::function<void()> done) {
+  const auto waiting = std::make_shared<size_t>(1);  // one for this function itself
+  const auto heard = [waiting, done = std::move(done)] {
+    if (--*waiting == 0) done();
+  };
+  rpc::CallOptions options;
+  options.timeout = patience;
+  for (const auto& [node, link] : std::map<NodeId, rpc::ConnectionPtr>(state_->links)) {
+    ++*waiting;
+    link->Call(
+        MethodId::kShutdownNode, v1::LeaseEmpty(), {}, [heard](const Status&, const rpc::Reply&) { heard(); }, options);
+  }
+  heard();
 }
 
 GcsServer::~GcsServer() {

@@ -30,6 +30,8 @@ class GcsServer {
   static Result<std::unique_ptr<GcsServer>> Make(GcsServerOptions options, async::Loop* loop, Storage* storage);
   ~GcsServer();
   const rpc::Dispatcher* dispatcher() const { return &dispatcher_; }
+  // Has every node stop, instead of waiting for the next GCS. `done` runs on the loop once all have heard, or after `patience`.
+  void EndCluster(Duration patience, std::function<void()> done);
 
  private:
   GcsServer(GcsServerOptions options, async::Loop* loop, Storage* storage, NodeTableConfig config);

@@ -141,6 +141,17 @@ TEST_F(GcsServerTest, EndOfTheLinkIsTheNodesDeath) {
   EXPECT_EQ(actors[0].state(), v1::ACTOR_STATE_DEAD);
 }
 
+TEST_F(GcsServerTest, EndOfTheClusterIsToldToItsNodes) {
+  Start(&memory_);
+  RegisterNode();
+  bool done = false;
+  server_->EndCluster(std::chrono::seconds(1), [&done] { done = true; });
+  EXPECT_THAT(link_->Told(), ElementsAre("RayletLease/Shutdown"));
+  EXPECT_FALSE(done);
+  link_->Answer(v1::LeaseEmpty());
+  EXPECT_TRUE(done);
+}
+
 TEST_F(GcsServerTest, OwnerWasDeadBeforeItsActorCame) {
   Start(&memory_);
   RegisterNode();

@@ -13,6 +13,7 @@
 
 #include "ray/async/loop.h"
 #include "ray/gcs_server/gcs_server.h"
+#include "ray/gcs_server/storage/redis_storage.h"
 #include "ray/gcs_server/storage/sqlite_storage.h"
 #include "ray/main/security_flags.h"
 #include "ray/rpc/grpc/grpc_server.h"
@@ -29,6 +30,7 @@ namespace {
 
 enum ExitCode { kOk = 0, kFailed = 1, kBadFlags = 2, kWatchedGone = 3 };
 
+constexpr Duration kEndPatience = std::chrono::seconds(1);  // for nodes to hear that the cluster ends
 constexpr std::string_view kMemoryStorage = "memory";
 constexpr std::string_view kSqliteStorage = "sqlite:";
 
@@ -45,13 +47,19 @@ struct Options {
   gcs::HealthConfig health{.period = std::chrono::seconds(1)};
   std::string config;
   std::string storage{kMemoryStorage};
+  gcs::RedisServer redis;  // what flags say of it; where it is says `storage`
+  std::string redis_namespace = "default";
+  std::string redis_password_file;
   Duration node_return_timeout = std::chrono::seconds(30);
 };
+
+bool IsRedis(const std::string& storage) { return storage.starts_with("redis://") || storage.starts_with("rediss://"); }
 
 // Text to print, or nothing: run.
 Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* options) {
   FlagParser flags("gcs_server",
                    "The control service of a raycore cluster: nodes, jobs, actors and the key-value table. "
+                   "SIGTERM ends this process only, SIGINT the whole cluster. "
                    "Exit codes: 0 ended as asked, 1 could not start or lost its storage, 2 bad flags, 3 a watched process has gone.");
   flags.Group("Where");
   flags.Add("listen",
@@ -61,11 +69,19 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
   flags.Add("session-dir", "folder of the session; sockets and logs are made in it", &options->session_dir);
   AddSecurityFlags(&flags, &options->auth_mode, &options->security);
   flags.Group("Storage");
-  flags.Add("storage",
-            "where the tables are kept. memory: they end with this process, and with it the cluster. sqlite:/path: in that file, from "
-            "which the next "
-            "process goes on",
-            &options->storage);
+  flags.Add(
+      "storage",
+      "where the tables are kept. memory: they end with this process, and with it the cluster. sqlite:/path: in that file, from which the "
+      "next process goes on. redis://HOST:PORT, or rediss:// with TLS: in that Redis server",
+      &options->storage);
+  flags.Add("redis-namespace", "clusters that share a Redis server have different ones", &options->redis_namespace);
+  flags.Add("redis-username", "for the Redis server; empty: its default user", &options->redis.username);
+  flags.Add("redis-password-file", "file with the password for the Redis server", &options->redis_password_file);
+  flags.Add("redis-ca-cert", "with TLS: authority of the Redis server's certificate, in PEM form; empty: those of this machine",
+            &options->redis.ca_cert);
+  flags.Add("redis-client-cert", "with TLS: certificate to show to the Redis server", &options->redis.client_cert);
+  flags.Add("redis-client-key", "with TLS: the key of that certificate", &options->redis.client_key);
+  flags.Add("redis-server-name", "with TLS: the name in the Redis server's certificate; empty: its host", &options->redis.server_name);
   flags.Group("Logging");
   flags.Add("log-file", "file to log to, rotated by size; default: stderr", &options->log_file);
   flags.Add("log-level", "debug, info, warning, error or off", &options->log_level);
@@ -89,9 +105,14 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
   RAY_ASSIGN_OR_RETURN(std::optional<std::string> text, flags.Parse(argc, argv));
   if (text) return text;
   RAY_RETURN_NOT_OK(ParseLogLevel(options->log_level).status());
-  if (options->storage != kMemoryStorage &&
-      !(options->storage.starts_with(kSqliteStorage) && options->storage.size() > kSqliteStorage.size()))
-    return Status::InvalidArgument("--storage: '" + options->storage + "' is neither memory nor sqlite:/path");
+  if (IsRedis(options->storage)) {
+    RAY_RETURN_NOT_OK(gcs::RedisServer::FromUrl(options->storage).status());
+    if (options->redis.client_cert.empty() != options->redis.client_key.empty())
+      return Status::InvalidArgument("--redis-client-cert and --redis-client-key go together");
+  } else if (options->storage != kMemoryStorage &&
+             !(options->storage.starts_with(kSqliteStorage) && options->storage.size() > kSqliteStorage.size())) {
+    return Status::InvalidArgument("--storage: '" + options->storage + "' is none of memory, sqlite:/path and redis://HOST:PORT");
+  }
   if (options->listen.empty()) {
     if (options->session_dir.empty()) return Status::InvalidArgument("one of --listen and --session-dir is needed");
     options->listen.push_back("unix:" + options->session_dir + "/sockets/gcs.sock");
@@ -154,7 +175,7 @@ class Process {
     loop_options.max_spin = Duration::zero();  // not on any hot path: never burn a core that a worker could use
     RAY_ASSIGN_OR_RETURN(loop_, async::EpollLoop::Make(loop_options));
     RAY_RETURN_NOT_OK(loop_->WatchFd(signals, EPOLLIN, [this, signals](uint32_t) {
-      if (int signal = ReadSignalFd(signals); signal != 0) Stop(kOk, "signal " + std::to_string(signal));
+      if (int signal = ReadSignalFd(signals); signal != 0) OnSignal(signal);
     }));
     for (int64_t pid : options_.watch_pids) RAY_RETURN_NOT_OK(Watch(pid));
 
@@ -181,6 +202,23 @@ class Process {
       storage_ = std::make_unique<gcs::MemoryStorage>();
       return {};
     }
+    if (IsRedis(options_.storage)) {
+      gcs::RedisOptions redis;
+      RAY_ASSIGN_OR_RETURN(redis.server, gcs::RedisServer::FromUrl(options_.storage));
+      redis.server.username = options_.redis.username;
+      redis.server.ca_cert = options_.redis.ca_cert;
+      redis.server.client_cert = options_.redis.client_cert;
+      redis.server.client_key = options_.redis.client_key;
+      redis.server.server_name = options_.redis.server_name;
+      redis.name_space = options_.redis_namespace;
+      if (!options_.redis_password_file.empty()) {
+        RAY_ASSIGN_OR_RETURN(redis.server.password, ReadFile(options_.redis_password_file));
+        while (redis.server.password.ends_with('\n')) redis.server.password.pop_back();
+      }
+      RAY_ASSIGN_OR_RETURN(storage_, gcs::RedisStorage::Open(std::move(redis), loop_.get()));
+      RAY_LOG(INFO) << "tables are kept in " << options_.storage;
+      return {};
+    }
     gcs::SqliteOptions sqlite;
     sqlite.path = options_.storage.substr(kSqliteStorage.size());
     RAY_ASSIGN_OR_RETURN(storage_, gcs::SqliteStorage::Open(std::move(sqlite), loop_.get()));
@@ -198,6 +236,14 @@ class Process {
     return loop_->WatchFd(fd, EPOLLIN, [this, pid](uint32_t) { Stop(kWatchedGone, "process " + std::to_string(pid) + " has gone"); });
   }
 
+  // SIGINT is the end of the cluster; with any other one this process ends, and the next may go on.
+  void OnSignal(int signal) {
+    const std::string reason = "signal " + std::to_string(signal);
+    if (signal != SIGINT || ending_ || server_ == nullptr) return Stop(kOk, reason);
+    ending_ = true;
+    server_->EndCluster(kEndPatience, [this, reason] { Stop(kOk, reason); });
+  }
+
   void Stop(int code, std::string reason) {
     if (!reason_.empty()) return;
     code_ = code;
@@ -209,6 +255,7 @@ class Process {
   std::string notify_socket_;
   int code_ = kOk;
   std::string reason_;
+  bool ending_ = false;
   SystemClock clock_;
   std::unique_ptr<async::EpollLoop> loop_;
   std::unique_ptr<gcs::Storage> storage_;

@@ -105,6 +105,7 @@ class Node:
         self.owned = owned
         self._owner = os.getpid()
         self.gcs_is_durable = False
+        self._replaceable = False  # another head may go on from what the GCS stores
         self._start_gcs: Callable[[], Process] | None = None
         self._records: list[ProcessRecord] = []
         self._addresses: tuple[str, ...] = ()
@@ -179,6 +180,7 @@ class Node:
             node.security = security.for_head(directory, owned=owned)
             storage = gcs_storage.flags(directory, options.system_config, durable=not owned)
             node.gcs_is_durable = gcs_storage.are_durable(storage)
+            node._replaceable = gcs_storage.outlive(storage, directory)
             rest = [*node.security.flags(), *storage]
             gcs = node._spawn_gcs([*_listen_flags(listen), *rest], options, watch=watch)
             deadline = time.monotonic() + START_S
@@ -323,6 +325,7 @@ class Node:
             auth_token_file=self.security.token_file,
             auth_mode=self.security.mode,
             python=PYTHON_VERSION,
+            replaceable=kind == GCS and self._replaceable,
         )
         self._records.append(record.write())
 
@@ -350,8 +353,10 @@ class Node:
     def ask_to_stop(self, *, graceful: bool = True) -> None:
         """The first half of `stop`, which does not wait."""
         for process in self.processes:
-            # SIGTERM would let running work finish.
-            process.send_signal(signal.SIGINT if graceful else signal.SIGKILL)
+            # A raylet would let running work finish at SIGTERM. A gcs_server ends the other nodes at SIGINT; at SIGTERM
+            # they wait for another head.
+            waits = process is self.gcs_server and self._replaceable
+            process.send_signal(signal.SIGKILL if not graceful else signal.SIGTERM if waits else signal.SIGINT)
 
     def kill_raylet(self) -> None:
         """As a crash of the raylet would."""

@@ -34,7 +34,7 @@ _TLS_VARIABLES = {
     "tls_ca": "RAY_TLS_CA_CERT",
 }
 # What the processes of a node must not hand down to user code.
-SECRET_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+SECRET_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_REDIS_PASSWORD")
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ class ProcessRecord:
         network: the network namespace that the addresses belong to.
         auth_token_file, auth_mode: how the cluster authenticates.
         python: version of Python of its workers.
+        replaceable: another head may go on from what this GCS stores (GCS only).
         started: seconds since the epoch.
     """
 
@@ -70,6 +71,7 @@ class ProcessRecord:
     auth_token_file: str = ""
     auth_mode: str = ""
     python: str = ""
+    replaceable: bool = False
     started: float = 0.0
 
     @property

@@ -52,10 +52,13 @@ def _end(opened: list[tuple[ProcessRecord, int]], grace: float) -> int:
     """Raylets first, in order not waiting for running work, then GCSs; those left after the grace are killed."""
     raylets = [fd for record, fd in opened if record.kind != GCS]
     servers = [fd for record, fd in opened if record.kind == GCS]
+    # At SIGINT the nodes of other machines end as well, at SIGTERM they wait for another head.
+    replaceable = [fd for record, fd in opened if record.kind == GCS and record.replaceable]
     if grace > 0:
         began = time.monotonic()
         _ask(raylets, signal.SIGINT, began + grace * 2 / 3)
-        _ask(servers, signal.SIGTERM, began + grace)
+        _ask(replaceable, signal.SIGTERM, began + grace)
+        _ask([fd for fd in servers if fd not in replaceable], signal.SIGINT, began + grace)
     everyone = [*raylets, *servers]
     for fd in everyone:
         send_signal(fd, signal.SIGKILL)

@@ -1,15 +1,11 @@
 #include "ray/gcs_server/storage/sqlite_storage.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <sqlite3.h>
 
-#include <condition_variable>
-#include <thread>
 #include <utility>
 
+#include "ray/gcs_server/storage/write_thread.h"
 #include "ray/util/logging.h"
-#include "ray/util/mutex.h"
 
 namespace ray::gcs {
 namespace {
@@ -131,16 +127,8 @@ Status Check(Database* db) {
 
 class SqliteStorage::Impl {
  public:
-  Impl(SqliteOptions options, async::Loop* loop) : options_(std::move(options)), loop_(loop) {}
-
-  ~Impl() {
-    {
-      MutexLock lock(&mu_);
-      stopping_ = true;
-    }
-    wake_.notify_one();
-    if (thread_.joinable()) thread_.join();
-  }
+  Impl(SqliteOptions options, async::Loop* loop)
+      : options_(std::move(options)), thread_(loop, [this](const WriteThread::Batches& batches) { return CommitAll(batches); }) {}
 
   Status Open() {
     db_.path = options_.path;
@@ -175,65 +163,26 @@ class SqliteStorage::Impl {
     return contents;
   }
 
-  void Write(std::vector<StorageOp> batch, std::function<void(Status)> done) {
-    {
-      MutexLock lock(&mu_);
-      queue_.push_back({std::move(batch), std::move(done)});
-    }
-    if (!thread_.joinable()) StartThread();
-    wake_.notify_one();
-  }
+  void Write(std::vector<StorageOp> batch, std::function<void(Status)> done) { thread_.Write(std::move(batch), std::move(done)); }
 
  private:
-  struct Job {
-    std::vector<StorageOp> batch;
-    std::function<void(Status)> done;
-  };
-
-  void StartThread() {
-    // The process's signals are for its other threads.
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    thread_ = std::thread([this] { Serve(); });
-    pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  }
-
-  void Serve() {
-    pthread_setname_np(pthread_self(), "gcs-storage");
-    for (;;) {
-      auto jobs = std::make_shared<std::vector<Job>>();
-      {
-        std::unique_lock<std::mutex> lock(mu_.native());
-        wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-        if (queue_.empty()) return;
-        jobs->swap(queue_);
-      }
-      const Status status = CommitAll(*jobs);
-      loop_->Post("gcs.stored", [jobs, status] {
-        for (Job& job : *jobs) job.done(status);
-      });
-    }
-  }
-
   // Waits for room as long as there is none.
-  Status CommitAll(const std::vector<Job>& jobs) {
+  Status CommitAll(const WriteThread::Batches& batches) {
     for (bool told = false;; told = true) {
-      Status status = Commit(jobs);
+      Status status = Commit(batches);
       if (status.code() != StatusCode::kResourceExhausted) {
         if (told && status.ok()) RAY_LOG(INFO) << "the disk of " << options_.path << " has room again";
         return status;
       }
       if (!told) RAY_LOG(ERROR) << status.message() << ": requests that change something wait until there is some";
-      std::unique_lock<std::mutex> lock(mu_.native());
-      if (wake_.wait_for(lock, options_.full_retry, [this] { return stopping_; })) return status;
+      if (!thread_.Sleep(options_.full_retry)) return status;
     }
   }
 
-  Status Commit(const std::vector<Job>& jobs) {
+  Status Commit(const WriteThread::Batches& batches) {
     Status status = db_.Run("BEGIN IMMEDIATE");
-    for (const Job& job : jobs) {
-      for (const StorageOp& op : job.batch) {
+    for (const auto& batch : batches) {
+      for (const StorageOp& op : batch) {
         if (status.ok()) status = db_.Apply(op);
       }
     }
@@ -244,13 +193,8 @@ class SqliteStorage::Impl {
   }
 
   const SqliteOptions options_;
-  async::Loop* const loop_;
   Database db_;  // of the opening thread until the writing one starts, then of that one
-  Mutex mu_;
-  std::condition_variable wake_;
-  std::vector<Job> queue_ GUARDED_BY(mu_);
-  bool stopping_ GUARDED_BY(mu_) = false;
-  std::thread thread_;  // started by the first Write
+  WriteThread thread_;
 };
 
 SqliteStorage::SqliteStorage(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
