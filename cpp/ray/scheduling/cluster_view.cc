@@ -5,8 +5,8 @@
 namespace ray::scheduling {
 namespace {
 
-constexpr size_t kLooks = 64;        // nodes looked at by each of the cheap searches
-constexpr size_t kMaxInVain = 1024;  // shapes remembered
+constexpr size_t kLooks = 64;       // nodes looked at by each of the cheap searches
+constexpr size_t kMaxKnown = 1024;  // shapes remembered
 constexpr std::string_view kGpu = "GPU";
 
 }  // namespace
@@ -32,8 +32,10 @@ void ClusterView::Link(Slot slot) {
   node.has_gpu = node.total.Get(kGpu) > 0;
   if (!node.has_gpu) ++num_without_gpu_;
   all_.insert(slot);
+  total_.Add(node.total);
   for (const auto& [name, amount] : node.total.items()) {
     Index& index = by_resource_[name];
+    ++index.totals[amount];
     index.slots.insert(slot);
     index.by_available.emplace(node.available.Get(name), slot);
   }
@@ -44,8 +46,10 @@ void ClusterView::Unlink(Slot slot) {
   const Node& node = slots_[slot];
   if (!node.has_gpu) --num_without_gpu_;
   all_.erase(slot);
+  total_.Subtract(node.total);
   for (const auto& [name, amount] : node.total.items()) {
     const auto it = by_resource_.find(name);
+    if (const auto same = it->second.totals.find(amount); --same->second == 0) it->second.totals.erase(same);
     it->second.slots.erase(slot);
     it->second.by_available.erase({node.available.Get(name), slot});
     if (it->second.slots.empty()) by_resource_.erase(it);
@@ -84,6 +88,7 @@ bool ClusterView::Set(const NodeId& id, ResourceSet total, ResourceSet available
   slots_[slot] = {id, std::move(total), std::move(available), std::move(labels), version, draining, 0, false};
   Link(slot);
   ++epoch_;
+  ++totals_epoch_;
   return true;
 }
 
@@ -141,12 +146,6 @@ const ClusterView::Node* ClusterView::Find(const NodeId& id) const {
   return it == slot_of_.end() ? nullptr : &slots_[it->second];
 }
 
-ResourceSet ClusterView::Total() const {
-  ResourceSet total;
-  for (const auto& [id, slot] : slot_of_) total.Add(slots_[slot].total);
-  return total;
-}
-
 bool ClusterView::Fits(const Node& node, const Want& want, Fit fit) const {
   if (node.draining || !(fit == Fit::kNow ? node.available : node.total).Covers(*want.need)) return false;
   if (want.labels != nullptr && !want.labels->Matches(node.labels)) return false;
@@ -176,31 +175,66 @@ const std::set<ClusterView::Slot>* ClusterView::Candidates(const Want& want, con
   return best;
 }
 
+bool ClusterView::BeyondAll(const Want& want, Fit fit) const {
+  for (const auto& [name, amount] : want.need->items()) {
+    if (amount <= 0) continue;
+    const auto it = by_resource_.find(name);
+    if (it == by_resource_.end()) return true;
+    const int64_t most = fit == Fit::kNow ? it->second.by_available.rbegin()->first : it->second.totals.rbegin()->first;
+    if (most < amount) return true;
+  }
+  return false;
+}
+
 bool ClusterView::KnownInVain(const Want& want, Fit fit) const {
   if (want.except != nullptr && !want.except->empty()) return false;
-  const auto it = in_vain_.find({*want.need, want.labels == nullptr ? LabelSelector() : *want.labels, fit});
-  return it != in_vain_.end() && it->second == epoch_;
+  const auto it = known_.find({*want.need, want.labels == nullptr ? LabelSelector() : *want.labels, fit});
+  return it != known_.end() && it->second.in_vain == EpochOf(fit);
 }
 
-void ClusterView::RememberInVain(const Want& want, Fit fit) {
-  if (want.except != nullptr && !want.except->empty()) return;
-  if (in_vain_.size() >= kMaxInVain) std::erase_if(in_vain_, [this](const auto& entry) { return entry.second != epoch_; });
-  if (in_vain_.size() >= kMaxInVain) in_vain_.clear();
-  in_vain_[{*want.need, want.labels == nullptr ? LabelSelector() : *want.labels, fit}] = epoch_;
+ClusterView::Known* ClusterView::Remember(const Want& want, Fit fit) {
+  if (want.except != nullptr && !want.except->empty()) return nullptr;
+  Shape shape{*want.need, want.labels == nullptr ? LabelSelector() : *want.labels, fit};
+  if (const auto it = known_.find(shape); it != known_.end()) return &it->second;
+  if (known_.size() >= kMaxKnown) {
+    std::erase_if(known_, [this](const auto& entry) {
+      const uint64_t now = EpochOf(entry.first.fit);
+      return entry.second.in_vain != now && entry.second.plenty != now;
+    });
+  }
+  if (known_.size() >= kMaxKnown) known_.clear();
+  return &known_[std::move(shape)];
 }
 
-std::vector<const ClusterView::Node*> ClusterView::Search(const Want& want, Fit fit, size_t limit) {
+bool ClusterView::HasMoreThan(const Want& want, Fit fit, size_t limit) {
+  if (BeyondAll(want, fit)) return false;
+  Known* known = Remember(want, fit);
+  if (known != nullptr && known->plenty == EpochOf(fit) && known->plenty_limit >= limit) return true;
+  if (Search(want, fit, limit + 1).size() <= limit) return false;
+  if (known = Remember(want, fit); known != nullptr) {
+    known->plenty = EpochOf(fit);
+    known->plenty_limit = limit;
+  }
+  return true;
+}
+
+std::vector<const ClusterView::Node*> ClusterView::Search(const Want& want, Fit fit, size_t limit, const Enough& enough) {
   std::vector<const Node*> found;
-  if (limit == 0 || slot_of_.empty()) return found;
+  if (limit == 0 || slot_of_.empty() || BeyondAll(want, fit)) return found;
   const Index* rarest;
   const std::set<Slot>& candidates = *Candidates(want, &rarest);
   if (candidates.empty()) return found;
   const size_t looks = std::max(kLooks, limit * 2);
+  size_t good = 0;
   auto look = [&](Slot slot) {
-    if (Fits(slots_[slot], want, fit)) found.push_back(&slots_[slot]);
-    return found.size() >= limit;
+    const Node& node = slots_[slot];
+    if (!Fits(node, want, fit)) return false;
+    found.push_back(&node);
+    if (enough.count > 0 && enough.good(node)) ++good;
+    return found.size() >= limit || (enough.count > 0 && good >= enough.count);
   };
-  if (candidates.size() <= looks) {
+  // Where looking ends early it must not begin with the same nodes each time.
+  if (candidates.size() <= (enough.count > 0 ? enough.count : looks)) {
     for (const Slot slot : candidates) {
       if (look(slot)) break;
     }
@@ -208,22 +242,33 @@ std::vector<const ClusterView::Node*> ClusterView::Search(const Want& want, Fit 
   }
   // A run from a random place.
   auto it = candidates.lower_bound(static_cast<Slot>(random_.Below(slots_.size())));
-  for (size_t i = 0; i < looks; ++i, ++it) {
+  for (size_t i = 0; i < std::min(looks, candidates.size()); ++i, ++it) {
     if (it == candidates.end()) it = candidates.begin();
     if (look(*it)) return found;
   }
   if (!found.empty() || KnownInVain(want, fit)) return found;
+  if (candidates.size() <= looks) return found;  // all of them were looked at
+  bool all_seen = false;
   if (rarest != nullptr) {
+    int64_t least = INT64_MIN;
+    for (const auto& [name, amount] : want.need->items()) {
+      const auto index = by_resource_.find(name);
+      if (amount > 0 && &index->second == rarest) least = amount;
+    }
     auto most = rarest->by_available.rbegin();
-    for (size_t i = 0; i < looks && most != rarest->by_available.rend(); ++i, ++most) {
+    size_t i = 0;
+    for (; i < looks && most != rarest->by_available.rend() && (fit == Fit::kEver || most->first >= least); ++i, ++most) {
       if (look(most->second)) break;
     }
+    if (!found.empty()) return found;
+    all_seen = fit == Fit::kNow && i < looks;  // that have enough of it free
   }
-  if (!found.empty()) return found;
-  for (const Slot slot : candidates) {
-    if (look(slot)) return found;
+  if (!all_seen) {
+    for (const Slot slot : candidates) {
+      if (look(slot)) return found;
+    }
   }
-  if (found.empty()) RememberInVain(want, fit);
+  if (Known* known = Remember(want, fit)) known->in_vain = EpochOf(fit);
   return found;
 }
 

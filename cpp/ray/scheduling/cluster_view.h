@@ -2,12 +2,14 @@
 //
 // The view is what nodes reported last, less what was placed on them since; it may be wrong, and whoever it sends somewhere may be sent back.
 // Searching costs a bounded number of looks: indexes by resource and by label give the shortest list of candidates; of a long one a run from
-// a random place is tried, then the nodes with the most of the resource that the fewest have. Only if all of that finds nothing, all nodes are
-// looked at, and that nothing was found is remembered for the shape of the request until some node has more than before.
+// a random place is tried, then the nodes with the most of the resource that the fewest have, as far as they have enough of it. What no node has, or has free, in such
+// amount is known without a look. Only where each resource alone is there and a run finds no node with all of them, all nodes are looked at, and that nothing was found is
+// remembered for the shape of the request: until some node has more than before, or, for what nodes have in total, until some node's totals change.
 // Pure value; owned by a core or shared by the cores of one process; not thread-safe.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -57,7 +59,7 @@ class ClusterView {
 
   const Node* Find(const NodeId& id) const;
   size_t size() const { return slot_of_.size(); }
-  ResourceSet Total() const;
+  const ResourceSet& Total() const { return total_; }
   // Grows whenever some node may serve what it could not serve before.
   uint64_t epoch() const { return epoch_; }
   // In the order of ids.
@@ -73,8 +75,15 @@ class ClusterView {
     const std::set<NodeId>* except = nullptr;
   };
   enum class Fit { kNow /* it is free */, kEver /* the totals cover it */ };
-  // Some nodes that fit, at least one if there is one, at most `limit`; a random selection, in no order.
-  std::vector<const Node*> Search(const Want& want, Fit fit, size_t limit);
+  // Some nodes that fit, at least one if there is one, at most `limit`; a random selection, in no order. `enough.count` nodes that are `good`, too, will do.
+  struct Enough {
+    std::function<bool(const Node&)> good;
+    size_t count = 0;
+  };
+  std::vector<const Node*> Search(const Want& want, Fit fit, size_t limit, const Enough& enough);
+  std::vector<const Node*> Search(const Want& want, Fit fit, size_t limit) { return Search(want, fit, limit, Enough()); }
+  // Whether more than `limit` nodes fit, as far as a bounded number of looks tells: false may be wrong, true is not.
+  bool HasMoreThan(const Want& want, Fit fit, size_t limit);
   bool Fits(const Node& node, const Want& want, Fit fit) const;
   // The first one that fits behind `after` in a ring of all nodes; null: none.
   const Node* Next(const Want& want, Fit fit, const NodeId& after);
@@ -87,13 +96,19 @@ class ClusterView {
   struct Index {
     std::set<Slot> slots;                             // nodes that have the resource at all
     std::set<std::pair<int64_t, Slot>> by_available;  // what of it is free
+    std::map<int64_t, size_t> totals;                 // what nodes have of it -> how many do
   };
-  // Shapes that nothing was found for.
   struct Shape {
     ResourceSet need;
     LabelSelector labels;
     Fit fit;
     friend auto operator<=>(const Shape&, const Shape&) = default;
+  };
+  // What is known of a shape, as of an epoch.
+  struct Known {
+    uint64_t in_vain = 0;  // nothing was found
+    uint64_t plenty = 0;   // more than `plenty_limit` nodes fit
+    size_t plenty_limit = 0;
   };
 
   void Link(Slot slot);
@@ -102,9 +117,13 @@ class ClusterView {
   static double UsedShare(const Node& node);
   // The smallest set of slots that all fitting nodes are in; null: all nodes. `rarest`: its resource, if it is one's.
   const std::set<Slot>* Candidates(const Want& want, const Index** rarest) const;
+  uint64_t EpochOf(Fit fit) const { return fit == Fit::kNow ? epoch_ : totals_epoch_; }
+  // Whether some resource is nowhere in such amount.
+  bool BeyondAll(const Want& want, Fit fit) const;
   // Whether it is known that none fits.
   bool KnownInVain(const Want& want, Fit fit) const;
-  void RememberInVain(const Want& want, Fit fit);
+  // Null: nothing can be remembered of it.
+  Known* Remember(const Want& want, Fit fit);
 
   std::vector<Node> slots_;
   std::vector<Slot> free_;
@@ -112,8 +131,10 @@ class ClusterView {
   std::set<Slot> all_;
   std::map<std::string, Index, std::less<>> by_resource_;
   std::map<std::pair<std::string, std::string>, std::set<Slot>> by_label_;
-  std::map<Shape, uint64_t> in_vain_;  // shape -> epoch
+  std::map<Shape, Known> known_;
+  ResourceSet total_;
   uint64_t epoch_ = 1;
+  uint64_t totals_epoch_ = 1;  // grows when some node has more in total, or other labels
   size_t num_without_gpu_ = 0;
   SplitMix random_;
 };

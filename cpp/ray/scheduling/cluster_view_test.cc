@@ -116,9 +116,19 @@ TEST(ClusterViewTest, SearchAgreesWithAPlainList) {
         }
         EXPECT_EQ(distinct.size(), found.size());
         EXPECT_EQ(view.Next(want, fit, id) == nullptr, fitting == 0);
+        auto good = [](const ClusterView::Node& node) { return node.used < 0.5; };
+        EXPECT_EQ(view.Search(want, fit, 5, {good, 1}).empty(), fitting == 0) << "seed " << seed << " step " << step;
+        for (const size_t limit : {0, 2}) {
+          const bool more = view.HasMoreThan(want, fit, limit);
+          EXPECT_TRUE(!more || fitting > limit) << "seed " << seed << " step " << step;
+          EXPECT_TRUE(more || limit > 0 || fitting == 0) << "one is found if there is one";
+        }
       }
     }
     EXPECT_EQ(view.size(), plain.size());
+    ResourceSet total;
+    for (const auto& [id, node] : plain) total.Add(node.total);
+    EXPECT_EQ(view.Total(), total);
   }
 }
 

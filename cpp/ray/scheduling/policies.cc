@@ -103,11 +103,11 @@ Placement PlacementPolicy::Anywhere(const PlacementRequest& request, const NodeI
 const Node* PlacementPolicy::NextInTurn(const ClusterView::Want& want, const std::set<NodeId>& except) {
   ClusterView::Want any = want;
   any.except = nullptr;
-  const std::vector<const Node*> could = view_->Search(any, Fit::kEver, config_.candidates + 1);
-  if (could.size() > config_.candidates) {  // so many that the ring alone is even
+  if (view_->HasMoreThan(any, Fit::kEver, config_.candidates)) {  // so many that the ring alone is even
     const Node* next = view_->Next(want, Fit::kNow, last_spread_);
     return next != nullptr ? next : view_->Next(want, Fit::kEver, last_spread_);
   }
+  const std::vector<const Node*> could = view_->Search(any, Fit::kEver, config_.candidates + 1);
   if (could.empty()) return nullptr;
   if (turns_.size() > 4 * config_.candidates) {
     std::erase_if(turns_, [this](const auto& entry) { return view_->Find(entry.first) == nullptr; });
@@ -157,7 +157,10 @@ const Node* PlacementPolicy::Best(const ClusterView::Want& want, const NodeId& p
   if (preferred != nullptr && !view_->Fits(*preferred, want, Fit::kNow)) preferred = nullptr;
   auto shuns = [&](const Node& node) { return avoid_gpus && node.has_gpu; };
   if (preferred != nullptr && preferred->used < config_.spread_threshold && !shuns(*preferred)) return preferred;
-  std::vector<const Node*> found = view_->Search(want, Fit::kNow, config_.candidates);
+  // Nodes below the threshold that are not to be avoided are equally good: no use in looking at more of them than chance will choose among.
+  auto good = [&](const Node& node) { return node.used < config_.spread_threshold && !shuns(node); };
+  const size_t top_of_all = std::max<size_t>(1, static_cast<size_t>(static_cast<double>(config_.candidates) * config_.top_share));
+  std::vector<const Node*> found = view_->Search(want, Fit::kNow, config_.candidates, {good, top_of_all});
   if (found.empty()) return nullptr;
   auto score = [&](const Node* node) { return std::pair(shuns(*node), node->used < config_.spread_threshold ? 0.0 : node->used); };
   if (preferred != nullptr && std::find(found.begin(), found.end(), preferred) == found.end()) found.push_back(preferred);
