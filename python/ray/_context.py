@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ray._version import __commit__, __version__
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-class RayContext:
+class RayContext(Mapping[str, Any]):
     """Facts about the cluster that this process is connected to. As a context manager it shuts down at the end.
 
     Attributes:
@@ -28,7 +30,18 @@ class RayContext:
         self.ray_commit = __commit__
 
     def __getitem__(self, key: str) -> Any:
+        warnings.warn(
+            f'Accessing values through ctx["{key}"] is deprecated. Use ctx.address_info["{key}"] instead.',
+            DeprecationWarning,
+            stacklevel=2,
+        )
         return self.address_info[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
 
     def __repr__(self) -> str:
         address = self.address_info["gcs_address"]

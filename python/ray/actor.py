@@ -118,6 +118,16 @@ class ActorClass:
         name = self._cls.__name__
         raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 
+    def __repr__(self) -> str:
+        return f"<{self._cls.__module__}.ActorClass({self._cls.__name__}) object at {id(self):#x}>"
+
+    def __getattr__(self, name: str) -> Any:
+        """Attributes of the class itself are to be had without an actor: constants, static and class methods."""
+        cls = self.__dict__.get("_cls")  # not there yet while this object is unpickled
+        if cls is None or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(cls, name)
+
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         raise ActorClassInheritanceException(
             f"Inheriting from the actor class {self._cls.__name__} is not supported. "
@@ -135,6 +145,16 @@ class ActorClass:
     @property
     def __ray_actor_class__(self) -> type:
         return self._cls
+
+    @property
+    def modified_class(self) -> type:
+        """The class that was decorated; part of `__ray_metadata__`."""
+        return self._cls
+
+    @property
+    def class_name(self) -> str:
+        """Its name; part of `__ray_metadata__`."""
+        return self._cls.__name__
 
     def _check_concurrency(self, options: dict[str, Any]) -> None:
         concurrent = self._is_async or (options.get("max_concurrency") or 1) > 1
@@ -219,8 +239,9 @@ class ActorClass:
         out_of_order = o.get("allow_out_of_order_execution")
         if out_of_order is None:
             out_of_order = self._is_async or concurrency > 1 or bool(groups)
-        max_task_retries = min(o.get("max_task_retries", 0), _MAX_COUNT)
-        max_pending_calls = o.get("max_pending_calls", -1)
+        max_task_retries = min(o.get("max_task_retries") or 0, _MAX_COUNT)
+        limit = o.get("max_pending_calls")
+        max_pending_calls = -1 if limit is None else limit
         actor_type = ActorType(
             self._cls.__name__,
             self._function_id,
@@ -259,7 +280,7 @@ class ActorClass:
             "detached": (o.get("lifetime") or session.job_config.get("default_actor_lifetime")) == "detached",
             "is_async": self._is_async,
             "allow_out_of_order": out_of_order,
-            "max_restarts": min(o.get("max_restarts", 0), _MAX_COUNT),
+            "max_restarts": min(o.get("max_restarts") or 0, _MAX_COUNT),
             "max_task_retries": max_task_retries,
             "max_concurrency": concurrency,
             "max_pending_calls": max_pending_calls,

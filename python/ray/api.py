@@ -29,9 +29,10 @@ def remote(*args: Any, **kwargs: Any) -> Any:
     """Turns a function into a task or a class into an actor: `@ray.remote` or `@ray.remote(num_cpus=2, ...)`.
 
     Raises:
-        ValueError, TypeError: a bad option, or something that is neither a function nor a class.
+        ValueError, TypeError: a bad option, or something callable that is neither a function nor a class.
+        AssertionError: arguments that are no options.
     """
-    if len(args) == 1 and not kwargs:
+    if len(args) == 1 and not kwargs and callable(args[0]):
         return _make_remote(args[0], {})
     assert not args and kwargs, (
         "The @ray.remote decorator must be applied either with no arguments and no parentheses, for example "
@@ -60,6 +61,11 @@ def _is_compiled_function(target: Any) -> bool:
 def _check_number(name: str, value: Any, protocol: type = SupportsFloat, kind: str = "a number") -> None:
     if isinstance(value, bool) or not isinstance(value, protocol):  # numbers of numpy will do
         raise TypeError(f"{name} must be {kind}, got {value!r}.")
+
+
+def _whole(value: Any) -> Any:
+    """An int for a float that is a whole number, as divisions give it."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def get(object_refs: Any, *, timeout: float | None = None, _use_object_store: bool = False) -> Any:
@@ -140,6 +146,7 @@ def wait(
         _check_number("timeout", timeout)
         if timeout < 0:
             raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}.")
+    num_returns = _whole(num_returns)
     _check_number("num_returns", num_returns, SupportsIndex, "an integer")
     only_refs = distinct(ray_waitables)
     if not only_refs:

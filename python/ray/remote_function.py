@@ -132,7 +132,7 @@ class RemoteFunction(FunctionBase):
         o = self._options
         module = getattr(self._function, "__module__", None)
         qualname = getattr(self._function, "__qualname__", type(self._function).__qualname__)
-        max_calls = o.get("max_calls", 1 if o.get("num_gpus") else 0)
+        max_calls = _or(o.get("max_calls"), 1 if o.get("num_gpus") else 0)
         retries = o.get("max_retries")
         resources = opts.task_resources(o)
         template = session.register_template(

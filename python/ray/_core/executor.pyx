@@ -286,10 +286,19 @@ cdef class TaskRun:
         out.returns.push_back(packed.value)
         self._send(&out, small(packed.value))
 
-    def finish_error(self, error, *, bint retryable=False, bint worker_exiting=False, int64_t generator_items=0):
-        """Sends a RayTaskError as the value of every return id. What cannot be pickled raises, and nothing was sent."""
+    def finish_error(self, error, *, before=(), bint retryable=False, bint worker_exiting=False, int64_t generator_items=0):
+        """Sends a RayTaskError as the value of every return id, but for the first ones where there is something `before` it.
+
+        What cannot be pickled raises, and nothing was sent.
+        """
         cdef TaskOut out
-        cdef Packed packed = pack_error(error)
+        cdef Packed packed
+        cdef list keep = []
+        for value in before:
+            packed = pack(value)
+            keep.append(packed)  # owns the bytes that `out` points to
+            out.returns.push_back(packed.value)
+        packed = pack_error(error)
         out.returns.push_back(packed.value)
         out.is_application_error = True
         out.is_retryable_error = retryable

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
+import itertools
 import os
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from types import FrameType
+from types import FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray._core import executor as core_executor
@@ -36,6 +36,15 @@ _NO_ACCELERATORS: dict[str, list[Any]] = {}
 
 class NumReturnsWarning(UserWarning):
     """A task returned something although its caller asked for nothing."""
+
+
+class PartOfResults(BaseException):
+    """A generator gave fewer values than the task has returns, then ended or raised `error`; these values count."""
+
+    def __init__(self, values: list[Any], error: BaseException) -> None:
+        super().__init__(values, error)
+        self.values = values
+        self.error = error
 
 
 class Leave(BaseException):
@@ -169,7 +178,7 @@ class Executor:
                 result = function(*args, **kwargs)
                 del args, kwargs
                 wanted = run.template.num_returns
-                if wanted == 1:
+                if wanted == 1 and type(result) is not GeneratorType:
                     results = None
                 elif wanted == STREAMING:
                     for item in self.items_of(run, self._iterate(result)):
@@ -217,9 +226,9 @@ class Executor:
         return yielded if wanted == 0 else _parts(yielded, wanted)
 
     def shape_results(self, run: TaskRun, result: Any) -> list[Any]:
-        """One value for each return id. Raises ValueError where the count is wrong."""
+        """One value for each return id. Raises where the count is wrong: ValueError, TypeError, PartOfResults."""
         wanted = run.template.num_returns
-        if wanted == 1:
+        if wanted == 1 and type(result) is not GeneratorType:
             return [result]
         if wanted == 0:
             if result is not None:
@@ -232,27 +241,39 @@ class Executor:
             return []
         if wanted == DYNAMIC:
             return [DynamicObjectRefGenerator([self.session.put(item) for item in self._iterate(result)])]
-        if inspect.isgenerator(result) or (hasattr(result, "__iter__") and not hasattr(result, "__len__")):
-            results = []
-            for item in result:
-                results.append(item)
-                if len(results) > wanted:
-                    break
-        elif hasattr(result, "__iter__"):
-            results = list(result)
-        else:
-            raise ValueError(f"Task returned a {type(result).__name__}, but num_returns={wanted}.")
+        if not hasattr(result, "__iter__"):
+            raise TypeError(f"Task returned a {type(result).__name__}, but num_returns={wanted}.")
+        if not hasattr(result, "__len__"):
+            return self._first_of(result, wanted)
+        results = list(result)
         if len(results) != wanted:
             raise ValueError(f"Task returned {len(results)} objects, but num_returns={wanted}.")
         return results
 
+    @staticmethod
+    def _first_of(generator: Iterable[Any], wanted: int) -> list[Any]:
+        """What it yields first, one value for each return id; the rest is not asked for."""
+        results: list[Any] = []
+        try:
+            for item in itertools.islice(generator, wanted):
+                results.append(item)
+        except BaseException as error:
+            raise PartOfResults(results, error) from error
+        if len(results) != wanted:
+            short = ValueError(f"Task returned {len(results)} objects, but num_returns={wanted}.")
+            raise PartOfResults(results, short)
+        return results
+
     def finish_failed(self, run: TaskRun, error: BaseException, *, last: bool = False, items: int = 0) -> None:
         """Reports that `run` raised `error`. Raises Leave where `error` means that the process is to end."""
+        before: list[Any] = []
+        if isinstance(error, PartOfResults):
+            before, error = error.values, error.error
         if isinstance(error, Leave):
             raise error
         if isinstance(error, (SystemExit, AsyncioActorExit)):
             raise self.leave_for(error)
-        if isinstance(error, KeyboardInterrupt) and run.is_cancelled():
+        if isinstance(error, KeyboardInterrupt) and not run.is_actor_creation:  # one of its own making, too
             run.finish_cancelled(generator_items=items)
             return
         if os.environ.get("RAY_DEBUG_POST_MORTEM"):
@@ -261,7 +282,7 @@ class Executor:
         made: RayTaskError = task_error(error, run, self.actor, self.session.node_ip)
         # Frames hold the task's arguments; they must not outlive it.
         error.__traceback__ = None
-        run.finish_error(made, retryable=retryable, worker_exiting=last, generator_items=items)
+        run.finish_error(made, before=before, retryable=retryable, worker_exiting=last, generator_items=items)
 
     @staticmethod
     def _stop_for_debugger(error: BaseException) -> None:

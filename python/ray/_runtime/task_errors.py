@@ -5,37 +5,44 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
-from types import TracebackType
 
 from ray import exceptions
 from ray._core.executor import ArgumentError, TaskRun
 from ray._runtime.task_context import ActorState
 from ray._serialization.context import dumps
 
-_OUR_FILES = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-
-
-def _is_ours(tb: TracebackType) -> bool:
-    filename = tb.tb_frame.f_code.co_filename
-    return filename.startswith(
-        (os.path.join(_OUR_FILES, "_runtime"), os.path.join(_OUR_FILES, "_core"), "ray/_core", "python/ray/_core")
-    )
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OUR_FILES = (
+    *(os.path.join(_PACKAGE, name) for name in ("_runtime", "_core", "_actor_handle.py", "api.py")),
+    "ray/_core",  # what is compiled
+    "python/ray/_core",
+)
 
 
 def user_traceback(error: BaseException) -> str:
-    """The traceback as text, from the first frame that is not ours."""
-    tb = error.__traceback__
-    while tb is not None and _is_ours(tb):
-        tb = tb.tb_next
-    return "".join(traceback.format_exception(type(error), error, tb))
+    """The traceback as text, of the user's frames only: the same for the errors that it is chained to."""
+    shown = traceback.TracebackException.from_exception(error)
+    _drop_our_frames(shown)
+    return "".join(shown.format())
+
+
+def _drop_our_frames(shown: traceback.TracebackException) -> None:
+    waiting: list[traceback.TracebackException | None] = [shown]
+    while waiting:
+        one = waiting.pop()
+        if one is None:
+            continue
+        one.stack[:] = [frame for frame in one.stack if not frame.filename.startswith(_OUR_FILES)]
+        waiting += [one.__cause__, one.__context__, *(getattr(one, "exceptions", None) or ())]
 
 
 def task_error(error: BaseException, run: TaskRun, actor: ActorState | None, node_ip: str) -> exceptions.RayTaskError:
     """The error to store for a task that raised `error`; sure to be picklable."""
     name = run.template.name
-    cause = error
+    cause = error.cause if isinstance(error, ArgumentError) else error
+    while isinstance(cause, exceptions.RayTaskError):  # it got the error of another task
+        cause = cause.cause
     if isinstance(error, ArgumentError):
-        cause = error.cause.cause if isinstance(error.cause, exceptions.RayTaskError) else error.cause
         text = f"At least one of the input arguments for this task could not be computed:\n{_describe(error.cause)}"
     else:
         text = user_traceback(error)
