@@ -10,6 +10,7 @@ import pytest
 
 import ray
 from ray.actor import ActorClassInheritanceException
+from ray.util.scheduling_strategies import Exists, In, NodeLabelSchedulingStrategy, NotIn
 
 Case = tuple[Callable[[], Any], type[BaseException], list[str]]
 
@@ -223,6 +224,19 @@ def test_methods(actor: Any) -> None:
 def test_options_of_generators() -> None:
     check((lambda: generator.options(_generator_backpressure_num_objects=0), ValueError, ["0"]))
     check((lambda: f.options(_generator_backpressure_num_objects=1), ValueError, ["generator"]))
+
+
+@pytest.mark.parametrize("conditions", [3, {"zone": "a"}, {1: Exists()}], ids=repr)
+@pytest.mark.parametrize("parameter", ["hard", "soft"])
+def test_label_strategies_take_names_and_operators_only(parameter: str, conditions: Any) -> None:
+    arguments: dict[str, Any] = {"hard": None, parameter: conditions}
+    check((lambda: NodeLabelSchedulingStrategy(**arguments), ValueError, [parameter]))
+
+
+@pytest.mark.parametrize("operator", [In, NotIn])
+@pytest.mark.parametrize("values", [(), (3,), ("a", None)], ids=repr)
+def test_label_operators_take_strings_only(operator: Any, values: tuple[Any, ...]) -> None:
+    check((lambda: operator(*values), ValueError, [operator.__name__, repr(values)]))
 
 
 def test_a_name_is_taken_once() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import ray
+from ray.util.metrics import Counter
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -163,3 +164,10 @@ def test_what_init_returns_is_a_mapping_too() -> None:
     assert set(context) == set(context.address_info)
     with pytest.warns(DeprecationWarning, match="address_info"):
         assert context["node_id"] == context.address_info["node_id"]
+
+
+def test_a_record_may_have_tags_that_its_metric_was_not_declared_with() -> None:
+    counter = Counter("requests_of_a_test", tag_keys=("route",))
+    counter.inc(1, tags={"route": "a", "host": "b"})
+    with pytest.raises(ValueError, match="route"):
+        counter.inc(1, tags={"host": "b"})

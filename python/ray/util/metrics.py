@@ -96,12 +96,11 @@ class Metric:
         }
 
     def _final_tags(self, tags: dict[str, str] | None) -> dict[str, str]:
-        for key, value in (tags or {}).items():
-            if key not in self._tag_keys:
-                raise ValueError(f"Unrecognized tag key {key!r}.")
+        for value in (tags or {}).values():
             if not isinstance(value, str):
                 raise TypeError(f"Tag values must be str, got {type(value)}.")
-        final = {**self._default_tags, **(tags or {})}
+        # Tags that the metric was not declared with are no error in Ray; here they are left out.
+        final = {key: value for key, value in {**self._default_tags, **(tags or {})}.items() if key in self._tag_keys}
         missing = [key for key in self._tag_keys if key not in final]
         if missing:
             raise ValueError(f"Missing value for tag key(s): {','.join(missing)}.")

@@ -43,18 +43,32 @@ class NodeAffinitySchedulingStrategy:
         self._fail_on_unavailable = _fail_on_unavailable
 
 
+def _label_values(operator: str, values: tuple[str, ...]) -> list[str]:
+    if not values or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"The values of {operator} must be one or more strings, got {values!r}.")
+    return list(values)
+
+
 class In:
-    """The label has one of these values."""
+    """The label has one of these values.
+
+    Raises:
+        ValueError: no value, or one that is not a string.
+    """
 
     def __init__(self, *values: str) -> None:
-        self.values = list(values)
+        self.values = _label_values("In", values)
 
 
 class NotIn:
-    """The label is missing or has none of these values."""
+    """The label is missing or has none of these values.
+
+    Raises:
+        ValueError: no value, or one that is not a string.
+    """
 
     def __init__(self, *values: str) -> None:
-        self.values = list(values)
+        self.values = _label_values("NotIn", values)
 
 
 class Exists:
@@ -69,11 +83,27 @@ class NodeLabelSchedulingStrategy:
     """Runs on nodes whose labels fulfil `hard`, preferably those that fulfil `soft` too.
 
     Raises:
-        ValueError: both are empty.
+        ValueError: both are empty, or one is not a dict of label names and operators.
     """
 
     def __init__(self, hard: dict[str, Any] | None, *, soft: dict[str, Any] | None = None) -> None:
         if not hard and not soft:
             raise ValueError("The `hard` and `soft` parameter of NodeLabelSchedulingStrategy cannot both be empty.")
-        self.hard = hard or {}
-        self.soft = soft or {}
+        self.hard = _label_conditions("hard", hard)
+        self.soft = _label_conditions("soft", soft)
+
+
+def _label_conditions(parameter: str, conditions: dict[str, Any] | None) -> dict[str, Any]:
+    if conditions is None:
+        return {}
+    if not isinstance(conditions, dict):
+        raise ValueError(f"The {parameter} parameter must be a dict, e.g. {{'zone': In('a')}}, got {conditions!r}.")
+    for key, condition in conditions.items():
+        if not isinstance(key, str):
+            raise ValueError(f"The keys of the {parameter} parameter must be strings, got {key!r}.")
+        if not isinstance(condition, (In, NotIn, Exists, DoesNotExist)):
+            raise ValueError(
+                f"The value of {key!r} in the {parameter} parameter must be In, NotIn, Exists or DoesNotExist, "
+                f"got {condition!r}."
+            )
+    return conditions
