@@ -1,4 +1,4 @@
-"""A GCS that keeps its tables in a Redis server."""
+"""A GCS that keeps its tables in a Redis server, and heads that take each other's place."""
 
 from __future__ import annotations
 
@@ -11,13 +11,29 @@ from collections.abc import Callable, Iterator
 import pytest
 from support.certificates import make_certificates
 from support.nodes import HandCluster
-from support.processes import wait_until
+from support.processes import run_driver, wait_until
 
 import ray
 from ray._runtime import gcs_storage
+from ray.cluster_utils import Cluster
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="this machine has no redis-server")
+
+
+COUNT = """
+import os, ray
+ray.init({address!r}, namespace="n", logging_level="ERROR")
+
+@ray.remote
+class C:
+    n = 0
+    def add(self):
+        self.n += 1
+        return [self.n, os.getpid()]
+
+print(*ray.get(C.options(name="c", lifetime="detached", get_if_exists=True).remote().add.remote(), timeout=30))
+"""
 
 
 @ray.remote(num_cpus=0)
@@ -96,6 +112,27 @@ def test_with_tls_and_a_password(redis: Callable[..., int], tmp_path: pathlib.Pa
         assert "secret" not in cluster.gcs.tail()
     finally:
         cluster.close()
+
+
+def test_a_new_head_takes_the_place_of_one_that_was_lost(
+    redis: Callable[..., int], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_REDIS_ADDRESS", f"127.0.0.1:{redis()}")
+    monkeypatch.setenv("RAY_GCS_SERVER_PORT", str(free_port()))
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)  # one that a head made would be lost with it
+    head = cluster.add_node(num_cpus=0)
+    cluster.add_node(num_cpus=1)
+
+    def count() -> list[str]:
+        done = run_driver(COUNT.format(address=cluster.address))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    n, pid = count()
+    assert n == "1"
+    cluster.remove_node(head, allow_graceful=False)
+    cluster.add_node(num_cpus=0)
+    assert count() == ["2", pid]
 
 
 def test_flags(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
