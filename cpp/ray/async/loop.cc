@@ -109,8 +109,9 @@ class SpinPolicy {
     if (hopped_) hop_after_ = kHopAfter;
     hopped_ = false;
   }
-  // Polling costs more than it can win: it is tried again rarely until it succeeds.
-  void Hurt() { skip_left_ = skip_ = kMaxSkip; }
+  // Polling cost `lost`, more than it can win: for so long as makes that a small share of the time there is none, whatever else succeeds.
+  void Hurt(int64_t now, int64_t lost) { none_before_ = now + lost * kHurtFactor; }
+  bool IsHurt(int64_t now) const { return now < none_before_; }
   void Missed(int64_t now) {
     if (skip_ == 0) missing_since_ = now;
     skip_left_ = skip_ = std::min<uint32_t>(std::max<uint32_t>(1, skip_ * 2), kMaxSkip);
@@ -133,6 +134,8 @@ class SpinPolicy {
   uint32_t skip_ = 0;
   uint32_t skip_left_ = 0;
   int64_t missing_since_ = 0;
+  static constexpr int64_t kHurtFactor = 1000;
+  int64_t none_before_ = 0;
   int64_t last_hop_ = 0, hop_after_ = kHopAfter;
   bool hopped_ = false;  // and no success since
 };
@@ -419,8 +422,8 @@ struct EpollLoop::Impl {
         continue;
       }
       sched_yield();
-      if (clock.Now().ns - now > kSlowYieldNs) {
-        spin.Hurt();
+      if (const int64_t after = clock.Now().ns; after - now > kSlowYieldNs) {
+        spin.Hurt(after, after - now);
         return 0;
       }
     }
@@ -572,7 +575,7 @@ struct EpollLoop::Impl {
         std::lock_guard lock(mu);
         if (polls != 0) return;
       }
-      if (stopping || !spin.ShouldSpin()) return;
+      if (stopping || spin.IsHurt(clock.Now().ns) || !spin.ShouldSpin()) return;
       int n = Spin(events, expects ? options.expect_spin : options.max_spin, expects,
                    [this] { return n_followers.load(std::memory_order_relaxed) > 0; });
       if (n == 0 && n_posts.load() == 0) return;
