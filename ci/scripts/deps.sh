@@ -4,6 +4,8 @@
 
 packages=(ccache clang-format cmake g++ libabsl-dev libbenchmark-dev libc-ares-dev libgmock-dev libgrpc++-dev libgtest-dev libhiredis-dev
   libprotobuf-dev libre2-dev libsqlite3-dev libssl-dev ninja-build pkg-config protobuf-compiler python3-dev python3-venv zlib1g-dev)
+# Tests start servers of their own, and networks.
+[ "${RAY_BUILD_TESTS:-OFF}" != ON ] || packages+=(iproute2 openssl redis-server)
 
 missing=()
 if command -v dpkg-query >/dev/null; then
@@ -20,6 +22,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     command -v sudo >/dev/null || { echo "Not root and no sudo: cannot install ${missing[*]}" >&2; exit 1; }
     sudo=(sudo)
   fi
+  # The package would start a server of its own, on a port that a head node may want.
+  if [ -d /run/systemd/system ] && [[ " ${missing[*]} " == *" redis-server "* ]]; then "${sudo[@]}" systemctl mask redis-server; fi
   "${sudo[@]}" apt-get update -q
   "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
