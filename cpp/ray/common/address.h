@@ -12,6 +12,9 @@ struct Address {
   friend bool operator==(const Address&, const Address&) = default;
 };
 
+// A raylet among the owners and borrowers of objects, which are named by the id of a worker: it takes that of its node.
+inline Address RayletAsProcess(const NodeId& node) { return {node, WorkerId::FromBytes(node.data())}; }
+
 // A ref as one process tells another of it.
 struct ObjectRefInfo {
   ObjectId id;

@@ -42,6 +42,7 @@ enum class ErrorType : int32_t {
   kStreamingGeneratorReplayInconsistent = 34,
   kObjectStoreFull = 40,  // from here on: our own
   kTaskTimedOut = 41,
+  kObjectUnreconstructableOwnerLeft = 42,
 };
 
 }  // namespace ray

@@ -86,6 +86,8 @@ Status CoreWorker::Register(const rpc::ConnectionPtr& raylet) {
                                               info_.session_name = reply.session_name();
                                               info_.gcs_address = reply.gcs_address();
                                               info_.config_json = reply.config_json();
+                                              info_.adopter = NodeId::FromBinaryOrNil(reply.adopter_node_id());
+                                              info_.node_leaves = reply.node_leaves();
                                               info_.job_known = reply.job_known();
                                               info_.job_namespace = reply.job_namespace();
                                               info_.job_config_json = reply.job_config_json();
@@ -132,6 +134,8 @@ void CoreWorker::MakeServices() {
   deps.self = info_.address;
   deps.job_id = info_.job_id;
   deps.options.max_inline_bytes = config_.max_inline_bytes;
+  deps.handover.adopter = info_.adopter;
+  deps.handover.node_leaves = info_.node_leaves;
   if (!config_.is_driver) deps.on_blocked = [this](bool blocked) { receiver_->OnBlocked(blocked); };
   if (config_.is_driver) {
     deps.on_unread_error = [this](BufferPtr blob) { events_.Add({.kind = UserEvent::kUnreadError, .blob = std::move(blob)}); };
@@ -281,7 +285,9 @@ ErrorValue CoreWorker::ClosedError() const {
 }
 
 void CoreWorker::Shutdown(const std::string& reason) {
-  if (shut_down_.exchange(true)) return;
+  if (leaving_.exchange(true)) return;
+  if (!config_.is_driver && objects_ != nullptr) objects_->HandOverObjects(/*wait_for_tasks=*/true);
+  shut_down_ = true;
   // Blocked callers leave.
   if (streams_ != nullptr) streams_->FailAll(ClosedError());
   if (objects_ != nullptr) objects_->Shutdown();
@@ -295,6 +301,8 @@ void CoreWorker::Shutdown(const std::string& reason) {
       v1::JobEmpty reply;
       Status status = SyncCall(loop_.get(), raylet, MethodId::kFinishJob, request, {}, &reply, std::chrono::seconds(1));
       if (!status.ok()) RAY_LOG(INFO) << "finishing the job: " << status.ToString();
+      // To what outlives the job: its own workers end with it.
+      if (objects_ != nullptr) objects_->HandOverObjects(/*wait_for_tasks=*/false);
     }
     v1::AnnounceExitRequest notice;
     notice.set_reason(reason);

@@ -1,7 +1,7 @@
 // CoreWorker: one worker or driver of a cluster: facade over its services, and their wiring.
 //
-// Start connects to the node's raylet and registers; services are made the moment the raylet has told who and where we are. Shutdown undoes it: blocked
-// callers first, then what we still owe others, then connections, then the loop. The raylet's connection is our life line: without it a worker ends at
+// Start connects to the node's raylet and registers; services are made the moment the raylet has told who and where we are. Shutdown undoes it: what others
+// hold of ours is handed over (a driver's once its job has ended), blocked callers leave, then connections go, then the loop. The raylet's connection is our life line: without it a worker ends at
 // once (nobody would reap it), a driver's blocked calls fail.
 // Thread-safe. Methods marked [blocks] must not be called on the loop or with the GIL.
 #pragma once
@@ -52,7 +52,9 @@ struct CoreWorkerInfo {  // constant after Start
   Address address;
   JobId job_id;
   std::string node_ip, session_dir, session_name, gcs_address, config_json;
-  bool job_known = false;  // workers: whether the raylet told the next two
+  NodeId adopter;            // node whose raylet takes over objects that outlive their owner; nil: none does
+  bool node_leaves = false;  // drivers: the node goes with this process
+  bool job_known = false;    // workers: whether the raylet told the next two
   std::string job_namespace, job_config_json;
 };
 
@@ -156,7 +158,7 @@ class CoreWorker {
 
   bool ready_ = false;      // on the loop: services are made
   std::vector<Held> held_;  // on the loop
-  std::atomic<bool> shut_down_{false}, raylet_lost_{false};
+  std::atomic<bool> leaving_{false}, shut_down_{false}, raylet_lost_{false};
   mutable Mutex mu_;
   std::vector<Template> templates_ GUARDED_BY(mu_);
   ActorId own_actor_ GUARDED_BY(mu_);

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "ray/object_manager/store/store_service.h"
+#include "ray/raylet/adoption/adoption_service.h"
 #include "ray/raylet/drain/drain_core.h"
 #include "ray/raylet/leases/lease_service.h"
 #include "ray/raylet/logs/driver_relay.h"
@@ -129,6 +130,7 @@ struct Raylet::Impl {
   std::unique_ptr<Router> router;
   std::unique_ptr<NodeDirectory> nodes;
   std::unique_ptr<TransferService> transfers;
+  std::unique_ptr<AdoptionService> adoption;
   std::unique_ptr<DriverRelay> relay;
   std::unique_ptr<TunnelRouter> tunnels;
   std::shared_ptr<rpc::TunnelHub> hub;  // the raylet's own end of tunnels
@@ -197,6 +199,7 @@ Status Raylet::Impl::Init() {
   welcome.set_session_dir(config.session_dir);
   welcome.set_session_name(BaseName(config.session_dir));
   welcome.set_gcs_address(config.gcs_address);
+  welcome.set_node_leaves(config.driver_only);
   workers = std::make_unique<WorkerService>(
       std::move(worker_config), loop, launcher.get(),
       WorkerServiceHooks{
@@ -257,10 +260,25 @@ Status Raylet::Impl::Init() {
                             [this](const NodeId& node) { return nodes->Link(node); }},
       pull, object_manager::PushConfig());
   nodes->OnNodeDead([this](const NodeId& node, const std::string&) { transfers->OnNodeDead(node); });
+  AdoptionService::Deps adopt;
+  adopt.loop = loop;
+  adopt.self = node_id;
+  adopt.link = [this](const NodeId& node) { return nodes->Link(node); };
+  adopt.connect = [this](const Address& process) { return hub->Connect(process); };
+  adopt.reown = [this](std::vector<ObjectId> ids, const Address& owner) { store->Reown(std::move(ids), owner); };
+  adopt.free = [this](std::vector<ObjectId> ids) { store->Free(std::move(ids)); };
+  adopt.keep = [this](std::vector<ObjectId> ids) { store->Keep(std::move(ids)); };
+  adopt.save = [this](const CopyToSave& copy, std::function<void(const Status&)> done) { transfers->Save(copy, std::move(done)); };
+  adoption = std::make_unique<AdoptionService>(std::move(adopt));
+  nodes->OnNodeDead([this](const NodeId& node, const std::string&) { adoption->OnNodeDead(node); });
+  nodes->OnNodeAdded([this](const NodeDescription& node) {
+    if (node.is_head) workers->SetAdopter(node.id);
+  });
   MakeRelay();
 
   workers->RegisterHandlers(dispatcher.get());
   transfers->RegisterHandlers(dispatcher.get());
+  adoption->RegisterHandlers(dispatcher.get());
   leases->RegisterHandlers(dispatcher.get());
   router->RegisterHandlers(dispatcher.get());
   nodes->RegisterHandlers(dispatcher.get());
@@ -446,6 +464,7 @@ void Raylet::Impl::OnRegistered(const Status& status, const v1::RegisterNodeRepl
                                           std::string(kProtocolVersion) + ": nodes may be at most one version apart"));
   }
   workers->SetClusterConfig(reply.config_json(), reply.session_name());
+  if (!reply.head_node_id().empty()) workers->SetAdopter(NodeId::FromBinaryOrNil(reply.head_node_id()));
   router->SetGcs(gcs, /*resume=*/false);
   if (Status listening = carrier->Listen(kRayletSocket, [](const rpc::ConnectionPtr&) {}); !listening.ok()) return End(listening);
   PollStore();
@@ -527,6 +546,7 @@ void Raylet::Impl::OnNews(const v1::PublishNotice& news) {
   workers->NotifyAll(MethodId::kWorkerDied, news.worker());
   leases->OnOwnerDied(worker);
   store->OnWorkerDied(worker);
+  adoption->OnWorkerDied(worker);
 }
 
 void Raylet::Impl::OnNodeDead(const NodeId& node, const std::string& reason) {
@@ -542,6 +562,7 @@ void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
   memory->OnEnded(end.worker);
   leases->OnProcessEnded(end);
   store->OnWorkerDied(end.worker);
+  adoption->OnWorkerDied(end.worker);
   v1::ReportWorkerDiedRequest report;
   report.set_node_id(node_id.Binary());
   report.set_worker_id(end.worker.Binary());
@@ -575,6 +596,7 @@ std::string Raylet::Impl::Stats() const {
   json.Key("spilled_bytes").Int(static_cast<int64_t>(stats.spilled_bytes));
   json.Key("spilled_objects").Int(static_cast<int64_t>(stats.spilled_objects));
   json.Key("overflow_bytes").Int(static_cast<int64_t>(stats.overflow_bytes)).EndObject();
+  adoption->WriteStats(&json);
   return json.EndObject().Take();
 }
 

@@ -90,6 +90,11 @@ namespace ray {
   X(kFreeCopies, 244, "ObjectTransfer", "FreeCopies")                        \
   X(kKeepCopies, 245, "ObjectTransfer", "KeepCopies")                        \
   X(kAddLocation, 246, "WorkerObject", "AddLocation")                        \
+  X(kAdoptObjects, 247, "ObjectAdoption", "AdoptObjects")                    \
+  X(kOwnerMoved, 248, "ObjectAdoption", "OwnerMoved")                        \
+  X(kCompleteAdoption, 249, "ObjectAdoption", "CompleteAdoption")            \
+  X(kFindAdopted, 250, "ObjectAdoption", "FindAdopted")                      \
+  X(kReownCopies, 251, "ObjectAdoption", "ReownCopies")                      \
   X(kCreatePlacementGroup, 220, "GcsPlacementGroup", "CreatePlacementGroup") \
   X(kRemovePlacementGroup, 221, "GcsPlacementGroup", "RemovePlacementGroup") \
   X(kGetPlacementGroup, 222, "GcsPlacementGroup", "GetPlacementGroup")       \

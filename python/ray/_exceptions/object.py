@@ -89,6 +89,7 @@ class ErrorType(enum.IntEnum):
     OBJECT_UNRECONSTRUCTABLE_REF_NOT_FOUND = 30
     OBJECT_UNRECONSTRUCTABLE_TASK_CANCELLED = 31
     OBJECT_UNRECONSTRUCTABLE_LINEAGE_DISABLED = 32
+    OBJECT_UNRECONSTRUCTABLE_OWNER_LEFT = 42
 
 
 _UNRECONSTRUCTABLE = {
@@ -101,6 +102,7 @@ _UNRECONSTRUCTABLE = {
     ErrorType.OBJECT_UNRECONSTRUCTABLE_PUT: "it was made by ray.put; only what tasks return can be made again",
     ErrorType.OBJECT_UNRECONSTRUCTABLE_RETRIES_DISABLED: "the task that made it may not be retried (`max_retries=0`, "
     "for actors `max_task_retries=0`, the default)",
+    ErrorType.OBJECT_UNRECONSTRUCTABLE_OWNER_LEFT: "its owner, which could have had it made again, has left",
     ErrorType.OBJECT_UNRECONSTRUCTABLE_BORROWED: "its task needs an object of another process that was let go",
     ErrorType.OBJECT_UNRECONSTRUCTABLE_REF_NOT_FOUND: "nothing is known any more of how it was made",
     ErrorType.OBJECT_UNRECONSTRUCTABLE_TASK_CANCELLED: "the task that made it was cancelled",

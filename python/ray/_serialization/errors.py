@@ -44,7 +44,7 @@ _MAKERS: dict[int, Callable[[Fields, str], Exception]] = {
     41: lambda f, _: ex.TaskTimeoutError(f["message"], _task_id(f), f["task_name"], f["timeout_s"] or None),
 }
 # Reasons why an object cannot be made again.
-_UNRECONSTRUCTABLE = frozenset({12, 13, 26, 27, 28, 29, 30, 31, 32})
+_UNRECONSTRUCTABLE = frozenset({12, 13, 26, 27, 28, 29, 30, 31, 32, 42})
 
 
 def _site(object_id: str) -> str:

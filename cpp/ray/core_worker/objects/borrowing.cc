@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "ray/core_worker/objects/owners.h"
 #include "ray/wire/convert.h"
 
 namespace ray::core {
@@ -46,7 +47,7 @@ void Borrowing::SendMail() {
     if (!to.add.empty()) RegisterSelf(to.owner, std::move(to.add), nullptr);
     if (to.remove.empty()) continue;
     // After every reply that told the owner of one of these: replies leave on the connection that the owner opened.
-    auto connection = context_.peers->ReplyRoute(to.owner);
+    auto connection = context_.owners->ReplyRoute(to.owner);
     if (!connection.ok()) continue;  // a dead owner keeps no counts
     v1::RemoveBorrowersRequest message;
     ToProto(context_.self, message.mutable_borrower());
@@ -61,19 +62,28 @@ void Borrowing::SendMail() {
 
 void Borrowing::SendAddBorrowers(const Address& owner, const Address& borrower, const std::vector<ObjectId>& ids,
                                  std::function<void(bool sent, const ObjectIdSet& unknown)> done) {
-  auto connection = context_.peers->Get(owner);
-  if (!connection.ok()) {
-    done(false, {});
-    return;
-  }
+  auto silent = [this, service = context_.alive.lock(), owner, borrower, ids, done](const Status& status) {
+    if (!context_.owners->IsGone(owner, status)) return done(false, {});
+    context_.owners->Find(owner, [=, this](bool moved) {
+      if (!moved) return done(false, {});
+      SendAddBorrowers(owner, borrower, ids, done);
+    });
+  };
+  auto connection = context_.owners->Get(owner);
+  if (!connection.ok()) return silent(connection.status());
   v1::AddBorrowersRequest request;
   ToProto(borrower, request.mutable_borrower());
   for (const ObjectId& id : ids) request.add_object_ids(id.data(), ObjectId::kSize);
   rpc::CallTyped<v1::AddBorrowersReply>(**connection, MethodId::kAddBorrowers, request, {},
-                                        [done = std::move(done)](const Status& status, v1::AddBorrowersReply& reply, PartList) {
+                                        [=, this](const Status& status, v1::AddBorrowersReply& reply, PartList) {
+                                          if (!status.ok()) return silent(status);
+                                          if (!reply.moved_node_id().empty()) {
+                                            context_.owners->Move(owner.worker_id, NodeId::FromBinaryOrNil(reply.moved_node_id()));
+                                            return SendAddBorrowers(owner, borrower, ids, done);
+                                          }
                                           ObjectIdSet unknown;
                                           for (const auto& id : reply.unknown()) unknown.insert(ObjectId::FromBinaryOrNil(id));
-                                          done(status.ok(), unknown);
+                                          done(true, unknown);
                                         });
 }
 

@@ -26,6 +26,7 @@
 
 namespace ray::core {
 
+class Owners;
 using ObjectIdSet = std::unordered_set<ObjectId, IdHash>;
 
 // A value as read. `metadata` is empty where there is none (not ready).
@@ -85,7 +86,9 @@ struct ObjectContext {
   ObjectHost* const host;
   ReferenceTable table;
   MemoryStore memory;
-  std::weak_ptr<void> alive;  // the service: who holds it may use all of this later. Constant once the service is made
+  // Constant once the service is made.
+  std::weak_ptr<void> alive;  // the service: who holds it may use all of this later
+  Owners* owners = nullptr;   // who answers for what is not ours
 
   bool IsOurs(const ObjectRefInfo& ref) const { return ref.owner.IsNil() || ref.owner == self; }
   bool IsElsewhere(const StoredValue& value) const;  // in stores, none of them this node's

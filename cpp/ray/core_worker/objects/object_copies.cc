@@ -4,6 +4,8 @@
 #include <map>
 #include <memory>
 
+#include "ray/core_worker/objects/owners.h"
+
 namespace ray::core {
 
 void ObjectCopies::FreeCopies(const std::vector<StoredCopies>& copies) {
@@ -124,7 +126,7 @@ Status ObjectCopies::GetLocations(std::span<const ObjectRefInfo> refs, const std
   auto groups = GroupByOwner(foreign);
   pending->left = groups.size();
   for (const auto& [owner, ids] : groups) {
-    auto connection = context_.peers->Get(owner);
+    auto connection = context_.owners->Get(owner);
     if (!connection.ok()) {
       pending->Arrive();
       continue;

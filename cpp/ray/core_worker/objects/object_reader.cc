@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "ray/core_worker/objects/owners.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/value_layout.h"
@@ -393,7 +394,7 @@ void ObjectReader::StartFetch(std::span<const ObjectRefInfo> refs, std::span<con
   }
   std::vector<rpc::ConnectionPtr> used;
   for (const ObjectRefInfo& ref : to_fetch) {
-    auto connection = context_.peers->Get(ref.owner);
+    auto connection = context_.owners->Get(ref.owner);
     if (!connection.ok()) {
       OnFetched(ref, connection.status(), {}, {});
       continue;
@@ -401,6 +402,7 @@ void ObjectReader::StartFetch(std::span<const ObjectRefInfo> refs, std::span<con
     v1::GetObjectRequest request;
     request.set_object_id(ref.id.data(), ObjectId::kSize);
     ToProto(context_.self, request.mutable_requester());
+    if (context_.owners->HasMoved(ref.owner)) request.set_owner_worker_id(ref.owner.worker_id.Binary());
     copies_.TakeLostCopies(ref.id, &request);
     rpc::CallTyped<v1::GetObjectReply>(
         **connection, MethodId::kGetObject, request, {},
@@ -421,23 +423,12 @@ void ObjectReader::OnFetched(const ObjectRefInfo& ref, const Status& status, con
     fetching_.erase(ref.id);
   }
   if (!status.ok()) {
-    // On one node a connection ends only with its process; the way to another node may break for a while.
-    bool died = context_.peers->IsDead(ref.owner);
-    if (!died && status.code() == StatusCode::kUnavailable) {
-      died = ref.owner.node_id == context_.self.node_id || ref.owner.node_id.IsNil() || copies_.IsDeadNode(ref.owner.node_id);
-      if (!died && !calls_.closed()) {
-        context_.loop->AddTimer(context_.options.owner_retry, [this, alive = context_.alive, ref] {
-          auto service = alive.lock();
-          // Somebody still waits for it, and nothing is known of it: its owner's death would be.
-          if (service != nullptr && !calls_.closed() && !context_.memory.Contains(ref.id) && context_.table.Contains(ref.id)) {
-            StartFetch(ref);
-          }
-        });
-        return;
-      }
-    }
-    if (!calls_.closed())
-      context_.host->Fail(ref.id, died ? MakeOwnerDiedValue(ref.id.Hex(), ref.owner) : LostValue(ref.id, status.ToString()));
+    OnOwnerSilent(ref, status);
+    return;
+  }
+  if (!reply.moved_node_id().empty()) {
+    context_.owners->Move(ref.owner.worker_id, NodeId::FromBinaryOrNil(reply.moved_node_id()));
+    StartFetch(ref);
     return;
   }
   if (reply.freed()) {
@@ -459,6 +450,27 @@ void ObjectReader::OnFetched(const ObjectRefInfo& ref, const Status& status, con
   }
   context_.host->DropIfUnheld(ref.id);
   context_.host->CarryOut(effects);
+}
+
+void ObjectReader::OnOwnerSilent(const ObjectRefInfo& ref, const Status& status) {
+  if (calls_.closed()) return;
+  if (context_.owners->IsGone(ref.owner, status)) {
+    context_.owners->Find(ref.owner, [this, service = context_.alive.lock(), ref](bool moved) {
+      if (moved) {
+        StartFetch(ref);
+      } else {
+        context_.host->Fail(ref.id, MakeOwnerDiedValue(ref.id.Hex(), ref.owner));
+      }
+    });
+  } else if (status.code() == StatusCode::kUnavailable) {
+    context_.loop->AddTimer(context_.options.owner_retry, [this, alive = context_.alive, ref] {
+      auto service = alive.lock();
+      // Somebody still waits for it, and nothing is known of it: its owner's death would be.
+      if (service != nullptr && !calls_.closed() && !context_.memory.Contains(ref.id) && context_.table.Contains(ref.id)) StartFetch(ref);
+    });
+  } else {
+    context_.host->Fail(ref.id, LostValue(ref.id, status.ToString()));
+  }
 }
 
 }  // namespace ray::core

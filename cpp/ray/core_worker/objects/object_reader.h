@@ -49,6 +49,8 @@ class ObjectReader {
   void StartFetch(std::span<const ObjectRefInfo> refs, std::span<const uint32_t> positions);
   void StartFetch(const ObjectRefInfo& ref);
   void OnFetched(const ObjectRefInfo& ref, const Status& status, const v1::GetObjectReply& reply, PartList parts);
+  // Who should answer for the object did not.
+  void OnOwnerSilent(const ObjectRefInfo& ref, const Status& status);
 
   ObjectContext& context_;
   BlockedCalls& calls_;

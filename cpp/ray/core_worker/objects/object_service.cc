@@ -35,7 +35,11 @@ ObjectService::ObjectService(Deps deps)
       copies_(&context_),
       borrowing_(&context_),
       pulls_(&context_, &copies_),
-      reader_(&context_, &calls_, &copies_, &pulls_) {}
+      reader_(&context_, &calls_, &copies_, &pulls_),
+      owners_(&context_, deps_.handover.adopter),
+      handover_(&context_, &borrowing_, deps_.handover) {
+  context_.owners = &owners_;
+}
 
 ObjectService::~ObjectService() = default;
 
@@ -53,11 +57,11 @@ void ObjectService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
   std::weak_ptr<ObjectService> weak = weak_from_this();
   dispatcher->RegisterTyped<v1::GetObjectRequest>(
       MethodId::kGetObject, [weak](const v1::GetObjectRequest& message, rpc::Request& request, rpc::Responder responder) {
-        if (auto self = weak.lock()) self->HandleGetObject(message, request, std::move(responder));
+        if (auto self = weak.lock()) self->HandleGetObject(message, request.connection, std::move(responder));
       });
   dispatcher->RegisterTyped<v1::AddBorrowersRequest>(
       MethodId::kAddBorrowers, [weak](const v1::AddBorrowersRequest& message, rpc::Request&, rpc::Responder responder) {
-        if (auto self = weak.lock()) self->borrowing_.HandleAddBorrowers(message, std::move(responder));
+        if (auto self = weak.lock()) self->HandleAddBorrowers(message, std::move(responder));
       });
   dispatcher->RegisterTyped<v1::RemoveBorrowersRequest>(MethodId::kRemoveBorrowers,
                                                         [weak](const v1::RemoveBorrowersRequest& message, rpc::Request&, rpc::Responder) {
@@ -70,6 +74,13 @@ void ObjectService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
   dispatcher->RegisterTyped<v1::GetLocationsRequest>(
       MethodId::kGetLocations, [weak](const v1::GetLocationsRequest& message, rpc::Request&, rpc::Responder responder) {
         if (auto self = weak.lock()) self->copies_.HandleGetLocations(message, std::move(responder));
+      });
+  dispatcher->RegisterTyped<v1::OwnerMovedRequest>(
+      MethodId::kOwnerMoved, [weak](const v1::OwnerMovedRequest& message, rpc::Request&, rpc::Responder responder) {
+        auto self = weak.lock();
+        if (self == nullptr) return;
+        self->owners_.Move(FromProto(message.owner()).worker_id, NodeId::FromBinaryOrNil(message.adopter_node_id()));
+        if (responder.valid()) responder.Send(v1::AdoptionEmpty());
       });
 }
 
@@ -278,10 +289,35 @@ Status ObjectService::MakeReturn(const ObjectId& id, const Address& owner, const
 
 // --- requests of others, and deaths
 
-void ObjectService::HandleGetObject(const v1::GetObjectRequest& message, rpc::Request& request, rpc::Responder responder) {
+void ObjectService::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder) {
+  if (!handover_.active()) return borrowing_.HandleAddBorrowers(message, std::move(responder));
+  auto held = std::make_shared<rpc::Responder>(std::move(responder));
+  handover_.Defer([this, self = shared_from_this(), message, held](bool moved) {
+    if (!moved) return borrowing_.HandleAddBorrowers(message, std::move(*held));
+    v1::AddBorrowersReply reply;
+    reply.set_moved_node_id(handover_.adopter().Binary());
+    held->Send(reply);
+  });
+}
+
+void ObjectService::HandleGetObject(const v1::GetObjectRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder) {
+  if (handover_.active()) {
+    auto held = std::make_shared<rpc::Responder>(std::move(responder));
+    handover_.Defer([this, self = shared_from_this(), message, connection, held](bool moved) {
+      if (!moved) return ServeObject(message, connection, std::move(*held));
+      v1::GetObjectReply reply;
+      reply.set_moved_node_id(handover_.adopter().Binary());
+      held->Send(reply);
+    });
+    return;
+  }
+  ServeObject(message, connection, std::move(responder));
+}
+
+void ObjectService::ServeObject(const v1::GetObjectRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder) {
   const ObjectId id = ObjectId::FromBinaryOrNil(message.object_id());
   const Address requester = FromProto(message.requester());
-  if (!requester.IsNil()) deps_.peers->Adopt(requester, request.connection);
+  if (!requester.IsNil()) deps_.peers->Adopt(requester, connection);
   for (const auto& lost : message.lost_copies()) copies_.LoseCopy(id, NodeId::FromBinaryOrNil(lost.node_id()), lost.attempt());
   auto shared = std::make_shared<rpc::Responder>(std::move(responder));
   if (!context_.table.IsOwned(id)) {
@@ -318,13 +354,23 @@ void ObjectService::SendObject(const ObjectId& id, const Address& requester, std
 
 void ObjectService::OnWorkerDied(const WorkerId& worker) {
   RefEffects effects;
-  for (const ObjectId& id : context_.table.WorkerDied(worker, &effects)) {
+  const std::vector<ObjectId> orphans = context_.table.WorkerDied(worker, &effects);
+  if (!orphans.empty()) {
+    const Address owner = context_.table.OwnerOf(orphans.front());
+    owners_.Find(owner, [this, self = shared_from_this(), owner, orphans](bool moved) {
+      if (!moved) LoseOwner(owner, orphans);  // else those who wait ask again as their questions to the owner fail
+    });
+  }
+  CarryOut(effects);
+}
+
+void ObjectService::LoseOwner(const Address& owner, std::span<const ObjectId> orphans) {
+  for (const ObjectId& id : orphans) {
     // Values in this process's memory stay good; the store drops what a dead process owned.
-    const ErrorValue error = MakeOwnerDiedValue(id.Hex(), context_.table.OwnerOf(id));
+    const ErrorValue error = MakeOwnerDiedValue(id.Hex(), owner);
     context_.memory.FailInStore(id, error.metadata, error.blob);
     Fail(id, error);
   }
-  CarryOut(effects);
 }
 
 }  // namespace ray::core

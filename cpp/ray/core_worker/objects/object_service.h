@@ -18,9 +18,11 @@
 
 #include "ray/core_worker/objects/blocked_calls.h"
 #include "ray/core_worker/objects/borrowing.h"
+#include "ray/core_worker/objects/handover.h"
 #include "ray/core_worker/objects/object_context.h"
 #include "ray/core_worker/objects/object_copies.h"
 #include "ray/core_worker/objects/object_reader.h"
+#include "ray/core_worker/objects/owners.h"
 #include "ray/core_worker/objects/pulls.h"
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/core/dispatcher.h"
@@ -65,6 +67,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
     Address self;
     JobId job_id;
     ObjectOptions options;
+    HandoverOptions handover;
     // The calling thread has been blocked in Get or Wait for `blocked_after` / goes on now. May be empty.
     std::function<void(bool blocked)> on_blocked;
     // Objects of ours that nobody holds any more, and those of them that were in the store. Called on whatever thread dropped the last hold, maybe
@@ -81,10 +84,13 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   // Must be called before the first kWorkerDied is passed to `peers`.
   static std::shared_ptr<ObjectService> Make(Deps deps);
   ~ObjectService();
-  // Handlers of kGetObject, kAddBorrowers, kRemoveBorrowers, kGetLocations, kAddLocation.
+  // Handlers of kGetObject, kAddBorrowers, kRemoveBorrowers, kGetLocations, kAddLocation, kOwnerMoved.
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
   // Wakes every blocked call with kClosed; later ones fail too.
   void Shutdown() { calls_.Close(); }
+
+  // [blocks] As this process leaves in good order, before it stops serving: what others hold goes to who answers for it from now on. Once. See Handover.
+  void HandOverObjects(bool wait_for_tasks) { handover_.Run(wait_for_tasks); }
 
   // --- values
   // One handle is counted. [blocks] on values beyond max_inline_bytes.
@@ -176,7 +182,10 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   void OnWorkerDied(const WorkerId& worker);
   BufferPtr LayOut(const ValueView& value, size_t size) const;
   Status WriteToStore(const ObjectId& id, const ValueView& value, size_t size, const Address& owner);
-  void HandleGetObject(const v1::GetObjectRequest& message, rpc::Request& request, rpc::Responder responder);
+  void HandleGetObject(const v1::GetObjectRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder);
+  void ServeObject(const v1::GetObjectRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder);
+  void LoseOwner(const Address& owner, std::span<const ObjectId> orphans);
+  void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
   void SendObject(const ObjectId& id, const Address& requester, std::shared_ptr<rpc::Responder> responder);
 
   const Deps deps_;
@@ -188,6 +197,8 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   Borrowing borrowing_;
   Pulls pulls_;
   ObjectReader reader_;
+  Owners owners_;
+  Handover handover_;
 };
 
 }  // namespace ray::core

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "ray/core_worker/objects/owners.h"
 #include "ray/rpc/core/dispatcher.h"
 
 namespace ray::core {
@@ -38,7 +39,7 @@ uint64_t Pulls::Start(const ObjectRefInfo& ref, const StoredValue& known, FetchR
   v1::PullObjectRequest request;
   request.set_pull_id(pull->number);
   request.set_object_id(ref.id.data(), ObjectId::kSize);
-  const Address& owner = ref.owner.IsNil() ? context_.self : ref.owner;
+  const Address owner = ref.owner.IsNil() ? context_.self : context_.owners->InStores(ref.owner);
   request.set_owner_worker_id(owner.worker_id.Binary());
   request.set_owner_node_id(owner.node_id.Binary());
   request.set_size(known.size);
@@ -84,7 +85,7 @@ void Pulls::OnPulled(const std::shared_ptr<Pull>& pull, const Status& status, co
   if (status.ok() && reply.ready()) {
     context_.memory.AddCopy(ref.id, context_.self.node_id, pull->attempt);
     if (!context_.IsOurs(ref)) {
-      if (auto owner = context_.peers->Get(ref.owner); owner.ok()) {
+      if (auto owner = context_.owners->Get(ref.owner); owner.ok()) {
         v1::AddLocationNotice notice;
         notice.set_object_id(ref.id.data(), ObjectId::kSize);
         notice.set_node_id(context_.self.node_id.Binary());

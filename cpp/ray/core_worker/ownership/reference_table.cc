@@ -38,7 +38,7 @@ ReferenceTable::Entry* ReferenceTable::FindOrBorrowLocked(const ObjectRefInfo& r
     Rare& rare = RareOf(&it->second);
     rare.borrowed = true;
     rare.owner = ref.owner;
-    if (!IsDeadLocked(ref.owner)) RelateLocked(ref.owner, ref.id);
+    RelateLocked(ref.owner, ref.id);
   }
   return &it->second;
 }
@@ -81,7 +81,7 @@ void ReferenceTable::MaybeDropLocked(const ObjectId& first, RefEffects* effects)
         if (rare != nullptr && rare->borrowed) {
           if (id.index() == 0) effects->handles_given_back.push_back(id.task_id().actor_id());
           ForgetRelationLocked(rare->owner.worker_id, id);
-          if (rare->given != 0 && !IsDeadLocked(rare->owner)) effects->give_back.push_back({id, rare->owner, rare->given});
+          if (rare->given != 0 && !IsLostLocked(rare->owner)) effects->give_back.push_back({id, rare->owner, rare->given});
         } else if (id.index() == 0) {
           effects->actors_out_of_scope.push_back(id.task_id().actor_id());
         } else {
@@ -232,7 +232,7 @@ std::vector<ObjectRefInfo> ReferenceTable::EndTask(uint64_t task, std::vector<Ob
     if (entry == nullptr || entry->rare == nullptr || !entry->rare->borrowed || entry->rare->given != 0) continue;
     if (entry->rare->registering != 0) {
       in_flight->push_back(id);
-    } else if (!IsDeadLocked(entry->rare->owner)) {
+    } else {  // one that is dead may have handed it over
       ++entry->rare->registering;
       to_register.push_back({id, entry->rare->owner});
     }
@@ -313,9 +313,11 @@ std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffe
   std::vector<ObjectId> orphans;
   MutexLock lock(&mu_);
   dead_.insert(worker);
-  auto node = related_.extract(worker);
-  if (!node) return orphans;
-  std::vector<ObjectId> ids(node.mapped().ids.begin(), node.mapped().ids.end());
+  auto related = related_.extract(worker);
+  if (!related) return orphans;
+  const auto adopter = moved_.find(worker);
+  const bool adopted = adopter != moved_.end() && !dead_nodes_.contains(adopter->second);
+  std::vector<ObjectId> ids(related.mapped().ids.begin(), related.mapped().ids.end());
   std::sort(ids.begin(), ids.end());
   for (const ObjectId& id : ids) {
     Entry* entry = FindLocked(id);
@@ -327,7 +329,16 @@ std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffe
       MaybeDropLocked(id, effects);
     }
   }
-  return orphans;
+  if (!adopted) return orphans;
+  for (const ObjectId& id : orphans) {
+    if (entries_.contains(id)) RelateLocked({adopter->second, worker}, id);
+  }
+  return {};
+}
+
+void ReferenceTable::OwnerMoved(const WorkerId& owner, const NodeId& adopter) {
+  MutexLock lock(&mu_);
+  moved_[owner] = adopter;
 }
 
 std::vector<WorkerId> ReferenceTable::NodeDied(const NodeId& node) {
@@ -335,10 +346,41 @@ std::vector<WorkerId> ReferenceTable::NodeDied(const NodeId& node) {
   MutexLock lock(&mu_);
   dead_nodes_.insert(node);
   for (const auto& [worker, related] : related_) {
-    if (related.node == node) workers.push_back(worker);
+    // Of an owner that has left the node does not matter, but that of who answers for it.
+    const auto adopter = moved_.find(worker);
+    if (related.node == node || (adopter != moved_.end() && adopter->second == node)) workers.push_back(worker);
   }
   std::sort(workers.begin(), workers.end());
   return workers;
+}
+
+std::vector<ReferenceTable::Lent> ReferenceTable::LentOut() const {
+  std::vector<Lent> lent;
+  MutexLock lock(&mu_);
+  std::vector<ObjectId> todo;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.rare != nullptr && !entry.rare->borrowed && !entry.rare->borrowers.empty() && id.index() != 0) todo.push_back(id);
+  }
+  std::unordered_set<ObjectId, IdHash> seen(todo.begin(), todo.end());
+  while (!todo.empty()) {
+    const auto it = entries_.find(todo.back());
+    todo.pop_back();
+    Lent& item = lent.emplace_back();
+    item.id = it->first;
+    const Rare* rare = it->second.rare.get();
+    if (rare == nullptr) continue;
+    for (const auto& [borrower, count] : rare->borrowers) {
+      const auto related = related_.find(borrower);
+      item.borrowers.emplace_back(Address{related == related_.end() ? NodeId::Nil() : related->second.node, borrower}, count);
+    }
+    for (const ObjectId& inner : rare->nested) {
+      const auto contained = entries_.find(inner);
+      const bool ours = contained != entries_.end() && (contained->second.rare == nullptr || !contained->second.rare->borrowed);
+      if (ours && inner.index() != 0 && seen.insert(inner).second) todo.push_back(inner);
+    }
+  }
+  std::ranges::sort(lent, {}, &Lent::id);
+  return lent;
 }
 
 bool ReferenceTable::Contains(const ObjectId& id) const {

@@ -84,8 +84,17 @@ class ReferenceTable {
   void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, RefEffects* effects);
   // As a borrower it holds nothing any more. Returns the objects here that it owned: their values will never come.
   std::vector<ObjectId> WorkerDied(const WorkerId& worker, RefEffects* effects);
+  // What it owned has been handed over, and does not end with it: the raylet of that node answers for it from now on.
+  void OwnerMoved(const WorkerId& owner, const NodeId& adopter);
   // Those of the node that this process has to do with, as owners or borrowers. They are dead from now on, and so are others that are named later.
   std::vector<WorkerId> NodeDied(const NodeId& node);
+
+  struct Lent {
+    ObjectId id;
+    std::vector<std::pair<Address, uint32_t>> borrowers;
+  };
+  // Objects of ours that others hold, and what those contain of ours, in the order of their ids. Handles of actors are left out: they end with us.
+  std::vector<Lent> LentOut() const;
 
   bool Contains(const ObjectId& id) const;
   bool IsOwned(const ObjectId& id) const;
@@ -131,7 +140,13 @@ class ReferenceTable {
   bool IsDeadLocked(const Address& process) const REQUIRES(mu_) {
     return dead_.contains(process.worker_id) || (!dead_nodes_.empty() && dead_nodes_.contains(process.node_id));
   }
+  // As an owner, whose objects may have been handed over.
+  bool IsLostLocked(const Address& owner) const REQUIRES(mu_) {
+    const auto it = moved_.empty() ? moved_.end() : moved_.find(owner.worker_id);
+    return it != moved_.end() ? dead_nodes_.contains(it->second) : IsDeadLocked(owner);
+  }
   std::unordered_map<WorkerId, Related, IdHash> related_ GUARDED_BY(mu_);
+  std::unordered_map<WorkerId, NodeId, IdHash> moved_ GUARDED_BY(mu_);  // owners that have left, and who answers for them
   std::unordered_set<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
   std::unordered_set<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
 };

@@ -170,6 +170,57 @@ TEST_F(ReferenceTableTest, TheDeadHoldNothingAndGetNothingBack) {
   EXPECT_EQ(Remove(b_).freed, One(b_));
 }
 
+TEST_F(ReferenceTableTest, WhatAnOwnerHandedOverOutlivesIt) {
+  const NodeId adopter = NodeId::FromRandom();
+  RefEffects effects;
+  table_.AddOwned(c_);
+  table_.AddGiven(c_, std::vector<ObjectRefInfo>{{a_, owner_}}, &effects);
+  table_.AddBorrower(c_, owner_);
+  table_.OwnerMoved(owner_.worker_id, adopter);
+  EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects).empty());
+  // As a borrower it is dead all the same.
+  EXPECT_EQ(Remove(c_).dropped, (std::vector<ObjectId>{c_, a_}));
+  // A ref that comes up later is registered, and its counts go back to whoever answers.
+  EXPECT_EQ(Borrow(b_), ReferenceTable::Borrow::kRegister);
+  table_.OnRegistered(b_, ObjectId::Nil(), true, &effects);
+  EXPECT_TRUE(table_.NodeDied(owner_.node_id).size() <= 1);  // nobody asks after the node that it had
+  EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects).empty());
+  effects = Remove(b_);
+  ASSERT_EQ(effects.give_back.size(), 1u);
+  EXPECT_EQ(effects.give_back[0].owner, owner_);
+  // They end with the adopter's node.
+  EXPECT_EQ(Borrow(b_), ReferenceTable::Borrow::kRegister);
+  table_.OnRegistered(b_, ObjectId::Nil(), true, &effects);
+  EXPECT_EQ(table_.NodeDied(adopter), std::vector<WorkerId>{owner_.worker_id});
+  EXPECT_EQ(table_.WorkerDied(owner_.worker_id, &effects), One(b_));
+  EXPECT_TRUE(Remove(b_).give_back.empty());
+}
+
+TEST_F(ReferenceTableTest, WhatIsLentOutIsToldWithItsContents) {
+  const Address other = NewAddress();
+  table_.AddOwned(a_);
+  table_.AddOwned(b_, 1, One(a_));
+  table_.AddOwned(c_);
+  EXPECT_TRUE(table_.LentOut().empty());
+  table_.AddBorrower(b_, owner_);
+  table_.AddBorrower(b_, owner_);
+  table_.AddBorrower(b_, other);
+  table_.AddBorrower(a_, other);
+  const ObjectId handle = ObjectId::ForActorHandle(ActorId::Of(JobId::FromInt(1)));
+  table_.AddOwned(handle);
+  table_.AddBorrower(handle, other);
+  std::map<ObjectId, std::map<WorkerId, uint32_t>> lent;
+  for (const auto& item : table_.LentOut()) {
+    for (const auto& [borrower, count] : item.borrowers) lent[item.id][borrower.worker_id] = count;
+  }
+  EXPECT_EQ(lent.size(), 2u);
+  EXPECT_EQ(lent[b_], (std::map<WorkerId, uint32_t>{{owner_.worker_id, 2}, {other.worker_id, 1}}));
+  EXPECT_EQ(lent[a_], (std::map<WorkerId, uint32_t>{{other.worker_id, 1}}));
+  RefEffects effects;
+  table_.RemoveBorrower(a_, other.worker_id, 1, &effects);
+  EXPECT_EQ(table_.LentOut().size(), 2u);  // from inside
+}
+
 TEST_F(ReferenceTableTest, AnActorGoesOutOfScopeWithItsLastHandle) {
   const ActorId actor = ActorId::Of(JobId::FromInt(1));
   const ObjectId handle = ObjectId::ForActorHandle(actor);

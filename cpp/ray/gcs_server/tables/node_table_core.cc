@@ -88,6 +88,9 @@ bool NodeTableCore::Register(const v1::NodeInfo& node, CallToken call, int64_t w
   reply.set_session_name(config_.session_name);
   reply.set_durable(config_.durable);
   reply.set_protocol_version(std::string(kProtocolVersion));
+  for (const auto& [other, entry] : nodes_) {
+    if (entry.info.is_head() && entry.info.alive()) reply.set_head_node_id(other.Binary());
+  }
   Reply(call, std::move(reply), out);
   if (is_new) PublishNode(info, out);
   return true;

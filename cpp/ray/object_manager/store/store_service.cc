@@ -692,6 +692,14 @@ void StoreService::Keep(std::vector<ObjectId> ids) {
   });
 }
 
+void StoreService::Reown(std::vector<ObjectId> ids, const Address& owner) {
+  impl_->loop->Post("store.reown", [self = impl_.get(), ids = std::move(ids), owner] {  // ahead of the end of the owner that they had
+    self->NoteOwner(owner.worker_id, owner.node_id);
+    for (const ObjectId& id : ids) self->core->Reown(id, owner.worker_id, self->Now());
+    self->Settle();
+  });
+}
+
 void StoreService::OnWorkerDied(const WorkerId& worker) {
   impl_->loop->Post("store.worker_died", [self = impl_.get(), worker] {
     self->core->OwnerDied(worker, self->Now(), &self->effects);

@@ -94,6 +94,8 @@ class StoreService {
   // As its owner says: it is of no use any more; or, it must not be evicted.
   void Free(std::vector<ObjectId> ids);
   void Keep(std::vector<ObjectId> ids);
+  // They are that process's from now on, whatever becomes of the one that owned them.
+  void Reown(std::vector<ObjectId> ids, const Address& owner);
 
   // Thread-safe.
   StoreStats Stats() const;

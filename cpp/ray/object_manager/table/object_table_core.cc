@@ -170,8 +170,10 @@ ObjectTableCore::Outcome ObjectTableCore::TryPut(const PutRequest& request, Time
     last_freed_ = now;
     return Outcome::kDone;
   }
-  Object& object = *AddObject(request.client, request.id, request.owner);
-  if (auto early = early_frees_.extract(request.id)) object.freed = object.freed || early.mapped().client != request.client;
+  const auto early = early_.extract(request.id);
+  const bool reowned = early && !early.mapped().owner.IsNil();
+  Object& object = *AddObject(request.client, request.id, reowned ? early.mapped().owner : request.owner);
+  if (early && !reowned) object.freed = object.freed || early.mapped().client != request.client;
   object.place.offset = request.offset;
   object.size = request.size;
   object.metadata = request.metadata;
@@ -517,21 +519,34 @@ void ObjectTableCore::Release(ClientId client, const ObjectId& id, Time now, Eff
 void ObjectTableCore::Free(const ObjectId& id, Time now, Effects* out, ClientId client) {
   lost_.erase(id);
   auto it = objects_.find(id);
-  if (it == objects_.end()) return NoteEarlyFree(id, client, now);
+  if (it == objects_.end()) return NoteEarly(id, client, WorkerId::Nil(), now);
   it->second.freed = true;
   Settle(id, &it->second, now, out);
   ServeQueue(now, out);
 }
 
-void ObjectTableCore::NoteEarlyFree(const ObjectId& id, ClientId client, Time now) {
-  while (!early_free_order_.empty() &&
-         (early_free_order_.front().first + config_.early_free <= now || early_frees_.size() >= kMaxEarlyFrees)) {
-    const auto& [noted, oldest] = early_free_order_.front();
-    if (auto it = early_frees_.find(oldest); it != early_frees_.end() && it->second.at == noted) early_frees_.erase(it);
-    early_free_order_.pop_front();
+void ObjectTableCore::NoteEarly(const ObjectId& id, ClientId client, const WorkerId& owner, Time now) {
+  while (!early_order_.empty() && (early_order_.front().first + config_.early_free <= now || early_.size() >= kMaxEarly)) {
+    const auto& [noted, oldest] = early_order_.front();
+    if (auto it = early_.find(oldest); it != early_.end() && it->second.at == noted) early_.erase(it);
+    early_order_.pop_front();
   }
-  early_frees_[id] = {now, client};
-  early_free_order_.emplace_back(now, id);
+  early_[id] = {now, client, owner};
+  early_order_.emplace_back(now, id);
+}
+
+void ObjectTableCore::Reown(const ObjectId& id, const WorkerId& owner, Time now) {
+  const auto it = objects_.find(id);
+  if (it == objects_.end()) {
+    if (!early_.contains(id)) NoteEarly(id, 0, owner, now);
+    return;
+  }
+  if (it->second.owner == owner) return;
+  const auto owned = by_owner_.find(it->second.owner);
+  owned->second.erase(id);
+  if (owned->second.empty()) by_owner_.erase(owned);
+  it->second.owner = owner;
+  by_owner_[owner].insert(id);
 }
 
 void ObjectTableCore::Keep(const ObjectId& id, Time now, Effects* out) {

@@ -196,6 +196,8 @@ class ObjectTableCore {
   void Free(const ObjectId& id, Time now, Effects* out, ClientId client = 0);
   // A copy that could be evicted is from now on one that could not: others are gone.
   void Keep(const ObjectId& id, Time now, Effects* out);
+  // It is another process's from now on: the end of the one that owned it does not concern it any more. Of one that is not there yet: once it is put.
+  void Reown(const ObjectId& id, const WorkerId& owner, Time now);
   // The connection ended: its pins, waits and unfinished objects go.
   void ClientGone(ClientId client, Time now, Effects* out);
   // Frees all objects of this owner, those yet to come too.
@@ -321,7 +323,8 @@ class ObjectTableCore {
   void Enlist(const ObjectId& id, Object* object, List list);
   void DropMemory(Object* object, Time now, Effects* out);
   void Delete(const ObjectId& id, Time now, Effects* out);
-  void NoteEarlyFree(const ObjectId& id, ClientId client, Time now);
+  // A free; with an owner: a Reown.
+  void NoteEarly(const ObjectId& id, ClientId client, const WorkerId& owner, Time now);
   void FinishGet(Token token, Effects* out);
   Time OverflowAt(const Overflow& overflow, Time since) const;  // when to ask for a file
   Time FailAt(const Overflow& overflow, Time since) const;
@@ -353,14 +356,15 @@ class ObjectTableCore {
   uint64_t last_segment_ = 0;
   std::unordered_set<ObjectId, IdHash> lost_;  // until they are made again or freed
   // Freed before they were there: the put of an object and the free by its owner come on different connections. (On one connection they are in
-  // order: who frees and then puts has cleared an earlier attempt away.) Each with its time.
-  static constexpr size_t kMaxEarlyFrees = 100'000;
-  struct EarlyFree {
+  // order: who frees and then puts has cleared an earlier attempt away.) Each with its time. The same of those that were given another owner.
+  static constexpr size_t kMaxEarly = 100'000;
+  struct Early {
     Time at;
     ClientId client = 0;
+    WorkerId owner;  // nil: freed
   };
-  std::unordered_map<ObjectId, EarlyFree, IdHash> early_frees_;
-  std::deque<std::pair<Time, ObjectId>> early_free_order_;
+  std::unordered_map<ObjectId, Early, IdHash> early_;
+  std::deque<std::pair<Time, ObjectId>> early_order_;
   std::unordered_map<Token, PendingGet> gets_;
   std::unordered_map<ObjectId, std::vector<Token>, IdHash> awaited_;  // getters of objects not sealed; some may have ended
   std::set<std::pair<Time, Token>> get_deadlines_;

@@ -4,7 +4,7 @@
 //   get TOKEN OBJECT... client= wait=                      release OBJECT client=        free OBJECT client=
 //   lease TOKEN client=                                    put OBJECT at= size= client= owner= keep
 //   return at= size= client= touched                       reclaimed client=             gone client=
-//   owner-died OWNER    spilled OBJECT [failed]    restored OBJECT [failed]    overflow SEGMENT [failed]    after TIME    stats
+//   owner-died OWNER    reown OBJECT OWNER    spilled OBJECT [failed]    restored OBJECT [failed]    overflow SEGMENT [failed]    after TIME    stats
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -147,6 +147,8 @@ class Replay {
       core_->ClientGone(client, now_, out);
     } else if (name == "owner-died") {
       core_->OwnerDied(Owner(event.Number(0)), now_, out);
+    } else if (name == "reown") {
+      core_->Reown(Id(event.Number(0)), Owner(event.Number(1)), now_);
     } else if (name == "spilled") {
       core_->OnSpilled(Id(event.Number(0)), status, now_, out);
     } else if (name == "restored") {

@@ -42,7 +42,9 @@ void TransferService::Stop() {
   if (!std::exchange(*alive_, false)) return;
   copier_.Stop();
   timer_.Cancel();
-  for (auto& [want, pull] : pulls_) pull.responder.Fail(Status::Cancelled("this node is stopping"));
+  for (auto& [want, pull] : pulls_) {
+    if (pull.responder.valid()) pull.responder.Fail(Status::Cancelled("this node is stopping"));
+  }
   for (auto& [serve, responder] : serving_) responder.Fail(Status::Unavailable("this node is stopping"));
   pulls_.clear();
   serving_.clear();
@@ -89,6 +91,22 @@ void TransferService::HandlePull(const v1::PullObjectRequest& message, rpc::Requ
                       {NodeId::FromBinaryOrNil(message.owner_node_id()), WorkerId::FromBinaryOrNil(message.owner_worker_id())}};
   by_caller_[{connection, message.pull_id()}] = pull.want;
   pulls_.emplace(pull.want, Pull{std::move(responder), connection, message.pull_id(), pull.id});
+  pull_.Want(std::move(pull), Now(), &pulls_out_);
+  Settle();
+}
+
+void TransferService::Save(const CopyToSave& copy, std::function<void(const Status&)> done) {
+  PullRequest pull;
+  pull.want = ++last_want_;
+  pull.id = copy.id;
+  pull.size = copy.size;
+  pull.priority = PullPriority::kTaskArgument;  // nobody waits for it
+  pull.nodes = copy.nodes;
+  wanted_[copy.id] = {copy.metadata, copy.owner};
+  pulls_.emplace(pull.want, Pull{{}, 0, 0, copy.id, [this, id = copy.id, done = std::move(done)](const Status& status) {
+                                   if (status.ok()) deps_.store->Keep({id});
+                                   done(status);
+                                 }});
   pull_.Want(std::move(pull), Now(), &pulls_out_);
   Settle();
 }
@@ -264,6 +282,7 @@ void TransferService::Apply(const PullAnswered& effect) {
   Pull& pull = node.mapped();
   by_caller_.erase({pull.connection, pull.pull_id});
   if (!pull_.Wants(pull.id)) wanted_.erase(pull.id);
+  if (pull.done) return pull.done(effect.status);
   v1::PullObjectReply reply;
   const StatusCode code = effect.status.code();
   if (!effect.status.ok() && code != StatusCode::kNotFound && code != StatusCode::kDeadlineExceeded)

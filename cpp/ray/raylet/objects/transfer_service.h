@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "ray/async/loop.h"
 #include "ray/async/tick_timer.h"
@@ -23,6 +24,15 @@
 #include "ray/v1/object_transfer.pb.h"
 
 namespace ray::raylet {
+
+// A copy to be brought to this node from one of `nodes`.
+struct CopyToSave {
+  ObjectId id;
+  uint64_t size = 0;
+  std::string metadata;
+  Address owner;
+  std::vector<NodeId> nodes;
+};
 
 class TransferService {
  public:
@@ -37,6 +47,8 @@ class TransferService {
   ~TransferService();
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
   void OnNodeDead(const NodeId& node);
+  // Brings a copy here to stay: from then on this node's is the one that is not evicted. `done` on the loop, once.
+  void Save(const CopyToSave& copy, std::function<void(const Status&)> done);
   // Nothing is received or given from now on. Idempotent; before the store stops.
   void Stop();
 
@@ -54,6 +66,7 @@ class TransferService {
     rpc::Responder responder;
     uint64_t connection = 0, pull_id = 0;
     ObjectId id;
+    std::function<void(const Status&)> done = nullptr;  // instead of the responder: it is wanted by this raylet
   };
 
   void HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder);

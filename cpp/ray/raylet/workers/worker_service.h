@@ -72,6 +72,8 @@ class WorkerService {
     config_.welcome.set_config_json(std::move(json));
     if (!session_name.empty()) config_.welcome.set_session_name(session_name);
   }
+  // Whose raylet answers for objects of owners that have left.
+  void SetAdopter(const NodeId& node) { config_.welcome.set_adopter_node_id(node.Binary()); }
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
 
   void Pop(const LeaseId& lease, const WorkerKey& key, bool fresh, bool actor);

@@ -1,0 +1,53 @@
+// Owners: who answers for the objects of which owner, as a borrower needs to know. An owner that leaves in good order hands its objects to the adopter, the
+// raylet of the head (docs/architecture/ownership.md, "Leaving in good order").
+//
+//   owner ──OwnerMoved, or an answer that says so──> moved: the adopter is asked
+//   owner ──gone──> FindAdopted: moved, or lost for good
+//
+// Part of the ObjectService. Thread-safe; no lock is held while calling out.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "ray/core_worker/objects/object_context.h"
+#include "ray/util/mutex.h"
+
+namespace ray::core {
+
+class Owners {
+ public:
+  // `adopter`: node of the adopter; nil: there is none, owners that are gone are lost.
+  Owners(ObjectContext* context, const NodeId& adopter) : context_(*context), adopter_(adopter) {}
+
+  // The connection on which to ask the owner, or who answers for it. As PeerPool::Get and ReplyRoute.
+  Result<rpc::ConnectionPtr> Get(const Address& owner) const { return Route(owner, /*for_reply=*/false); }
+  Result<rpc::ConnectionPtr> ReplyRoute(const Address& owner) const { return Route(owner, /*for_reply=*/true); }
+  // It is known to have moved.
+  bool HasMoved(const Address& owner) const;
+  // As whose the stores know its objects.
+  Address InStores(const Address& owner) const;
+  // It, or who answers for it, failed with `status`, and that means that it is gone for good. False: it may come back.
+  bool IsGone(const Address& owner, const Status& status) const;
+
+  void Move(const WorkerId& owner, const NodeId& adopter);
+  // The owner is gone. `done(moved)` once it is known whether somebody answers for it: at once, or when the adopter has told.
+  void Find(const Address& owner, std::function<void(bool moved)> done);
+
+ private:
+  Result<rpc::ConnectionPtr> Route(const Address& owner, bool for_reply) const;
+  void Ask(const WorkerId& owner, Time give_up);
+  void Answer(const WorkerId& owner, bool moved);
+
+  ObjectContext& context_;
+  const NodeId adopter_;
+  mutable Mutex mu_;
+  std::unordered_map<WorkerId, NodeId, IdHash> moved_ GUARDED_BY(mu_);
+  std::unordered_set<WorkerId, IdHash> lost_ GUARDED_BY(mu_);
+  std::unordered_map<WorkerId, std::vector<std::function<void(bool)>>, IdHash> asking_ GUARDED_BY(mu_);
+};
+
+}  // namespace ray::core

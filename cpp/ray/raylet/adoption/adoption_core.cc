@@ -1,0 +1,198 @@
+#include "ray/raylet/adoption/adoption_core.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace ray::raylet {
+
+void AdoptionCore::Adopt(const Address& owner, const ObjectId& id, AdoptedValue value, AdoptionEffects* out) {
+  if (objects_.contains(id)) return;
+  if (IsDead(owner)) {  // the news of its death was faster
+    std::vector<ObjectId> to_settle;
+    LetGo(value.nested, out, &to_settle);
+    for (const ObjectId& inner : to_settle) Settle(inner, out);
+    return;
+  }
+  Owner& of = owners_[owner.worker_id];
+  of.node = owner.node_id;
+  ++of.objects;
+  Object& object = objects_[id];
+  object.owner = owner.worker_id;
+  object.value = std::move(value);
+  if (object.value.blob != nullptr) {
+    inline_bytes_ += object.value.blob->size();
+    return;
+  }
+  const std::vector<NodeId> nodes = object.value.nodes;
+  for (const NodeId& node : nodes) {
+    if (dead_nodes_.contains(node)) LoseNode(&object, id, node, out);
+  }
+}
+
+void AdoptionCore::Complete(const Address& owner, std::span<const BorrowCount> counts, bool last, AdoptionEffects* out) {
+  const auto of = owners_.find(owner.worker_id);
+  if (of == owners_.end() || of->second.complete) return;
+  for (const BorrowCount& item : counts) {
+    const auto it = objects_.find(item.id);
+    if (it != objects_.end() && it->second.owner == owner.worker_id) Count(&it->second, item.id, item.borrower, item.count);
+  }
+  if (!last) return;
+  of->second.complete = true;
+  std::vector<ObjectId> ids;
+  for (const auto& [id, object] : objects_) {
+    if (object.owner == owner.worker_id) ids.push_back(id);
+  }
+  for (const ObjectId& id : ids) Settle(id, out);
+}
+
+void AdoptionCore::Count(Object* object, const ObjectId& id, const Address& borrower, int64_t count) {
+  if (IsDead(borrower)) return;
+  object->borrowers[borrower.worker_id] += count;
+  Related& related = related_[borrower.worker_id];
+  related.node = borrower.node_id;
+  related.ids.insert(id);
+}
+
+bool AdoptionCore::AddBorrower(const ObjectId& id, const Address& borrower) {
+  const auto it = objects_.find(id);
+  if (it == objects_.end()) return false;
+  Count(&it->second, id, borrower, 1);
+  return true;
+}
+
+void AdoptionCore::RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, AdoptionEffects* out) {
+  const auto it = objects_.find(id);
+  if (it == objects_.end() || dead_.contains(borrower)) return;
+  it->second.borrowers[borrower] -= count;
+  Settle(id, out);
+}
+
+void AdoptionCore::AddLocation(const ObjectId& id, const NodeId& node, uint32_t attempt, AdoptionEffects* out) {
+  if (dead_nodes_.contains(node)) return;
+  const auto it = objects_.find(id);
+  if (it == objects_.end() || it->second.lost || it->second.value.blob != nullptr || it->second.value.attempt != attempt) {
+    out->emplace_back(FreeAdopted{id, {node}});
+    return;
+  }
+  std::vector<NodeId>& nodes = it->second.value.nodes;
+  if (std::ranges::find(nodes, node) == nodes.end()) nodes.push_back(node);
+}
+
+void AdoptionCore::LoseCopy(const ObjectId& id, const NodeId& node, uint32_t attempt, AdoptionEffects* out) {
+  const auto it = objects_.find(id);
+  if (it != objects_.end() && it->second.value.attempt == attempt) LoseNode(&it->second, id, node, out);
+}
+
+void AdoptionCore::LoseNode(Object* object, const ObjectId& id, const NodeId& node, AdoptionEffects* out) {
+  std::vector<NodeId>& nodes = object->value.nodes;
+  const auto it = std::ranges::find(nodes, node);
+  if (it == nodes.end()) return;
+  const bool primary = it == nodes.begin();
+  nodes.erase(it);
+  if (nodes.empty()) {
+    object->lost = true;
+  } else if (primary) {
+    out->emplace_back(KeepAdopted{id, nodes.front()});
+  }
+}
+
+void AdoptionCore::Settle(const ObjectId& first, AdoptionEffects* out) {
+  // A work list, not recursion: chains of values that contain one another may be long.
+  std::vector<ObjectId> todo{first};
+  while (!todo.empty()) {
+    const ObjectId id = todo.back();
+    todo.pop_back();
+    const auto it = objects_.find(id);
+    if (it == objects_.end() || !owners_.at(it->second.owner).complete) continue;
+    auto& borrowers = it->second.borrowers;
+    for (auto b = borrowers.begin(); b != borrowers.end();) {
+      if (b->second > 0) {
+        ++b;
+        continue;
+      }
+      if (const auto related = related_.find(b->first); related != related_.end()) {
+        related->second.ids.erase(id);
+        if (related->second.ids.empty()) related_.erase(related);
+      }
+      b = borrowers.erase(b);
+    }
+    if (borrowers.empty()) Drop(id, out, &todo);
+  }
+}
+
+void AdoptionCore::LetGo(std::span<const ObjectRefInfo> nested, AdoptionEffects* out, std::vector<ObjectId>* to_settle) {
+  for (const ObjectRefInfo& ref : nested) {
+    const auto it = objects_.find(ref.id);
+    if (it == objects_.end()) {
+      out->emplace_back(GiveBackNested{ref.id, ref.owner});
+    } else {
+      --it->second.borrowers[self_.worker_id];
+      to_settle->push_back(ref.id);
+    }
+  }
+}
+
+void AdoptionCore::Drop(const ObjectId& id, AdoptionEffects* out, std::vector<ObjectId>* to_settle) {
+  auto node = objects_.extract(id);
+  Object& object = node.mapped();
+  for (const auto& [borrower, count] : object.borrowers) {
+    const auto related = related_.find(borrower);
+    if (related == related_.end()) continue;
+    related->second.ids.erase(id);
+    if (related->second.ids.empty()) related_.erase(related);
+  }
+  const auto of = owners_.find(object.owner);
+  if (--of->second.objects == 0) owners_.erase(of);
+  if (object.value.blob != nullptr) inline_bytes_ -= object.value.blob->size();
+  if (!object.value.nodes.empty()) out->emplace_back(FreeAdopted{id, std::move(object.value.nodes)});
+  LetGo(object.value.nested, out, to_settle);
+}
+
+void AdoptionCore::OwnerDied(const WorkerId& owner, AdoptionEffects* out) {
+  const auto of = owners_.find(owner);
+  if (of == owners_.end() || of->second.complete) return;
+  std::vector<ObjectId> ids, to_settle;
+  for (const auto& [id, object] : objects_) {
+    if (object.owner == owner) ids.push_back(id);
+  }
+  for (const ObjectId& id : ids) Drop(id, out, &to_settle);
+  for (const ObjectId& id : to_settle) Settle(id, out);
+}
+
+void AdoptionCore::WorkerDied(const WorkerId& worker, AdoptionEffects* out) {
+  dead_.insert(worker);
+  OwnerDied(worker, out);
+  auto related = related_.extract(worker);
+  if (!related) return;
+  for (const ObjectId& id : related.mapped().ids) {
+    const auto it = objects_.find(id);
+    if (it == objects_.end()) continue;  // dropped just now
+    it->second.borrowers.erase(worker);
+    Settle(id, out);
+  }
+}
+
+void AdoptionCore::NodeDied(const NodeId& node, AdoptionEffects* out) {
+  dead_nodes_.insert(node);
+  std::vector<WorkerId> workers;
+  for (const auto& [worker, related] : related_) {
+    if (related.node == node) workers.push_back(worker);
+  }
+  for (const auto& [owner, of] : owners_) {
+    if (of.node == node && !of.complete) workers.push_back(owner);
+  }
+  for (const WorkerId& worker : workers) WorkerDied(worker, out);
+  for (auto& [id, object] : objects_) LoseNode(&object, id, node, out);
+}
+
+const AdoptionCore::Object* AdoptionCore::Find(const ObjectId& id) const {
+  const auto it = objects_.find(id);
+  return it == objects_.end() ? nullptr : &it->second;
+}
+
+bool AdoptionCore::IsAdopted(const WorkerId& owner) const {
+  const auto it = owners_.find(owner);
+  return it != owners_.end() && it->second.complete;
+}
+
+}  // namespace ray::raylet

@@ -1,0 +1,121 @@
+// AdoptionCore: the objects of owners that have left in good order, kept for those who still hold them.
+//
+//   owner ──Adopt──> taken over, nothing counts yet ──Complete──> adopted ──last borrower gone──> freed
+//                        │ the owner dies
+//                        └─────────────────> dropped: it is as if the owner had crashed
+//
+// Counts are signed sums, as at any owner, but for one thing: borrowers turn to the adopter before the owner has told what it had counted, so until
+// Complete a count may be below zero. The adopter itself is a borrower of what its objects contain, under RayletAsProcess(self).
+//
+// Pure core (architecture.md, section 4): events in, effects out, in order. Owned by the AdoptionService; on the loop.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <span>
+#include <string>
+#include <unordered_set>
+#include <variant>
+#include <vector>
+
+#include "ray/common/address.h"
+#include "ray/common/buffer.h"
+#include "ray/common/ids.h"
+
+namespace ray::raylet {
+
+struct AdoptedValue {
+  std::string metadata;
+  BufferPtr blob;  // null: in the stores of `nodes`
+  uint64_t size = 0;
+  uint32_t attempt = 0;
+  std::vector<NodeId> nodes;  // the first has the primary copy
+  std::vector<ObjectRefInfo> nested;
+};
+struct BorrowCount {
+  ObjectId id;
+  Address borrower;
+  uint32_t count = 0;
+};
+
+// Effects, to be carried out in order.
+struct FreeAdopted {  // nobody refers to it any more: its copies there go
+  ObjectId id;
+  std::vector<NodeId> nodes;
+};
+struct KeepAdopted {  // the copy on that node is the primary one now
+  ObjectId id;
+  NodeId node;
+};
+struct GiveBackNested {  // RemoveBorrowers for the adopter itself
+  ObjectId id;
+  Address owner;
+};
+using AdoptionEffect = std::variant<FreeAdopted, KeepAdopted, GiveBackNested>;
+using AdoptionEffects = std::vector<AdoptionEffect>;
+
+class AdoptionCore {
+ public:
+  struct Object {
+    WorkerId owner;  // that it had
+    AdoptedValue value;
+    bool lost = false;  // no copy is left, and nobody could make it again
+    std::map<WorkerId, int64_t> borrowers;
+  };
+
+  explicit AdoptionCore(const NodeId& self) : self_(RayletAsProcess(self)) {}
+
+  // Of an owner that is dead: nothing is taken, what the object contains is given back. One that is known already stays as it is.
+  void Adopt(const Address& owner, const ObjectId& id, AdoptedValue value, AdoptionEffects* out);
+  void Complete(const Address& owner, std::span<const BorrowCount> counts, bool last, AdoptionEffects* out);
+
+  // False: unknown.
+  bool AddBorrower(const ObjectId& id, const Address& borrower);
+  void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, AdoptionEffects* out);
+  // A copy of the value of that attempt; of no use if the object is unknown, or of another attempt.
+  void AddLocation(const ObjectId& id, const NodeId& node, uint32_t attempt, AdoptionEffects* out);
+  // It was looked for in vain.
+  void LoseCopy(const ObjectId& id, const NodeId& node, uint32_t attempt, AdoptionEffects* out);
+  void WorkerDied(const WorkerId& worker, AdoptionEffects* out);
+  // All its processes are dead, those included that are named later, and its copies are gone.
+  void NodeDied(const NodeId& node, AdoptionEffects* out);
+
+  // Null: unknown. Valid until the next event.
+  const Object* Find(const ObjectId& id) const;
+  // Objects of that owner are here, and count.
+  bool IsAdopted(const WorkerId& owner) const;
+  size_t num_objects() const { return objects_.size(); }
+  size_t num_owners() const { return owners_.size(); }
+  uint64_t inline_bytes() const { return inline_bytes_; }
+
+ private:
+  struct Owner {
+    NodeId node;
+    bool complete = false;
+    size_t objects = 0;
+  };
+  struct Related {  // a borrower
+    NodeId node;
+    std::set<ObjectId> ids;
+  };
+  bool IsDead(const Address& process) const { return dead_.contains(process.worker_id) || dead_nodes_.contains(process.node_id); }
+  void Count(Object* object, const ObjectId& id, const Address& borrower, int64_t count);
+  // Drops it if nobody holds it, and then what only it contained.
+  void Settle(const ObjectId& id, AdoptionEffects* out);
+  // One count of ours less on what an object that goes contained.
+  void LetGo(std::span<const ObjectRefInfo> nested, AdoptionEffects* out, std::vector<ObjectId>* to_settle);
+  void Drop(const ObjectId& id, AdoptionEffects* out, std::vector<ObjectId>* to_settle);
+  void LoseNode(Object* object, const ObjectId& id, const NodeId& node, AdoptionEffects* out);
+  void OwnerDied(const WorkerId& owner, AdoptionEffects* out);
+
+  const Address self_;
+  std::map<ObjectId, Object> objects_;
+  std::map<WorkerId, Owner> owners_;  // while they have objects here
+  std::map<WorkerId, Related> related_;
+  std::unordered_set<WorkerId, IdHash> dead_;
+  std::unordered_set<NodeId, IdHash> dead_nodes_;
+  uint64_t inline_bytes_ = 0;
+};
+
+}  // namespace ray::raylet

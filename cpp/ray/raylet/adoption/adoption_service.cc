@@ -1,0 +1,355 @@
+#include "ray/raylet/adoption/adoption_service.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "ray/common/errors.h"
+#include "ray/raylet/workers/json.h"
+#include "ray/util/logging.h"
+#include "ray/wire/convert.h"
+#include "ray/wire/error_detail.h"
+
+namespace ray::raylet {
+namespace {
+
+constexpr Duration kReownTimeout = std::chrono::seconds(5);
+
+// Runs `done` when all its copies are gone.
+std::shared_ptr<void> WhenLetGo(std::function<void()> done) {
+  return {nullptr, [done = std::move(done)](void*) { done(); }};
+}
+
+ErrorValue LostError(const ObjectId& id) {
+  return MakeErrorValue(ErrorType::kObjectUnreconstructableOwnerLeft,
+                        "object " + id.Hex() + " is lost: no copy of it is left, and its owner, which has left, could have made it again");
+}
+
+}  // namespace
+
+AdoptionService::AdoptionService(Deps deps) : deps_(std::move(deps)), core_(deps_.self) {}
+
+AdoptionService::~AdoptionService() { *alive_ = false; }
+
+void AdoptionService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
+  dispatcher->RegisterTyped<v1::AdoptObjectsRequest>(
+      MethodId::kAdoptObjects, [this](const v1::AdoptObjectsRequest& m, rpc::Request& request, rpc::Responder responder) {
+        HandleAdopt(m, request, std::move(responder));
+      });
+  dispatcher->RegisterTyped<v1::CompleteAdoptionRequest>(
+      MethodId::kCompleteAdoption, [this](const v1::CompleteAdoptionRequest& m, rpc::Request&, rpc::Responder responder) {
+        std::vector<BorrowCount> counts;
+        for (const auto& item : m.borrowers())
+          counts.push_back({ObjectId::FromBinaryOrNil(item.object_id()), FromProto(item.borrower()), item.count()});
+        AdoptionEffects effects;
+        core_.Complete(FromProto(m.owner()), counts, m.last(), &effects);
+        Run(effects);
+        if (responder.valid()) responder.Send(v1::AdoptionEmpty());
+      });
+  dispatcher->RegisterTyped<v1::FindAdoptedRequest>(MethodId::kFindAdopted,
+                                                    [this](const v1::FindAdoptedRequest& m, rpc::Request&, rpc::Responder responder) {
+                                                      v1::FindAdoptedReply reply;
+                                                      reply.set_adopted(core_.IsAdopted(WorkerId::FromBinaryOrNil(m.owner_worker_id())));
+                                                      if (responder.valid()) responder.Send(reply);
+                                                    });
+  dispatcher->RegisterTyped<v1::ReownCopiesRequest>(MethodId::kReownCopies,
+                                                    [this](const v1::ReownCopiesRequest& m, rpc::Request&, rpc::Responder responder) {
+                                                      std::vector<ObjectId> ids;
+                                                      for (const std::string& id : m.object_ids())
+                                                        ids.push_back(ObjectId::FromBinaryOrNil(id));
+                                                      deps_.reown(std::move(ids), FromProto(m.owner()));
+                                                      if (responder.valid()) responder.Send(v1::AdoptionEmpty());
+                                                    });
+  dispatcher->RegisterTyped<v1::GetObjectRequest>(MethodId::kGetObject,
+                                                  [this](const v1::GetObjectRequest& m, rpc::Request& request, rpc::Responder responder) {
+                                                    HandleGet(m, request, std::move(responder));
+                                                  });
+  dispatcher->RegisterTyped<v1::AddBorrowersRequest>(
+      MethodId::kAddBorrowers,
+      [this](const v1::AddBorrowersRequest& m, rpc::Request&, rpc::Responder responder) { HandleAddBorrowers(m, std::move(responder)); });
+  dispatcher->RegisterTyped<v1::RemoveBorrowersRequest>(
+      MethodId::kRemoveBorrowers, [this](const v1::RemoveBorrowersRequest& m, rpc::Request&, rpc::Responder) { HandleRemoveBorrowers(m); });
+  dispatcher->RegisterTyped<v1::GetLocationsRequest>(
+      MethodId::kGetLocations,
+      [this](const v1::GetLocationsRequest& m, rpc::Request&, rpc::Responder responder) { HandleGetLocations(m, std::move(responder)); });
+  dispatcher->RegisterTyped<v1::AddLocationNotice>(
+      MethodId::kAddLocation, [this](const v1::AddLocationNotice& m, rpc::Request&, rpc::Responder) {
+        AdoptionEffects effects;
+        core_.AddLocation(ObjectId::FromBinaryOrNil(m.object_id()), NodeId::FromBinaryOrNil(m.node_id()), m.attempt(), &effects);
+        Run(effects);
+      });
+}
+
+// ---- taking over ----
+
+void AdoptionService::HandleAdopt(const v1::AdoptObjectsRequest& message, rpc::Request& request, rpc::Responder responder) {
+  const Address owner = FromProto(message.owner());
+  AdoptionEffects effects;
+  std::map<NodeId, std::vector<ObjectId>> copies;
+  std::vector<ObjectId> ids;
+  size_t part = 0;
+  for (const auto& item : message.objects()) {
+    const ObjectId id = ObjectId::FromBinaryOrNil(item.object_id());
+    AdoptedValue value;
+    value.metadata = item.metadata();
+    value.size = item.size();
+    value.attempt = item.attempt();
+    value.nested = RefsFromProto(item.nested(), owner);
+    if (!item.in_store()) {
+      value.blob = part < request.parts.size() ? request.parts[part] : HeapBuffer::CopyOf({});
+      ++part;
+    }
+    for (const std::string& node : item.node_ids()) value.nodes.push_back(NodeId::FromBinaryOrNil(node));
+    for (const NodeId& node : value.nodes) copies[node].push_back(id);
+    ids.push_back(id);
+    core_.Adopt(owner, id, std::move(value), &effects);
+  }
+  Run(effects);
+  RAY_LOG(INFO) << "worker " << owner.worker_id << " hands over " << ids.size() << " objects";
+  auto answer = std::make_shared<rpc::Responder>(std::move(responder));
+  const std::shared_ptr<void> settled = WhenLetGo([answer] {
+    if (answer->valid()) answer->Send(v1::AdoptionEmpty());
+  });
+  Reown(copies, [settled] {});
+  if (message.node_leaves() && owner.node_id != deps_.self) SaveFrom(owner.node_id, ids, [settled] {});
+}
+
+void AdoptionService::Reown(const std::map<NodeId, std::vector<ObjectId>>& copies, std::function<void()> done) {
+  const std::shared_ptr<void> heard = WhenLetGo(std::move(done));
+  for (const auto& [node, ids] : copies) {
+    if (node == deps_.self) {
+      deps_.reown(ids, RayletAsProcess(deps_.self));
+      continue;
+    }
+    const rpc::ConnectionPtr link = deps_.link(node);
+    if (link == nullptr) continue;  // dead, or cut off and soon dead: its copies go
+    v1::ReownCopiesRequest request;
+    for (const ObjectId& id : ids) request.add_object_ids(id.Binary());
+    ToProto(RayletAsProcess(deps_.self), request.mutable_owner());
+    rpc::CallOptions options;
+    options.timeout = kReownTimeout;
+    link->Call(
+        MethodId::kReownCopies, request, {},
+        [node = node, heard](const Status& status, const rpc::Reply&) {
+          if (!status.ok())
+            RAY_LOG(WARNING) << "node " << node << " may drop copies of objects that were handed over: " << status.ToString();
+        },
+        options);
+  }
+}
+
+void AdoptionService::SaveFrom(const NodeId& node, const std::vector<ObjectId>& ids, std::function<void()> done) {
+  const std::shared_ptr<void> saved = WhenLetGo(std::move(done));
+  for (const ObjectId& id : ids) {
+    const AdoptionCore::Object* object = core_.Find(id);
+    if (object == nullptr || object->value.nodes.size() != 1 || object->value.nodes[0] != node) continue;
+    const uint32_t attempt = object->value.attempt;
+    deps_.save({id, object->value.size, object->value.metadata, RayletAsProcess(deps_.self), {node}},
+               [this, alive = alive_, id, attempt, saved](const Status& status) {
+                 if (!*alive) return;
+                 if (!status.ok()) {
+                   RAY_LOG(WARNING) << "object " << id << " goes with the node of its owner: " << status.ToString();
+                   return;
+                 }
+                 AdoptionEffects effects;
+                 core_.AddLocation(id, deps_.self, attempt, &effects);
+                 Run(effects);
+               });
+  }
+}
+
+// ---- in the owner's place ----
+
+void AdoptionService::HandleGet(const v1::GetObjectRequest& message, rpc::Request& request, rpc::Responder responder) {
+  const ObjectId id = ObjectId::FromBinaryOrNil(message.object_id());
+  const Address requester = FromProto(message.requester());
+  if (!requester.IsNil()) {
+    auto& slot = incoming_[requester.worker_id];
+    if (slot != request.connection) {
+      slot = request.connection;
+      slot->OnClose([this, alive = alive_, worker = requester.worker_id, raw = slot.get()](const Status&) {
+        if (!*alive) return;
+        const auto it = incoming_.find(worker);
+        if (it != incoming_.end() && it->second.get() == raw) incoming_.erase(it);
+      });
+    }
+  }
+  AdoptionEffects effects;
+  for (const auto& lost : message.lost_copies()) core_.LoseCopy(id, NodeId::FromBinaryOrNil(lost.node_id()), lost.attempt(), &effects);
+  Run(effects);
+  auto reply = std::make_shared<v1::GetObjectReply>();
+  PartList parts;
+  const AdoptionCore::Object* object = core_.Find(id);
+  const WorkerId owner = WorkerId::FromBinaryOrNil(message.owner_worker_id());
+  std::vector<ObjectRefInfo> nested;
+  if (object == nullptr && !owner.IsNil() && !core_.IsAdopted(owner)) {
+    // It died before it had handed everything over.
+    ErrorValue error = MakeOwnerDiedValue(id.Hex(), {NodeId::Nil(), owner});
+    reply->set_metadata(error.metadata);
+    parts.push_back(std::move(error.blob));
+  } else if (object == nullptr) {
+    reply->set_freed(true);
+  } else if (object->lost) {
+    ErrorValue error = LostError(id);
+    reply->set_metadata(error.metadata);
+    parts.push_back(std::move(error.blob));
+  } else {
+    const AdoptedValue& value = object->value;
+    reply->set_metadata(value.metadata);
+    reply->set_size(value.size);
+    reply->set_attempt(value.attempt);
+    reply->set_in_store(value.blob == nullptr);
+    for (const NodeId& node : value.nodes) reply->add_node_ids(node.Binary());
+    for (const ObjectRefInfo& ref : value.nested) ToProto(ref, reply->add_nested());
+    if (value.blob != nullptr) parts.push_back(value.blob);
+    nested = value.nested;
+  }
+  auto answer = std::make_shared<rpc::Responder>(std::move(responder));
+  HandOver(nested, requester, [answer, reply, parts = std::move(parts)] {
+    if (answer->valid()) answer->Send(*reply, parts);
+  });
+}
+
+void AdoptionService::HandOver(const std::vector<ObjectRefInfo>& nested, const Address& receiver, std::function<void()> done) {
+  std::map<WorkerId, std::pair<Address, std::vector<ObjectId>>> others;
+  if (!receiver.IsNil()) {
+    for (const ObjectRefInfo& ref : nested) {
+      if (core_.AddBorrower(ref.id, receiver) || ref.owner == receiver) continue;
+      auto& [owner, ids] = others[ref.owner.worker_id];
+      owner = ref.owner;
+      ids.push_back(ref.id);
+    }
+  }
+  const std::shared_ptr<void> counted = WhenLetGo(std::move(done));
+  for (const auto& [worker, to] : others) {
+    const rpc::ConnectionPtr connection = ConnectionTo(to.first);
+    if (connection == nullptr) continue;  // an owner that is gone is for the receiver to find out
+    v1::AddBorrowersRequest request;
+    ToProto(receiver, request.mutable_borrower());
+    for (const ObjectId& id : to.second) request.add_object_ids(id.Binary());
+    rpc::CallTyped<v1::AddBorrowersReply>(
+        *connection, MethodId::kAddBorrowers, request, {},
+        [this, alive = alive_, ids = to.second, receiver, counted](const Status& status, v1::AddBorrowersReply& reply, PartList) {
+          if (!*alive || !status.ok() || reply.moved_node_id().empty()) return;
+          for (const ObjectId& id : ids) core_.AddBorrower(id, receiver);  // it has come here meanwhile
+        });
+  }
+}
+
+void AdoptionService::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder) {
+  const Address borrower = FromProto(message.borrower());
+  v1::AddBorrowersReply reply;
+  for (const auto& bytes : message.object_ids()) {
+    if (!core_.AddBorrower(ObjectId::FromBinaryOrNil(bytes), borrower)) reply.add_unknown(bytes);
+  }
+  if (responder.valid()) responder.Send(reply);
+}
+
+void AdoptionService::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message) {
+  const WorkerId borrower = WorkerId::FromBinaryOrNil(message.borrower().worker_id());
+  AdoptionEffects effects;
+  for (const auto& item : message.counts())
+    core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower, item.count(), &effects);
+  Run(effects);
+}
+
+void AdoptionService::HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder) {
+  v1::GetLocationsReply reply;
+  for (const auto& bytes : message.object_ids()) {
+    auto* location = reply.add_locations();
+    location->set_object_id(bytes);
+    const AdoptionCore::Object* object = core_.Find(ObjectId::FromBinaryOrNil(bytes));
+    location->set_known(object != nullptr);
+    if (object == nullptr) continue;
+    location->set_size(object->value.size);
+    for (const NodeId& node : object->value.nodes) location->add_node_ids(node.Binary());
+  }
+  if (responder.valid()) responder.Send(reply);
+}
+
+// ---- deaths and effects ----
+
+void AdoptionService::OnWorkerDied(const WorkerId& worker) {
+  AdoptionEffects effects;
+  core_.WorkerDied(worker, &effects);
+  Run(effects);
+  if (const auto connection = outgoing_.extract(worker)) connection.mapped()->Close(Status::Unavailable("its process has ended"));
+}
+
+void AdoptionService::OnNodeDead(const NodeId& node) {
+  AdoptionEffects effects;
+  core_.NodeDied(node, &effects);
+  Run(effects);
+}
+
+rpc::ConnectionPtr AdoptionService::ConnectionTo(const Address& process) {
+  auto& slot = outgoing_[process.worker_id];
+  if (slot != nullptr && !slot->closed()) return slot;
+  slot = deps_.connect(process);
+  if (slot == nullptr) {
+    outgoing_.erase(process.worker_id);
+    return nullptr;
+  }
+  slot->OnClose([this, alive = alive_, worker = process.worker_id, raw = slot.get()](const Status&) {
+    if (!*alive) return;
+    const auto it = outgoing_.find(worker);
+    if (it != outgoing_.end() && it->second.get() == raw) outgoing_.erase(it);
+  });
+  return slot;
+}
+
+void AdoptionService::Run(const AdoptionEffects& effects) {
+  std::map<NodeId, v1::CopiesNotice> frees, keeps;
+  std::map<WorkerId, std::pair<Address, v1::RemoveBorrowersRequest>> give_backs;
+  auto note = [](const NodeId& node, const ObjectId& id, std::map<NodeId, v1::CopiesNotice>* notices) {
+    v1::CopiesNotice& notice = (*notices)[node];
+    auto* to = notice.nodes_size() == 0 ? notice.add_nodes() : notice.mutable_nodes(0);
+    to->set_node_id(node.Binary());
+    to->add_object_ids(id.Binary());
+  };
+  std::vector<ObjectId> free_here, keep_here;
+  for (const AdoptionEffect& effect : effects) {
+    if (const auto* free = std::get_if<FreeAdopted>(&effect)) {
+      for (const NodeId& node : free->nodes) {
+        if (node == deps_.self) {
+          free_here.push_back(free->id);
+        } else {
+          note(node, free->id, &frees);
+        }
+      }
+    } else if (const auto* keep = std::get_if<KeepAdopted>(&effect)) {
+      if (keep->node == deps_.self) {
+        keep_here.push_back(keep->id);
+      } else {
+        note(keep->node, keep->id, &keeps);
+      }
+    } else if (const auto* back = std::get_if<GiveBackNested>(&effect)) {
+      auto& [owner, message] = give_backs[back->owner.worker_id];
+      owner = back->owner;
+      auto* item = message.add_counts();
+      item->set_object_id(back->id.Binary());
+      item->set_count(1);
+    }
+  }
+  if (!free_here.empty()) deps_.free(std::move(free_here));
+  if (!keep_here.empty()) deps_.keep(std::move(keep_here));
+  for (const auto& [node, notice] : frees) {
+    if (const auto link = deps_.link(node)) link->Notify(MethodId::kFreeCopies, notice);
+  }
+  for (const auto& [node, notice] : keeps) {
+    if (const auto link = deps_.link(node)) link->Notify(MethodId::kKeepCopies, notice);
+  }
+  for (auto& [worker, to] : give_backs) {
+    ToProto(RayletAsProcess(deps_.self), to.second.mutable_borrower());
+    const auto asked = incoming_.find(worker);
+    const rpc::ConnectionPtr connection = asked != incoming_.end() ? asked->second : ConnectionTo(to.first);
+    if (connection != nullptr) connection->Notify(MethodId::kRemoveBorrowers, to.second);
+  }
+}
+
+void AdoptionService::WriteStats(JsonWriter* json) const {
+  json->Key("adopted").BeginObject().Key("objects").Int(static_cast<int64_t>(core_.num_objects()));
+  json->Key("owners").Int(static_cast<int64_t>(core_.num_owners()));
+  json->Key("inline_bytes").Int(static_cast<int64_t>(core_.inline_bytes())).EndObject();
+}
+
+}  // namespace ray::raylet

@@ -1,0 +1,72 @@
+// AdoptionService: the raylet's part when an owner of objects leaves in good order. Shell of the AdoptionCore.
+//
+// On the head it takes over what leaving owners hand to it and from then on answers for it, as they would: values, borrowers, places of copies. On every
+// node it lets the adopter have the copies in its store. See docs/architecture/ownership.md, "Leaving in good order".
+// On the loop only; owned by Raylet.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/raylet/adoption/adoption_core.h"
+#include "ray/raylet/objects/transfer_service.h"
+#include "ray/rpc/core/connection.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/v1/object_adoption.pb.h"
+#include "ray/v1/object_transfer.pb.h"
+#include "ray/v1/worker_object.pb.h"
+
+namespace ray::raylet {
+
+class JsonWriter;
+
+class AdoptionService {
+ public:
+  struct Deps {
+    async::Loop* loop = nullptr;
+    NodeId self;
+    // The control link to another raylet; null: it is dead or cannot be reached.
+    std::function<rpc::ConnectionPtr(const NodeId&)> link;
+    // A new connection to a worker or driver, wherever it is.
+    std::function<rpc::ConnectionPtr(const Address&)> connect;
+    // This node's store: these objects are that process's from now on; nobody refers to them any more; they must not be evicted.
+    std::function<void(std::vector<ObjectId> ids, const Address& owner)> reown;
+    std::function<void(std::vector<ObjectId> ids)> free, keep;
+    std::function<void(CopyToSave copy, std::function<void(const Status&)> done)> save;
+  };
+  explicit AdoptionService(Deps deps);
+  ~AdoptionService();
+  void RegisterHandlers(rpc::Dispatcher* dispatcher);
+  // Of any node.
+  void OnWorkerDied(const WorkerId& worker);
+  void OnNodeDead(const NodeId& node);
+  void WriteStats(JsonWriter* json) const;
+
+ private:
+  void HandleAdopt(const v1::AdoptObjectsRequest& message, rpc::Request& request, rpc::Responder responder);
+  void HandleGet(const v1::GetObjectRequest& message, rpc::Request& request, rpc::Responder responder);
+  void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
+  void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message);
+  void HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder);
+  // `done` once the owners of `nested` know `receiver` as a borrower, or cannot be told.
+  void HandOver(const std::vector<ObjectRefInfo>& nested, const Address& receiver, std::function<void()> done);
+  // The copies of these objects belong to the adopter; `done` when every node has heard.
+  void Reown(const std::map<NodeId, std::vector<ObjectId>>& copies, std::function<void()> done);
+  // What is only on `node` is brought here.
+  void SaveFrom(const NodeId& node, const std::vector<ObjectId>& ids, std::function<void()> done);
+  rpc::ConnectionPtr ConnectionTo(const Address& process);
+  void Run(const AdoptionEffects& effects);
+
+  const Deps deps_;
+  AdoptionCore core_;
+  std::map<WorkerId, rpc::ConnectionPtr> outgoing_;  // that we opened
+  // On which processes asked for values: what we tell them after a reply must not overtake it.
+  std::map<WorkerId, rpc::ConnectionPtr> incoming_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
+};
+
+}  // namespace ray::raylet
