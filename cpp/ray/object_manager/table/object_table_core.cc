@@ -831,7 +831,7 @@ Time ObjectTableCore::NextDeadline() const {
 
 bool ObjectTableCore::Contains(const ObjectId& id) const {
   auto it = objects_.find(id);
-  return it != objects_.end() && it->second.sealed;
+  return it != objects_.end() && it->second.sealed && !it->second.freed;
 }
 
 TableStats ObjectTableCore::Stats() const {

@@ -219,7 +219,7 @@ class ObjectTableCore {
   void OnTimer(Time now, Effects* out);
 
   Time NextDeadline() const;
-  bool Contains(const ObjectId& id) const;  // sealed
+  bool Contains(const ObjectId& id) const;  // sealed, and not freed: a pin of somebody may keep a freed one for a while
   TableStats Stats() const;
   // Size of a slab; 0: the store is too small for any.
   uint64_t slab_bytes() const;

@@ -272,6 +272,7 @@ void WorkerService::Kill(const WorkerId& worker, const std::string& reason, bool
   process->intended = process->intended || intended;
   if (process->pid > 0) launcher_->Signal(process->pid, SIGKILL);
   // Otherwise OnStarted does it.
+  if (hooks_.on_killed != nullptr) hooks_.on_killed(worker);
 }
 
 void WorkerService::KillForMemory(const WorkerId& worker, const std::string& reason) {

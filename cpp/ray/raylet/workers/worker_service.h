@@ -59,6 +59,7 @@ struct WorkerServiceHooks {
   std::function<void(const JobId& job, v1::LogLinesNotice lines)> on_lines_for_elsewhere;
   std::function<void(const JobId& job, v1::DriverMessageNotice message)> on_message_for_elsewhere;
   std::function<void(const WorkerId& worker, const rpc::ConnectionPtr& connection)> on_registered = nullptr;  // before it is answered
+  std::function<void(const WorkerId& worker)> on_killed = nullptr;  // it was sent SIGKILL: its end is certain, and will be told
 };
 
 class WorkerService {
