@@ -202,13 +202,13 @@ Status Raylet::Impl::Init() {
   welcome.set_node_leaves(config.driver_only);
   workers = std::make_unique<WorkerService>(
       std::move(worker_config), loop, launcher.get(),
-      WorkerServiceHooks{
-          [this](const LeaseId& lease, const WorkerId& worker) { leases->OnAssigned(lease, worker); },
-          [this](const WorkerPopFailed& failure) { leases->OnPopFailed(failure); }, [this](const ProcessEnd& end) { OnProcessEnded(end); },
-          [this](const JobId& job, v1::LogLinesNotice lines) { relay->Lines(job, std::move(lines)); },
-          [this](const JobId& job, v1::DriverMessageNotice message) { relay->Message(job, std::move(message)); },
-          [this](const WorkerId& worker, const rpc::ConnectionPtr& connection) { tunnels->AddProcess(worker, connection); },
-          [this](const WorkerId& worker) { store->OnWorkerDied(worker); }});  // nobody reads what it owned from now on
+      WorkerServiceHooks{[this](const LeaseId& lease, const WorkerId& worker) { leases->OnAssigned(lease, worker); },
+                         [this](const WorkerPopFailed& failure) { leases->OnPopFailed(failure); },
+                         [this](const ProcessEnd& end) { OnProcessEnded(end); },
+                         [this](const JobId& job, v1::LogLinesNotice lines) { relay->Lines(job, std::move(lines)); },
+                         [this](const JobId& job, v1::DriverMessageNotice message) { relay->Message(job, std::move(message)); },
+                         [this](const WorkerId& worker, const rpc::ConnectionPtr& connection) { tunnels->AddProcess(worker, connection); },
+                         [this](const WorkerId& worker) { store->OnWorkerDied(worker); }});  // nobody reads what it owned from now on
   RAY_ASSIGN_OR_RETURN(
       logs, LogTailer::Make(log_dir, loop, config.log_coalesce, [this](WorkerLines lines) { workers->ForwardLines(std::move(lines)); }));
   workers->SetLogTailer(logs.get());
