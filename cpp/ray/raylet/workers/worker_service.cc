@@ -357,7 +357,7 @@ void WorkerService::OnExited(int64_t pid, int wait_status) {
   if (process->connection == nullptr || process->closed) {
     Finish(worker);
   } else {
-    SetTimer(process, config_.exit_status_wait, &WorkerService::OnSignOverdue);
+    SetTimer(process, config_.close_wait, &WorkerService::OnSignOverdue);
   }
 }
 

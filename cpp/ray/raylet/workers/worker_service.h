@@ -35,8 +35,9 @@ struct WorkerServiceConfig {
   std::string node_ip;
   std::string sockets_dir;          // where processes that end leave their sockets; empty: not looked after
   v1::RegisterWorkerReply welcome;  // what every registered process is told
-  Duration exit_status_wait =
-      std::chrono::milliseconds(100);             // how long a closed connection waits for its process's exit status, and the reverse
+  // How long a closed connection waits for its process's exit status, which the zygote tells when it is its turn; and, the other way round, the
+  // end of a process for that of its connection, which a child may hold open.
+  Duration exit_status_wait = std::chrono::seconds(1), close_wait = std::chrono::milliseconds(100);
   Duration exit_grace = std::chrono::seconds(5);  // from asking a worker to leave, where it must, to SIGKILL
 };
 
