@@ -1,6 +1,7 @@
 #include "ray/raylet/workers/zygote_launcher.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -22,6 +23,17 @@ namespace {
 
 constexpr int kZygoteFd = 3;
 constexpr size_t kMaxPacket = 64 << 10;
+
+// Who waits for this process must not find that one alive: the kernel takes some milliseconds to end it, as a rule.
+void AwaitEnd(pid_t pid) {
+  constexpr int kAtMostMs = 1000;
+  const auto fd = OpenPidFd(pid);
+  if (!fd.ok()) return;
+  pollfd ended{*fd, POLLIN, 0};
+  while (poll(&ended, 1, kAtMostMs) < 0 && errno == EINTR) {
+  }
+  close(*fd);
+}
 
 int PidfdSignal(int fd, int signal) { return static_cast<int>(syscall(SYS_pidfd_send_signal, fd, signal, nullptr, 0)); }
 
@@ -221,7 +233,10 @@ void ZygoteLauncher::Stop() {
     close(fd_);
     fd_ = -1;
   }
-  if (pid_ > 0) kill(static_cast<pid_t>(pid_), SIGKILL);
+  if (pid_ > 0) {
+    kill(static_cast<pid_t>(pid_), SIGKILL);
+    AwaitEnd(static_cast<pid_t>(pid_));
+  }
   for (const auto& [pid, child] : children_) {
     if (child.pidfd >= 0) {
       PidfdSignal(child.pidfd, SIGKILL);
