@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.actors import Counting
 from support.certificates import make_certificates
 from support.nodes import HandCluster
 from support.processes import run_driver, wait_until
@@ -17,9 +17,6 @@ import ray
 from ray._runtime import gcs_storage
 from ray.cluster_utils import Cluster
 from ray.experimental.internal_kv import _internal_kv_get, _internal_kv_put
-
-pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="this machine has no redis-server")
-
 
 COUNT = """
 import os, ray
@@ -37,13 +34,8 @@ print(*ray.get(C.options(name="c", lifetime="detached", get_if_exists=True).remo
 
 
 @ray.remote(num_cpus=0)
-class Counter:
-    def __init__(self) -> None:
-        self.n = 0
-
-    def add(self) -> int:
-        self.n += 1
-        return self.n
+class Counter(Counting):
+    pass
 
 
 def free_port() -> int:
@@ -81,7 +73,6 @@ def redis(tmp_path: pathlib.Path) -> Iterator[Callable[..., int]]:
         server.wait()
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make certificates with")
 def test_with_tls_and_a_password(redis: Callable[..., int], tmp_path: pathlib.Path) -> None:
     make_certificates(tmp_path, ["redis.test", "gcs"])
     port = redis(

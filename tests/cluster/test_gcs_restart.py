@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.actors import Counting
 from support.nodes import CORE, HandCluster
 from support.processes import alive, descendants, start_driver, wait_until
 from support.shell import Shell
@@ -24,19 +25,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @ray.remote(num_cpus=0)
-class Counter:
-    def __init__(self) -> None:
-        self.n = 0
-
-    def add(self) -> int:
-        self.n += 1
-        return self.n
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def node(self) -> str:
-        return ray.get_runtime_context().get_node_id()
+class Counter(Counting):
+    pass
 
 
 @ray.remote

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import shutil
 import subprocess
 
 import pytest
@@ -165,7 +164,6 @@ def test_nobody_there_is_a_connection_error(shell: Shell) -> None:
         assert kind == "ConnectionError"
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make certificates")
 def test_mutual_tls_by_the_environment(shell: Shell, elsewhere: Shell, tmp_path: pathlib.Path) -> None:
     env = certificates(tmp_path)
     address = shell.start_head(**env)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from support.actors import Staying
 from support.networks import Network, NotPermitted
 from support.nodes import HandCluster
 from support.processes import alive, descendants, wait_until
@@ -65,16 +65,7 @@ def network(cluster: HandCluster) -> Network:
 
 
 @ray.remote(num_cpus=0)
-class Actor:
-    def node(self) -> str:
-        return ray.get_runtime_context().get_node_id()
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def hang(self) -> None:
-        time.sleep(1000)
-
+class Actor(Staying):
     def make(self, size: int) -> list[ray.ObjectRef]:
         return [ray.put(np.ones(size, np.uint8))]
 

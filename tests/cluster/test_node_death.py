@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from support.actors import Staying
 from support.nodes import HandCluster
 from support.processes import alive, descendants, start_driver, wait_until
 
@@ -17,16 +18,7 @@ FAST_PROBES = ("--health-check-period", "100ms", "--health-check-timeout", "300m
 
 
 @ray.remote(num_cpus=0)
-class Actor:
-    def node(self) -> str:
-        return ray.get_runtime_context().get_node_id()
-
-    def pid(self) -> int:
-        return os.getpid()
-
-    def hang(self) -> None:
-        time.sleep(1000)
-
+class Actor(Staying):
     def make(self) -> list[ray.ObjectRef]:
         return [ray.put("owned here")]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -160,7 +159,6 @@ def test_token_file_of_others_is_refused(tmp_path: pathlib.Path) -> None:
     assert "a-token-that-everybody-can-read" not in done.stderr
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl to make certificates with")
 def test_mutual_tls(cluster_of: Callable[..., HandCluster], tmp_path: pathlib.Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     for folder, names in ((ours, ["gcs", "n0", "n1"]), (theirs, ["stranger"])):

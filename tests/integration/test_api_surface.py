@@ -100,7 +100,7 @@ def test_an_argument_that_is_an_error_is_told_as_such() -> None:
         assert "ray::fails()" in text and "first" in text
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups")
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python has groups of exceptions since 3.11")
 def test_groups_of_errors_keep_their_kind() -> None:
     ExceptionGroup = builtins.ExceptionGroup  # type: ignore[attr-defined,unused-ignore]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.actors import Counting
 
 import ray
 from ray.util import (
@@ -56,17 +57,7 @@ def where() -> tuple[str | None, str | None]:
 
 
 @ray.remote(num_cpus=1)
-class Counter:
-    def __init__(self) -> None:
-        self.n = 0
-
-    def add(self) -> int:
-        self.n += 1
-        return self.n
-
-    def pid(self) -> int:
-        return os.getpid()
-
+class Counter(Counting):
     def ids(self) -> list[int]:
         return ray.get_gpu_ids()
 

@@ -135,6 +135,9 @@ class ObjectRefGenerator:
     def _stream_exhausted(self) -> bool:
         return self._ended and not self._ahead
 
+    # Items come from a task that runs elsewhere and takes nothing in: there is nobody to send to, and dropping the
+    # generator is what closes it. The names exist, and raise this, since Ray's do.
+
     def send(self, value: Any) -> NoReturn:
         raise NotImplementedError("ObjectRefGenerator does not support send().")
 

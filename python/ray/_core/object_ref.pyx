@@ -251,7 +251,7 @@ cdef class ObjectRef(BaseID):
 
     @classmethod
     def from_hex(cls, hex_id):
-        if cls is ObjectRef:
+        if cls is ObjectRef:  # for good, and of Ray's type: a ref is made by who counts it
             raise NotImplementedError("an ObjectRef cannot be made from its id alone: nobody would know its owner")
         return super().from_hex(hex_id)
 

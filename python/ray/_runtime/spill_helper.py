@@ -8,6 +8,7 @@ time, `transport_params` goes to smart_open.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import struct
@@ -107,7 +108,8 @@ def _delete(uri: str) -> None:
     """Deletes it where that is known how; what does not exist is fine.
 
     Raises:
-        NotImplementedError: smart_open only reads and writes.
+        io.UnsupportedOperation: smart_open only reads and writes, and deleting is known here for S3 only. The file
+            stays until the storage expires it; the raylet logs this.
     """
     if (path := _local_path(uri)) is not None:
         with suppress(FileNotFoundError):
@@ -117,7 +119,7 @@ def _delete(uri: str) -> None:
     if parts.scheme in ("s3", "s3a", "s3n"):
         import_module("boto3").client("s3").delete_object(Bucket=parts.netloc, Key=parts.path.lstrip("/"))
         return
-    raise NotImplementedError(
+    raise io.UnsupportedOperation(
         f"files at {parts.scheme}:// are not deleted: let the storage expire what begins with ray_spilled_objects_"
     )
 
