@@ -119,7 +119,8 @@ def test_another_copy_is_enough_when_a_node_dies(cluster_of: ClusterOf) -> None:
 def test_what_a_dead_node_owned_is_lost_soon(cluster_of: ClusterOf) -> None:
     cluster = cluster_of(2)
     cluster.connect()
-    [inner] = ray.get(on(1).run.remote(lambda: [ray.put(big(1))]), timeout=60)
+    owner = on(1)  # kept: an actor without handles ends, and hands over what it owns
+    [inner] = ray.get(owner.run.remote(lambda: [ray.put(big(1))]), timeout=60)
     cluster.raylets[1].end()
     began = time.monotonic()
     with pytest.raises(ray.exceptions.OwnerDiedError):

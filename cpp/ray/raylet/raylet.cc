@@ -664,10 +664,10 @@ void Raylet::Impl::FindDriver(const JobId& job, std::function<void(std::optional
   router->Ask(MethodId::kListJobs, v1::JobEmpty(), [job, done = std::move(done)](const Status& status, const rpc::Reply& answer) {
     v1::ListJobsReply reply;
     if (!status.ok() || !reply.ParseFromArray(answer.control.data(), static_cast<int>(answer.control.size()))) return done(std::nullopt);
-    NodeId driver;  // nil: it has ended
+    NodeId driver;  // nil: the job is unknown
     for (const v1::JobInfo& info : reply.jobs()) {
-      if (JobId::FromBinaryOrNil(info.job_id()) != job || info.end_time_ms() != 0) continue;
-      driver = NodeId::FromBinaryOrNil(info.driver_node_id());
+      // Also of one that has ended: its driver waits for what was printed last.
+      if (JobId::FromBinaryOrNil(info.job_id()) == job) driver = NodeId::FromBinaryOrNil(info.driver_node_id());
     }
     done(driver);
   });

@@ -24,7 +24,7 @@ struct DriverRelayConfig {
 };
 
 struct DriverRelayHooks {
-  // Calls back, on the loop, with the node of the job's driver; nil: it has none any more; nullopt: it could not be found out.
+  // Calls back, on the loop, with the node of the job's driver; nil: the job is unknown; nullopt: it could not be found out.
   std::function<void(const JobId& job, std::function<void(std::optional<NodeId>)> done)> find_driver;
   // Bytes on the way to that node; nullopt: it cannot be reached now.
   std::function<std::optional<size_t>(const NodeId& node)> unsent;
