@@ -46,6 +46,7 @@ IMPLICIT = {
 class ActorType(NamedTuple):
     """What all handles of one actor class share."""
 
+    module: str
     class_name: str
     function_id: bytes
     methods: dict[str, MethodInfo]
@@ -145,7 +146,7 @@ class ActorHandle(HandleBase):
     @property
     def _ray_actor_creation_function_descriptor(self) -> FunctionDescriptor:
         t = self._ray_type
-        return FunctionDescriptor("", "__init__", t.class_name, t.function_id)
+        return FunctionDescriptor(t.module, "__init__", t.class_name, t.function_id)
 
     @property
     def _ray_is_weak(self) -> bool:
@@ -220,7 +221,7 @@ class ActorHandle(HandleBase):
         template = session.register_template(
             type=3,
             function_id=t.function_id,
-            function_name=f"{t.class_name}.{info.name}",
+            function_name=f"{t.module}.{t.class_name}.{info.name}",
             method_name=info.name,
             name=merged.get("name") or f"{t.class_name}.{info.name}",
             num_returns=num_returns,

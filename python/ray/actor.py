@@ -243,6 +243,7 @@ class ActorClass:
         limit = o.get("max_pending_calls")
         max_pending_calls = -1 if limit is None else limit
         actor_type = ActorType(
+            self._cls.__module__,
             self._cls.__name__,
             self._function_id,
             self._methods,
@@ -263,7 +264,7 @@ class ActorClass:
             template = session.register_template(
                 type=2,
                 function_id=self._function_id,
-                function_name=f"{self._cls.__name__}.__init__",
+                function_name=f"{actor_type.module}.{self._cls.__name__}.__init__",
                 name=f"{self._cls.__name__}.__init__",
                 resources=kept,
                 num_returns=1,

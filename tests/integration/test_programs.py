@@ -171,3 +171,22 @@ def test_a_record_may_have_tags_that_its_metric_was_not_declared_with() -> None:
     counter.inc(1, tags={"route": "a", "host": "b"})
     with pytest.raises(ValueError, match="route"):
         counter.inc(1, tags={"host": "b"})
+
+
+def test_function_names_have_their_module_and_task_names_have_not() -> None:
+    def names() -> tuple[str | None, str | None]:
+        context = ray.get_runtime_context()
+        return context.get_task_name(), context.get_task_function_name()
+
+    @ray.remote
+    class Actor:
+        def __init__(self) -> None:
+            self.first = names()
+
+        def told(self) -> list[tuple[str | None, str | None]]:
+            return [self.first, names()]
+
+    assert ray.get(Actor.remote().told.remote()) == [
+        ("Actor.__init__", f"{__name__}.Actor.__init__"),
+        ("Actor.told", f"{__name__}.Actor.told"),
+    ]
