@@ -12,6 +12,7 @@
 #include "ray/util/log_rotation.h"
 #include "ray/util/logging.h"
 #include "ray/util/process_title.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_kv.pb.h"
 #include "ray/v1/gcs_node.pb.h"
@@ -207,6 +208,35 @@ PlacementGroupFields FieldsOf(const v1::PlacementGroupInfo& info) {
   return f;
 }
 
+std::string PackIfAny(const v1::Address& message) {
+  const Address address = FromProto(message);
+  return address.IsNil() ? std::string() : PackAddress(address);
+}
+
+WaitFactFields WaitFactOf(const v1::WaitFact& fact) {
+  WaitFactFields f;
+  f.kind = static_cast<int32_t>(fact.kind());
+  f.state = static_cast<int32_t>(fact.state());
+  f.id = fact.id();
+  f.name = fact.name();
+  f.detail = fact.detail();
+  f.node_id = fact.node_id();
+  f.worker_id = fact.worker_id();
+  f.owner = PackIfAny(fact.owner());
+  f.age_ms = fact.age_ms();
+  f.ahead = fact.ahead();
+  f.pid = fact.pid();
+  f.attempt = fact.attempt();
+  f.more = fact.more();
+  f.need = FromProto(fact.need()).ToDoubles();
+  f.available = FromProto(fact.available()).ToDoubles();
+  f.total = FromProto(fact.total()).ToDoubles();
+  for (const v1::WaitPointer& next : fact.next()) {
+    f.next.push_back({PackIfAny(next.address()), static_cast<int32_t>(next.kind()), next.id(), false});
+  }
+  return f;
+}
+
 class CoreImpl final : public Core {
  public:
   CoreImpl(std::unique_ptr<core::CoreWorker> worker, const CoreOptions& options)
@@ -291,7 +321,16 @@ class CoreImpl final : public Core {
     }
     return Status::Ok();
   }
-  std::string Explain(const ObjectId& id) override { return worker_->Explain(id); }
+  void Explain(const std::vector<WaitQuestion>& questions, int64_t timeout_ms, std::vector<WaitAnswer>* out) override {
+    std::vector<core::ExplainQuestion> asked;
+    for (const WaitQuestion& q : questions) {
+      asked.push_back({UnpackAddress(q.address), static_cast<v1::SubjectKind>(q.kind), q.id, q.of_node});
+    }
+    for (core::ExplainAnswer& answer : worker_->explain().Ask(asked, std::chrono::milliseconds(timeout_ms))) {
+      WaitAnswer& a = out->emplace_back(WaitAnswer{std::move(answer.status), {}});
+      for (const v1::WaitFact& fact : answer.facts) a.facts.push_back(WaitFactOf(fact));
+    }
+  }
 
   // --- tasks and actors
   Status RegisterTemplate(const TemplateOptions& o, uint64_t* handle) override {
@@ -763,6 +802,7 @@ Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
   RAY_RETURN_NOT_OK(StartLogging(log));
   core::CoreWorkerConfig config;
   config.is_driver = options.is_driver;
+  config.is_observer = options.is_observer;
   config.session_dir = options.session_dir;
   config.worker_id = options.worker_id.empty() ? WorkerId::FromRandom() : WorkerId::FromBinaryOrNil(options.worker_id);
   if (config.worker_id.IsNil()) return Status::InvalidArgument("a worker id has 28 bytes");

@@ -25,6 +25,7 @@ namespace ray::bindings {
 
 struct CoreOptions {
   bool is_driver = false;
+  bool is_observer = false;     // a driver that has no job: it can look, and run nothing
   std::string session_dir;      // sockets are in <session_dir>/sockets
   std::string worker_id;        // 28 bytes; empty: a fresh one
   uint64_t startup_token = 0;   // forked workers
@@ -150,6 +151,26 @@ struct JobFields {
   int64_t driver_pid = 0, start_time_ms = 0, end_time_ms = 0;
 };
 
+// What one process knows of where something stands; see explain.proto. Addresses are packed; empty: the GCS (or nobody).
+struct WaitQuestion {
+  std::string address;
+  int32_t kind = 0;  // SubjectKind
+  std::string id;
+  bool of_node = false;
+};
+struct WaitFactFields {
+  int32_t kind = 0, state = 0;  // SubjectKind, WaitState
+  std::string id, name, detail, node_id, worker_id, owner;
+  int64_t age_ms = -1, ahead = -1, pid = 0;
+  uint32_t attempt = 0, more = 0;
+  std::map<std::string, double> need, available, total;
+  std::vector<WaitQuestion> next;
+};
+struct WaitAnswer {
+  Status status;
+  std::vector<WaitFactFields> facts;
+};
+
 // What the executor is to do next.
 struct TaskIn {
   enum Kind : int32_t { kRun = 1, kCancel = 2 /* async actors: cancel task_id */, kExit = 3 /* leave; exit_reason says why */ };
@@ -243,8 +264,8 @@ class Core {
   virtual Address OwnerOf(const ObjectId& object_id) = 0;      // [gil-ok] nil: unknown here
   virtual Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
                               std::vector<int64_t>* sizes) = 0;
-  // For people: what a get of it waits for now.
-  virtual std::string Explain(const ObjectId& object_id) = 0;  // [gil-ok]
+  // Asks each what it knows, all at once; one answer for each question.
+  virtual void Explain(const std::vector<WaitQuestion>& questions, int64_t timeout_ms, std::vector<WaitAnswer>* out) = 0;
 
   // --- tasks and actors
   virtual Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle) = 0;  // [gil-ok] once per distinct options

@@ -41,7 +41,7 @@ Status CoreWorker::Connect() {
   auto raylet = carrier_->Connect("raylet.sock");
   if (!raylet.ok()) return Status::Unavailable("no raylet answers in " + config_.session_dir + ": " + raylet.status().message());
   peers_->SetRaylet(*raylet);
-  if (config_.is_driver) RAY_RETURN_NOT_OK(AddJob(*raylet));
+  if (config_.is_driver && !config_.is_observer) RAY_RETURN_NOT_OK(AddJob(*raylet));
   RAY_RETURN_NOT_OK(Register(*raylet));
   (*raylet)->OnClose([this](const Status& status) { OnRayletClosed(status); });
   return Status::Ok();
@@ -136,6 +136,7 @@ void CoreWorker::MakeServices() {
   deps.options.max_inline_bytes = config_.max_inline_bytes;
   deps.handover.adopter = info_.adopter;
   deps.handover.node_leaves = info_.node_leaves;
+  deps.current_task = [] { return TaskReceiver::CurrentTask(); };
   if (!config_.is_driver) deps.on_blocked = [this](bool blocked) { receiver_->OnBlocked(blocked); };
   if (config_.is_driver) {
     deps.on_unread_error = [this](BufferPtr blob) { events_.Add({.kind = UserEvent::kUnreadError, .blob = std::move(blob)}); };
@@ -166,8 +167,8 @@ void CoreWorker::MakeServices() {
                                                                    .config = {},
                                                                    .oom_backoff = config_.oom_backoff});
   groups_->SetHandler([this](const PlacementGroupId& group) { submitter_->OnGroupChanged(group); });
-  actor_submitter_ = std::make_unique<ActorSubmitter>(
-      ActorSubmitter::Deps{.loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .objects = objects_.get()});
+  actor_submitter_ = std::make_unique<ActorSubmitter>(ActorSubmitter::Deps{
+      .loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .objects = objects_.get(), .self = info_.address});
   actors_ = std::make_unique<ActorService>(ActorService::Deps{
       .loop = loop_.get(), .peers = peers_.get(), .objects = objects_.get(), .submitter = actor_submitter_.get(), .self = info_.address});
   TaskReceiver::Deps receive;
@@ -175,6 +176,7 @@ void CoreWorker::MakeServices() {
   receive.peers = peers_.get();
   receive.objects = objects_.get();
   receive.self = info_.address;
+  receive.pid = getpid();
   receive.cancel_owned = [this](const TaskId& id, bool force, bool recursive) { return CancelOwned(id, force, recursive); };
   receive.cancel_children = [this](const TaskId& parent, bool force) {
     for (const PendingTaskPtr& child : tasks_->ChildrenOf(parent)) CancelOwned(child->spec.task_id, force, true);
@@ -188,6 +190,18 @@ void CoreWorker::MakeServices() {
     }
   };
   receiver_ = std::make_unique<TaskReceiver>(std::move(receive));
+  ExplainService::Deps explain;
+  explain.loop = loop_.get();
+  explain.peers = peers_.get();
+  explain.objects = objects_.get();
+  explain.tasks = tasks_.get();
+  explain.recovery = recovery_.get();
+  explain.submitter = submitter_.get();
+  explain.actor_submitter = actor_submitter_.get();
+  explain.actors = actors_.get();
+  explain.receiver = receiver_.get();
+  explain.self = info_.address;
+  explain_ = std::make_unique<ExplainService>(explain);
 }
 
 void CoreWorker::RegisterHandlers() {
@@ -197,6 +211,7 @@ void CoreWorker::RegisterHandlers() {
     if (notice.has_placement_group()) groups_->OnPublish(notice.placement_group());
   });
   receiver_->RegisterHandlers(dispatcher_.get());
+  explain_->RegisterHandlers(dispatcher_.get());
   dispatcher_->RegisterTyped<v1::ReportGeneratorItemRequest>(
       MethodId::kReportGeneratorItem,
       [this](const v1::ReportGeneratorItemRequest& message, rpc::Request& request, rpc::Responder responder) {
@@ -532,20 +547,6 @@ Status CoreWorker::CancelTask(const ObjectRefInfo& ref, bool force, bool recursi
   request.set_recursive(recursive);
   connection->Call(MethodId::kCancelTask, request, {}, [](Status, rpc::Reply) {});
   return Status::Ok();
-}
-
-std::string CoreWorker::Explain(const ObjectId& id) {
-  PendingTaskPtr task = id.IsPut() ? nullptr : tasks_->Find(id.task_id());
-  if (task == nullptr) return objects_->Explain(id);
-  std::string text = "task " + task->spec.tmpl->DisplayName() + " (" + id.task_id().Hex() + "): ";
-  if (task->unresolved.load() > 0) {
-    for (const TaskArg& arg : task->spec.refs) {
-      StoredValue value;
-      if (!objects_->Lookup(arg.ref.id, &value)) return text + "it waits for its argument " + arg.ref.id.Hex();
-    }
-  }
-  if (task->spec.tmpl->type == TaskType::kActorTask) return text + actor_submitter_->Explain(task->spec.task_id.actor_id());
-  return text + submitter_->Explain(*task);
 }
 
 }  // namespace ray::core

@@ -15,6 +15,7 @@
 #include "ray/async/loop.h"
 #include "ray/core_worker/actors/actor_service.h"
 #include "ray/core_worker/execute/task_receiver.h"
+#include "ray/core_worker/explain/explain_service.h"
 #include "ray/core_worker/lifecycle/lazy_store.h"
 #include "ray/core_worker/objects/object_service.h"
 #include "ray/core_worker/peers/peer_pool.h"
@@ -36,7 +37,8 @@ namespace ray::core {
 
 struct CoreWorkerConfig {
   bool is_driver = false;
-  std::string session_dir;  // sockets are in <session_dir>/sockets
+  bool is_observer = false;  // a driver that has no job: it can look, and run nothing
+  std::string session_dir;   // sockets are in <session_dir>/sockets
   WorkerId worker_id;
   uint64_t startup_token = 0;                              // forked workers
   JobId job_id;                                            // workers; drivers get theirs from AddJob
@@ -80,8 +82,6 @@ class CoreWorker {
   Status CreateActor(uint64_t handle, ActorCreation creation, const ValueView& args, std::span<const ObjectRefInfo> refs, ActorId* actor);
   // The task that makes `ref`. Settled ones are left alone.
   Status CancelTask(const ObjectRefInfo& ref, bool force, bool recursive);
-  // For people: what a get of it waits for.
-  std::string Explain(const ObjectId& id);
   // [blocks] Tells the raylet, and the GCS if this is an actor, that the process leaves by itself.
   void AnnounceExit(const std::string& reason, bool intended);
 
@@ -95,6 +95,7 @@ class CoreWorker {
   TaskReceiver& receiver() { return *receiver_; }
   ActorService& actors() { return *actors_; }
   PlacementGroupService& placement_groups() { return *groups_; }
+  ExplainService& explain() { return *explain_; }
   GeneratorStreams& streams() { return *streams_; }
   EventQueue& events() { return events_; }
   // Id of the actor that lives here; nil: none (yet).
@@ -155,6 +156,7 @@ class CoreWorker {
   std::unique_ptr<ActorSubmitter> actor_submitter_;
   std::unique_ptr<ActorService> actors_;
   std::unique_ptr<TaskReceiver> receiver_;
+  std::unique_ptr<ExplainService> explain_;
 
   bool ready_ = false;      // on the loop: services are made
   std::vector<Held> held_;  // on the loop

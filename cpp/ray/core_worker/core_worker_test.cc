@@ -170,7 +170,7 @@ class CoreWorkerTest : public testing::Test {
     while (true) {
       ReadResult result = driver_->objects().Get(std::span(&ref, 1), 10000, &values);
       if (result == ReadResult::kInterrupted) continue;
-      if (result != ReadResult::kReady) return "timeout: " + driver_->Explain(id);
+      if (result != ReadResult::kReady) return "timeout";
       return std::string(values[0].blob->view());
     }
   }

@@ -95,6 +95,7 @@ GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* stora
   RegisterPlacementGroupService(state_.get(), &dispatcher_);
   RegisterKvService(state_.get(), &dispatcher_);
   RegisterPubSubService(state_.get(), &dispatcher_);
+  RegisterExplainService(state_.get(), &dispatcher_);
 }
 
 void GcsServer::EndCluster(Duration patience, std::function<void()> done) {

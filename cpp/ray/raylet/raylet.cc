@@ -14,6 +14,7 @@
 #include "ray/object_manager/store/store_service.h"
 #include "ray/raylet/adoption/adoption_service.h"
 #include "ray/raylet/drain/drain_core.h"
+#include "ray/raylet/explain/explain_service.h"
 #include "ray/raylet/leases/lease_service.h"
 #include "ray/raylet/logs/driver_relay.h"
 #include "ray/raylet/nodes/node_directory.h"
@@ -131,6 +132,7 @@ struct Raylet::Impl {
   std::unique_ptr<NodeDirectory> nodes;
   std::unique_ptr<TransferService> transfers;
   std::unique_ptr<AdoptionService> adoption;
+  std::unique_ptr<ExplainService> explain;
   std::unique_ptr<DriverRelay> relay;
   std::unique_ptr<TunnelRouter> tunnels;
   std::shared_ptr<rpc::TunnelHub> hub;  // the raylet's own end of tunnels
@@ -275,11 +277,14 @@ Status Raylet::Impl::Init() {
   nodes->OnNodeAdded([this](const NodeDescription& node) {
     if (node.is_head) workers->SetAdopter(node.id);
   });
+  explain = std::make_unique<ExplainService>(
+      ExplainService::Deps{loop, node_id, workers.get(), leases.get(), transfers.get(), adoption.get(), store.get()});
   MakeRelay();
 
   workers->RegisterHandlers(dispatcher.get());
   transfers->RegisterHandlers(dispatcher.get());
   adoption->RegisterHandlers(dispatcher.get());
+  explain->RegisterHandlers(dispatcher.get());
   leases->RegisterHandlers(dispatcher.get());
   router->RegisterHandlers(dispatcher.get());
   nodes->RegisterHandlers(dispatcher.get());

@@ -149,7 +149,7 @@ void LeaseQueueCore::Enqueue(LeaseRequest request, std::map<NodeId, uint64_t> av
     it->second.infeasible = infeasible;
     it->second.tried_epoch = view_.epoch();
   }
-  Waiting waiting{std::move(request), std::move(avoid), Time::Infinite()};
+  Waiting waiting{std::move(request), std::move(avoid), Time::Infinite(), now};
   if (waiting.request.patience > Duration::zero()) {
     waiting.impatient_at = now + waiting.request.patience;
     impatient_.emplace(waiting.impatient_at, waiting.request.lease);
@@ -167,7 +167,15 @@ void LeaseQueueCore::ViewChanged(Time now, LeaseEffects* out) {
 }
 
 void LeaseQueueCore::SpillWaiting(LeaseEffects* out) {
-  if (view_.size() <= 1 || jobs_.empty()) return;
+  if (jobs_.empty()) return;
+  if (view_.size() <= 1) {  // the last node that could run it may have gone
+    for (auto& [job, state] : jobs_) {
+      for (auto& [key, cls] : state.classes) {
+        if (!key.pinned && !cls.here && cls.infeasible.empty()) cls.infeasible = "no node has that much";
+      }
+    }
+    return;
+  }
   // That this node has more is news for its own queue only, which was served before.
   const uint64_t before = view_.epoch();
   SyncSelf();
@@ -602,6 +610,48 @@ std::string LeaseQueueCore::InfeasibleMessage(const Class& waiting, const ClassK
          ", but " + waiting.infeasible + " (this node has " + resources_.total().ToString() +
          " in total). It waits until a node that can run it joins the cluster; " + std::to_string(waiting.queue.size()) +
          " request(s) of this kind are waiting.";
+}
+
+std::optional<LeaseQueueCore::Standing> LeaseQueueCore::StandingOf(const LeaseId& lease) const {
+  const auto found = queued_.find(lease);
+  if (found == queued_.end()) return std::nullopt;
+  const ClassKey& key = found->second.second;
+  const Class& cls = jobs_.at(found->second.first).classes.at(key);
+  Standing standing;
+  standing.here = cls.here;
+  standing.infeasible = cls.infeasible;
+  const Waiting* waiting = nullptr;
+  for (const Waiting& w : cls.queue) {
+    if (w.request.lease == lease) {
+      waiting = &w;
+      break;
+    }
+    ++standing.behind;
+  }
+  standing.since = waiting->since;
+  if (!grants_) {
+    standing.why = "the node is draining and grants nothing any more";
+  } else if (!cls.infeasible.empty()) {
+    standing.why = cls.infeasible;
+  } else if (!cls.here) {
+    standing.why = "this node could never run it, and no other has room";
+  } else if (!resources_.Covers(key.need, key.bundle)) {
+    standing.why = key.bundle.IsNil() ? "" : "in its placement group, ";
+    if (key.bundle.IsNil()) {
+      for (const auto& [name, amount] : key.need.items()) {
+        if (resources_.available().Get(name) >= amount) continue;
+        standing.why += (standing.why.empty() ? "not enough " : ", ") + name;
+      }
+    } else {
+      standing.why += "not enough";
+    }
+    standing.why += standing.why.empty() ? "no index of a resource has as much as it needs" : " is free";
+  } else if (standing.behind > 0) {
+    standing.why = "others of its kind are served first";
+  } else {
+    standing.why = "as many of its kind run as the node has CPUs, or it is the turn of others";
+  }
+  return standing;
 }
 
 std::vector<std::string> LeaseQueueCore::DescribeQueue() const {

@@ -170,6 +170,15 @@ class LeaseQueueCore {
   }
   size_t num_queued() const { return queued_.size(); }
   size_t num_granted() const { return granted_.size(); }
+  // For people: how a queued lease stands. Nullopt: it is not queued.
+  struct Standing {
+    size_t behind = 0;       // of its kind that are served first
+    Time since;              // when it came
+    bool here = true;        // this node could run it, if it were empty
+    std::string infeasible;  // why no node could; empty: some could
+    std::string why;         // what keeps it from being granted here now
+  };
+  std::optional<Standing> StandingOf(const LeaseId& lease) const;
   // One line per class: "job 01000000 {CPU: 4}: 3 waiting, the node has {CPU: 2}".
   std::vector<std::string> DescribeQueue() const;
 
@@ -178,6 +187,7 @@ class LeaseQueueCore {
     LeaseRequest request;
     std::map<NodeId, uint64_t> avoid;  // nodes that turned it away -> version of the view then
     Time impatient_at = Time::Infinite();
+    Time since;  // when it was asked for
   };
   struct Class {
     std::deque<Waiting> queue;  // never empty, or the class goes

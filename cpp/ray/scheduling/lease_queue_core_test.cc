@@ -268,6 +268,35 @@ TEST_F(LeaseQueue, SpillsOnceHalfOfTheNodeIsInUse) {
   EXPECT_EQ(Node(4, {{"CPU", 2}}, {{"CPU", 1}}), "spill 5 to 4");
 }
 
+TEST_F(LeaseQueue, WhatOnlyALostNodeCouldRunIsInfeasible) {
+  MakeNode({{"CPU", 2}});
+  Node(4, {{"CPU", 8}}, {});
+  EXPECT_EQ(Request(Want(1, 8)), "");
+  EXPECT_EQ(core_->StandingOf(Named<LeaseId>(1))->infeasible, "");
+  core_->view()->Remove(Named<NodeId>(4));
+  EXPECT_EQ(Do([&](LeaseEffects* out) { core_->ViewChanged(now_, out); }), "");
+  EXPECT_EQ(core_->StandingOf(Named<LeaseId>(1))->infeasible, "no node has that much");
+  EXPECT_EQ(TickAt(std::chrono::seconds(1)), "infeasible job 1");
+  EXPECT_EQ(Node(5, {{"CPU", 8}}, {{"CPU", 8}}), "spill 1 to 5");
+}
+
+TEST_F(LeaseQueue, TellsWhatKeepsARequestWaiting) {
+  MakeNode({{"CPU", 2}});
+  Request(Want(1, 2));
+  EXPECT_FALSE(core_->StandingOf(Named<LeaseId>(1)));  // granted
+  now_ = now_ + milliseconds(7);
+  Request(Want(2, 1));
+  Request(Want(3, 1));
+  const auto standing = core_->StandingOf(Named<LeaseId>(3));
+  ASSERT_TRUE(standing);
+  EXPECT_EQ(standing->behind, 1u);
+  EXPECT_EQ(standing->since, now_);
+  EXPECT_EQ(standing->why, "not enough CPU is free");
+  Do([&](LeaseEffects* out) { core_->StopGrants(now_, out); });
+  EXPECT_EQ(core_->StandingOf(Named<LeaseId>(2))->why, "the node is draining and grants nothing any more");
+  EXPECT_FALSE(core_->StandingOf(Named<LeaseId>(4)));
+}
+
 TEST_F(LeaseQueue, ANodeThatTurnedARequestAwayIsOutUntilItReports) {
   MakeNode({{"CPU", 1}});
   Node(4, {{"CPU", 1}}, {{"CPU", 1}});

@@ -102,7 +102,9 @@ namespace ray {
   X(kPrepareBundles, 230, "RayletBundle", "PrepareBundles")                  \
   X(kCommitBundles, 231, "RayletBundle", "CommitBundles")                    \
   X(kReturnBundles, 232, "RayletBundle", "ReturnBundles")                    \
-  X(kResourceViews, 233, "Sync", "ResourceViews")
+  X(kResourceViews, 233, "Sync", "ResourceViews")                            \
+  X(kExplain, 253, "Explain", "Explain")                                     \
+  X(kExplainGcs, 130, "GcsExplain", "Explain")
 
 enum class MethodId : uint16_t {
 #define RAY_X(name, number, service, method) name = number,

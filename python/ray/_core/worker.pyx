@@ -175,12 +175,13 @@ cdef class CoreWorker:
     @staticmethod
     def start(*, bint is_driver, session_dir, worker_id=b"", uint64_t startup_token=0, job_id=b"", ray_namespace="", entrypoint="",
               job_config_json="", log_file="", log_level="INFO", python_version="", max_inline_bytes=None, lineage_cap_bytes=None, oom_retries=None,
-              oom_backoff_ms=None):
+              oom_backoff_ms=None, bint is_observer=False):
         """Connects to the raylet of `session_dir`. Raises an error of `ray.exceptions` when nobody answers."""
         cdef CoreWorker made = CoreWorker.__new__(CoreWorker)
         cdef CoreOptions o
         cdef Status status
         o.is_driver = is_driver
+        o.is_observer = is_observer
         o.session_dir = of_str(session_dir)
         o.worker_id = of_str(worker_id)
         o.startup_token = startup_token
@@ -403,10 +404,6 @@ cdef class CoreWorker:
             if ready[i]:
                 found.push_back(i)
         return _split(refs, &found)
-
-    def explain(self, ObjectRef ref not None):
-        """For people: what a get of it waits for now."""
-        return to_str(self.alive().Explain(ref.id()))
 
     def get_locations(self, list refs not None, int64_t timeout_ms=-1):
         """(list of lists of node ids, list of sizes); a size of -1 is unknown."""

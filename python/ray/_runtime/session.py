@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import sys
+import textwrap
+import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -18,7 +20,7 @@ from ray._core.worker import CoreWorker
 from ray._runtime import runtime_env
 from ray._runtime.function_table import FunctionTable
 from ray._serialization import context as _context  # noqa: F401  # registers the pickler with the core
-from ray.exceptions import RaySystemError
+from ray.exceptions import RayError, RaySystemError
 
 if TYPE_CHECKING:
     from ray._runtime.cluster_process import Node
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from ray._runtime.task_context import TaskContext
 
 logger = logging.getLogger("ray")
+
+_EXPLAINED_REFS = 5  # that a get waits for, in the message about it
+_EXPLAIN_S = 3.0  # for each of them
 
 
 class Session:
@@ -93,9 +98,21 @@ class Session:
         return ready, [ref for ref, flag in zip(refs, flags, strict=True) if not flag]
 
     def _explain_slow_get(self, refs: list[ObjectRef]) -> None:
-        shown = "\n".join(f"  {ref.hex()}: {self.core.explain(ref)}" for ref in refs[:5])
-        more = f"\n  ... and {len(refs) - 5} more" if len(refs) > 5 else ""
-        logger.warning("ray.get has been waiting for 10 s for\n%s%s", shown, more)
+        # On a thread of its own: the values may come while others are asked.
+        threading.Thread(target=self._log_slow_get, args=(refs,), name="ray_explain", daemon=True).start()
+
+    def _log_slow_get(self, refs: list[ObjectRef]) -> None:
+        from ray._runtime.explain import explain
+
+        shown = []
+        for ref in refs[:_EXPLAINED_REFS]:
+            try:
+                shown.append(textwrap.indent(str(explain(self, ref, _EXPLAIN_S)), "  "))
+            except RayError as error:  # the session has ended, or the ref was dropped
+                shown.append(f"  object {ref.hex()}: {error}")
+        if len(refs) > _EXPLAINED_REFS:
+            shown.append(f"  ... and {len(refs) - _EXPLAINED_REFS} more")
+        logger.warning("ray.get has been waiting for 10 s for\n%s", "\n".join(shown))
 
     def get_locations(self, refs: list[ObjectRef], timeout_ms: int) -> tuple[list[list[bytes]], list[int]]:
         """Node ids with a copy, and sizes, of each ref."""
@@ -327,6 +344,31 @@ def core_options() -> CoreSettings:
         "oom_backoff_ms": int(os.environ.get("RAY_task_oom_retry_delay_base_ms", 1000)),  # noqa: SIM112
         "lineage_cap_bytes": _lineage_cap_bytes(),
     }
+
+
+def start_observer(attachment: Attachment, *, address: str) -> Session:
+    """Connects to the raylet of `attachment` as one that only looks: it has no job.
+
+    It does not become the current session.
+
+    Raises:
+        ConnectionError: nobody answers there.
+    """
+    worker_id = os.urandom(WorkerID.SIZE)
+    try:
+        core = CoreWorker.start(
+            is_driver=True,
+            is_observer=True,
+            session_dir=attachment.node_dir,
+            worker_id=worker_id,
+            log_file=os.path.join(attachment.logs, f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
+            python_version=".".join(map(str, sys.version_info[:3])),
+        )
+    except Exception as error:
+        raise ConnectionError(f"Could not connect to the Ray cluster at {address}: {error}") from error
+    session = Session(core, is_driver=True, namespace="", job_config={})
+    session.cluster = attachment.node
+    return session
 
 
 def start_driver(

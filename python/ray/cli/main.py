@@ -9,6 +9,7 @@ import click
 from ray._version import __version__
 from ray.cli.debug import debug
 from ray.cli.drain_node import drain_node
+from ray.cli.explain import explain
 from ray.cli.get_auth_token import get_auth_token
 from ray.cli.health_check import health_check
 from ray.cli.start import start
@@ -30,7 +31,7 @@ def cli(logging_level: str, logging_format: str) -> None:
     logging.basicConfig(level=level, format=logging_format)
 
 
-for command in (debug, drain_node, get_auth_token, health_check, start, status, stop, symmetric_run, timeline):
+for command in (debug, drain_node, explain, get_auth_token, health_check, start, status, stop, symmetric_run, timeline):
     cli.add_command(command)
 
 

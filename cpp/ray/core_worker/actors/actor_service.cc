@@ -170,6 +170,12 @@ void ActorService::OnHandlesGone(const std::vector<ActorId>& created, const std:
   }
 }
 
+PendingTaskPtr ActorService::CreationOf(const ActorId& actor) const {
+  MutexLock lock(&mu_);
+  const auto it = created_.find(actor);
+  return it == created_.end() ? nullptr : it->second;
+}
+
 Status ActorService::AnnounceExiting(const ActorId& actor, const WorkerId& worker) {
   v1::ActorExitingRequest request;
   request.set_actor_id(actor.Binary());

@@ -42,6 +42,8 @@ class ActorService {
   void OnHandlesGone(const std::vector<ActorId>& created, const std::vector<ActorId>& borrowed);
   // News from the GCS (kPublish), on the loop.
   void OnPublish(const v1::ActorInfo& info);
+  // The creation task of an actor that we created and that is not dead; null: none.
+  PendingTaskPtr CreationOf(const ActorId& actor) const;
   // This worker's actor leaves by itself. Waits until the GCS knows.
   Status AnnounceExiting(const ActorId& actor, const WorkerId& worker);
 
@@ -52,7 +54,7 @@ class ActorService {
   void DropArguments(const ActorId& actor);
 
   const Deps deps_;
-  Mutex mu_;
+  mutable Mutex mu_;
   std::unordered_map<ActorId, PendingTaskPtr, IdHash> created_ GUARDED_BY(mu_);  // by us and not dead: holds the constructor's arguments
   std::unordered_set<ActorId, IdHash> detached_ GUARDED_BY(mu_);                 // created by us; their handles are counted in vain
 };

@@ -330,7 +330,7 @@ bool TaskReceiver::Prepare(const NextItem& item) {
 
 bool TaskReceiver::LoadArguments(const ReceivedTaskPtr& run) {
   ReceivedTask& task = *run;
-  task.started = deps_.loop->clock().Now();
+  task.started.store(deps_.loop->clock().Now(), std::memory_order_relaxed);
   if (task.spec.args != nullptr) {
     task.args = {std::string(kMetadataPython), task.spec.args};
   }
@@ -436,7 +436,9 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
   if (result.worker_exiting) reply.set_worker_exiting(true);
   if (result.generator_items != 0) reply.set_generator_items(result.generator_items);
   if (!result.repr_name.empty()) reply.set_repr_name(result.repr_name);
-  reply.set_run_ns(result.run_ns != 0 ? result.run_ns : static_cast<uint64_t>((deps_.loop->clock().Now() - task->started).count()));
+  reply.set_run_ns(result.run_ns != 0
+                       ? result.run_ns
+                       : static_cast<uint64_t>((deps_.loop->clock().Now() - task->started.load(std::memory_order_relaxed)).count()));
   // A failed creation has no return ids, yet the raylet wants the error.
   uint32_t n = creation ? (result.application_error ? 1 : 0) : spec.tmpl->NumReturnIds();
   std::vector<ValueView> values;

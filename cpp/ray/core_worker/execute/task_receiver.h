@@ -22,6 +22,7 @@
 #include "ray/core_worker/peers/peer_pool.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/util/mutex.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/worker_task.pb.h"
 #include "ray/wire/task_spec.h"
 
@@ -33,10 +34,10 @@ struct ReceivedTask {
   TaskSpec spec;
   std::vector<v1::AssignedInstances> instances;
   rpc::Responder responder;
-  rpc::ConnectionPtr connection;  // where it came from
-  Time started;
-  std::vector<ObjectId> borrowed;      // top-level refs that are held here until its end
-  std::atomic<uint32_t> unfetched{0};  // arguments still to come, plus one while they are being asked for
+  rpc::ConnectionPtr connection;                // where it came from
+  std::atomic<Time> started{Time::Infinite()};  // infinite: its arguments are not at hand yet
+  std::vector<ObjectId> borrowed;               // top-level refs that are held here until its end
+  std::atomic<uint32_t> unfetched{0};           // arguments still to come, plus one while they are being asked for
   std::atomic<bool> cancelled{false};
   std::atomic<bool> finished{false};
   std::atomic<bool> stop{false};       // streaming: nobody consumes any more
@@ -78,6 +79,7 @@ class TaskReceiver {
     PeerPool* peers = nullptr;
     ObjectService* objects = nullptr;
     Address self;
+    int64_t pid = 0;  // of this process, for people
     // Cancels a task that this process submitted. False: not known (any more).
     std::function<bool(const TaskId& task, bool force, bool recursive)> cancel_owned;
     // Cancels what a task submitted.
@@ -118,6 +120,8 @@ class TaskReceiver {
   static int64_t CurrentDepth();
   // The calling thread is blocked in get or wait, or goes on.
   void OnBlocked(bool blocked);
+  // Where a task is that was sent to this process. False: it is not here (any more).
+  bool Explain(const TaskId& task, v1::WaitFact* out);
   // The connection of an earlier request has closed.
   void Shutdown();
 

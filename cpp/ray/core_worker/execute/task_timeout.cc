@@ -115,7 +115,7 @@ void TaskReceiver::AnswerTimeout(const ReceivedTaskPtr& task, bool exiting) {
   auto reply = std::make_shared<v1::PushTaskReply>();
   SetTimedOut(task->spec, reply.get());
   reply->set_worker_exiting(exiting);
-  reply->set_run_ns(static_cast<uint64_t>((deps_.loop->clock().Now() - task->started).count()));
+  reply->set_run_ns(static_cast<uint64_t>((deps_.loop->clock().Now() - task->started.load(std::memory_order_relaxed)).count()));
   if (exiting) return task->responder.Send(*reply);  // what it borrowed goes with the process
   deps_.objects->RegisterBorrowsAndThen(task->token, [task, reply] { task->responder.Send(*reply); });
 }

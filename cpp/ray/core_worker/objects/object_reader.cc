@@ -90,7 +90,8 @@ ReadResult ObjectReader::Get(std::span<const ObjectRefInfo> refs, int64_t timeou
     MemoryStore::Watch watch(&context_.memory, ids, ids.size(), /*stop_on_error=*/true);
     StartFetch(refs, watch.pending());
     WakeUnheld(ids, watch.pending());
-    const ReadResult result = watch.done() ? ReadResult::kReady : calls_.Block(watch.waiter(), deadline);
+    const Awaited awaited{refs, watch.pending()};
+    const ReadResult result = watch.done() ? ReadResult::kReady : calls_.Block(watch.waiter(), deadline, &awaited);
     if (result != ReadResult::kReady) {
       for (uint32_t i : in_store) (*out)[i].metadata.clear();
       return result;
@@ -231,7 +232,8 @@ ReadResult ObjectReader::Localize(std::span<const ObjectRefInfo> refs, std::span
     }
     if (arrived.empty() && over) break;
     if (arrived.empty()) {
-      result = calls_.Block(&waiter, deadline);
+      const Awaited awaited{refs, positions};
+      result = calls_.Block(&waiter, deadline, &awaited);
       MutexLock lock(&gathering->mu);
       gathering->waiter = nullptr;
       continue;
@@ -279,7 +281,8 @@ ReadResult ObjectReader::Wait(std::span<const ObjectRefInfo> refs, size_t num_re
     if (!watch.done()) {
       StartFetch(refs, watch.pending());
       WakeUnheld(ids, watch.pending());
-      if (!watch.done()) result = calls_.Block(watch.waiter(), deadline);
+      const Awaited awaited{refs, watch.pending()};
+      if (!watch.done()) result = calls_.Block(watch.waiter(), deadline, &awaited);
     }
     *ready = watch.Ready();
   }
@@ -345,7 +348,8 @@ ReadResult ObjectReader::WaitLocal(std::span<const ObjectRefInfo> refs, size_t n
         if (uint64_t token = context_.memory.OnReady(refs[i].id, [notify](bool) { notify(); }); token != 0) watched.push_back(token);
         StartFetch(refs[i]);
       }
-      result = calls_.Block(&waiter, deadline);
+      const Awaited awaited{refs, {}};
+      result = calls_.Block(&waiter, deadline, &awaited);
       for (uint64_t token : watched) context_.memory.Cancel(token);
     }
     {

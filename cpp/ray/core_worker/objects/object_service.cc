@@ -9,6 +9,7 @@
 #include "ray/util/logging.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/value_layout.h"
+#include "ray/wire/wait_fact.h"
 
 namespace ray::core {
 namespace {
@@ -31,7 +32,7 @@ ObjectService::ObjectService(Deps deps)
                .host = this,
                .table = ReferenceTable(deps_.self)},
       put_ids_(deps_.job_id),
-      calls_(deps_.loop, deps_.options.blocked_after, deps_.on_blocked),
+      calls_(deps_.loop, deps_.options.blocked_after, deps_.on_blocked, deps_.current_task),
       copies_(&context_),
       borrowing_(&context_),
       pulls_(&context_, &copies_),
@@ -221,15 +222,49 @@ void ObjectService::AddBorrowedRef(const ObjectRefInfo& ref, const ObjectId& out
   }
 }
 
-std::string ObjectService::Explain(const ObjectId& id) const {
-  std::string text = "object " + id.Hex() + " (" + context_.table.Describe(id) + "): ";
+bool ObjectService::Explain(const ObjectId& id, const Address& owner, v1::WaitFact* out) const {
+  SetSubject(v1::SUBJECT_KIND_OBJECT, id.View(), v1::WAIT_STATE_UNSPECIFIED, out);
   StoredValue value;
-  if (context_.memory.Get(id, &value)) {
-    return text + (value.in_store ? "sealed in the shared-memory store, " : "in memory, ") + std::to_string(value.size) + " bytes";
+  const bool here = context_.memory.Get(id, &value);
+  const bool held = context_.table.Contains(id);
+  const bool ours = context_.table.IsOwned(id);
+  if (!here && !held && owner.IsNil()) return false;
+  Address answers = ours ? deps_.self : held ? context_.table.OwnerOf(id) : owner;
+  if (answers.IsNil()) answers = deps_.self;
+  ToProto(answers, out->mutable_owner());
+  if (held) out->set_detail(context_.table.Describe(id));
+  if (here && value.IsError()) {
+    out->set_state(v1::WAIT_STATE_FAILED);
+    const auto error = value.blob == nullptr
+                           ? Result<v1::ErrorDetail>(Status::NotFound("it is in a store"))
+                           : ParseErrorValue(value.metadata, {reinterpret_cast<const char*>(value.blob->data()), value.blob->size()});
+    out->set_detail(error.ok() ? error->message() : "the program raised an exception");
+  } else if (here) {
+    out->set_state(v1::WAIT_STATE_READY);
+    out->set_detail((value.in_store ? "in the object store, " : "in its owner's memory, ") + std::to_string(value.size) + " bytes");
+    if (pulls_.IsPulling(id)) {
+      AddPointer(v1::SUBJECT_KIND_OBJECT, id.View(), Address{deps_.self.node_id, WorkerId::Nil()}, out);
+    }
+    for (const NodeId& node : value.node_ids) AddPointer(v1::SUBJECT_KIND_OBJECT, id.View(), Address{node, WorkerId::Nil()}, out);
+    if (!value.node_ids.empty()) out->set_node_id(value.node_ids.front().Binary());
+  } else if (ours) {
+    out->set_state(v1::WAIT_STATE_PENDING);
+  } else {
+    out->set_state(v1::WAIT_STATE_WAITING_FOR_OWNER);
+    AddPointer(v1::SUBJECT_KIND_OBJECT, id.View(), answers, out);
   }
-  if (!context_.table.Contains(id)) return text + "nothing is known of it";
-  if (!context_.table.IsOwned(id)) return text + "waiting for its owner to answer that it is ready";
-  return text + (id.IsPut() ? "being put" : "waiting for task " + id.task_id().Hex() + " to finish");
+  return true;
+}
+
+bool ObjectService::BlockedOn(const TaskId& task, v1::WaitFact* out) const {
+  std::vector<ObjectRefInfo> refs;
+  Time since;
+  if (!calls_.Of(task, kMaxWaitPointers, &refs, &since)) return false;
+  SetAge(since, deps_.loop->clock().Now(), out);
+  for (const ObjectRefInfo& ref : refs) {
+    AddPointer(v1::SUBJECT_KIND_OBJECT, ref.id.View(), ref.owner.IsNil() ? deps_.self : ref.owner, out);
+  }
+  return true;
 }
 
 // --- results of tasks

@@ -26,6 +26,7 @@
 #include "ray/core_worker/objects/pulls.h"
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/core/dispatcher.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/worker_object.pb.h"
 
 namespace ray::core {
@@ -70,6 +71,8 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
     HandoverOptions handover;
     // The calling thread has been blocked in Get or Wait for `blocked_after` / goes on now. May be empty.
     std::function<void(bool blocked)> on_blocked;
+    // The task that the calling thread runs; nil: none. May be empty.
+    std::function<TaskId()> current_task;
     // Objects of ours that nobody holds any more, and those of them that were in the store. Called on whatever thread dropped the last hold, maybe
     // with the GIL. May be empty.
     std::function<void(std::span<const ObjectId> ids, std::span<const ObjectId> in_store)> on_freed;
@@ -139,7 +142,11 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   // Nil: unknown here.
   Address OwnerOf(const ObjectId& id) const { return context_.table.OwnerOf(id); }
   bool IsOwned(const ObjectId& id) const { return context_.table.IsOwned(id); }
-  std::string Explain(const ObjectId& id) const;
+  // What is known of the object here. `owner`, if not nil, is asked for one that nobody here holds. False: nothing is known, and there is nobody to ask.
+  // Of a pending one of ours only that it is pending.
+  bool Explain(const ObjectId& id, const Address& owner, v1::WaitFact* out) const;
+  // What the threads of a task wait for in get or wait. False: none of them does.
+  bool BlockedOn(const TaskId& task, v1::WaitFact* out) const;
 
   // --- results of tasks, at their owner
   // New pending objects of ours (returns, generator items, actor handle objects), with one handle each.

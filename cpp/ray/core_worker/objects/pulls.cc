@@ -108,6 +108,11 @@ void Pulls::OnPulled(const std::shared_ptr<Pull>& pull, const Status& status, co
   for (auto& [token, done] : waiters) done(outcome);
 }
 
+bool Pulls::IsPulling(const ObjectId& id) const {
+  MutexLock lock(&mu_);
+  return pulls_.contains(id);
+}
+
 void Pulls::Prefetch(const ObjectRefInfo& ref, FetchReason reason) {
   StoredValue value;
   if (!context_.memory.Get(ref.id, &value) || !context_.IsElsewhere(value)) return;

@@ -29,6 +29,8 @@ class Pulls {
   void Leave(const ObjectId& id, uint64_t token);
   // Starts to bring a copy here, if there is only one elsewhere. Nobody is told; who asks soon finds it on its way.
   void Prefetch(const ObjectRefInfo& ref, FetchReason reason);
+  // The raylet is bringing it here.
+  bool IsPulling(const ObjectId& id) const;
 
  private:
   struct Pull {
@@ -44,7 +46,7 @@ class Pulls {
 
   ObjectContext& context_;
   ObjectCopies& copies_;
-  Mutex mu_;
+  mutable Mutex mu_;
   std::unordered_map<ObjectId, std::shared_ptr<Pull>, IdHash> pulls_ GUARDED_BY(mu_);
   uint64_t last_pull_ GUARDED_BY(mu_) = 0;  // of pulls and their waiters
 };

@@ -174,6 +174,13 @@ PendingTaskPtr RecoveryService::Prepare(const PendingTask& task, RecoveryEffects
   return nullptr;
 }
 
+bool RecoveryService::IsLost(const ObjectId& id) const {
+  if (id.IsPut() || !any_lost_.load()) return false;
+  MutexLock lock(&mu_);
+  const std::vector<ObjectId> lost = core_.LostOf(id.task_id());
+  return std::ranges::find(lost, id) != lost.end();
+}
+
 size_t RecoveryService::TEST_size() const {
   MutexLock lock(&mu_);
   return core_.size();

@@ -34,6 +34,9 @@ class RecoveryService {
   void OnDone(const PendingTask& task, int32_t retries_left, int64_t items);
   void OnFailed(const PendingTask& task, const ErrorValue& error);
 
+  // It was lost, and a run that is to bring it back is under way.
+  bool IsLost(const ObjectId& id) const;
+
   size_t TEST_size() const;
 
  private:

@@ -46,6 +46,25 @@ bool ActorQueueCore::Remove(CallNo no, ActorEffects* out) {
   return false;
 }
 
+std::optional<ActorQueueCore::CallPlace> ActorQueueCore::PlaceOf(CallNo no) const {
+  CallPlace place;
+  for (const Call& call : in_flight_) {
+    if (call.no == no && !call.done) {
+      place.sent = true;
+      return place;
+    }
+    place.behind += call.done ? 0 : 1;
+  }
+  for (const auto* queue : {&lost_, &waiting_}) {
+    for (const Call& call : *queue) {
+      if (!call.ready && place.held_up_by == 0) place.held_up_by = call.no;
+      if (call.no == no) return place;
+      ++place.behind;
+    }
+  }
+  return std::nullopt;
+}
+
 bool ActorQueueCore::Answered(uint64_t epoch, uint64_t sequence) {
   if (epoch != epoch_ || sequence < first_sequence_ || sequence - first_sequence_ >= in_flight_.size()) return false;
   Call& call = in_flight_[sequence - first_sequence_];

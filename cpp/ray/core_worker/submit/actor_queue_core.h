@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <vector>
 
 namespace ray::core {
@@ -72,6 +73,13 @@ class ActorQueueCore {
   uint64_t epoch() const { return epoch_; }
   size_t pending() const { return waiting_.size() + in_flight_live_ + lost_.size(); }
   size_t in_flight() const { return in_flight_live_; }
+  // For people; looks through the queues.
+  struct CallPlace {
+    bool sent = false;
+    size_t behind = 0;      // calls that were made earlier and are not answered
+    CallNo held_up_by = 0;  // not sent: the first call before it, or it itself, whose arguments are not ready; 0: none
+  };
+  std::optional<CallPlace> PlaceOf(CallNo call) const;
 
  private:
   struct Call {

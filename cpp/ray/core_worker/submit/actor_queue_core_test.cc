@@ -167,5 +167,26 @@ TEST(ActorQueueCore, LimitOfPendingCalls) {
   EXPECT_FALSE(q.core.Full());
 }
 
+TEST(ActorQueueCore, TellsWhereACallIs) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  for (CallNo call = 1; call <= 2; ++call) q.Submit(call);
+  q.Submit(3, 0, /*ready=*/false);
+  q.Submit(4);
+  const auto sent = q.core.PlaceOf(2);
+  ASSERT_TRUE(sent);
+  EXPECT_TRUE(sent->sent);
+  EXPECT_EQ(sent->behind, 1u);
+  const auto held_up = q.core.PlaceOf(4);
+  ASSERT_TRUE(held_up);
+  EXPECT_FALSE(held_up->sent);
+  EXPECT_EQ(held_up->behind, 3u);
+  EXPECT_EQ(held_up->held_up_by, 3u);
+  q.core.Answered(1, 1);
+  EXPECT_FALSE(q.core.PlaceOf(2));
+  EXPECT_EQ(q.core.PlaceOf(4)->behind, 2u);
+}
+
 }  // namespace
 }  // namespace ray::core

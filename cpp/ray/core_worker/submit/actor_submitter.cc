@@ -3,6 +3,7 @@
 #include "ray/core_worker/submit/dependency_resolver.h"
 #include "ray/util/logging.h"
 #include "ray/wire/convert.h"
+#include "ray/wire/wait_fact.h"
 
 namespace ray::core {
 namespace {
@@ -318,22 +319,38 @@ ActorPhase ActorSubmitter::PhaseOf(const ActorId& actor) {
   return queue->core.phase();
 }
 
-std::string ActorSubmitter::Explain(const ActorId& actor) {
+void ActorSubmitter::Explain(const ActorId& actor, const PendingTask& task, v1::WaitFact* out) {
+  SetAge(task.submitted_at, deps_.loop->clock().Now(), out);
   QueuePtr queue = Find(actor);
-  if (queue == nullptr) return "its actor is unknown here";
-  MutexLock lock(&queue->mu);
-  std::string name = "actor " + (queue->class_name.empty() ? "" : queue->class_name + " ") + actor.Hex();
-  switch (queue->core.phase()) {
-    case ActorPhase::kDependencies: return "its " + name + " waits for the arguments of its constructor";
-    case ActorPhase::kPending: return "its " + name + " is being created: it waits for resources or runs its constructor";
-    case ActorPhase::kAlive:
-      return "it was sent to its " + name + " (pid " + std::to_string(queue->pid) + "), which has " +
-             std::to_string(queue->core.in_flight()) + " unanswered calls from here";
-    case ActorPhase::kDisconnected: return "the connection to its " + name + " broke";
-    case ActorPhase::kRestarting: return "its " + name + " is restarting";
-    case ActorPhase::kDead: return "its " + name + " is dead";
+  if (queue == nullptr) {
+    out->set_state(v1::WAIT_STATE_WAITING_FOR_ACTOR);
+    out->set_detail("its actor is unknown here");
+    AddPointer(v1::SUBJECT_KIND_ACTOR, actor.View(), Address(), out);
+    return;
   }
-  return {};
+  MutexLock lock(&queue->mu);
+  const auto place = queue->core.PlaceOf(task.number());
+  if (place) out->set_ahead(static_cast<int64_t>(place->behind));
+  if (queue->core.phase() != ActorPhase::kAlive) {
+    out->set_state(v1::WAIT_STATE_WAITING_FOR_ACTOR);
+    out->set_detail(queue->core.phase() == ActorPhase::kDisconnected ? "the connection to its actor broke" : "its actor is not alive");
+    AddPointer(v1::SUBJECT_KIND_ACTOR, actor.View(), Address(), out);
+    return;
+  }
+  out->set_node_id(queue->address.node_id.Binary());
+  out->set_worker_id(queue->address.worker_id.Binary());
+  out->set_pid(queue->pid);
+  if (place && place->sent) {
+    out->set_state(place->behind == 0 ? v1::WAIT_STATE_RUNNING : v1::WAIT_STATE_QUEUED_AT_WORKER);
+    out->set_detail("it was sent to its actor");
+    AddPointer(v1::SUBJECT_KIND_TASK, task.spec.task_id.View(), queue->address, out);
+    return;
+  }
+  out->set_state(v1::WAIT_STATE_WAITING_FOR_ARGUMENTS);
+  if (!place || place->held_up_by == 0 || place->held_up_by == task.number()) return;
+  // That one is in the same queue, and so alive.
+  out->set_detail("an earlier call of the same process waits for its arguments, and calls keep their order");
+  AddPointer(v1::SUBJECT_KIND_TASK, PendingTask::FromNumber(place->held_up_by)->spec.task_id.View(), deps_.self, out);
 }
 
 }  // namespace ray::core

@@ -14,6 +14,7 @@
 #include "ray/core_worker/submit/task_channel.h"
 #include "ray/core_worker/tasks/task_manager.h"
 #include "ray/util/mutex.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/gcs_actor.pb.h"
 
 namespace ray::core {
@@ -25,6 +26,7 @@ class ActorSubmitter {
     PeerPool* peers = nullptr;
     TaskManager* tasks = nullptr;
     ObjectService* objects = nullptr;
+    Address self;
   };
   explicit ActorSubmitter(Deps deps) : deps_(deps) {}
 
@@ -42,8 +44,8 @@ class ActorSubmitter {
   void OnDead(const ActorId& actor, const v1::ErrorDetail& cause);
   // No handle of it is left here, and no call is pending: once it is dead, nobody asks for it any more.
   void OnHandlesGone(const ActorId& actor);
-  // For people.
-  std::string Explain(const ActorId& actor);
+  // Where a call is, whether its arguments are ready or not.
+  void Explain(const ActorId& actor, const PendingTask& task, v1::WaitFact* out);
   ActorPhase PhaseOf(const ActorId& actor);  // kDead if unknown
 
  private:

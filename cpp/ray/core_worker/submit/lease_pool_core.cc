@@ -303,6 +303,26 @@ size_t LeasePoolCore::requests(ClassNo cls) const {
   return it == classes_.end() ? 0 : it->second.requests.size();
 }
 
+std::optional<size_t> LeasePoolCore::QueuedBehind(TaskNo task, ClassNo cls) const {
+  const auto it = classes_.find(cls);
+  if (it == classes_.end()) return std::nullopt;
+  const auto& queued = it->second.queued;
+  for (size_t i = 0; i < queued.size(); ++i) {
+    if (queued[i].task == task) return i;
+  }
+  return std::nullopt;
+}
+
+std::optional<LeasePoolCore::PushedPlace> LeasePoolCore::PlaceOf(LeaseNo no, TaskNo task) const {
+  const auto it = leases_.find(no);
+  if (it == leases_.end()) return std::nullopt;
+  const Lease& lease = *it->second;
+  for (size_t i = 0; i < lease.pushed.size(); ++i) {
+    if (lease.pushed[i].task == task) return PushedPlace{i, lease.head_since};
+  }
+  return std::nullopt;
+}
+
 Time LeasePoolCore::waiting_since(ClassNo cls) const {
   auto it = classes_.find(cls);
   Time since = Time::Infinite();

@@ -13,6 +13,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -87,6 +88,15 @@ class LeasePoolCore {
   size_t num_leases() const { return leases_.size(); }
   // Since when the class has waited for its first unanswered request; infinite: it has none.
   Time waiting_since(ClassNo cls) const;
+
+  // For people; these look through whole queues. How many tasks of its class are pushed before a queued one; nullopt: it is not queued.
+  std::optional<size_t> QueuedBehind(TaskNo task, ClassNo cls) const;
+  // Of a pushed task: how many the worker has to do first, and since when it has been on the first of all. Nullopt: it is not pushed there.
+  struct PushedPlace {
+    size_t behind = 0;
+    Time head_since;
+  };
+  std::optional<PushedPlace> PlaceOf(LeaseNo lease, TaskNo task) const;
 
  private:
   struct Queued {

@@ -215,5 +215,19 @@ TEST(LeasePoolCore, ReclaimReturnsIdleLeasesOnly) {
   EXPECT_EQ(p.Take(), "return 1");
 }
 
+TEST(LeasePoolCore, TellsWhereATaskIs) {
+  Pool p;
+  for (TaskNo task = 1; task <= 4; ++task) p.Submit(task);
+  EXPECT_EQ(p.core.QueuedBehind(3, 0), 2u);
+  EXPECT_FALSE(p.core.PlaceOf(1, 1));
+  p.Grant(1);  // two of a kind that never ran
+  ASSERT_TRUE(p.core.PlaceOf(1, 2));
+  EXPECT_EQ(p.core.PlaceOf(1, 2)->behind, 1u);
+  EXPECT_EQ(p.core.PlaceOf(1, 1)->head_since, p.now);
+  EXPECT_FALSE(p.core.QueuedBehind(1, 0));
+  EXPECT_EQ(p.core.QueuedBehind(4, 0), 1u);
+  EXPECT_FALSE(p.core.QueuedBehind(5, 0));
+}
+
 }  // namespace
 }  // namespace ray::core

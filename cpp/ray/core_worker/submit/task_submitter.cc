@@ -4,6 +4,7 @@
 
 #include "ray/util/logging.h"
 #include "ray/wire/convert.h"
+#include "ray/wire/wait_fact.h"
 
 namespace ray::core {
 namespace {
@@ -462,24 +463,59 @@ void TaskSubmitter::ScheduleTickLocked(Time now) {
   });
 }
 
-std::string TaskSubmitter::Explain(const PendingTask& task) {
+void TaskSubmitter::Explain(const PendingTask& task, v1::WaitFact* out) {
   MutexLock lock(&mu_);
-  LeaseNo no = task.lease.load();
-  auto it = leases_.find(no);
-  if (no != 0 && it != leases_.end()) return "it was sent to the worker of pid " + std::to_string(it->second.pid);
-  Time since = pool_.waiting_since(task.cls);
-  std::string text = "it is queued for " + task.spec.tmpl->resources.ToString();
-  if (const PlacementGroupId& group = task.spec.tmpl->strategy.placement_group_id; !group.IsNil()) {
-    text += " in placement group " + group.Hex();
-    if (parked_.contains(group)) return text + ", which is not placed yet";
+  const Time now = deps_.loop->clock().Now();
+  const LeaseNo no = task.lease.load();
+  const auto pushed = leases_.find(no);
+  if (const auto place = pool_.PlaceOf(no, task.number()); place && pushed != leases_.end() && pushed->second.channel != nullptr) {
+    const Address worker = pushed->second.channel->peer();
+    out->set_state(place->behind == 0 ? v1::WAIT_STATE_RUNNING : v1::WAIT_STATE_QUEUED_AT_WORKER);
+    out->set_ahead(static_cast<int64_t>(place->behind));
+    SetAge(place->head_since, now, out);
+    out->set_node_id(worker.node_id.Binary());
+    out->set_worker_id(worker.worker_id.Binary());
+    out->set_pid(pushed->second.pid);
+    out->set_detail("it was sent to a worker");
+    AddPointer(v1::SUBJECT_KIND_TASK, task.spec.task_id.View(), worker, out);
+    return;
   }
-  if (!since.is_infinite()) {
-    double seconds = static_cast<double>((deps_.loop->clock().Now() - since).count()) / 1e9;
-    char formatted[32];
-    snprintf(formatted, sizeof formatted, "%.1f", seconds);
-    text += std::string("; the node was asked for a worker ") + formatted + " s ago and has none free";
+  SetAge(task.submitted_at, now, out);
+  const auto behind = pool_.QueuedBehind(task.number(), task.cls);
+  if (!behind) {
+    out->set_state(v1::WAIT_STATE_WAITING_FOR_RETRY);
+    out->set_detail("its last worker is gone, or it waits to be run again");
+    return;
   }
-  return text;
+  out->set_ahead(static_cast<int64_t>(*behind));
+  ToProto(task.spec.tmpl->resources, out->mutable_need());
+  if (const PlacementGroupId& group = task.spec.tmpl->strategy.placement_group_id; !group.IsNil() && parked_.contains(group)) {
+    out->set_state(v1::WAIT_STATE_WAITING_FOR_PLACEMENT_GROUP);
+    out->set_detail("its placement group is not placed");
+    AddPointer(v1::SUBJECT_KIND_PLACEMENT_GROUP, group.View(), Address(), out);
+    return;
+  }
+  out->set_state(v1::WAIT_STATE_WAITING_FOR_LEASE);
+  // All requests of a class are alike; the oldest is the next to be granted.
+  const Lease* oldest = nullptr;
+  LeaseNo oldest_no = 0;
+  size_t held = 0;
+  for (const auto& [number, lease] : leases_) {
+    if (lease.cls != task.cls) continue;
+    if (lease.channel != nullptr) ++held;
+    if (lease.channel != nullptr || (oldest != nullptr && oldest_no < number)) continue;
+    oldest = &lease;
+    oldest_no = number;
+  }
+  std::string detail = held == 0 ? "" : std::to_string(held) + " worker(s) of its owner run others of its kind; ";
+  if (oldest == nullptr) {
+    out->set_detail(detail + "no further one is asked for at the moment");
+    return;
+  }
+  const NodeId asked = oldest->node.IsNil() ? deps_.self.node_id : oldest->node;
+  out->set_node_id(asked.Binary());
+  out->set_detail(detail + "the raylet of a node was asked for one");
+  AddPointer(v1::SUBJECT_KIND_LEASE, oldest->id.View(), Address{asked, WorkerId::Nil()}, out);
 }
 
 }  // namespace ray::core

@@ -19,6 +19,7 @@
 #include "ray/core_worker/submit/task_channel.h"
 #include "ray/core_worker/tasks/task_manager.h"
 #include "ray/util/mutex.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/raylet_worker.pb.h"
 
 namespace ray::core {
@@ -51,8 +52,8 @@ class TaskSubmitter {
   void Reclaim(const v1::ReclaimLeasesNotice& notice);
   // No further requests or retries; leases go back.
   void Shutdown();
-  // For people: "queued since 3 s for {CPU: 1} ...".
-  std::string Explain(const PendingTask& task);
+  // Where a task is whose arguments are ready.
+  void Explain(const PendingTask& task, v1::WaitFact* out);
 
  private:
   struct Class {

@@ -88,6 +88,7 @@ void RegisterActorService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 void RegisterPlacementGroupService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 void RegisterKvService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 void RegisterPubSubService(GcsState* gcs, rpc::Dispatcher* dispatcher);
+void RegisterExplainService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 
 // News of a node's resources reach those who place things; changes of placement groups reach those who start actors in them.
 void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out);

@@ -5,6 +5,7 @@
 
 #include "ray/v1/gcs_storage.pb.h"
 #include "ray/wire/convert.h"
+#include "ray/wire/wait_fact.h"
 
 namespace ray::gcs {
 namespace {
@@ -63,6 +64,45 @@ std::string Ended(const std::string& detail) { return detail.empty() ? "died" : 
 ActorTableCore::ActorPtr ActorTableCore::Lookup(const ActorId& actor) const {
   auto it = actors_.find(actor);
   return it == actors_.end() ? nullptr : it->second;
+}
+
+bool ActorTableCore::Explain(const ActorId& id, int64_t wall_ms, v1::WaitFact* out) const {
+  const ActorPtr actor = Lookup(id);
+  if (actor == nullptr) return false;
+  const v1::ActorInfo& info = actor->info;
+  const v1::ActorCreation& creation = info.creation();
+  SetSubject(v1::SUBJECT_KIND_ACTOR, id.View(), v1::WAIT_STATE_PENDING_CREATION, out);
+  out->set_name(creation.class_name());
+  out->set_attempt(info.num_restarts());
+  out->set_pid(info.pid());
+  *out->mutable_owner() = creation.owner();
+  if (!actor->node.IsNil()) out->set_node_id(actor->node.Binary());
+  if (!actor->worker.IsNil()) out->set_worker_id(actor->worker.Binary());
+  switch (info.state()) {
+    case v1::ACTOR_STATE_DEPENDENCIES_UNREADY:
+      out->set_state(v1::WAIT_STATE_DEPENDENCIES_UNREADY);
+      out->set_detail("its constructor's arguments are not there; the process that created it knows which");
+      AddPointer(v1::SUBJECT_KIND_ACTOR, id.View(), FromProto(creation.owner()), out);
+      return true;
+    case v1::ACTOR_STATE_ALIVE: out->set_state(v1::WAIT_STATE_ALIVE); return true;
+    case v1::ACTOR_STATE_DEAD:
+      out->set_state(v1::WAIT_STATE_DEAD);
+      out->set_detail(info.death_cause().message());
+      if (info.end_time_ms() > 0) out->set_age_ms(std::max<int64_t>(0, wall_ms - info.end_time_ms()));
+      return true;
+    case v1::ACTOR_STATE_RESTARTING: out->set_state(v1::WAIT_STATE_RESTARTING); break;
+    default: break;
+  }
+  if (actor->starting && !actor->node.IsNil()) {
+    out->set_detail("a node was told to start it");
+    AddPointer(v1::SUBJECT_KIND_ACTOR, id.View(), Address{actor->node, WorkerId::Nil()}, out);
+    return true;
+  }
+  ToProto(actor->wish.need, out->mutable_need());
+  ToProto(view_->Total(), out->mutable_total());
+  out->set_detail(actor->unplaced);
+  if (!actor->group.IsNil()) AddPointer(v1::SUBJECT_KIND_PLACEMENT_GROUP, actor->group.View(), Address(), out);
+  return true;
 }
 
 const v1::ActorInfo* ActorTableCore::Find(const ActorId& actor) const {
@@ -360,6 +400,7 @@ void ActorTableCore::Place(Actor& actor, int64_t wall_ms, Effects* out) {
     if (!ChooseInGroup(actor, wall_ms, &in_group, out)) return;
     if (in_group.IsNil()) {  // GroupChanged comes
       unplaced_.insert(actor.id);
+      actor.unplaced = "no bundle of its placement group that it may use is on a node";
       return;
     }
     node = in_group;
@@ -381,6 +422,7 @@ std::optional<NodeId> ActorTableCore::ChooseNode(Actor& actor, Duration* patienc
   const scheduling::Placement placement = policy_.Choose(actor.wish, actor.owner_node, except);
   if (expecting_nodes_ && (placement.kind == scheduling::Placement::kRefused || placement.kind == scheduling::Placement::kInfeasible)) {
     unplaced_.insert(actor.id);
+    actor.unplaced = placement.reason + "; nodes that were there before the GCS restarted may still come back";
     return std::nullopt;
   }
   if (placement.kind == scheduling::Placement::kRefused) {
@@ -389,6 +431,7 @@ std::optional<NodeId> ActorTableCore::ChooseNode(Actor& actor, Duration* patienc
   }
   if (placement.kind == scheduling::Placement::kInfeasible) {
     unplaced_.insert(actor.id);
+    actor.unplaced = placement.reason;
     if (actor.told_infeasible) return std::nullopt;
     actor.told_infeasible = true;
     out->push_back(TellDriver{actor.owner_node, JobId::FromBinaryOrNil(actor.info.job_id()), "infeasible",
@@ -410,6 +453,7 @@ std::optional<NodeId> ActorTableCore::ChooseNode(Actor& actor, Duration* patienc
     }
     if (best == nullptr) {  // the only one that could has been left out, and is not left out any more
       unplaced_.insert(actor.id);
+      actor.unplaced = "no node has room";
       return std::nullopt;
     }
     node = best->id;

@@ -22,6 +22,7 @@
 #include "ray/gcs_server/tables/effects.h"
 #include "ray/scheduling/cluster_view.h"
 #include "ray/scheduling/policies.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/gcs_actor.pb.h"
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/gcs_placement_group.pb.h"
@@ -79,6 +80,8 @@ class ActorTableCore {
   std::vector<WorkerId> StayingWorkers() const;
   // Nullptr: unknown.
   const v1::ActorInfo* Find(const ActorId& actor) const;
+  // Where it stands, for people. False: unknown.
+  bool Explain(const ActorId& actor, int64_t wall_ms, v1::WaitFact* out) const;
 
  private:
   static constexpr char kTable[] = "actor";
@@ -103,6 +106,7 @@ class ActorTableCore {
     uint32_t start = 0;     // number of the newest StartOnNode
     bool starting = false;  // that one is under way
     bool told_infeasible = false;
+    std::string unplaced;           // why it is in unplaced_, for people
     bool without_template = false;  // restored before Create, which brings it
     // Set: when its worker or start ends it is dead of this, not restarted.
     std::optional<std::string> last_words;

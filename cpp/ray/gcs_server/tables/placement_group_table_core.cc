@@ -4,6 +4,7 @@
 
 #include "ray/v1/gcs_storage.pb.h"
 #include "ray/wire/convert.h"
+#include "ray/wire/wait_fact.h"
 
 namespace ray::gcs {
 namespace {
@@ -29,6 +30,44 @@ std::string NameOf(const v1::PlacementGroupInfo& info) {
 PlacementGroupTableCore::GroupPtr PlacementGroupTableCore::Lookup(const PlacementGroupId& group) const {
   const auto it = groups_.find(group);
   return it == groups_.end() ? nullptr : it->second;
+}
+
+bool PlacementGroupTableCore::Explain(const PlacementGroupId& id, int64_t wall_ms, v1::WaitFact* out) const {
+  const GroupPtr group = Lookup(id);
+  if (group == nullptr) return false;
+  const v1::PlacementGroupInfo& info = group->info;
+  SetSubject(v1::SUBJECT_KIND_PLACEMENT_GROUP, id.View(), v1::WAIT_STATE_PENDING, out);
+  out->set_name(info.name());
+  out->set_attempt(info.attempts());
+  const int64_t since = info.placed_at_ms() > 0 ? info.placed_at_ms() : info.created_at_ms();
+  if (since > 0) out->set_age_ms(std::max<int64_t>(0, wall_ms - since));
+  if (info.state() == v1::PLACEMENT_GROUP_STATE_CREATED) {
+    out->set_state(v1::WAIT_STATE_CREATED);
+    return true;
+  }
+  if (group->IsRemoved()) {
+    out->set_state(v1::WAIT_STATE_REMOVED);
+    out->set_detail(info.scheduling_state());
+    return true;
+  }
+  if (info.state() == v1::PLACEMENT_GROUP_STATE_RESCHEDULING) out->set_state(v1::WAIT_STATE_RESCHEDULING);
+  if (!group->round.empty()) {
+    out->set_detail(group->committing ? "its nodes have reserved its bundles and are told to commit them" : "nodes reserve its bundles");
+    return true;
+  }
+  out->set_detail(info.scheduling_state());
+  // The bundle that no node has room for alone, if there is one; else it is their combination.
+  for (size_t i = 0; i < group->wants.size(); ++i) {
+    if (!info.bundles(static_cast<int>(i)).node_id().empty()) continue;
+    const scheduling::BundleWant& want = group->wants[i];
+    const auto now = view_->Search({&want.need, &want.labels}, scheduling::ClusterView::Fit::kNow, 1);
+    if (!now.empty()) continue;
+    out->set_detail("bundle " + std::to_string(i) + ": " + out->detail());
+    ToProto(want.need, out->mutable_need());
+    break;
+  }
+  ToProto(view_->Total(), out->mutable_total());
+  return true;
 }
 
 const v1::PlacementGroupInfo* PlacementGroupTableCore::Find(const PlacementGroupId& group) const {

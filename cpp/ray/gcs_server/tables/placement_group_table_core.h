@@ -25,6 +25,7 @@
 #include "ray/scheduling/bundle_policy.h"
 #include "ray/scheduling/cluster_view.h"
 #include "ray/util/clock.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/gcs_placement_group.pb.h"
 
@@ -76,6 +77,8 @@ class PlacementGroupTableCore {
   std::set<JobId> Jobs() const;
   // Nullptr: unknown.
   const v1::PlacementGroupInfo* Find(const PlacementGroupId& group) const;
+  // Where it stands, for people; of a group that waits, which bundle does not fit, and why. False: unknown.
+  bool Explain(const PlacementGroupId& group, int64_t wall_ms, v1::WaitFact* out) const;
   // Groups whose bundles or state have changed since the last call, for those that place actors in them.
   std::vector<PlacementGroupId> TakeChanged() { return std::exchange(changed_, {}); }
 

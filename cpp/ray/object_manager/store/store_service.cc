@@ -678,6 +678,19 @@ void StoreService::Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> 
   });
 }
 
+void StoreService::Describe(const ObjectId& id, std::function<void(std::string text, bool readable)> callback) {
+  impl_->local->Post("store.describe", [self = impl_.get(), id, callback = std::move(callback)] {
+    using Whereabouts = ObjectTableCore::Whereabouts;
+    switch (self->core->WhereIs(id)) {
+      case Whereabouts::kAbsent: return callback("", false);
+      case Whereabouts::kUnsealed: return callback("being written", false);
+      case Whereabouts::kInMemory: return callback("in shared memory", true);
+      case Whereabouts::kSpilled: return callback("spilled to disk", false);
+      case Whereabouts::kRestoring: return callback("being read back from disk", false);
+    }
+  });
+}
+
 void StoreService::Free(std::vector<ObjectId> ids) {
   impl_->local->Post("store.free", [self = impl_.get(), ids = std::move(ids)] {
     for (const ObjectId& id : ids) self->core->Free(id, self->Now(), &self->effects);

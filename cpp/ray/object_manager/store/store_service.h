@@ -97,6 +97,9 @@ class StoreService {
   // They are that process's from now on, whatever becomes of the one that owned them.
   void Reown(std::vector<ObjectId> ids, const Address& owner);
 
+  // For people: where an object is, in a word or two ("spilled to disk"); empty: not here. The callback runs on the store's thread.
+  void Describe(const ObjectId& id, std::function<void(std::string text, bool readable)> callback);
+
   // Thread-safe.
   StoreStats Stats() const;
 

@@ -458,6 +458,15 @@ Status ObjectTableCore::NoRoom(const ObjectId& id, uint64_t size, const Status& 
   return out_of_disk ? Status(StatusCode::kResourceExhausted, std::move(text), disk.cause()) : StoreFull(std::move(text));
 }
 
+ObjectTableCore::Whereabouts ObjectTableCore::WhereIs(const ObjectId& id) const {
+  const auto it = objects_.find(id);
+  if (it == objects_.end() || it->second.freed) return Whereabouts::kAbsent;
+  const Object& object = it->second;
+  if (!object.sealed) return Whereabouts::kUnsealed;
+  if (object.Readable()) return Whereabouts::kInMemory;
+  return object.disk == Disk::kRestoring ? Whereabouts::kRestoring : Whereabouts::kSpilled;
+}
+
 bool ObjectTableCore::Contains(const ObjectId& id) const {
   auto it = objects_.find(id);
   return it != objects_.end() && it->second.sealed && !it->second.freed;

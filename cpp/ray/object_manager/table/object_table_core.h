@@ -219,6 +219,9 @@ class ObjectTableCore {
   void OnTimer(Time now, Effects* out);
 
   Time NextDeadline() const;
+  // For people: where an object is, as the store of its node sees it.
+  enum class Whereabouts { kAbsent, kUnsealed, kInMemory, kSpilled, kRestoring };
+  Whereabouts WhereIs(const ObjectId& id) const;
   bool Contains(const ObjectId& id) const;  // sealed, and not freed: a pin of somebody may keep a freed one for a while
   TableStats Stats() const;
   // Size of a slab; 0: the store is too small for any.

@@ -8,6 +8,7 @@
 #include "ray/util/logging.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/error_detail.h"
+#include "ray/wire/wait_fact.h"
 
 namespace ray::raylet {
 namespace {
@@ -350,6 +351,18 @@ void AdoptionService::WriteStats(JsonWriter* json) const {
   json->Key("adopted").BeginObject().Key("objects").Int(static_cast<int64_t>(core_.num_objects()));
   json->Key("owners").Int(static_cast<int64_t>(core_.num_owners()));
   json->Key("inline_bytes").Int(static_cast<int64_t>(core_.inline_bytes())).EndObject();
+}
+
+bool AdoptionService::Explain(const ObjectId& id, v1::WaitFact* out) const {
+  const AdoptionCore::Object* object = core_.Find(id);
+  if (object == nullptr) return false;
+  SetSubject(v1::SUBJECT_KIND_OBJECT, id.View(), object->lost ? v1::WAIT_STATE_FAILED : v1::WAIT_STATE_READY, out);
+  out->set_node_id(deps_.self.Binary());
+  const std::string owner = "its owner, worker " + object->owner.Hex() + ", has left in good order and this node keeps it";
+  out->set_detail(object->lost ? owner + "; its last copy is lost, and nobody can make it again"
+                               : owner + ", " + std::to_string(object->value.size) + " bytes");
+  for (const NodeId& node : object->value.nodes) AddPointer(v1::SUBJECT_KIND_OBJECT, id.View(), Address{node, WorkerId::Nil()}, out);
+  return true;
 }
 
 }  // namespace ray::raylet

@@ -16,6 +16,7 @@
 #include "ray/raylet/objects/transfer_service.h"
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/core/dispatcher.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/object_adoption.pb.h"
 #include "ray/v1/object_transfer.pb.h"
 #include "ray/v1/worker_object.pb.h"
@@ -45,6 +46,8 @@ class AdoptionService {
   void OnWorkerDied(const WorkerId& worker);
   void OnNodeDead(const NodeId& node);
   void WriteStats(JsonWriter* json) const;
+  // What is known of an object whose owner has left. False: nothing.
+  bool Explain(const ObjectId& id, v1::WaitFact* out) const;
 
  private:
   void HandleAdopt(const v1::AdoptObjectsRequest& message, rpc::Request& request, rpc::Responder responder);

@@ -7,6 +7,7 @@
 #include "ray/raylet/workers/json.h"
 #include "ray/util/logging.h"
 #include "ray/wire/convert.h"
+#include "ray/wire/wait_fact.h"
 
 namespace ray::raylet {
 
@@ -743,6 +744,61 @@ void LeaseService::WriteStats(JsonWriter* json) const {
   json->Key("queue").BeginArray();
   for (const auto& line : queue_.DescribeQueue()) json->String(line);
   json->EndArray();
+}
+
+// ---- for people ----
+
+bool LeaseService::Explain(const LeaseId& id, v1::WaitFact* out) const {
+  const auto it = leases_.find(id);
+  if (it == leases_.end()) return false;
+  const Lease& lease = it->second;
+  SetSubject(v1::SUBJECT_KIND_LEASE, id.View(), v1::WAIT_STATE_QUEUED, out);
+  out->set_name(lease.request.task_name);
+  out->set_node_id(deps_.node_id.Binary());
+  ToProto(lease.request.where.need, out->mutable_need());
+  if (const auto standing = queue_.StandingOf(id)) {
+    if (!standing->infeasible.empty()) out->set_state(v1::WAIT_STATE_INFEASIBLE);
+    SetAge(standing->since, Now(), out);
+    out->set_ahead(static_cast<int64_t>(standing->behind));
+    out->set_detail(standing->why);
+    ToProto(queue_.resources().available(), out->mutable_available());
+    ToProto(queue_.resources().total(), out->mutable_total());
+    return true;
+  }
+  if (lease.worker.IsNil()) {
+    out->set_state(v1::WAIT_STATE_STARTING_WORKER);
+    out->set_detail("the resources are granted; a worker process starts, or its runtime environment is set up");
+    return true;
+  }
+  out->set_state(v1::WAIT_STATE_GRANTED);
+  SetAge(lease.assigned_at, Now(), out);
+  out->set_worker_id(lease.worker.Binary());
+  out->set_pid(deps_.workers->PidOf(lease.worker));
+  return true;
+}
+
+bool LeaseService::Explain(const ActorId& id, v1::WaitFact* out) const {
+  const auto it = actors_.find(id);
+  if (it == actors_.end()) return false;
+  const Actor& actor = *it->second;
+  SetSubject(v1::SUBJECT_KIND_ACTOR, id.View(), v1::WAIT_STATE_PENDING_CREATION, out);
+  out->set_node_id(deps_.node_id.Binary());
+  out->set_attempt(actor.restart);
+  out->set_name(actor.request.spec().creation().class_name());
+  if (actor.worker.IsNil()) {
+    out->set_detail("it waits for a worker here");
+    AddPointer(v1::SUBJECT_KIND_LEASE, actor.lease.View(), Address{deps_.node_id, WorkerId::Nil()}, out);
+    return true;
+  }
+  out->set_worker_id(actor.worker.Binary());
+  out->set_pid(deps_.workers->PidOf(actor.worker));
+  if (actor.reply != nullptr) {
+    out->set_state(v1::WAIT_STATE_ALIVE);
+    return true;
+  }
+  out->set_detail("its worker is there; its constructor runs, or waits for what it needs");
+  AddPointer(v1::SUBJECT_KIND_TASK, TaskId::ForActorCreation(id).View(), Address{deps_.node_id, actor.worker}, out);
+  return true;
 }
 
 }  // namespace ray::raylet

@@ -22,6 +22,7 @@
 #include "ray/raylet/workers/worker_service.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/scheduling/lease_queue_core.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/raylet_bundle.pb.h"
 #include "ray/v1/raylet_lease.pb.h"
@@ -78,6 +79,9 @@ class LeaseService {
   // Those that changed since the last call, for a report.
   std::vector<scheduling::NodeResources::BundleState> TakeChangedBundles() { return queue_.TakeChangedBundles(); }
   void WriteStats(JsonWriter* json) const;
+  // Where a request for a worker, or an actor of this node, stands. False: it is not here.
+  bool Explain(const LeaseId& lease, v1::WaitFact* out) const;
+  bool Explain(const ActorId& actor, v1::WaitFact* out) const;
 
  private:
   struct Actor;

@@ -49,6 +49,8 @@ class TransferService {
   void OnNodeDead(const NodeId& node);
   // Brings a copy here to stay: from then on this node's is the one that is not evicted. `done` on the loop, once.
   void Save(const CopyToSave& copy, std::function<void(const Status&)> done);
+  // For people: what it does to bring the object here; empty: nothing.
+  std::string Explain(const ObjectId& id) const { return pull_.Explain(id); }
   // Nothing is received or given from now on. Idempotent; before the store stops.
   void Stop();
 

@@ -100,6 +100,14 @@ std::set<JobId> WorkerService::Jobs() const {
   return jobs;
 }
 
+std::vector<rpc::ConnectionPtr> WorkerService::ConnectionsOf(const JobId& job) const {
+  std::vector<rpc::ConnectionPtr> found;
+  for (const auto& [id, process] : processes_) {
+    if (process.job == job && process.connection != nullptr && !process.closed) found.push_back(process.connection);
+  }
+  return found;
+}
+
 std::vector<int64_t> WorkerService::Pids() const {
   std::vector<int64_t> pids;
   for (const auto& [id, process] : processes_) {

@@ -98,8 +98,9 @@ class WorkerService {
   // Null when it is not registered or has gone.
   rpc::ConnectionPtr ConnectionOf(const WorkerId& worker) const;
   int64_t PidOf(const WorkerId& worker) const;
-  std::vector<int64_t> Pids() const;  // of the workers and drivers
-  std::set<JobId> Jobs() const;       // of them
+  std::vector<rpc::ConnectionPtr> ConnectionsOf(const JobId& job) const;  // of its registered processes
+  std::vector<int64_t> Pids() const;                                      // of the workers and drivers
+  std::set<JobId> Jobs() const;                                           // of them
   // To the drivers of the job (nil: every driver) that are on this node.
   bool DeliverMessage(const v1::DriverMessageNotice& message);
   bool DeliverLines(const v1::LogLinesNotice& lines);

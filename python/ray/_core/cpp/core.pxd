@@ -65,7 +65,7 @@ cdef extern from "ray/common/address.h" namespace "ray" nogil:
 
 cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
     cdef cppclass CoreOptions:
-        bool is_driver
+        bool is_driver, is_observer
         string session_dir, worker_id
         uint64_t startup_token
         string job_id, ray_namespace, entrypoint, job_config_json, log_file, log_level, python_version
@@ -147,6 +147,23 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         map[string, double] total, available
         map[string, string] labels
         int32_t port
+
+    cdef cppclass WaitQuestion:
+        string address, id
+        int32_t kind
+        bool of_node
+
+    cdef cppclass WaitFactFields:
+        int32_t kind, state
+        string id, name, detail, node_id, worker_id, owner
+        int64_t age_ms, ahead, pid
+        uint32_t attempt, more
+        map[string, double] need, available, total
+        vector[WaitQuestion] next
+
+    cdef cppclass WaitAnswer:
+        Status status
+        vector[WaitFactFields] facts
 
     cdef cppclass BundleFields:
         map[string, double] resources
@@ -232,7 +249,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         void RemoveLocalRef(const ObjectId& object_id)
         Address OwnerOf(const ObjectId& object_id)
         Status GetLocations(const vector[Ref]& refs, int64_t timeout_ms, vector[vector[string]]* node_ids, vector[int64_t]* sizes)
-        string Explain(const ObjectId& object_id)
+        void Explain(const vector[WaitQuestion]& questions, int64_t timeout_ms, vector[WaitAnswer]* out)
         Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle)
         Status SubmitTask(uint64_t handle, const ValueIn& args, const vector[Ref]& refs, vector[ObjectId]* return_ids)
         Status CreateActor(uint64_t handle, const ActorOptions& options, const ValueIn& args, const vector[Ref]& refs, string* actor_id)

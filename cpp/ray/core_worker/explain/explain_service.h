@@ -1,0 +1,70 @@
+// ExplainService: what this process knows of where objects, tasks and actors stand, and the questions that it asks others.
+//
+// Facts are those of one process: an owner's of its tasks and objects, an executor's of what it runs. Whoever wants the whole story follows their
+// pointers from process to process (ray/_runtime/explain.py). Owned by the CoreWorker. Thread-safe.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "ray/async/loop.h"
+#include "ray/core_worker/actors/actor_service.h"
+#include "ray/core_worker/execute/task_receiver.h"
+#include "ray/core_worker/objects/object_service.h"
+#include "ray/core_worker/peers/peer_pool.h"
+#include "ray/core_worker/recovery/recovery_service.h"
+#include "ray/core_worker/submit/actor_submitter.h"
+#include "ray/core_worker/submit/task_submitter.h"
+#include "ray/core_worker/tasks/task_manager.h"
+#include "ray/rpc/core/dispatcher.h"
+#include "ray/v1/explain.pb.h"
+
+namespace ray::core {
+
+struct ExplainQuestion {
+  Address address;  // as in WaitPointer
+  v1::SubjectKind kind = v1::SUBJECT_KIND_UNSPECIFIED;
+  std::string id;
+  bool of_node = false;
+};
+struct ExplainAnswer {
+  Status status;
+  std::vector<v1::WaitFact> facts;  // none: nothing is known there
+};
+
+class ExplainService {
+ public:
+  struct Deps {
+    async::EpollLoop* loop = nullptr;
+    PeerPool* peers = nullptr;
+    ObjectService* objects = nullptr;
+    TaskManager* tasks = nullptr;
+    RecoveryService* recovery = nullptr;
+    TaskSubmitter* submitter = nullptr;
+    ActorSubmitter* actor_submitter = nullptr;
+    ActorService* actors = nullptr;
+    TaskReceiver* receiver = nullptr;
+    Address self;
+  };
+  explicit ExplainService(const Deps& deps) : deps_(deps) {}
+  // kExplain.
+  void RegisterHandlers(rpc::Dispatcher* dispatcher);
+
+  // What this process knows itself. Never blocks.
+  std::vector<v1::WaitFact> Local(v1::SubjectKind kind, std::string_view id) const;
+  // Asks all at once. Who has not answered by the timeout has DEADLINE_EXCEEDED. [blocks]
+  std::vector<ExplainAnswer> Ask(std::span<const ExplainQuestion> questions, Duration timeout);
+
+ private:
+  bool Object(const ObjectId& id, v1::WaitFact* out) const;
+  bool OwnTask(const TaskId& id, v1::WaitFact* out) const;
+  bool Actor(const ActorId& id, v1::WaitFact* out) const;
+  // The arguments of ours that are not there yet.
+  void AddArguments(const PendingTask& task, v1::WaitFact* out) const;
+
+  const Deps deps_;
+};
+
+}  // namespace ray::core

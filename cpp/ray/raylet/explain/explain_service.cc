@@ -1,0 +1,98 @@
+#include "ray/raylet/explain/explain_service.h"
+
+#include <string>
+#include <utility>
+
+#include "ray/wire/convert.h"
+#include "ray/wire/wait_fact.h"
+
+namespace ray::raylet {
+namespace {
+
+// Processes of other jobs do not know it. Nil: the id does not tell.
+JobId JobOf(const v1::ExplainRequest& message) {
+  switch (message.kind()) {
+    case v1::SUBJECT_KIND_OBJECT: return ObjectId::FromBinaryOrNil(message.id()).task_id().job_id();
+    case v1::SUBJECT_KIND_TASK: return TaskId::FromBinaryOrNil(message.id()).job_id();
+    case v1::SUBJECT_KIND_ACTOR: return ActorId::FromBinaryOrNil(message.id()).job_id();
+    default: return {};
+  }
+}
+
+}  // namespace
+
+struct ExplainService::Gathering {
+  explicit Gathering(rpc::Responder r) : responder(std::move(r)) {}
+  ~Gathering() { responder.Send(reply); }  // whoever still had something to say holds it
+  void Add(v1::WaitFact fact) { *reply.add_facts() = std::move(fact); }
+  rpc::Responder responder;
+  v1::ExplainReply reply;
+};
+
+void ExplainService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
+  dispatcher->RegisterTyped<v1::ExplainRequest>(MethodId::kExplain,
+                                                [this](const v1::ExplainRequest& message, rpc::Request&, rpc::Responder responder) {
+                                                  if (responder.valid()) Explain(message, std::move(responder));
+                                                });
+}
+
+void ExplainService::Explain(const v1::ExplainRequest& message, rpc::Responder responder) {
+  const auto gathering = std::make_shared<Gathering>(std::move(responder));
+  v1::WaitFact fact;
+  switch (message.kind()) {
+    case v1::SUBJECT_KIND_LEASE:
+      if (deps_.leases->Explain(LeaseId::FromBinaryOrNil(message.id()), &fact)) gathering->Add(std::move(fact));
+      break;
+    case v1::SUBJECT_KIND_ACTOR:
+      if (deps_.leases->Explain(ActorId::FromBinaryOrNil(message.id()), &fact)) gathering->Add(std::move(fact));
+      break;
+    case v1::SUBJECT_KIND_OBJECT: {
+      const ObjectId id = ObjectId::FromBinaryOrNil(message.id());
+      if (deps_.adoption->Explain(id, &fact)) gathering->Add(std::move(fact));
+      AskStore(id, gathering);
+      break;
+    }
+    default: break;  // nothing that a raylet keeps
+  }
+  if (message.of_node()) AskProcesses(message, gathering);
+}
+
+void ExplainService::AskStore(const ObjectId& id, const std::shared_ptr<Gathering>& gathering) {
+  const std::string pull = deps_.transfers->Explain(id);
+  deps_.store->Describe(id, [this, id, pull, gathering, alive = alive_](std::string text, bool readable) mutable {
+    // Back on the loop, also for the end of `gathering`, which answers.
+    deps_.loop->Post("explain.store", [this, id, pull, text, readable, gathering = std::move(gathering), alive] {
+      if (!*alive || (text.empty() && pull.empty())) return;
+      v1::WaitFact fact;
+      SetSubject(v1::SUBJECT_KIND_OBJECT, id.View(), v1::WAIT_STATE_PULLING, &fact);
+      fact.set_node_id(deps_.self.Binary());
+      fact.set_detail(readable || pull.empty() ? text : pull);
+      if (readable) {
+        fact.set_state(v1::WAIT_STATE_READY);
+      } else if (pull.empty()) {
+        fact.set_state(v1::WAIT_STATE_SPILLED);
+      }
+      gathering->Add(std::move(fact));
+    });
+  });
+}
+
+void ExplainService::AskProcesses(const v1::ExplainRequest& message, const std::shared_ptr<Gathering>& gathering) {
+  const JobId job = JobOf(message);
+  if (job.IsNil()) return;
+  v1::ExplainRequest question = message;
+  question.set_of_node(false);
+  rpc::CallOptions options;
+  options.timeout = deps_.process_timeout;
+  for (const rpc::ConnectionPtr& process : deps_.workers->ConnectionsOf(job)) {
+    rpc::CallTyped<v1::ExplainReply>(
+        *process, MethodId::kExplain, question, {},
+        [gathering](const Status& status, v1::ExplainReply& reply, PartList) {
+          if (!status.ok()) return;  // it leaves, or hangs: nothing is known of what it knows
+          for (v1::WaitFact& fact : *reply.mutable_facts()) gathering->Add(std::move(fact));
+        },
+        options);
+  }
+}
+
+}  // namespace ray::raylet

@@ -1,0 +1,35 @@
+#include "ray/wire/wait_fact.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+
+#include "ray/wire/convert.h"
+
+namespace ray {
+
+void SetSubject(v1::SubjectKind kind, std::string_view id, v1::WaitState state, v1::WaitFact* out) {
+  out->set_kind(kind);
+  out->set_id(std::string(id));
+  out->set_state(state);
+  out->set_age_ms(-1);
+  out->set_ahead(-1);
+}
+
+void SetAge(Time since, Time now, v1::WaitFact* out) {
+  if (since.is_infinite()) return;
+  out->set_age_ms(std::max<int64_t>(0, std::chrono::duration_cast<std::chrono::milliseconds>(now - since).count()));
+}
+
+void AddPointer(v1::SubjectKind kind, std::string_view id, const Address& address, v1::WaitFact* out) {
+  if (out->next_size() >= kMaxWaitPointers) {
+    out->set_more(out->more() + 1);
+    return;
+  }
+  v1::WaitPointer* pointer = out->add_next();
+  pointer->set_kind(kind);
+  pointer->set_id(std::string(id));
+  ToProto(address, pointer->mutable_address());
+}
+
+}  // namespace ray

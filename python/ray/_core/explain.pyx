@@ -1,0 +1,46 @@
+# cython: language_level=3, embedsignature=True
+"""Questions to processes of the cluster: what they know of where something stands. See protos/ray/v1/explain.proto."""
+from libc.stdint cimport int64_t
+from libcpp.map cimport map
+from libcpp.string cimport string
+from libcpp.utility cimport move
+from libcpp.vector cimport vector
+
+from ray._core.cpp.core cimport Core, WaitAnswer, WaitFactFields, WaitQuestion
+from ray._core.worker cimport CoreWorker, of_str, to_bytes, to_str
+
+
+cdef dict _amounts(map[string, double]& amounts):
+    return {to_str(item.first): item.second for item in amounts}
+
+
+cdef dict _fact(WaitFactFields& f):
+    return {
+        "kind": f.kind, "state": f.state, "id": to_bytes(f.id), "name": to_str(f.name), "detail": to_str(f.detail),
+        "node_id": to_bytes(f.node_id), "worker_id": to_bytes(f.worker_id), "owner": to_bytes(f.owner), "age_ms": f.age_ms,
+        "ahead": f.ahead, "pid": f.pid, "attempt": f.attempt, "more": f.more, "need": _amounts(f.need),
+        "available": _amounts(f.available), "total": _amounts(f.total),
+        "next": [(to_bytes(f.next[i].address), f.next[i].kind, to_bytes(f.next[i].id)) for i in range(f.next.size())],
+    }
+
+
+def ask(CoreWorker worker not None, list questions not None, int64_t timeout_ms):
+    """Asks each of (packed address or b"", kind, id, of_node) at once; for each (facts, "") or ([], why there is no answer)."""
+    cdef Core* core = worker.alive()
+    cdef vector[WaitQuestion] asked
+    cdef vector[WaitAnswer] answers
+    cdef WaitQuestion question
+    cdef size_t i, j
+    for address, kind, subject, of_node in questions:
+        question.address = of_str(<bytes?>address)
+        question.kind = kind
+        question.id = of_str(<bytes?>subject)
+        question.of_node = of_node
+        asked.push_back(question)
+    with nogil:
+        core.Explain(asked, timeout_ms, &answers)
+    made = []
+    for i in range(answers.size()):
+        facts = [_fact(answers[i].facts[j]) for j in range(answers[i].facts.size())]
+        made.append((facts, "" if answers[i].status.ok() else to_str(answers[i].status.message()) or "no answer"))
+    return made
