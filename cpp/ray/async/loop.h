@@ -33,6 +33,10 @@ class Loop {
   virtual bool InLoop() const = 0;
   // A hint: what was handled just now will bring the next event within microseconds. Thread-safe, nearly free.
   virtual void ExpectSoon() {}
+  // Registers `fn` to run on the loop after what is handled in one go, before the loop waits: flushes corked sends. Thread-safe.
+  virtual void AddFlusher(std::function<void()> fn) = 0;
+  // Something was corked outside the loop: the flushers will run soon. Thread-safe, nearly free when repeated.
+  virtual void RequestFlush() = 0;
 };
 
 // One-shot event that a user thread waits for; set from any thread. Reusable after Reset by its owner.
@@ -108,10 +112,9 @@ class EpollLoop final : public Loop {
   // takes over reading after at most watch_interval.
   void EnterUserCode();
   void LeaveUserCode();
-  // Registers `fn` to run on the loop before it sleeps and at least every watch_interval during user code: flushes corked sends.
-  void AddFlusher(std::function<void()> fn);
-  // Something was corked: flushers will run within watch_interval even if the calling thread does not poll. Thread-safe, nearly free when repeated.
-  void RequestFlush();
+  // Flushers run before the loop sleeps and at least every watch_interval during user code, even if no thread polls.
+  void AddFlusher(std::function<void()> fn) override;
+  void RequestFlush() override;
 
  private:
   friend class Waiter;

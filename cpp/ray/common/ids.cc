@@ -31,10 +31,17 @@ struct RandomPool {
   uint8_t bytes[512];
 };
 
+thread_local const ScopedRandomSource::Source* random_source = nullptr;
+
 // Random start per thread and process, then counted: two streams would have to start within each other's range to meet.
 uint64_t NextUnique() {
   thread_local uint64_t next = 0;
   thread_local uint32_t generation = 0;
+  if (random_source != nullptr) {
+    uint64_t unique;
+    FillRandom(&unique, sizeof unique);
+    return unique;
+  }
   if (const uint32_t now = ForkGeneration(); generation != now) {
     FillRandom(&next, sizeof next);
     generation = now;
@@ -44,7 +51,15 @@ uint64_t NextUnique() {
 
 }  // namespace
 
+ScopedRandomSource::ScopedRandomSource(Source source) : source_(std::move(source)) {
+  RAY_CHECK(random_source == nullptr) << "a second source of random bytes on one thread";
+  random_source = &source_;
+}
+
+ScopedRandomSource::~ScopedRandomSource() { random_source = nullptr; }
+
 void FillRandom(void* out, size_t size) {
+  if (random_source != nullptr) return (*random_source)(out, size);
   thread_local RandomPool pool;
   auto* dst = static_cast<uint8_t*>(out);
   const uint32_t generation = ForkGeneration();

@@ -20,6 +20,20 @@ namespace ray {
 
 // Fills `out` with `size` bytes that nobody can guess or get again (getrandom, buffered per thread, safe across fork).
 void FillRandom(void* out, size_t size);
+
+// While it lives, everything random on this thread comes from `source`: for simulations, whose ids follow from a seed. They do not nest.
+class ScopedRandomSource {
+ public:
+  using Source = std::function<void(void* out, size_t size)>;
+  explicit ScopedRandomSource(Source source);
+  ~ScopedRandomSource();
+  ScopedRandomSource(const ScopedRandomSource&) = delete;
+  ScopedRandomSource& operator=(const ScopedRandomSource&) = delete;
+
+ private:
+  const Source source_;
+};
+
 std::string BytesToHex(std::string_view bytes);
 // Nullopt unless `hex` is an even number of hex digits.
 std::optional<std::string> HexToBytes(std::string_view hex);

@@ -23,6 +23,8 @@ class ManualLoop final : public async::Loop {
   void CancelTimer(async::TimerId id) override { timers_.erase(id); }
   const Clock& clock() const override { return clock_; }
   bool InLoop() const override { return true; }
+  void AddFlusher(std::function<void()>) override {}  // nothing here corks
+  void RequestFlush() override {}
   void RunAll() {
     for (; !queue_.empty(); queue_.pop_front()) queue_.front()();
   }

@@ -43,6 +43,8 @@ class FakeLoop final : public async::Loop {
   void CancelTimer(async::TimerId) override {}
   const Clock& clock() const override { return clock_; }
   bool InLoop() const override { return true; }
+  void AddFlusher(std::function<void()>) override {}  // nothing here corks
+  void RequestFlush() override {}
   std::vector<std::function<void()>> timers;
 
  private:

@@ -28,6 +28,8 @@ class WaitingLoop final : public async::Loop {
   void CancelTimer(async::TimerId) override {}
   const Clock& clock() const override { return clock_; }
   bool InLoop() const override { return true; }
+  void AddFlusher(std::function<void()>) override {}  // nothing here corks
+  void RequestFlush() override {}
   // Runs one function, and waits for it to come.
   void RunOne() {
     std::unique_lock lock(mu_);

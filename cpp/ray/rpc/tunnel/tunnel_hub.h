@@ -32,7 +32,7 @@ struct TunnelConfig {
 class TunnelHub : public std::enable_shared_from_this<TunnelHub> {
  public:
   struct Deps {
-    async::EpollLoop* loop = nullptr;
+    async::Loop* loop = nullptr;
     Address self;  // worker_id nil: a raylet
     std::shared_ptr<const Dispatcher> dispatcher;
     // Towards the other node: to the own raylet, or, in a raylet, on to the link. Any thread; must not block or call back. Envelopes leave in the order of the calls.

@@ -1,0 +1,247 @@
+// The simulation itself: its clock, loop and network keep their promises, and a seed gives the same run again.
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ray/testing/sim/disk.h"
+#include "ray/testing/sim/kv_client.h"
+#include "ray/testing/sim/network.h"
+#include "ray/testing/sim/sim_gcs.h"
+#include "ray/util/logging.h"
+#include "ray/v1/gcs_kv.pb.h"
+
+namespace ray::sim {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+class Quiet : public ::testing::Environment {
+ public:
+  void SetUp() override {
+    LogOptions options;
+    options.level = LogLevel::kOff;
+    ASSERT_TRUE(StartLogging(options).ok());
+  }
+};
+const auto* const kQuiet = ::testing::AddGlobalTestEnvironment(new Quiet);
+
+TEST(SimLoopTest, PostsKeepTheirOrderAndTimersFollowTheClockOfTheHost) {
+  World world(7);
+  world.SetSkew(1, {seconds(3), 100'000});  // a tenth too fast
+  Process* slow = world.NewProcess("slow", 0);
+  Process* fast = world.NewProcess("fast", 1);
+  std::vector<int> order;
+  slow->Run([&] {
+    for (int i = 0; i < 5; ++i) slow->loop()->Post("n", [&order, i] { order.push_back(i); });
+  });
+  Time slow_fired, fast_fired;
+  slow->loop()->AddTimer(seconds(10), [&] { slow_fired = world.now(); });
+  fast->loop()->AddTimer(seconds(11), [&] { fast_fired = world.now(); });
+  const async::TimerId cancelled = slow->loop()->AddTimer(seconds(1), [] { FAIL(); });
+  slow->loop()->CancelTimer(cancelled);
+  world.RunFor(seconds(20));
+  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4}));
+  EXPECT_NEAR(static_cast<double>((slow_fired - fast_fired).count()), 0, 1e6);
+  EXPECT_EQ(slow->loop()->clock().Now() - slow->loop()->clock().Now(), Duration::zero());
+}
+
+TEST(SimLoopTest, NothingRunsAfterTheEndOfTheProcessNorWhileItStandsStill) {
+  World world(8);
+  Process* process = world.NewProcess("p", 0);
+  int runs = 0;
+  process->loop()->StandStill(Time{} + seconds(5));
+  process->loop()->Post("early", [&] {
+    ++runs;
+    EXPECT_GE(world.now(), Time{} + seconds(5));
+  });
+  world.RunFor(seconds(4));
+  EXPECT_EQ(runs, 0);
+  world.RunFor(seconds(2));
+  EXPECT_EQ(runs, 1);
+  process->loop()->AddTimer(seconds(1), [&] { ++runs; });
+  process->loop()->Post("late", [&] { ++runs; });
+  process->Kill(Death::kKilled);
+  world.RunFor(seconds(10));
+  EXPECT_EQ(runs, 1);
+}
+
+// Two processes; the server counts what it gets.
+class SimNetworkTest : public ::testing::Test {
+ protected:
+  SimNetworkTest() {
+    server_dispatcher_.RegisterTyped<v1::KvGetRequest>(MethodId::kKvGet,
+                                                       [this](const v1::KvGetRequest& m, rpc::Request&, rpc::Responder r) {
+                                                         received_.push_back(m.key());
+                                                         if (r.valid()) r.Send(v1::KvGetReply());
+                                                       });
+    EXPECT_TRUE(network_.Listen(server_, "server", &server_dispatcher_).ok());
+  }
+  void Connect() {
+    client_->Run([this] {
+      link_ = network_.Connect(client_, "server", &client_dispatcher_);
+      link_->OnClose([this](const Status& why) { closed_ = why; });
+    });
+  }
+  void Call(const std::string& key) {
+    client_->Run([this, key] {
+      v1::KvGetRequest request;
+      request.set_key(key);
+      link_->Call(MethodId::kKvGet, request, {},
+                  [this, key](const Status& status, const rpc::Reply&) { answers_.push_back(key + (status.ok() ? " ok" : " lost")); });
+    });
+  }
+
+  World world_{1};
+  SimNetwork network_{&world_};
+  rpc::Dispatcher server_dispatcher_, client_dispatcher_;
+  Process* client_ = world_.NewProcess("client", 0);
+  Process* server_ = world_.NewProcess("server", 1);
+  rpc::ConnectionPtr link_;
+  Status closed_;
+  std::vector<std::string> received_, answers_;
+};
+
+TEST_F(SimNetworkTest, DeliversInOrderOnce) {
+  Connect();
+  for (int i = 0; i < 20; ++i) Call(std::to_string(i));
+  world_.RunFor(seconds(10));
+  ASSERT_EQ(received_.size(), 20u);
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(received_[static_cast<size_t>(i)], std::to_string(i));
+  EXPECT_EQ(answers_.size(), 20u);
+}
+
+TEST_F(SimNetworkTest, NobodyListens) {
+  network_.StopListening("server");
+  Connect();
+  Call("a");
+  world_.RunFor(seconds(1));
+  EXPECT_EQ(answers_, std::vector<std::string>{"a lost"});
+  EXPECT_EQ(closed_.code(), StatusCode::kUnavailable);
+}
+
+TEST_F(SimNetworkTest, WhatWaitsForACableArrivesIfItIsMendedInTime) {
+  Connect();
+  world_.RunFor(seconds(1));
+  network_.Cut(0, 1);
+  Call("a");
+  world_.RunFor(seconds(5));
+  EXPECT_TRUE(received_.empty());
+  network_.Mend(0, 1);
+  world_.RunFor(seconds(5));
+  EXPECT_EQ(answers_, std::vector<std::string>{"a ok"});
+}
+
+TEST_F(SimNetworkTest, BothEndsGiveUpOnALongCut) {
+  Connect();
+  world_.RunFor(seconds(1));
+  network_.Cut(0, 1);
+  Call("a");
+  world_.RunFor(seconds(20));
+  EXPECT_EQ(answers_, std::vector<std::string>{"a lost"});
+  EXPECT_TRUE(server_->connections.empty());
+}
+
+TEST_F(SimNetworkTest, TheEndOfAProcessIsSeenByItsPeersBehindWhatItSent) {
+  Connect();
+  Call("a");
+  world_.RunUntil([this] { return !received_.empty(); }, world_.now() + seconds(1));
+  server_->Kill(Death::kKilled);
+  world_.RunFor(seconds(1));
+  EXPECT_EQ(answers_, std::vector<std::string>{"a ok"});
+  EXPECT_EQ(closed_.code(), StatusCode::kUnavailable);
+}
+
+TEST_F(SimNetworkTest, TheCrashOfAHostIsNoticedLate) {
+  Connect();
+  world_.RunFor(seconds(1));
+  server_->Kill(Death::kHostCrashed);
+  network_.SetDown(1, true);
+  world_.RunFor(seconds(5));
+  EXPECT_TRUE(closed_.ok());
+  world_.RunFor(seconds(20));
+  EXPECT_EQ(closed_.code(), StatusCode::kUnavailable);
+}
+
+TEST(KvHistoryTest, TellsWhatCannotBe) {
+  using Kind = KvOperation::Kind;
+  const auto at = [](int64_t ns) { return Time{ns}; };
+  EXPECT_TRUE(IsLinearizable({{Kind::kPut, "a", true, at(1), at(5)}, {Kind::kGet, "a", true, at(2), at(3)}}));
+  EXPECT_TRUE(IsLinearizable({{Kind::kPut, "a", true, at(1), at(5)}, {Kind::kGet, "", false, at(2), at(3)}}));
+  EXPECT_FALSE(IsLinearizable({{Kind::kPut, "a", true, at(1), at(2)}, {Kind::kGet, "", false, at(3), at(4)}}));
+  EXPECT_FALSE(IsLinearizable({{Kind::kPut, "a", true, at(1), at(2)}, {Kind::kPut, "b", true, at(3), at(4)}}));
+  // Never answered: done late, or not at all.
+  EXPECT_TRUE(IsLinearizable(
+      {{Kind::kPut, "a", false, at(1), Time::Infinite()}, {Kind::kGet, "", false, at(3), at(4)}, {Kind::kGet, "a", true, at(5), at(6)}}));
+  EXPECT_FALSE(IsLinearizable(
+      {{Kind::kPut, "a", false, at(1), Time::Infinite()}, {Kind::kGet, "a", true, at(3), at(4)}, {Kind::kGet, "", false, at(5), at(6)}}));
+}
+
+struct KvRun {
+  uint64_t hash = 0, events = 0;
+  int gcs_starts = 0;
+  size_t answered = 0;
+  std::string problem;
+};
+
+// Clients on three hosts, a GCS that is killed again and again, cables that are cut.
+KvRun RunKv(uint64_t seed) {
+  World world(seed);
+  SimNetwork network(&world);
+  SimDisk disk(&world);
+  KvHistory history;
+  SimGcs gcs(&world, &network, &disk, 0);
+  EXPECT_TRUE(gcs.Start({}).ok());
+  size_t running = 4;
+  KvClientConfig config;
+  for (HostId host = 0; host < running; ++host) {
+    KvClient::Start(&network, world.NewProcess("client", host), config, &history, [&] { --running; });
+  }
+  std::string problem;
+  for (int fault = 0; fault < 8; ++fault) {
+    world.RunFor(world.random().Between(Duration::zero(), Duration(seconds(2))));
+    switch (world.random().Below(4)) {
+      case 0: gcs.Kill(Death::kKilled); break;
+      case 1: network.BreakConnections(0, static_cast<HostId>(world.random().Below(4))); break;
+      case 2: network.Cut(0, static_cast<HostId>(1 + world.random().Below(3))); break;
+      case 3: disk.FailNext(); break;
+    }
+    world.RunFor(world.random().Between(Duration::zero(), Duration(seconds(2))));
+    network.MendAll();
+    if (!gcs.alive()) {
+      if (const Status started = gcs.Start({}); !started.ok()) problem = started.ToString();
+    }
+  }
+  world.RunUntil([&] { return running == 0; }, world.now() + seconds(100));
+  if (!gcs.alive()) {  // a disk that failed last
+    EXPECT_TRUE(gcs.Start({}).ok());
+  }
+  if (!world.RunUntil([&] { return running == 0; }, world.now() + seconds(100))) problem = "operations were never answered";
+  if (problem.empty()) problem = history.Check();
+  return {world.trace().hash(), world.events_run(), gcs.starts(), history.num_answered(), problem};
+}
+
+TEST(SimKvTest, EveryHistoryFitsOneTable) {
+  int restarts = 0;
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
+    const KvRun run = RunKv(seed);
+    EXPECT_EQ(run.problem, "") << "seed " << seed;
+    EXPECT_EQ(run.answered, 80u) << "seed " << seed;
+    restarts += run.gcs_starts - 1;
+  }
+  EXPECT_GT(restarts, 200);
+}
+
+TEST(SimKvTest, ASeedGivesTheSameRunAgain) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const KvRun first = RunKv(seed), second = RunKv(seed);
+    EXPECT_EQ(first.hash, second.hash) << "seed " << seed;
+    EXPECT_EQ(first.events, second.events) << "seed " << seed;
+    EXPECT_NE(first.hash, RunKv(seed + 1000).hash);
+  }
+}
+
+}  // namespace
+}  // namespace ray::sim
