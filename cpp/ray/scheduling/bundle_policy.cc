@@ -11,26 +11,21 @@ namespace {
 constexpr size_t kCandidates = 64;
 constexpr std::string_view kGpu = "GPU";
 
+using Fit = ClusterView::Fit;
+using Found = ClusterView::Found;
 using Node = ClusterView::Node;
 
 bool NeedsGpu(const std::vector<BundleWant>& bundles) {
   return std::any_of(bundles.begin(), bundles.end(), [](const BundleWant& b) { return b.need.Get(kGpu) > 0; });
 }
 
-// Better nodes first: without GPUs where none are needed, then the less used ones.
-struct Better {
-  bool needs_gpu;
-  bool operator()(const Node* a, const Node* b) const {
-    if (!needs_gpu && a->has_gpu != b->has_gpu) return !a->has_gpu;
-    if (a->used != b->used) return a->used < b->used;
-    return a->id < b->id;
-  }
-};
+// Better nodes first; of equals the one that was found first.
+bool Better(const Found& a, const Found& b) { return a.rank < b.rank; }
 
 class Planner {
  public:
   Planner(const BundlePlanRequest& request, ClusterView* view)
-      : request_(request), bundles_(request.bundles), view_(view), better_{NeedsGpu(request.bundles)}, nodes_(bundles_.size()) {}
+      : request_(request), bundles_(request.bundles), view_(view), order_{!NeedsGpu(request.bundles)}, nodes_(bundles_.size()) {}
 
   bool Plan() {
     switch (request_.strategy) {
@@ -49,10 +44,10 @@ class Planner {
   std::string Infeasible() {
     if (request_.strategy == BundleStrategy::kStrictPack) {
       const BundleWant sum = Sum();
-      return view_->Search(WantOf(sum), ClusterView::Fit::kEver, 1).empty() ? NoNode(sum) : "";
+      return view_->Any(WantOf(sum), Fit::kEver) ? "" : NoNode(sum);
     }
     for (const BundleWant& bundle : bundles_) {
-      if (view_->Search(WantOf(bundle), ClusterView::Fit::kEver, 1).empty()) return NoNode(bundle);
+      if (!view_->Any(WantOf(bundle), Fit::kEver)) return NoNode(bundle);
     }
     if (request_.strategy == BundleStrategy::kStrictSpread && view_->size() < bundles_.size() + request_.placed.size()) {
       return "it needs " + std::to_string(bundles_.size() + request_.placed.size()) + " nodes, the cluster has " +
@@ -76,16 +71,19 @@ class Planner {
     }
     return sum;
   }
+  const Node* BestFor(const ClusterView::Want& want) {
+    const std::vector<Found> found = view_->Search(want, Fit::kNow, {kCandidates, 1}, order_);
+    const auto best = std::min_element(found.begin(), found.end(), Better);
+    return best == found.end() ? nullptr : best->node;
+  }
   bool StrictPack() {
     const BundleWant sum = Sum();
     const auto want = WantOf(sum);
     const Node* chosen = nullptr;
-    if (const Node* target = view_->Find(request_.soft_target); target != nullptr && view_->Fits(*target, want, ClusterView::Fit::kNow)) {
+    if (const Node* target = view_->Find(request_.soft_target); target != nullptr && view_->Fits(*target, want, Fit::kNow)) {
       chosen = target;
     } else {
-      const auto found = view_->Search(want, ClusterView::Fit::kNow, kCandidates);
-      const auto best = std::min_element(found.begin(), found.end(), better_);
-      if (best != found.end()) chosen = *best;
+      chosen = BestFor(want);
     }
     if (chosen == nullptr) return false;
     std::fill(nodes_.begin(), nodes_.end(), chosen->id);
@@ -93,7 +91,11 @@ class Planner {
   }
 
   // What the plan leaves of a node.
-  ResourceSet& Left(const Node& node) { return left_.try_emplace(node.id, node.available).first->second; }
+  const ResourceSet& Left(const Node& node) const {
+    const auto it = left_.find(node.id);
+    return it == left_.end() ? node.available : it->second;
+  }
+  void TakeFrom(const Node& node, const ResourceSet& need) { left_.try_emplace(node.id, node.available).first->second.Subtract(need); }
   bool FitsLeft(const Node& node, const BundleWant& bundle) {
     return !node.draining && Left(node).Covers(bundle.need) && bundle.labels.Matches(node.labels);
   }
@@ -105,7 +107,7 @@ class Planner {
     std::iota(order.begin(), order.end(), 0);
     auto places_of = [&](size_t i) {
       auto [it, fresh] = places.try_emplace({bundles_[i].need, bundles_[i].labels});
-      if (fresh) it->second = view_->Search(WantOf(bundles_[i]), ClusterView::Fit::kEver, kCandidates).size();
+      if (fresh) it->second = view_->Search(WantOf(bundles_[i]), Fit::kEver, {kCandidates}).size();
       return it->second;
     };
     std::vector<std::pair<size_t, int64_t>> key(bundles_.size());
@@ -121,18 +123,32 @@ class Planner {
   }
 
   bool Pack() {
-    std::vector<size_t> rest = HardestFirst();
     std::vector<NodeId> chosen = request_.placed;
+    // One node that takes all is the best there can be, and found without looking at what others would take. Of several one that the group is on already.
+    const BundleWant sum = Sum();
+    const auto takes_all = [&](const Node* node) { return node != nullptr && view_->Fits(*node, WantOf(sum), Fit::kNow); };
+    std::vector<Found> known;
+    for (const NodeId& id : chosen) {
+      if (const Node* node = view_->Find(id); takes_all(node)) known.push_back({node, view_->RankOf(*node, order_)});
+    }
+    const auto nearest = std::min_element(known.begin(), known.end(), Better);
+    if (const Node* one = nearest != known.end() ? nearest->node : BestFor(WantOf(sum)); one != nullptr) {
+      std::fill(nodes_.begin(), nodes_.end(), one->id);
+      return true;
+    }
+    std::vector<size_t> rest = HardestFirst();
     while (!rest.empty()) {
-      std::vector<const Node*> candidates = view_->Search(WantOf(bundles_[rest[0]]), ClusterView::Fit::kNow, kCandidates);
+      std::vector<Found> candidates = view_->Search(WantOf(bundles_[rest[0]]), Fit::kNow, {kCandidates}, order_);
       for (const NodeId& id : chosen) {
-        if (const Node* node = view_->Find(id)) candidates.push_back(node);
+        if (const Node* node = view_->Find(id)) candidates.push_back({node, view_->RankOf(*node, order_)});
       }
-      const Node* best = nullptr;
+      Found best{nullptr, 0};
       std::vector<size_t> best_fill;
       bool best_known = false;
-      for (const Node* node : candidates) {
-        ResourceSet left = Left(*node);
+      for (const Found& candidate : candidates) {
+        const Node* node = candidate.node;
+        ResourceSet left;  // of what any bundle needs: nodes have much more
+        for (const auto& [name, amount] : sum.need.items()) left.Set(name, Left(*node).Get(name));
         std::vector<size_t> fill;
         for (const size_t i : rest) {
           if (node->draining || !left.Covers(bundles_[i].need) || !bundles_[i].labels.Matches(node->labels)) continue;
@@ -141,20 +157,21 @@ class Planner {
         }
         // Only nodes that take the hardest one: otherwise it may be left with none.
         if (fill.empty() || fill[0] != rest[0]) continue;
-        const bool known = std::find(chosen.begin(), chosen.end(), node->id) != chosen.end();
-        const bool wins = best == nullptr || fill.size() > best_fill.size() ||
-                          (fill.size() == best_fill.size() && (known > best_known || (known == best_known && better_(node, best))));
+        const bool is_known = std::find(chosen.begin(), chosen.end(), node->id) != chosen.end();
+        const bool wins =
+            best.node == nullptr || fill.size() > best_fill.size() ||
+            (fill.size() == best_fill.size() && (is_known > best_known || (is_known == best_known && Better(candidate, best))));
         if (!wins) continue;
-        best = node;
+        best = candidate;
         best_fill = std::move(fill);
-        best_known = known;
+        best_known = is_known;
       }
-      if (best == nullptr) return false;
+      if (best.node == nullptr) return false;
       for (const size_t i : best_fill) {
-        Left(*best).Subtract(bundles_[i].need);
-        nodes_[i] = best->id;
+        TakeFrom(*best.node, bundles_[i].need);
+        nodes_[i] = best.node->id;
       }
-      chosen.push_back(best->id);
+      chosen.push_back(best.node->id);
       std::erase_if(rest, [&](size_t i) { return !nodes_[i].IsNil(); });
     }
     return true;
@@ -165,15 +182,17 @@ class Planner {
   bool Match() {
     const std::set<NodeId> used(request_.placed.begin(), request_.placed.end());
     const size_t limit = std::max(kCandidates, bundles_.size());
-    std::map<std::pair<ResourceSet, LabelSelector>, std::vector<const Node*>> found;
-    std::vector<const std::vector<const Node*>*> candidates(bundles_.size());
+    std::map<std::pair<ResourceSet, LabelSelector>, std::vector<Found>> found;
+    std::vector<const std::vector<Found>*> candidates(bundles_.size());
     for (size_t i = 0; i < bundles_.size(); ++i) {
       auto [it, fresh] = found.try_emplace({bundles_[i].need, bundles_[i].labels});
       if (fresh) {
         ClusterView::Want want = WantOf(bundles_[i]);
         want.except = &used;
-        it->second = view_->Search(want, ClusterView::Fit::kNow, limit);
-        std::sort(it->second.begin(), it->second.end(), better_);
+        it->second = view_->Search(want, Fit::kNow, {limit, 0, bundles_.size()}, order_);
+        // As many of the best ones as there are bundles.
+        std::stable_sort(it->second.begin(), it->second.end(), Better);
+        if (it->second.size() > bundles_.size()) it->second.resize(bundles_.size());
       }
       candidates[i] = &it->second;
     }
@@ -185,7 +204,7 @@ class Planner {
       std::vector<size_t> queue{first};
       std::optional<NodeId> free;
       for (size_t at = 0; at < queue.size() && !free; ++at) {
-        for (const Node* node : *candidates[queue[at]]) {
+        for (const auto& [node, rank] : *candidates[queue[at]]) {
           if (!reached_by.try_emplace(node->id, queue[at]).second) continue;
           const auto holder = taken.find(node->id);
           if (holder == taken.end()) {
@@ -209,12 +228,12 @@ class Planner {
       }
     }
     for (size_t i = 0; i < bundles_.size(); ++i) {
-      if (const Node* node = view_->Find(nodes_[i])) Left(*node).Subtract(bundles_[i].need);
+      if (const Node* node = view_->Find(nodes_[i])) TakeFrom(*node, bundles_[i].need);
     }
     return all;
   }
 
-  // What found no node of its own goes where the fewest are.
+  // What found no node of its own goes where the fewest are. Each node that could take it has something of the group already, or the matching would have used it.
   bool DoubleUp() {
     std::map<NodeId, size_t> count;
     for (const NodeId& node : request_.placed) ++count[node];
@@ -223,16 +242,20 @@ class Planner {
     }
     for (const size_t i : HardestFirst()) {
       if (!nodes_[i].IsNil()) continue;
-      const Node* best = nullptr;
-      for (const Node* node : view_->Search(WantOf(bundles_[i]), ClusterView::Fit::kNow, std::max(kCandidates, bundles_.size()))) {
-        if (!FitsLeft(*node, bundles_[i])) continue;
-        if (best == nullptr || count[node->id] < count[best->id] || (count[node->id] == count[best->id] && better_(node, best)))
-          best = node;
+      Found best{nullptr, 0};
+      size_t fewest = 0;
+      for (const auto& [id, bundles] : count) {
+        const Node* node = view_->Find(id);
+        if (node == nullptr || !FitsLeft(*node, bundles_[i])) continue;
+        const Found candidate{node, view_->RankOf(*node, order_)};
+        if (best.node != nullptr && std::pair(fewest, best.rank) <= std::pair(bundles, candidate.rank)) continue;
+        best = candidate;
+        fewest = bundles;
       }
-      if (best == nullptr) return false;
-      nodes_[i] = best->id;
-      ++count[best->id];
-      Left(*best).Subtract(bundles_[i].need);
+      if (best.node == nullptr) return false;
+      nodes_[i] = best.node->id;
+      ++count[best.node->id];
+      TakeFrom(*best.node, bundles_[i].need);
     }
     return true;
   }
@@ -240,7 +263,7 @@ class Planner {
   const BundlePlanRequest& request_;
   std::vector<BundleWant> bundles_;
   ClusterView* const view_;
-  const Better better_;
+  const ClusterView::Order order_;  // without GPUs where none are needed, then the less used ones
   std::vector<NodeId> nodes_;
   std::map<NodeId, ResourceSet> left_;
 };
@@ -256,13 +279,11 @@ BundlePlan PlanBundles(const BundlePlanRequest& request, ClusterView* view) {
       return plan;
     }
   } else {
-    std::set<std::string> values;
+    std::vector<std::string> values;
     if (request.placed.empty()) {
-      view->ForEach([&](const Node& node) {
-        if (const auto it = node.labels.find(request.topology_label); it != node.labels.end()) values.insert(it->second);
-      });
+      for (const auto& [value, nodes] : view->LabelValues(request.topology_label)) values.push_back(value);
     } else if (const Node* node = view->Find(request.placed[0])) {
-      if (const auto it = node->labels.find(request.topology_label); it != node->labels.end()) values.insert(it->second);
+      if (const auto it = node->labels.find(request.topology_label); it != node->labels.end()) values.push_back(it->second);
     }
     for (const std::string& value : values) {
       Planner planner(request, view);

@@ -1,13 +1,55 @@
 #include "ray/scheduling/cluster_view.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace ray::scheduling {
 namespace {
 
-constexpr size_t kLooks = 64;       // nodes looked at by each of the cheap searches
+constexpr size_t kLooks = 64;       // nodes looked at by a search without a lens; as many nodes are always worth one
 constexpr size_t kMaxKnown = 1024;  // shapes remembered
+constexpr size_t kMaxLenses = 128;  // a quarter of a byte per node each
+constexpr size_t kMinChanges = 1024;
 constexpr std::string_view kGpu = "GPU";
+constexpr uint64_t kGpuBit = uint64_t{1} << 63;
+
+// Shares in use are not negative: as bits they are in the same order as the numbers, and leave the sign free.
+uint64_t Raw(double used, bool has_gpu) { return std::bit_cast<uint64_t>(std::max(used, 0.0)) | (has_gpu ? kGpuBit : 0); }
+uint64_t InOrder(uint64_t raw, const ClusterView::Order& order) {
+  const uint64_t used = raw & ~kGpuBit;
+  return (order.shun_gpus ? raw & kGpuBit : 0) | (used < std::bit_cast<uint64_t>(order.threshold) ? 0 : used);
+}
+
+double UsedShare(const ResourceSet& total, const ResourceSet& available) {
+  double used = 0;
+  auto free = available.items().begin();
+  const auto end = available.items().end();
+  for (const auto& [name, amount] : total.items()) {  // both are in the order of names
+    while (free != end && free->first < name) ++free;
+    if (amount <= 0) continue;
+    const int64_t left = free != end && free->first == name ? free->second : 0;
+    used = std::max(used, 1.0 - static_cast<double>(left) / static_cast<double>(amount));
+  }
+  return used;
+}
+
+bool HasMore(const ResourceSet& before, const ResourceSet& now) {
+  return std::any_of(now.items().begin(), now.items().end(), [&](const auto& item) { return item.second > before.Get(item.first); });
+}
+
+size_t Mix(size_t seed, size_t value) { return (seed ^ value) * 0x9e3779b97f4a7c15ull + (seed >> 29); }
+
+size_t HashOf(const ResourceSet& need, const LabelSelector* labels) {
+  size_t hash = 1;
+  const std::hash<std::string> text;
+  for (const auto& [name, amount] : need.items()) hash = Mix(Mix(hash, text(name)), static_cast<size_t>(amount));
+  if (labels == nullptr) return hash;
+  for (const auto& constraint : labels->constraints()) {
+    hash = Mix(Mix(hash, text(constraint.key)), constraint.any * 2u + constraint.negated);
+    for (const auto& value : constraint.values) hash = Mix(hash, text(value));
+  }
+  return hash;
+}
 
 }  // namespace
 
@@ -18,45 +60,41 @@ uint64_t SplitMix::Next() {
   return z ^ (z >> 31);
 }
 
-double ClusterView::UsedShare(const Node& node) {
-  double used = 0;
-  for (const auto& [name, total] : node.total.items()) {
-    if (total > 0) used = std::max(used, 1.0 - static_cast<double>(node.available.Get(name)) / static_cast<double>(total));
-  }
-  return used;
+size_t ClusterView::ShapeHash::operator()(const Shape& shape) const { return HashOf(shape.need, &shape.labels); }
+size_t ClusterView::ShapeHash::operator()(const Want& want) const { return HashOf(*want.need, want.labels); }
+bool ClusterView::ShapeEqual::operator()(const Want& a, const Shape& b) const {
+  return *a.need == b.need && (a.labels == nullptr ? b.labels.empty() : *a.labels == b.labels);
 }
+
+// ---- what nodes report ----
 
 void ClusterView::Link(Slot slot) {
   Node& node = slots_[slot];
-  node.used = UsedShare(node);
+  node.used = UsedShare(node.total, node.available);
   node.has_gpu = node.total.Get(kGpu) > 0;
   if (!node.has_gpu) ++num_without_gpu_;
-  all_.insert(slot);
-  total_.Add(node.total);
   for (const auto& [name, amount] : node.total.items()) {
-    Index& index = by_resource_[name];
-    ++index.totals[amount];
-    index.slots.insert(slot);
-    index.by_available.emplace(node.available.Get(name), slot);
+    Amounts& amounts = by_resource_[name];
+    amounts.sum += amount;
+    ++amounts.of_nodes[amount];
   }
-  for (const auto& label : node.labels) by_label_[label].insert(slot);
+  for (const auto& [key, value] : node.labels) ++by_label_[key][value];
+  rank_[slot] = Raw(node.used, node.has_gpu);
+  Note(slot, /*structural=*/true);
 }
 
 void ClusterView::Unlink(Slot slot) {
   const Node& node = slots_[slot];
   if (!node.has_gpu) --num_without_gpu_;
-  all_.erase(slot);
-  total_.Subtract(node.total);
   for (const auto& [name, amount] : node.total.items()) {
     const auto it = by_resource_.find(name);
-    if (const auto same = it->second.totals.find(amount); --same->second == 0) it->second.totals.erase(same);
-    it->second.slots.erase(slot);
-    it->second.by_available.erase({node.available.Get(name), slot});
-    if (it->second.slots.empty()) by_resource_.erase(it);
+    it->second.sum -= amount;
+    if (const auto same = it->second.of_nodes.find(amount); --same->second == 0) it->second.of_nodes.erase(same);
+    if (it->second.of_nodes.empty()) by_resource_.erase(it);
   }
-  for (const auto& label : node.labels) {
-    const auto it = by_label_.find(label);
-    it->second.erase(slot);
+  for (const auto& [key, value] : node.labels) {
+    const auto it = by_label_.find(key);
+    if (const auto same = it->second.find(value); --same->second == 0) it->second.erase(same);
     if (it->second.empty()) by_label_.erase(it);
   }
 }
@@ -71,7 +109,9 @@ bool ClusterView::Set(const NodeId& id, ResourceSet total, ResourceSet available
     if (node.total == total && node.labels == labels && node.draining == draining) {
       if (version == node.version) return false;
       node.version = version;
-      Update(slot, available);
+      const bool more = HasMore(node.available, available);
+      node.available = std::move(available);
+      OnAvailable(slot, more);
       return true;
     }
     Unlink(slot);
@@ -79,6 +119,7 @@ bool ClusterView::Set(const NodeId& id, ResourceSet total, ResourceSet available
     if (free_.empty()) {
       slot = static_cast<Slot>(slots_.size());
       slots_.emplace_back();
+      rank_.push_back(0);
     } else {
       slot = free_.back();
       free_.pop_back();
@@ -95,8 +136,12 @@ bool ClusterView::Set(const NodeId& id, ResourceSet total, ResourceSet available
 bool ClusterView::SetAvailable(const NodeId& id, ResourceSet available, uint64_t version) {
   const auto it = slot_of_.find(id);
   if (it == slot_of_.end() || version <= slots_[it->second].version) return false;
-  slots_[it->second].version = version;
-  Update(it->second, available);
+  Node& node = slots_[it->second];
+  node.version = version;
+  if (node.available == available) return true;
+  const bool more = HasMore(node.available, available);
+  node.available = std::move(available);
+  OnAvailable(it->second, more);
   return true;
 }
 
@@ -105,40 +150,41 @@ void ClusterView::Remove(const NodeId& id) {
   if (it == slot_of_.end()) return;
   Unlink(it->second);
   slots_[it->second] = {};
+  Note(it->second, /*structural=*/true);
   free_.push_back(it->second);
   slot_of_.erase(it);
-}
-
-void ClusterView::Update(Slot slot, const ResourceSet& available) {
-  Node& node = slots_[slot];
-  bool more = false;
-  for (const auto& [name, total] : node.total.items()) {
-    const int64_t before = node.available.Get(name), now = available.Get(name);
-    if (before == now) continue;
-    more |= now > before;
-    auto& order = by_resource_.find(name)->second.by_available;
-    order.erase({before, slot});
-    order.emplace(now, slot);
-  }
-  node.available = available;
-  node.used = UsedShare(node);
-  if (more) ++epoch_;
 }
 
 void ClusterView::Take(const NodeId& id, const ResourceSet& need) {
   const auto it = slot_of_.find(id);
   if (it == slot_of_.end() || need.empty()) return;
-  ResourceSet available = slots_[it->second].available;
-  available.Subtract(need);
-  Update(it->second, available);
+  slots_[it->second].available.Subtract(need);
+  OnAvailable(it->second, /*more=*/false);
 }
 
 void ClusterView::GiveBack(const NodeId& id, const ResourceSet& need) {
   const auto it = slot_of_.find(id);
   if (it == slot_of_.end() || need.empty()) return;
-  ResourceSet available = slots_[it->second].available;
-  available.Add(need);
-  Update(it->second, available);
+  slots_[it->second].available.Add(need);
+  OnAvailable(it->second, /*more=*/true);
+}
+
+void ClusterView::OnAvailable(Slot slot, bool more) {
+  Node& node = slots_[slot];
+  node.used = UsedShare(node.total, node.available);
+  rank_[slot] = Raw(node.used, node.has_gpu);
+  if (more) ++epoch_;
+  Note(slot, /*structural=*/false);
+}
+
+void ClusterView::Note(Slot slot, bool structural) {
+  if (changes_.size() < 2 * slots_.size()) {  // what lies in it is at other places from now on: lenses begin anew
+    changes_.resize(std::bit_ceil(std::max(kMinChanges, 4 * slots_.size())));
+    oldest_noted_ = change_;
+  }
+  ++change_;
+  changes_[change_ & (changes_.size() - 1)] = {slot, structural};
+  if (change_ - oldest_noted_ > changes_.size()) oldest_noted_ = change_ - changes_.size();
 }
 
 const ClusterView::Node* ClusterView::Find(const NodeId& id) const {
@@ -146,155 +192,183 @@ const ClusterView::Node* ClusterView::Find(const NodeId& id) const {
   return it == slot_of_.end() ? nullptr : &slots_[it->second];
 }
 
+ResourceSet ClusterView::Total() const {
+  ResourceSet total;
+  for (const auto& [name, amounts] : by_resource_) total.Set(name, amounts.sum);
+  return total;
+}
+
+int64_t ClusterView::TotalOf(std::string_view resource) const {
+  const auto it = by_resource_.find(resource);
+  return it == by_resource_.end() ? 0 : it->second.sum;
+}
+
+const std::map<std::string, size_t>& ClusterView::LabelValues(std::string_view key) const {
+  static const std::map<std::string, size_t> kNone;
+  const auto it = by_label_.find(key);
+  return it == by_label_.end() ? kNone : it->second;
+}
+
+// ---- searching ----
+
 bool ClusterView::Fits(const Node& node, const Want& want, Fit fit) const {
   if (node.draining || !(fit == Fit::kNow ? node.available : node.total).Covers(*want.need)) return false;
   if (want.labels != nullptr && !want.labels->Matches(node.labels)) return false;
   return want.except == nullptr || !want.except->contains(node.id);
 }
 
-const std::set<ClusterView::Slot>* ClusterView::Candidates(const Want& want, const Index** rarest) const {
-  static const std::set<Slot> kNone;
-  const std::set<Slot>* best = &all_;
-  *rarest = nullptr;
-  for (const auto& [name, amount] : want.need->items()) {
-    if (amount <= 0) continue;
-    const auto it = by_resource_.find(name);
-    if (it == by_resource_.end()) return &kNone;
-    if (*rarest == nullptr || it->second.slots.size() < best->size()) {
-      best = &it->second.slots;
-      *rarest = &it->second;
-    }
-  }
-  if (want.labels == nullptr) return best;
-  for (const auto& constraint : want.labels->constraints()) {
-    if (constraint.negated || constraint.any || constraint.values.size() != 1) continue;
-    const auto it = by_label_.find({constraint.key, constraint.values[0]});
-    if (it == by_label_.end()) return &kNone;
-    if (it->second.size() < best->size()) best = &it->second;
-  }
-  return best;
+uint64_t ClusterView::RankOf(const Node& node, const Order& order) const { return InOrder(Raw(node.used, node.has_gpu), order); }
+
+bool ClusterView::BeyondTotals(const Want& want) const {
+  return std::any_of(want.need->items().begin(), want.need->items().end(), [this](const auto& item) {
+    if (item.second <= 0) return false;
+    const auto it = by_resource_.find(item.first);
+    return it == by_resource_.end() || it->second.of_nodes.rbegin()->first < item.second;
+  });
 }
 
-bool ClusterView::BeyondAll(const Want& want, Fit fit) const {
-  for (const auto& [name, amount] : want.need->items()) {
-    if (amount <= 0) continue;
-    const auto it = by_resource_.find(name);
-    if (it == by_resource_.end()) return true;
-    const int64_t most = fit == Fit::kNow ? it->second.by_available.rbegin()->first : it->second.totals.rbegin()->first;
-    if (most < amount) return true;
+ClusterView::Known* ClusterView::Remember(const Want& want) {
+  if (const auto it = known_.find(want); it != known_.end()) return &it->second;
+  if (BeyondTotals(want)) return nullptr;
+  if (known_.size() >= kMaxKnown) std::erase_if(known_, [](const auto& entry) { return entry.second.lens == nullptr; });
+  return &known_[{*want.need, want.labels == nullptr ? LabelSelector() : *want.labels}];
+}
+
+void ClusterView::Refresh(Lens* lens, const Want& want, Slot slot, bool structural) {
+  const Node& node = slots_[slot];
+  if (structural) {
+    const bool fits = !node.id.IsNil() && !node.draining && node.total.Covers(*want.need) &&
+                      (want.labels == nullptr || want.labels->Matches(node.labels));
+    lens->ever.Assign(slot, fits);
   }
-  return false;
+  lens->now.Assign(slot, lens->ever.Contains(slot) && node.available.Covers(*want.need));
 }
 
-bool ClusterView::KnownInVain(const Want& want, Fit fit) const {
-  if (want.except != nullptr && !want.except->empty()) return false;
-  const auto it = known_.find({*want.need, want.labels == nullptr ? LabelSelector() : *want.labels, fit});
-  return it != known_.end() && it->second.in_vain == EpochOf(fit);
-}
-
-ClusterView::Known* ClusterView::Remember(const Want& want, Fit fit) {
-  if (want.except != nullptr && !want.except->empty()) return nullptr;
-  Shape shape{*want.need, want.labels == nullptr ? LabelSelector() : *want.labels, fit};
-  if (const auto it = known_.find(shape); it != known_.end()) return &it->second;
-  if (known_.size() >= kMaxKnown) {
-    std::erase_if(known_, [this](const auto& entry) {
-      const uint64_t now = EpochOf(entry.first.fit);
-      return entry.second.in_vain != now && entry.second.plenty != now;
-    });
+ClusterView::Lens* ClusterView::Build(Known* known, const Want& want) {
+  if (known->lens == nullptr) {
+    if (num_lenses_ >= kMaxLenses) DropOldestLens();
+    ++num_lenses_;
   }
-  if (known_.size() >= kMaxKnown) known_.clear();
-  return &known_[std::move(shape)];
+  known->lens = std::make_unique<Lens>();
+  known->looks = 0;
+  Lens* lens = known->lens.get();
+  for (Slot slot = 0; slot < slots_.size(); ++slot) Refresh(lens, want, slot, /*structural=*/true);
+  lens->seen = change_;
+  lens->used_at = ++searches_;
+  return lens;
 }
 
-bool ClusterView::HasMoreThan(const Want& want, Fit fit, size_t limit) {
-  if (BeyondAll(want, fit)) return false;
-  Known* known = Remember(want, fit);
-  if (known != nullptr && known->plenty == EpochOf(fit) && known->plenty_limit >= limit) return true;
-  if (Search(want, fit, limit + 1).size() <= limit) return false;
-  if (known = Remember(want, fit); known != nullptr) {
-    known->plenty = EpochOf(fit);
-    known->plenty_limit = limit;
+void ClusterView::DropOldestLens() {
+  Known* oldest = nullptr;
+  for (auto& [shape, known] : known_) {
+    if (known.lens != nullptr && (oldest == nullptr || known.lens->used_at < oldest->lens->used_at)) oldest = &known;
   }
-  return true;
+  oldest->lens.reset();
+  --num_lenses_;
 }
 
-std::vector<const ClusterView::Node*> ClusterView::Search(const Want& want, Fit fit, size_t limit, const Enough& enough) {
-  std::vector<const Node*> found;
-  if (limit == 0 || slot_of_.empty() || BeyondAll(want, fit)) return found;
-  const Index* rarest;
-  const std::set<Slot>& candidates = *Candidates(want, &rarest);
-  if (candidates.empty()) return found;
-  const size_t looks = std::max(kLooks, limit * 2);
+ClusterView::Lens* ClusterView::LensOf(Known* known, const Want& want) {
+  Lens* lens = known->lens.get();
+  if (lens == nullptr) return slots_.size() <= std::max(kLooks, known->looks) ? Build(known, want) : nullptr;
+  if (lens->seen < oldest_noted_) return Build(known, want);
+  while (lens->seen < change_) {
+    const auto [slot, structural] = changes_[++lens->seen & (changes_.size() - 1)];
+    Refresh(lens, want, slot, structural);
+  }
+  lens->used_at = ++searches_;
+  return lens;
+}
+
+template <typename F>
+void ClusterView::LookAround(const Want& want, Fit fit, Slot from, size_t looks, F visit) const {
+  Slot slot = from;
+  for (size_t i = 0; i < looks; ++i, ++slot) {
+    if (slot >= slots_.size()) slot = 0;
+    if (!slots_[slot].id.IsNil() && Fits(slots_[slot], want, fit) && visit(slot)) return;
+  }
+}
+
+std::vector<ClusterView::Found> ClusterView::Search(const Want& want, Fit fit, const Extent& extent, const Order& order) {
+  const auto [limit, enough, least] = extent;
+  std::vector<Found> found;
+  if (limit == 0 || slot_of_.empty()) return found;
+  Known* known = Remember(want);
+  if (known == nullptr || known->InVain(fit) == EpochOf(fit)) return found;
   size_t good = 0;
-  auto look = [&](Slot slot) {
-    const Node& node = slots_[slot];
-    if (!Fits(node, want, fit)) return false;
-    found.push_back(&node);
-    if (enough.count > 0 && enough.good(node)) ++good;
-    return found.size() >= limit || (enough.count > 0 && good >= enough.count);
+  auto take = [&, limit = limit, enough = enough](Slot slot) {
+    const uint64_t rank = InOrder(rank_[slot], order);
+    found.push_back({&slots_[slot], rank});
+    good += rank == 0;
+    return found.size() >= limit || (enough > 0 && good >= enough);
   };
-  // Where looking ends early it must not begin with the same nodes each time.
-  if (candidates.size() <= (enough.count > 0 ? enough.count : looks)) {
-    for (const Slot slot : candidates) {
-      if (look(slot)) break;
+  Lens* lens = LensOf(known, want);
+  if (lens == nullptr) {
+    const size_t looks = std::max(kLooks, limit * 2);
+    if (looks < slots_.size()) {
+      known->looks += looks;
+      LookAround(want, fit, static_cast<Slot>(begin_.Below(slots_.size())), looks, take);
+      if (found.size() >= std::min(least, limit)) return found;
+      found.clear();
+      good = 0;
     }
+    lens = Build(known, want);
+  }
+  const SlotSet& fitting = lens->Of(fit);
+  if (fitting.empty()) {
+    known->InVain(fit) = EpochOf(fit);
     return found;
   }
-  // A run from a random place.
-  auto it = candidates.lower_bound(static_cast<Slot>(random_.Below(slots_.size())));
-  for (size_t i = 0; i < std::min(looks, candidates.size()); ++i, ++it) {
-    if (it == candidates.end()) it = candidates.begin();
-    if (look(*it)) return found;
+  found.reserve(std::min(limit, fitting.size()));
+  // Where it ends early it must not begin with the same nodes each time.
+  const bool all = fitting.size() <= (enough > 0 ? std::min(limit, enough) : limit);
+  Slot slot = all ? 0 : static_cast<Slot>(begin_.Below(slots_.size()));
+  for (size_t i = 0; i < fitting.size(); ++i, ++slot) {
+    slot = fitting.NextFrom(slot);
+    if (slot == SlotSet::kNone) slot = fitting.NextFrom(0);
+    if (want.except != nullptr && want.except->contains(slots_[slot].id)) continue;
+    if (take(slot)) break;
   }
-  if (!found.empty() || KnownInVain(want, fit)) return found;
-  if (candidates.size() <= looks) return found;  // all of them were looked at
-  bool all_seen = false;
-  if (rarest != nullptr) {
-    int64_t least = INT64_MIN;
-    for (const auto& [name, amount] : want.need->items()) {
-      const auto index = by_resource_.find(name);
-      if (amount > 0 && &index->second == rarest) least = amount;
-    }
-    auto most = rarest->by_available.rbegin();
-    size_t i = 0;
-    for (; i < looks && most != rarest->by_available.rend() && (fit == Fit::kEver || most->first >= least); ++i, ++most) {
-      if (look(most->second)) break;
-    }
-    if (!found.empty()) return found;
-    all_seen = fit == Fit::kNow && i < looks;  // that have enough of it free
-  }
-  if (!all_seen) {
-    for (const Slot slot : candidates) {
-      if (look(slot)) return found;
-    }
-  }
-  if (Known* known = Remember(want, fit)) known->in_vain = EpochOf(fit);
   return found;
 }
 
+bool ClusterView::HasMoreThan(const Want& want, Fit fit, size_t limit) {
+  if (slot_of_.size() <= limit) return false;
+  Known* known = Remember(want);
+  if (known == nullptr || known->InVain(fit) == EpochOf(fit)) return false;
+  Lens* lens = LensOf(known, want);
+  if (lens == nullptr) {
+    const size_t looks = std::min(std::max(kLooks, limit * 2), slots_.size());
+    known->looks += looks;
+    size_t found = 0;
+    LookAround({want.need, want.labels}, fit, static_cast<Slot>(begin_.Below(slots_.size())), looks, [&](Slot) { return ++found > limit; });
+    if (found > limit) return true;
+    lens = Build(known, want);
+  }
+  return lens->Of(fit).size() > limit;
+}
+
 const ClusterView::Node* ClusterView::Next(const Want& want, Fit fit, const NodeId& after) {
-  const Index* rarest;
-  const std::set<Slot>& candidates = *Candidates(want, &rarest);
-  if (candidates.empty() || KnownInVain(want, fit)) return nullptr;
-  if (candidates.size() <= kLooks) {  // the ring of the candidates, in the order of ids
-    const Node* first = nullptr;
-    const Node* next = nullptr;
-    for (const Slot slot : candidates) {
-      const Node& node = slots_[slot];
-      if (!Fits(node, want, fit)) continue;
-      if (first == nullptr || node.id < first->id) first = &node;
-      if (after < node.id && (next == nullptr || node.id < next->id)) next = &node;
-    }
-    return next != nullptr ? next : first;
+  if (slot_of_.empty()) return nullptr;
+  Known* known = Remember(want);
+  if (known == nullptr || known->InVain(fit) == EpochOf(fit)) return nullptr;
+  const auto last = slot_of_.find(after);
+  const Slot from = last == slot_of_.end() ? 0 : last->second + 1;
+  Lens* lens = LensOf(known, want);
+  if (lens == nullptr) {
+    known->looks += kLooks;
+    const Node* found = nullptr;
+    LookAround(want, fit, from, kLooks, [&](Slot slot) { return (found = &slots_[slot]) != nullptr; });
+    if (found != nullptr) return found;
+    lens = Build(known, want);
   }
-  auto it = slot_of_.upper_bound(after);
-  for (size_t i = 0; i < std::min(slot_of_.size(), 4 * kLooks); ++i, ++it) {
-    if (it == slot_of_.end()) it = slot_of_.begin();
-    if (Fits(slots_[it->second], want, fit)) return &slots_[it->second];
+  const SlotSet& fitting = lens->Of(fit);
+  Slot slot = from;
+  for (size_t i = 0; i < fitting.size(); ++i, ++slot) {
+    slot = fitting.NextFrom(slot);
+    if (slot == SlotSet::kNone) slot = fitting.NextFrom(0);
+    if (want.except == nullptr || !want.except->contains(slots_[slot].id)) return &slots_[slot];
   }
-  // Hardly any fits: evenness is no matter any more.
-  const std::vector<const Node*> found = Search(want, fit, 1);
-  return found.empty() ? nullptr : found[0];
+  return nullptr;
 }
 
 }  // namespace ray::scheduling

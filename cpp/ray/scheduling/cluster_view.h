@@ -1,17 +1,22 @@
 // ClusterView: what a scheduler knows of the cluster's nodes, and the search for nodes that fit.
 //
 // The view is what nodes reported last, less what was placed on them since; it may be wrong, and whoever it sends somewhere may be sent back.
-// Searching costs a bounded number of looks: indexes by resource and by label give the shortest list of candidates; of a long one a run from
-// a random place is tried, then the nodes with the most of the resource that the fewest have, as far as they have enough of it. What no node has, or has free, in such
-// amount is known without a look. Only where each resource alone is there and a run finds no node with all of them, all nodes are looked at, and that nothing was found is
-// remembered for the shape of the request: until some node has more than before, or, for what nodes have in total, until some node's totals change.
+//
+// Problem: a decision must not cost more because there are more nodes. So for each shape of request (resources and labels) that is asked for often there is a
+// *lens*: the set of nodes that could ever serve it and the set of those that have room now. Each change of a node is noted in a ring; a lens catches up with
+// what was noted since it was used last, so that a shape which nobody asks for costs nothing. A search walks through a lens from a random place: it looks at
+// nodes that fit and at no others. Costs, with N nodes: a change O(1), and for each lens in use O(log N) with base 64, once; a search for k nodes O(k + log N); the
+// next one in turn and "is there any", O(log N).
+//
+// A lens costs N looks to build. It is built when searches without it, which look at a run of nodes from a random place, have looked at as many; or when such
+// a run finds nothing. So shapes that come only once cost a bounded number of looks, if they fit anywhere near; and that nothing was found is
+// remembered without a lens, too, until some node has more than before.
 // Pure value; owned by a core or shared by the cores of one process; not thread-safe.
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
-#include <optional>
+#include <memory>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -20,6 +25,7 @@
 #include "ray/common/ids.h"
 #include "ray/common/resources.h"
 #include "ray/scheduling/labels.h"
+#include "ray/scheduling/slot_set.h"
 
 namespace ray::scheduling {
 
@@ -46,7 +52,7 @@ class ClusterView {
     bool has_gpu = false;
   };
 
-  explicit ClusterView(uint64_t seed = 1) : random_(seed) {}
+  explicit ClusterView(uint64_t seed = 1) : random_(seed), begin_(~seed) {}
 
   // Replaces what is known of a node; older news are ignored (false), and so are those of the same version that say nothing new but what is
   // free. A draining node is never found.
@@ -59,14 +65,23 @@ class ClusterView {
 
   const Node* Find(const NodeId& id) const;
   size_t size() const { return slot_of_.size(); }
-  const ResourceSet& Total() const { return total_; }
-  // Grows whenever some node may serve what it could not serve before.
-  uint64_t epoch() const { return epoch_; }
-  // In the order of ids.
+  // In the order in which they joined, save that one which joins takes the place of one that has left.
   template <typename F>
   void ForEach(F visit) const {
-    for (const auto& [id, slot] : slot_of_) visit(slots_[slot]);
+    for (const Node& node : slots_) {
+      if (!node.id.IsNil()) visit(node);
+    }
   }
+  // All nodes together: of everything (costs as much as there are resources), or of one resource.
+  ResourceSet Total() const;
+  int64_t TotalOf(std::string_view resource) const;
+  // Grows whenever some node may serve what it could not serve before.
+  uint64_t epoch() const { return epoch_; }
+  // Those that some node has of this label, in order, with how many nodes have it.
+  const std::map<std::string, size_t>& LabelValues(std::string_view key) const;
+  // Nodes without GPUs: work that needs none goes there first.
+  size_t num_without_gpu() const { return num_without_gpu_; }
+  SplitMix& random() { return random_; }  // for those who decide: searches have one of their own
 
   // What a search asks of a node.
   struct Want {
@@ -75,68 +90,106 @@ class ClusterView {
     const std::set<NodeId>* except = nullptr;
   };
   enum class Fit { kNow /* it is free */, kEver /* the totals cover it */ };
-  // Some nodes that fit, at least one if there is one, at most `limit`; a random selection, in no order. `enough.count` nodes that are `good`, too, will do.
-  struct Enough {
-    std::function<bool(const Node&)> good;
-    size_t count = 0;
-  };
-  std::vector<const Node*> Search(const Want& want, Fit fit, size_t limit, const Enough& enough);
-  std::vector<const Node*> Search(const Want& want, Fit fit, size_t limit) { return Search(want, fit, limit, Enough()); }
-  // Whether more than `limit` nodes fit, as far as a bounded number of looks tells: false may be wrong, true is not.
-  bool HasMoreThan(const Want& want, Fit fit, size_t limit);
   bool Fits(const Node& node, const Want& want, Fit fit) const;
+
+  // Which nodes are better: those with GPUs come last if they are `shunned`; then the less used ones, where all below `threshold` are equal.
+  struct Order {
+    bool shun_gpus = false;
+    double threshold = 0;
+  };
+  struct Found {
+    const Node* node;  // until the view changes
+    uint64_t rank;     // in that order, the lowest is the best; 0: none is better
+  };
+  uint64_t RankOf(const Node& node, const Order& order) const;
+  struct Extent {
+    size_t limit;       // so many at most
+    size_t enough = 0;  // > 0: so many of rank 0 will do
+    size_t least = 1;   // so many, if that many fit; further ones only if they cost little
+  };
+  // Nodes that fit. All of them, if they are few, in the order in which they joined; else a run from a random place.
+  std::vector<Found> Search(const Want& want, Fit fit, const Extent& extent, const Order& order);
+  std::vector<Found> Search(const Want& want, Fit fit, const Extent& extent) { return Search(want, fit, extent, Order()); }
+  bool Any(const Want& want, Fit fit) { return !Search(want, fit, Extent{1}).empty(); }
+  // Whether more than `limit` nodes fit, those of `except` included.
+  bool HasMoreThan(const Want& want, Fit fit, size_t limit);
   // The first one that fits behind `after` in a ring of all nodes; null: none.
   const Node* Next(const Want& want, Fit fit, const NodeId& after);
-  // Nodes without GPUs: work that needs none goes there first.
-  size_t num_without_gpu() const { return num_without_gpu_; }
-  SplitMix& random() { return random_; }
 
  private:
   using Slot = uint32_t;
-  struct Index {
-    std::set<Slot> slots;                             // nodes that have the resource at all
-    std::set<std::pair<int64_t, Slot>> by_available;  // what of it is free
-    std::map<int64_t, size_t> totals;                 // what nodes have of it -> how many do
+  // What of one resource nodes have in total.
+  struct Amounts {
+    int64_t sum = 0;
+    std::map<int64_t, size_t> of_nodes;  // amount -> how many have it
   };
   struct Shape {
     ResourceSet need;
     LabelSelector labels;
-    Fit fit;
-    friend auto operator<=>(const Shape&, const Shape&) = default;
   };
-  // What is known of a shape, as of an epoch.
-  struct Known {
-    uint64_t in_vain = 0;  // nothing was found
-    uint64_t plenty = 0;   // more than `plenty_limit` nodes fit
-    size_t plenty_limit = 0;
+  struct ShapeHash {
+    using is_transparent = void;
+    size_t operator()(const Shape& shape) const;
+    size_t operator()(const Want& want) const;
+  };
+  struct ShapeEqual {
+    using is_transparent = void;
+    bool operator()(const Shape& a, const Shape& b) const { return a.need == b.need && a.labels == b.labels; }
+    bool operator()(const Want& a, const Shape& b) const;
+    bool operator()(const Shape& a, const Want& b) const { return (*this)(b, a); }
+  };
+  struct Lens {
+    SlotSet ever, now;  // nodes that fit, by Fit
+    uint64_t seen = 0;  // changes up to this one are in it
+    uint64_t used_at = 0;
+    const SlotSet& Of(Fit fit) const { return fit == Fit::kNow ? now : ever; }
+  };
+  struct Known {  // of a shape
+    std::unique_ptr<Lens> lens;
+    size_t looks = 0;           // that searches without a lens have cost
+    uint64_t in_vain_now = 0;   // nothing was found, as of this epoch
+    uint64_t in_vain_ever = 0;  // the same, of the totals
+    uint64_t& InVain(Fit fit) { return fit == Fit::kNow ? in_vain_now : in_vain_ever; }
   };
 
   void Link(Slot slot);
   void Unlink(Slot slot);
-  void Update(Slot slot, const ResourceSet& available);
-  static double UsedShare(const Node& node);
-  // The smallest set of slots that all fitting nodes are in; null: all nodes. `rarest`: its resource, if it is one's.
-  const std::set<Slot>* Candidates(const Want& want, const Index** rarest) const;
+  // What is free on a node has changed. `more`: it may serve what it could not serve before.
+  void OnAvailable(Slot slot, bool more);
+  void Note(Slot slot, bool structural);
   uint64_t EpochOf(Fit fit) const { return fit == Fit::kNow ? epoch_ : totals_epoch_; }
-  // Whether some resource is nowhere in such amount.
-  bool BeyondAll(const Want& want, Fit fit) const;
-  // Whether it is known that none fits.
-  bool KnownInVain(const Want& want, Fit fit) const;
-  // Null: nothing can be remembered of it.
-  Known* Remember(const Want& want, Fit fit);
+  // Whether no node has that much of some resource.
+  bool BeyondTotals(const Want& want) const;
+  // What is known of the shape; null: nothing can fit.
+  Known* Remember(const Want& want);
+  // Up to date; null: there is none yet, and it is not worth it.
+  Lens* LensOf(Known* known, const Want& want);
+  Lens* Build(Known* known, const Want& want);
+  void Refresh(Lens* lens, const Want& want, Slot slot, bool structural);
+  void DropOldestLens();
+  // The first that fits of the `looks` slots from `from` on, and so on: `visit` returns true to end it.
+  template <typename F>
+  void LookAround(const Want& want, Fit fit, Slot from, size_t looks, F visit) const;
 
-  std::vector<Node> slots_;
+  std::vector<Node> slots_;  // free ones have a nil id
+  std::vector<uint64_t>
+      rank_;  // of each slot: whether it has GPUs, and how much of it is used; close together, since searches compare many
   std::vector<Slot> free_;
-  std::map<NodeId, Slot> slot_of_;
-  std::set<Slot> all_;
-  std::map<std::string, Index, std::less<>> by_resource_;
-  std::map<std::pair<std::string, std::string>, std::set<Slot>> by_label_;
-  std::map<Shape, Known> known_;
-  ResourceSet total_;
+  std::unordered_map<NodeId, Slot, IdHash> slot_of_;
+  std::map<std::string, Amounts, std::less<>> by_resource_;
+  std::map<std::string, std::map<std::string, size_t>, std::less<>> by_label_;  // key -> value -> how many nodes
+  // The last changes: slot, and whether more than what is free has changed. Number i is at i modulo the size, which is a power of two.
+  std::vector<std::pair<Slot, bool>> changes_;
+  uint64_t change_ = 0;        // how many there were
+  uint64_t oldest_noted_ = 0;  // those after this one are in the ring
+  std::unordered_map<Shape, Known, ShapeHash, ShapeEqual> known_;
+  size_t num_lenses_ = 0;
+  uint64_t searches_ = 0;
   uint64_t epoch_ = 1;
   uint64_t totals_epoch_ = 1;  // grows when some node has more in total, or other labels
   size_t num_without_gpu_ = 0;
   SplitMix random_;
+  SplitMix begin_;  // where searches do
 };
 
 }  // namespace ray::scheduling

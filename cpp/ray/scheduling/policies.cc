@@ -60,13 +60,13 @@ Placement PlacementPolicy::Affinity(const PlacementRequest& request, const NodeI
 const LabelSelector* PlacementPolicy::SelectorOf(const PlacementRequest& request, bool* fulfilled) {
   const LabelSelector* first = nullptr;
   for (const LabelSelector& selector : request.selectors) {
-    if (!view_->Search({&request.need, &selector}, Fit::kEver, 1).empty()) {
+    if (view_->Any({&request.need, &selector}, Fit::kEver)) {
       *fulfilled = true;
       return &selector;
     }
     if (first == nullptr) first = &selector;
   }
-  *fulfilled = request.selectors.empty() && !view_->Search({&request.need}, Fit::kEver, 1).empty();
+  *fulfilled = request.selectors.empty() && view_->Any({&request.need}, Fit::kEver);
   return first;
 }
 
@@ -96,7 +96,7 @@ Placement PlacementPolicy::Anywhere(const PlacementRequest& request, const NodeI
     return {Placement::kNode, best->id, {}};
   }
   want.except = nullptr;
-  if (view_->Search(want, Fit::kEver, 1).empty()) return {Placement::kInfeasible, {}, Infeasible(request)};
+  if (!view_->Any(want, Fit::kEver)) return {Placement::kInfeasible, {}, Infeasible(request)};
   return {Placement::kWait, {}, {}};
 }
 
@@ -107,72 +107,81 @@ const Node* PlacementPolicy::NextInTurn(const ClusterView::Want& want, const std
     const Node* next = view_->Next(want, Fit::kNow, last_spread_);
     return next != nullptr ? next : view_->Next(want, Fit::kEver, last_spread_);
   }
-  const std::vector<const Node*> could = view_->Search(any, Fit::kEver, config_.candidates + 1);
+  const std::vector<ClusterView::Found> could = view_->Search(any, Fit::kEver, {config_.candidates});
   if (could.empty()) return nullptr;
-  if (turns_.size() > 4 * config_.candidates) {
+  if (turns_.size() > 4 * config_.candidates)
     std::erase_if(turns_, [this](const auto& entry) { return view_->Find(entry.first) == nullptr; });
-    std::erase_if(full_, [this](const NodeId& id) { return view_->Find(id) == nullptr; });
-  }
+  struct Candidate {
+    const Node* node;
+    Turns* turns;  // null: it is new
+  };
+  std::vector<Candidate> candidates;
+  candidates.reserve(could.size());
   uint64_t least = UINT64_MAX, most = 0;
-  for (const Node* node : could) {
+  for (const auto& [node, rank] : could) {
     const auto it = turns_.find(node->id);
+    candidates.push_back({node, it == turns_.end() ? nullptr : &it->second});
     if (it == turns_.end()) continue;
-    least = std::min(least, it->second);
-    most = std::max(most, it->second);
+    least = std::min(least, it->second.had);
+    most = std::max(most, it->second.had);
   }
   if (least == UINT64_MAX) least = 0;
-  const Node* due = nullptr;
-  const Node* ready = nullptr;  // has room
-  const Node* passed_over = nullptr;
-  auto better = [this](const Node* a, const Node* b) {
-    if (b == nullptr) return true;
-    return std::tuple(turns_[a->id], a->id <= last_spread_, a->id) < std::tuple(turns_[b->id], b->id <= last_spread_, b->id);
+  Candidate due{}, ready{} /* has room */, passed_over{};
+  auto consider = [this](const Candidate& a, Candidate* best) {
+    auto place = [this](const Candidate& c) { return std::tuple(c.turns->had, c.node->id <= last_spread_, c.node->id); };
+    if (best->node == nullptr || place(a) < place(*best)) *best = a;
   };
-  for (const Node* node : could) {
-    uint64_t& turns = turns_.try_emplace(node->id, least).first->second;  // one that is new begins with the others
-    const bool fits = view_->Fits(*node, want, Fit::kNow);
+  for (Candidate& candidate : candidates) {
+    const Node* node = candidate.node;
+    if (candidate.turns == nullptr)
+      candidate.turns = &turns_.emplace(node->id, Turns{least, false}).first->second;  // begins with the others
+    Turns& turns = *candidate.turns;
+    // All of them have the labels, and enough in total.
+    const bool fits = node->available.Covers(*want.need);
     if (except.contains(node->id)) {
-      turns = std::max(turns, most);
-      if (!fits) full_.insert(node->id);
+      turns.had = std::max(turns.had, most);
+      if (!fits) turns.full = true;
       continue;
     }
-    if (fits) full_.erase(node->id);
-    if (full_.contains(node->id)) {
-      turns = std::max(turns, most);
-      if (better(node, passed_over)) passed_over = node;
+    if (fits) turns.full = false;
+    if (turns.full) {
+      turns.had = std::max(turns.had, most);
+      consider(candidate, &passed_over);
       continue;
     }
-    if (better(node, due)) due = node;
-    if (fits && better(node, ready)) ready = node;
+    consider(candidate, &due);
+    if (fits) consider(candidate, &ready);
   }
-  const Node* next = due != nullptr ? due : passed_over;
-  if (!config_.spread_waits_its_turn && ready != nullptr && turns_[ready->id] <= turns_[due->id] + 1) next = ready;
-  if (next != nullptr) ++turns_[next->id];
-  return next;
+  Candidate next = due.node != nullptr ? due : passed_over;
+  if (!config_.spread_waits_its_turn && ready.node != nullptr && ready.turns->had <= due.turns->had + 1) next = ready;
+  if (next.node != nullptr) ++next.turns->had;
+  return next.node;
 }
 
 const Node* PlacementPolicy::Best(const ClusterView::Want& want, const NodeId& preferred_id) {
-  const bool avoid_gpus = want.need->Get(kGpu) == 0 && view_->num_without_gpu() > 0;
+  const ClusterView::Order order{want.need->Get(kGpu) == 0 && view_->num_without_gpu() > 0, config_.spread_threshold};
   const Node* preferred = view_->Find(preferred_id);
   if (preferred != nullptr && !view_->Fits(*preferred, want, Fit::kNow)) preferred = nullptr;
-  auto shuns = [&](const Node& node) { return avoid_gpus && node.has_gpu; };
-  if (preferred != nullptr && preferred->used < config_.spread_threshold && !shuns(*preferred)) return preferred;
-  // Nodes below the threshold that are not to be avoided are equally good: no use in looking at more of them than chance will choose among.
-  auto good = [&](const Node& node) { return node.used < config_.spread_threshold && !shuns(node); };
-  const size_t top_of_all = std::max<size_t>(1, static_cast<size_t>(static_cast<double>(config_.candidates) * config_.top_share));
-  std::vector<const Node*> found = view_->Search(want, Fit::kNow, config_.candidates, {good, top_of_all});
+  const uint64_t its_rank = preferred == nullptr ? 0 : view_->RankOf(*preferred, order);
+  if (preferred != nullptr && its_rank == 0) return preferred;
+  // Nodes of rank 0 are equally good: no use in looking at more of them than chance will choose among.
+  std::vector<ClusterView::Found> found = view_->Search(want, Fit::kNow, {config_.candidates, TopOf(config_.candidates)}, order);
   if (found.empty()) return nullptr;
-  auto score = [&](const Node* node) { return std::pair(shuns(*node), node->used < config_.spread_threshold ? 0.0 : node->used); };
-  if (preferred != nullptr && std::find(found.begin(), found.end(), preferred) == found.end()) found.push_back(preferred);
-  std::sort(found.begin(), found.end(), [&](const Node* a, const Node* b) {
-    const auto sa = score(a), sb = score(b);
-    return sa != sb ? sa < sb : a->id < b->id;
-  });
-  if (preferred != nullptr && score(preferred) == score(found[0])) return preferred;
+  const size_t top = TopOf(found.size());
+  // In the order in which they joined, where they are equal.
+  auto better = [](const ClusterView::Found& a, const ClusterView::Found& b) {
+    return std::pair(a.rank, a.node) < std::pair(b.rank, b.node);
+  };
+  std::partial_sort(found.begin(), found.begin() + static_cast<ptrdiff_t>(top), found.end(), better);
+  if (preferred != nullptr && its_rank <= found[0].rank) return preferred;
   // Chance among the best few, but never a node with GPUs where one without has room.
-  auto top = std::max<size_t>(1, static_cast<size_t>(static_cast<double>(found.size()) * config_.top_share));
-  while (top > 1 && shuns(*found[top - 1]) != shuns(*found[0])) --top;
-  return found[view_->random().Below(top)];
+  size_t equals = top;
+  while (order.shun_gpus && found[equals - 1].node->has_gpu != found[0].node->has_gpu) --equals;
+  return found[view_->random().Below(equals)].node;
+}
+
+size_t PlacementPolicy::TopOf(size_t count) const {
+  return std::max<size_t>(1, static_cast<size_t>(static_cast<double>(count) * config_.top_share));
 }
 
 std::string PlacementPolicy::Infeasible(const PlacementRequest& request) const {
@@ -181,9 +190,8 @@ std::string PlacementPolicy::Infeasible(const PlacementRequest& request) const {
     text += (i == 0 ? " with labels " : " or ") + request.selectors[i].ToString();
   }
   std::string lacking;
-  const ResourceSet total = view_->Total();
   for (const auto& [name, amount] : request.need.items()) {
-    if (total.Get(name) < amount) lacking += (lacking.empty() ? "" : ", ") + name;
+    if (view_->TotalOf(name) < amount) lacking += (lacking.empty() ? "" : ", ") + name;
   }
   if (!lacking.empty()) text += "; all nodes together have too little " + lacking;
   return text;

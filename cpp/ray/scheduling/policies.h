@@ -3,14 +3,15 @@
 // Default: the preferred node while less than half of its busiest resource is in use and it has room; else one of the best few that have, where
 // all below half count as equally good. Work without GPUs avoids nodes that have them. Spread: in turn. A raylet binds also
 // to a node without room: views lag, and leases that nobody uses come back while the request waits there. One that kept somebody waiting in vain
-// has had its turn, and is passed over until it has room. Affinity and labels narrow the choice. Each choice costs a bounded number of looks (see
-// ClusterView).
+// has had its turn, and is passed over until it has room. Affinity and labels narrow the choice. A choice compares a bounded number of nodes, and finding
+// them costs O(log N) (see ClusterView).
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <set>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "ray/scheduling/cluster_view.h"
@@ -71,13 +72,18 @@ class PlacementPolicy {
   Placement Anywhere(const PlacementRequest& request, const NodeId& preferred, const std::set<NodeId>& except);
   const ClusterView::Node* NextInTurn(const ClusterView::Want& want, const std::set<NodeId>& except);
   const ClusterView::Node* Best(const ClusterView::Want& want, const NodeId& preferred);
+  // How many of `count` candidates chance decides among.
+  size_t TopOf(size_t count) const;
   std::string Infeasible(const PlacementRequest& request) const;
 
   const PolicyConfig config_;
   ClusterView* const view_;
   NodeId last_spread_;
-  std::map<NodeId, uint64_t> turns_;  // that nodes have had
-  std::set<NodeId> full_;             // turned somebody away, and have had no room since
+  struct Turns {
+    uint64_t had = 0;
+    bool full = false;  // it turned somebody away, and has had no room since
+  };
+  std::unordered_map<NodeId, Turns, IdHash> turns_;
 };
 
 }  // namespace ray::scheduling

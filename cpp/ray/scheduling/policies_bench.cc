@@ -1,6 +1,8 @@
-// Decisions per second of the placement policies on clusters of 10 to 10,000 nodes, each half full. Seconds are those of the processor: other load changes them little.
-#include <cstdio>
-#include <ctime>
+// Decisions per second of the placement policies on clusters of 10 to 10,000 nodes, each half full. The rate is by processor time: other load changes it little.
+//
+//   policies_bench [--benchmark_filter=PACK] [--benchmark_format=csv]
+#include <benchmark/benchmark.h>
+
 #include <map>
 
 #include "ray/scheduling/bundle_policy.h"
@@ -11,74 +13,137 @@ namespace {
 
 ResourceSet Set(const std::map<std::string, double>& amounts) { return *ResourceSet::FromDoubles(amounts); }
 
-void Fill(ClusterView* view, size_t nodes, std::vector<NodeId>* ids) {
-  SplitMix random(1);
-  for (size_t i = 0; i < nodes; ++i) {
-    const NodeId id = NodeId::FromRandom();
-    ids->push_back(id);
-    std::map<std::string, double> total{{"CPU", 16}, {"memory", 64}, {"object_store_memory", 20}};
-    if (i % 10 == 0) total["GPU"] = 8;
-    auto available = total;
-    available["CPU"] = static_cast<double>(random.Below(17));
-    view->Set(id, Set(total), Set(available), {{"zone", std::to_string(i % 7)}, {"name", std::to_string(i)}}, 1);
+// One in ten nodes has GPUs. As many choices are held at a time as there are nodes: each is taken from the view, and given back a while later, as leases come and go.
+class Cluster {
+ public:
+  explicit Cluster(size_t nodes) {
+    for (size_t i = 0; i < nodes; ++i) {
+      const NodeId id = NodeId::FromRandom();
+      ids_.push_back(id);
+      std::map<std::string, double> total{
+          {"CPU", 16}, {"memory", 64}, {"object_store_memory", 20}, {"node:10.0.0." + std::to_string(i), 1}};
+      if (i % 10 == 0) total["GPU"] = 8;
+      auto available = total;
+      available["CPU"] = static_cast<double>(random_.Below(17));
+      view_.Set(id, Set(total), Set(available), {{"zone", std::to_string(i % 7)}, {"name", std::to_string(i)}}, 1);
+    }
   }
-}
 
-// Each choice is taken from the view and given back a while later, as leases come and go.
-template <typename F>
-double PerSecond(F decide) {
-  const std::clock_t begin = std::clock();
-  size_t done = 0;
-  double seconds = 0;
-  do {
-    for (int i = 0; i < 200; ++i) decide();
-    done += 200;
-    seconds = static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
-  } while (seconds < 0.3);
-  return static_cast<double>(done) / seconds;
-}
-
-void Run(size_t nodes) {
-  ClusterView view(7);
-  std::vector<NodeId> ids;
-  Fill(&view, nodes, &ids);
-  PlacementPolicy policy({}, &view);
-  SplitMix random(3);
-  std::vector<std::pair<NodeId, ResourceSet>> placed;
-  auto decide = [&](const PlacementRequest& request) {
-    const Placement p = policy.Choose(request, ids[random.Below(ids.size())]);
+  void Decide(const PlacementRequest& request) {
+    const Placement p = policy_.Choose(request, AnyNode());
     if (p.kind == Placement::kNode || p.kind == Placement::kBind) {
-      view.Take(p.node, request.need);
-      placed.emplace_back(p.node, request.need);
+      view_.Take(p.node, request.need);
+      placed_.emplace_back(p.node, request.need);
     }
-    if (placed.size() > ids.size()) {
-      const size_t i = random.Below(placed.size());
-      view.GiveBack(placed[i].first, placed[i].second);
-      placed[i] = std::move(placed.back());
-      placed.pop_back();
-    }
-  };
-  PlacementRequest cpu, spread, gpu, label, never;
-  cpu.need = spread.need = label.need = Set({{"CPU", 1}});
-  spread.strategy = Strategy::kSpread;
-  gpu.need = Set({{"CPU", 1}, {"GPU", 1}});
-  label.selectors.emplace_back(std::map<std::string, std::string>{{"zone", "3"}});
-  never.need = Set({{"CPU", 100}});
-  BundlePlanRequest pack, strict_spread;
-  pack.bundles.assign(4, {Set({{"CPU", 2}}), {}});
-  strict_spread.bundles.assign(4, {Set({{"CPU", 1}}), {}});
-  strict_spread.strategy = BundleStrategy::kStrictSpread;
-  std::printf(
-      "%6zu nodes: default %8.0f/s, spread %8.0f/s, GPU %8.0f/s, label %8.0f/s, infeasible %8.0f/s, PACK of 4 %7.0f/s, STRICT_SPREAD of 4 "
-      "%7.0f/s\n",
-      nodes, PerSecond([&] { decide(cpu); }), PerSecond([&] { decide(spread); }), PerSecond([&] { decide(gpu); }),
-      PerSecond([&] { decide(label); }), PerSecond([&] { decide(never); }), PerSecond([&] { PlanBundles(pack, &view); }),
-      PerSecond([&] { PlanBundles(strict_spread, &view); }));
+    if (placed_.size() <= ids_.size()) return;
+    std::swap(placed_[random_.Below(placed_.size())], placed_.back());
+    view_.GiveBack(placed_.back().first, placed_.back().second);
+    placed_.pop_back();
+  }
+  void Plan(const BundlePlanRequest& request) {
+    BundlePlan plan = PlanBundles(request, &view_);
+    for (size_t i = 0; i < plan.nodes.size(); ++i) view_.Take(plan.nodes[i], request.bundles[i].need);
+    groups_.push_back(std::move(plan.nodes));
+    if (groups_.size() <= ids_.size() / 4) return;
+    std::swap(groups_[random_.Below(groups_.size())], groups_.back());
+    for (size_t i = 0; i < groups_.back().size(); ++i) view_.GiveBack(groups_.back()[i], request.bundles[i].need);
+    groups_.pop_back();
+  }
+  const NodeId& AnyNode() { return ids_[random_.Below(ids_.size())]; }
+
+ private:
+  ClusterView view_{7};
+  PlacementPolicy policy_{{}, &view_};
+  SplitMix random_{3};
+  std::vector<NodeId> ids_;
+  std::vector<std::pair<NodeId, ResourceSet>> placed_;
+  std::vector<std::vector<NodeId>> groups_;  // of one request each
+};
+
+void Sizes(benchmark::internal::Benchmark* bench) { bench->RangeMultiplier(10)->Range(10, 10000)->ArgName("nodes"); }
+
+template <typename F>
+void Measure(benchmark::State& state, F decide) {
+  Cluster cluster(static_cast<size_t>(state.range(0)));
+  for (auto _ : state) decide(&cluster);
+  state.SetItemsProcessed(state.iterations());
 }
+
+PlacementRequest Needing(const std::map<std::string, double>& need, Strategy strategy = Strategy::kDefault) {
+  PlacementRequest request;
+  request.need = Set(need);
+  request.strategy = strategy;
+  return request;
+}
+
+void Default(benchmark::State& state) {
+  Measure(state, [request = Needing({{"CPU", 1}})](Cluster* cluster) { cluster->Decide(request); });
+}
+BENCHMARK(Default)->Apply(Sizes);
+
+void Spread(benchmark::State& state) {
+  Measure(state, [request = Needing({{"CPU", 1}}, Strategy::kSpread)](Cluster* cluster) { cluster->Decide(request); });
+}
+BENCHMARK(Spread)->Apply(Sizes)->Arg(64);
+
+void OneGpu(benchmark::State& state) {
+  Measure(state, [request = Needing({{"CPU", 1}, {"GPU", 1}})](Cluster* cluster) { cluster->Decide(request); });
+}
+BENCHMARK(OneGpu)->Apply(Sizes);
+
+void Labels(benchmark::State& state) {
+  auto request = Needing({{"CPU", 1}});
+  request.selectors.emplace_back(std::map<std::string, std::string>{{"zone", "in(3,5)"}, {"name", "!1"}});
+  Measure(state, [request](Cluster* cluster) { cluster->Decide(request); });
+}
+BENCHMARK(Labels)->Apply(Sizes);
+
+void Affinity(benchmark::State& state) {
+  auto request = Needing({{"CPU", 1}}, Strategy::kNodeAffinity);
+  request.soft = request.spill_on_unavailable = true;
+  Measure(state, [request](Cluster* cluster) mutable {
+    request.affinity_node = cluster->AnyNode();
+    cluster->Decide(request);
+  });
+}
+BENCHMARK(Affinity)->Apply(Sizes);
+
+void Infeasible(benchmark::State& state) {
+  Measure(state, [request = Needing({{"CPU", 100}})](Cluster* cluster) { cluster->Decide(request); });
+}
+BENCHMARK(Infeasible)->Apply(Sizes);
+
+// Twenty kinds of tasks, as many jobs have them, in turn.
+void ManyShapes(benchmark::State& state) {
+  std::vector<PlacementRequest> requests;
+  for (int i = 1; i <= 20; ++i) requests.push_back(Needing({{"CPU", 0.5 + i * 0.05}, {"memory", 0.1}}));
+  Measure(state, [requests, i = size_t{0}](Cluster* cluster) mutable { cluster->Decide(requests[++i % requests.size()]); });
+}
+BENCHMARK(ManyShapes)->Apply(Sizes);
+
+// No two tasks need the same.
+void EachAnother(benchmark::State& state) {
+  Measure(state, [i = int64_t{0}](Cluster* cluster) mutable {
+    PlacementRequest request;
+    request.need.Set("CPU", ResourceSet::kUnit + i++ % 100000);
+    cluster->Decide(request);
+  });
+}
+BENCHMARK(EachAnother)->Apply(Sizes);
+
+void Bundles(benchmark::State& state, BundleStrategy strategy, double cpus) {
+  BundlePlanRequest request;
+  request.strategy = strategy;
+  request.bundles.assign(4, {Set({{"CPU", cpus}}), {}});
+  Measure(state, [request](Cluster* cluster) { cluster->Plan(request); });
+}
+BENCHMARK_CAPTURE(Bundles, PACK, BundleStrategy::kPack, 1)->Apply(Sizes);
+BENCHMARK_CAPTURE(Bundles, PACK_on_several, BundleStrategy::kPack, 7)->Apply(Sizes);
+BENCHMARK_CAPTURE(Bundles, STRICT_PACK, BundleStrategy::kStrictPack, 1)->Apply(Sizes);
+BENCHMARK_CAPTURE(Bundles, SPREAD, BundleStrategy::kSpread, 1)->Apply(Sizes);
+BENCHMARK_CAPTURE(Bundles, STRICT_SPREAD, BundleStrategy::kStrictSpread, 1)->Apply(Sizes);
 
 }  // namespace
 }  // namespace ray::scheduling
 
-int main() {
-  for (const size_t nodes : {10, 100, 1000, 10000}) ray::scheduling::Run(nodes);
-}
+BENCHMARK_MAIN();

@@ -445,9 +445,9 @@ std::optional<NodeId> ActorTableCore::ChooseNode(Actor& actor, Duration* patienc
     // them), but not for long while others could have room before.
     bool fulfilled = false;
     const scheduling::LabelSelector* selector = policy_.SelectorOf(actor.wish, &fulfilled);
-    const auto could = view_->Search({&actor.wish.need, selector}, scheduling::ClusterView::Fit::kEver, 64);
+    const auto could = view_->Search({&actor.wish.need, selector}, scheduling::ClusterView::Fit::kEver, {64});
     const scheduling::ClusterView::Node* best = nullptr;
-    for (const auto* candidate : could) {
+    for (const auto& [candidate, rank] : could) {
       if (could.size() > 1 && candidate->id == actor.turned_away_by) continue;
       if (best == nullptr || candidate->used < best->used || (candidate->used == best->used && candidate->id < best->id)) best = candidate;
     }

@@ -1,0 +1,52 @@
+#include "ray/scheduling/slot_set.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "ray/scheduling/cluster_view.h"
+
+namespace ray::scheduling {
+namespace {
+
+TEST(SlotSetTest, AgreesWithASet) {
+  for (const uint32_t range : {60u, 64u, 5000u, 600000u}) {
+    SplitMix random(range);
+    SlotSet slots;
+    std::set<uint32_t> plain;
+    for (int step = 0; step < 20000; ++step) {
+      const auto slot = static_cast<uint32_t>(random.Below(range));
+      const bool in = random.Below(3) == 0;
+      slots.Assign(slot, in);
+      if (in) {
+        plain.insert(slot);
+      } else {
+        plain.erase(slot);
+      }
+      ASSERT_EQ(slots.Contains(slot), in);
+      ASSERT_EQ(slots.size(), plain.size());
+      const auto from = static_cast<uint32_t>(random.Below(range + 10));
+      const auto next = plain.lower_bound(from);
+      ASSERT_EQ(slots.NextFrom(from), next == plain.end() ? SlotSet::kNone : *next) << "range " << range << ", from " << from;
+    }
+    slots.Clear();
+    EXPECT_TRUE(slots.empty());
+    EXPECT_EQ(slots.NextFrom(0), SlotSet::kNone);
+  }
+}
+
+TEST(SlotSetTest, GrowsByLevels) {
+  SlotSet slots;
+  for (const uint32_t slot : {0u, 63u, 64u, 4095u, 4096u, 262143u, 262144u}) {
+    slots.Assign(slot, true);
+    EXPECT_EQ(slots.NextFrom(slot), slot);
+    EXPECT_EQ(slots.NextFrom(slot + 1), SlotSet::kNone);
+    EXPECT_EQ(slots.NextFrom(0), 0u);
+  }
+  EXPECT_EQ(slots.NextFrom(1), 63u);
+  EXPECT_EQ(slots.NextFrom(65), 4095u);
+  EXPECT_EQ(slots.NextFrom(4097), 262143u);
+}
+
+}  // namespace
+}  // namespace ray::scheduling
