@@ -44,7 +44,7 @@ struct Options {
   bool exit_when_empty = false;
   std::string auth_mode = "token";
   rpc::SecurityConfig security;
-  gcs::HealthConfig health{.period = std::chrono::seconds(1)};
+  gcs::HealthConfig health{.period = std::chrono::seconds(3)};
   std::string config;
   std::string storage{kMemoryStorage};
   gcs::RedisServer redis;  // what flags say of it; where it is says `storage`
@@ -96,7 +96,8 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
   flags.Add("health-check-period",
             "between two probes of a node; 0: none. Without a TCP address there are none, since a link that closes says all",
             &options->health.period);
-  flags.Add("health-check-timeout", "how long a node may take to answer a probe", &options->health.timeout);
+  flags.Add("health-check-timeout", "how long a node may take to answer a probe; the next one follows at once then",
+            &options->health.timeout);
   flags.Add("health-check-threshold", "unanswered probes in a row that make a node dead", &options->health.threshold);
   flags.Add("node-return-timeout", "after a restart, how long nodes that were alive before may take to come back",
             &options->node_return_timeout);

@@ -191,7 +191,7 @@ void AddFlags(FlagParser* flags, Options* options) {
   flags->Add("overflow-grace", "how long a put waits for memory before it gets a file instead", &config.overflow_grace);
   flags->ConfigGroup("Reports");
   flags->Add("report-interval", "least time between two resource reports to the GCS", &config.report_interval);
-  flags->Add("store-poll-interval", "how often the store's fill is looked at for those reports", &config.store_poll_interval);
+  flags->Add("store-report-interval", "for how long changes of the store's fill are gathered before one", &config.store_report_interval);
   flags->Add("log-coalesce", "how long printed lines are gathered before they go to the driver", &config.log_coalesce);
   flags->Add("gcs-reconnect-timeout", "how long a GCS that keeps its tables may be away before this node ends; 0: not at all",
              &config.gcs_reconnect_timeout);

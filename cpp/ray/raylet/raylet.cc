@@ -97,7 +97,8 @@ struct Raylet::Impl {
   void Report();
   ResourceSet Available() const;
   void FillReport(const ResourceSet& available, v1::ReportResourcesRequest* report);
-  void PollStore();
+  void LookAtStore();
+  void OnStoreUse();
   void Drain(const std::string& reason, Duration deadline);
   void TellDraining(const std::string& reason, Duration left);
   void CountLeases();
@@ -183,6 +184,7 @@ Status Raylet::Impl::Init() {
   store_config.spill_threshold = config.spill_threshold;
   store_config.overflow_grace = config.overflow_grace;
   RAY_ASSIGN_OR_RETURN(store, object_manager::StoreService::Make(store_config, &clock));
+  store->SetUseWatch([this] { loop->Post("raylet.store_use", [this] { OnStoreUse(); }); });
 
   ZygoteConfig zygote;
   zygote.python = config.python;
@@ -204,7 +206,10 @@ Status Raylet::Impl::Init() {
   welcome.set_node_leaves(config.driver_only);
   workers = std::make_unique<WorkerService>(
       std::move(worker_config), loop, launcher.get(),
-      WorkerServiceHooks{[this](const LeaseId& lease, const WorkerId& worker) { leases->OnAssigned(lease, worker); },
+      WorkerServiceHooks{[this](const LeaseId& lease, const WorkerId& worker) {
+                           leases->OnAssigned(lease, worker);
+                           memory->OnWork();
+                         },
                          [this](const WorkerPopFailed& failure) { leases->OnPopFailed(failure); },
                          [this](const ProcessEnd& end) { OnProcessEnded(end); },
                          [this](const JobId& job, v1::LogLinesNotice lines) { relay->Lines(job, std::move(lines)); },
@@ -227,13 +232,14 @@ Status Raylet::Impl::Init() {
                                                         },
                                                         [this](v1::ReportResourcesRequest* report) { FillReport(Available(), report); }},
                                      queue_config, scheduling::NodeResources(total));
-  memory = std::make_unique<MemoryMonitor>(config.memory_monitor,
-                                           MemoryMonitor::Deps{loop, "IP: " + config.node_ip + ", ID: " + node_id.Hex(),
-                                                               [this] { return leases->RunningWork(); }, [this] { return workers->Pids(); },
-                                                               [this](const MemoryCandidate& victim, const std::string& reason) {
-                                                                 RAY_LOG(WARNING) << reason;
-                                                                 workers->KillForMemory(victim.worker, reason);
-                                                               }});
+  memory = std::make_unique<MemoryMonitor>(
+      config.memory_monitor,
+      MemoryMonitor::Deps{loop, "IP: " + config.node_ip + ", ID: " + node_id.Hex(), [this] { return leases->num_running() > 0; },
+                          [this] { return leases->RunningWork(); }, [this] { return workers->Pids(); },
+                          [this](const MemoryCandidate& victim, const std::string& reason) {
+                            RAY_LOG(WARNING) << reason;
+                            workers->KillForMemory(victim.worker, reason);
+                          }});
   router = std::make_unique<Router>(
       node_id, RouterHooks{[this](uint64_t connection, const v1::JobInfo& job) { workers->BindDriverJob(connection, job); },
                            [this](const JobId& job, std::function<void()> done) { DrainJobLogs(job, std::move(done)); },
@@ -473,7 +479,7 @@ void Raylet::Impl::OnRegistered(const Status& status, const v1::RegisterNodeRepl
   if (!reply.head_node_id().empty()) workers->SetAdopter(NodeId::FromBinaryOrNil(reply.head_node_id()));
   router->SetGcs(gcs, /*resume=*/false);
   if (Status listening = carrier->Listen(kRayletSocket, [](const rpc::ConnectionPtr&) {}); !listening.ok()) return End(listening);
-  PollStore();
+  LookAtStore();
   memory->Start();
   RAY_LOG(INFO) << "node " << node_id << " is registered, with " << total.ToString();
   MaybeReady();
@@ -535,14 +541,18 @@ void Raylet::Impl::Report() {
   gcs->Notify(MethodId::kReportResources, report);
 }
 
-void Raylet::Impl::PollStore() {
-  if (stopping) return;
-  const uint64_t used = store->Stats().used;
-  if (used != store_used) {
-    store_used = used;
-    ReportSoon();
-  }
-  store_timer = loop->AddTimer(config.store_poll_interval, [this] { PollStore(); });
+void Raylet::Impl::LookAtStore() {
+  store_timer = 0;
+  store->ArmUse();  // before the look: what changes after it is told
+  const uint64_t used = store->used();
+  if (used == store_used) return;
+  store_used = used;
+  ReportSoon();
+}
+
+void Raylet::Impl::OnStoreUse() {
+  if (stopping || !registered || store_timer != 0) return;
+  store_timer = loop->AddTimer(config.store_report_interval, [this] { LookAtStore(); });
 }
 
 void Raylet::Impl::OnNews(const v1::PublishNotice& news) {

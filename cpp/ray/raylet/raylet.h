@@ -52,12 +52,12 @@ struct RayletConfig {
   WorkerPoolConfig pool;
   scheduling::LeaseQueueConfig leases;
   MemoryMonitorOptions memory_monitor;
-  Duration report_interval = std::chrono::milliseconds(100);      // least time between two resource reports to the GCS
-  Duration store_poll_interval = std::chrono::milliseconds(500);  // how often the store's fill is looked at for those reports
-  Duration log_coalesce = std::chrono::milliseconds(5);           // printed lines are picked up this long after the first
-  Duration stop_grace = std::chrono::seconds(1);                  // from asking the workers to leave to SIGKILL
-  Duration connect_timeout = std::chrono::seconds(10);            // for the first answer of the GCS
-  Duration gcs_reconnect_timeout = std::chrono::seconds(60);      // for a durable GCS that has gone to be there again
+  Duration report_interval = std::chrono::milliseconds(100);        // least time between two resource reports to the GCS
+  Duration store_report_interval = std::chrono::milliseconds(500);  // for how long changes of the store's fill are gathered before one
+  Duration log_coalesce = std::chrono::milliseconds(5);             // printed lines are picked up this long after the first
+  Duration stop_grace = std::chrono::seconds(1);                    // from asking the workers to leave to SIGKILL
+  Duration connect_timeout = std::chrono::seconds(10);              // for the first answer of the GCS
+  Duration gcs_reconnect_timeout = std::chrono::seconds(60);        // for a durable GCS that has gone to be there again
 };
 
 class Raylet {

@@ -1,8 +1,11 @@
 // HealthCore: decides that a node is dead. A raylet holds one link to the GCS; when it closes the node is dead at once, unless it has come
 // with a newer link. A link that stays open says little of a raylet that hangs or of a cable that was cut: so nodes are probed, and one that misses several
-// probes in a row is dead. Pure; owned by NodeService; on the loop.
+// probes in a row is dead. Probes of a node that answers are far apart, and those of several nodes are sent together, so that an idle cluster sleeps; after a
+// miss the next follows at once. So a node is found dead within period + threshold * timeout.
+// Pure; owned by NodeService; on the loop.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -17,7 +20,7 @@ namespace ray::gcs {
 struct HealthConfig {
   Duration period = Duration::zero();          // between two probes of a node; 0: none are sent, as where all nodes are on this machine
   Duration timeout = std::chrono::seconds(2);  // for the answer
-  int threshold = 5;                           // misses in a row that make a node dead
+  int threshold = 3;                           // misses in a row that make a node dead
 };
 
 class HealthCore {
@@ -47,25 +50,35 @@ class HealthCore {
     return it->second.link;
   }
 
-  // The nodes to probe now; at most one probe of a node is under way.
+  // When Due has something next; infinite: nothing is to be probed.
+  Time NextDue() const {
+    Time next = Time::Infinite();
+    if (config_.period <= Duration::zero()) return next;
+    for (const auto& [id, node] : nodes_) {
+      if (!node.probing) next = std::min(next, node.next);
+    }
+    return next;
+  }
+  // The nodes to probe now, with those that are due soon; at most one probe of a node is under way.
   std::vector<std::pair<NodeId, uint64_t>> Due(Time now) {
     std::vector<std::pair<NodeId, uint64_t>> due;
     if (config_.period <= Duration::zero()) return due;
     for (auto& [id, node] : nodes_) {
-      if (node.probing || now < node.next) continue;
+      if (node.probing || now + config_.period / 4 < node.next) continue;
       node.probing = true;
       node.next = now + config_.period;
       due.emplace_back(id, node.link);
     }
     return due;
   }
-  // A probe over that link was answered, or was not. True if the node is dead by that.
-  bool OnProbe(const NodeId& id, uint64_t link, bool answered) {
+  // A probe over that link was answered, or was not: then the next is due at once. True if the node is dead by that.
+  bool OnProbe(const NodeId& id, uint64_t link, bool answered, Time now) {
     auto it = nodes_.find(id);
     if (it == nodes_.end() || it->second.link != link) return false;
     Node& node = it->second;
     node.probing = false;
     node.misses = answered ? 0 : node.misses + 1;
+    if (!answered) node.next = now;
     if (node.misses < config_.threshold) return false;
     nodes_.erase(it);
     return true;

@@ -27,24 +27,52 @@ TEST(HealthCoreTest, LeftInGoodOrder) {
 constexpr Duration kSecond = std::chrono::seconds(1);
 
 TEST(HealthCoreTest, NodeThatMissesProbesIsDead) {
-  HealthCore core({.period = kSecond, .timeout = kSecond, .threshold = 3});
+  HealthCore core({.period = 3 * kSecond, .timeout = kSecond, .threshold = 3});
   const NodeId node = NodeId::FromRandom();
   Time now{0};
   core.LinkUp(node, 1, now);
   EXPECT_TRUE(core.Due(now).empty());
-  auto probe = [&] {
-    now = now + kSecond;
+  auto probe = [&](Duration wait) {
+    now = now + wait;
+    EXPECT_EQ(core.NextDue(), now);
     EXPECT_EQ(core.Due(now).size(), 1u);
     EXPECT_TRUE(core.Due(now + 5 * kSecond).empty()) << "one at a time";
+    EXPECT_TRUE(core.NextDue().is_infinite());
   };
-  for (const bool answered : {false, false, true, false, false}) {
-    probe();
-    EXPECT_FALSE(core.OnProbe(node, 1, answered));
-  }
-  probe();
-  EXPECT_TRUE(core.OnProbe(node, 1, false)) << "the third in a row";
-  EXPECT_FALSE(core.OnProbe(node, 1, false));
+  auto miss = [&] {
+    now = now + kSecond;
+    return core.OnProbe(node, 1, false, now);
+  };
+  probe(3 * kSecond);
+  EXPECT_FALSE(miss());
+  probe(Duration::zero());
+  EXPECT_FALSE(miss());
+  probe(Duration::zero());
+  EXPECT_FALSE(core.OnProbe(node, 1, true, now));
+  probe(3 * kSecond);
+  const Time begin = now;
+  EXPECT_FALSE(miss());
+  probe(Duration::zero());
+  EXPECT_FALSE(miss());
+  probe(Duration::zero());
+  EXPECT_TRUE(miss()) << "the third in a row";
+  EXPECT_EQ(now - begin, 3 * kSecond);
+  EXPECT_FALSE(core.OnProbe(node, 1, false, now));
   EXPECT_FALSE(core.LinkDown(node, 1)) << "it is dead already";
+}
+
+TEST(HealthCoreTest, NodesAreProbedTogether) {
+  HealthCore core({.period = 4 * kSecond, .timeout = kSecond, .threshold = 3});
+  std::vector<NodeId> nodes;
+  for (int i = 0; i < 10; ++i) {
+    nodes.push_back(NodeId::FromRandom());
+    core.LinkUp(nodes.back(), 1, Time{0} + i * kSecond / 10);
+  }
+  for (int round = 1; round <= 3; ++round) {
+    EXPECT_EQ(core.NextDue(), Time{0} + 4 * round * kSecond);
+    EXPECT_EQ(core.Due(core.NextDue()).size(), 10u);
+    for (const NodeId& node : nodes) core.OnProbe(node, 1, true, Time{0});
+  }
 }
 
 TEST(HealthCoreTest, NewLinkStartsAnew) {
@@ -53,7 +81,7 @@ TEST(HealthCoreTest, NewLinkStartsAnew) {
   core.LinkUp(node, 1, Time{0});
   ASSERT_EQ(core.Due(Time{0} + kSecond).size(), 1u);
   core.LinkUp(node, 2, Time{0} + kSecond);
-  EXPECT_FALSE(core.OnProbe(node, 1, false)) << "of the old link";
+  EXPECT_FALSE(core.OnProbe(node, 1, false, Time{0} + kSecond)) << "of the old link";
   EXPECT_EQ(core.Due(Time{0} + 2 * kSecond).size(), 1u);
 }
 

@@ -45,6 +45,7 @@ struct GcsState {
   Time news_sent{INT64_MIN / 2};
   async::TimerId news_timer = 0;
   async::TimerId probe_timer = 0;
+  Time probe_at;  // when it fires
   // After a restart: nodes that were alive before and have not come back yet, and for how long they are waited for.
   std::set<NodeId> expected;
   Duration node_return_timeout = Duration::zero();

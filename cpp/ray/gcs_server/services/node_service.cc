@@ -19,6 +19,8 @@ void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out) {
 
 namespace {
 
+void ScheduleProbes(GcsState* gcs);
+
 void Probe(GcsState* gcs, const NodeId& node, uint64_t link_id) {
   const rpc::ConnectionPtr link = gcs->LinkTo(node);
   if (link == nullptr || link->id() != link_id) return;
@@ -29,7 +31,10 @@ void Probe(GcsState* gcs, const NodeId& node, uint64_t link_id) {
       [gcs, node, link](const Status& status, const rpc::Reply&) {
         // Any answer is a sign of life, were it that the method is unknown. That the link has ended is told otherwise.
         if (status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kCancelled) return;
-        if (!gcs->health.OnProbe(node, link->id(), status.code() != StatusCode::kDeadlineExceeded)) return;
+        const bool answered = status.code() != StatusCode::kDeadlineExceeded;
+        const bool dead = gcs->health.OnProbe(node, link->id(), answered, gcs->now());
+        ScheduleProbes(gcs);
+        if (!dead) return;
         const std::string reason = "its raylet did not answer " + std::to_string(gcs->health.config().threshold) + " probes in a row";
         OnNodeDead(gcs, node, reason, 0);
         link->Close(Status::FailedPrecondition("the node was declared dead: " + reason));  // should it live, it must start anew
@@ -37,13 +42,20 @@ void Probe(GcsState* gcs, const NodeId& node, uint64_t link_id) {
       options);
 }
 
-// While there is anything to probe.
+// One timer for what is due first.
 void ScheduleProbes(GcsState* gcs) {
-  if (gcs->health.config().period <= Duration::zero() || gcs->probe_timer != 0) return;
-  gcs->probe_timer = gcs->loop->AddTimer(gcs->health.config().period, [gcs] {
+  const Time next = gcs->health.NextDue();
+  if (gcs->probe_timer != 0) {
+    if (gcs->probe_at <= next) return;
+    gcs->loop->CancelTimer(gcs->probe_timer);
     gcs->probe_timer = 0;
-    for (const auto& [node, link] : gcs->health.Due(gcs->loop->clock().Now())) Probe(gcs, node, link);
-    if (gcs->nodes.num_alive() > 0) ScheduleProbes(gcs);
+  }
+  if (next.is_infinite()) return;
+  gcs->probe_at = next;
+  gcs->probe_timer = gcs->loop->AddTimer(std::max(next - gcs->now(), Duration::zero()), [gcs] {
+    gcs->probe_timer = 0;
+    for (const auto& [node, link] : gcs->health.Due(gcs->now())) Probe(gcs, node, link);
+    ScheduleProbes(gcs);
   });
 }
 

@@ -125,6 +125,8 @@ struct StoreService::Impl {
 
   // For Stats.
   std::atomic<uint64_t> used{0};
+  std::function<void()> use_watch;
+  std::atomic<bool> use_armed{false};
   std::atomic<uint64_t> num_objects{0};
   std::atomic<uint64_t> spilled_bytes{0};
   std::atomic<uint64_t> spilled_objects{0};
@@ -313,7 +315,8 @@ void StoreService::Impl::Settle() {
   spilled_bytes.store(stats.spilled_bytes, std::memory_order_relaxed);
   spilled_objects.store(stats.spilled_objects, std::memory_order_relaxed);
   overflow_bytes.store(stats.overflow_bytes, std::memory_order_relaxed);
-  used.store(stats.used, std::memory_order_relaxed);
+  // Before the look at the watch: who arms it and then reads has either the new figure or a call to come.
+  if (used.exchange(stats.used) != stats.used && use_watch != nullptr && use_armed.exchange(false)) use_watch();
   num_objects.store(stats.num_objects, std::memory_order_relaxed);
   ArmTimer();
   if (!trim_armed && core->allocator().warm_free_bytes() > config.warm_floor_bytes) ArmTrim(config.trim_check);
@@ -728,6 +731,10 @@ void StoreService::OnNodeDied(const NodeId& node) {
     self->Settle();
   });
 }
+
+uint64_t StoreService::used() const { return impl_->used.load(); }
+void StoreService::SetUseWatch(std::function<void()> changed) { impl_->use_watch = std::move(changed); }
+void StoreService::ArmUse() { impl_->use_armed.store(true); }
 
 StoreStats StoreService::Stats() const {
   auto read = [](const std::atomic<uint64_t>& value) { return value.load(std::memory_order_relaxed); };

@@ -102,6 +102,12 @@ class StoreService {
 
   // Thread-safe.
   StoreStats Stats() const;
+  // Bytes of live objects in memory, as in Stats. Thread-safe.
+  uint64_t used() const;
+  // When that changes next, `changed` runs once, on the store's thread; again after the next ArmUse. So nobody has to look whether it has changed, and
+  // nobody is told more often than he wants to hear it. Thread-safe; SetUseWatch before Start.
+  void SetUseWatch(std::function<void()> changed);
+  void ArmUse();
 
  private:
   struct Impl;

@@ -67,6 +67,8 @@ class LeaseService {
   void LetWorkersFinish(const std::string& reason);
   // Leases that have a worker, or are about to, those of actors included.
   size_t num_held() const { return queue_.num_granted(); }
+  // Those that have one.
+  size_t num_running() const { return by_worker_.size(); }
 
   // What of actors and bundles is here, for a GCS that was started again; the next report has all bundles.
   void FillState(v1::NodeState* state);

@@ -14,20 +14,28 @@ MemoryMonitor::MemoryMonitor(MemoryMonitorOptions options, Deps deps)
 MemoryMonitor::~MemoryMonitor() { Stop(); }
 
 void MemoryMonitor::Start() {
-  if (options_.interval <= Duration::zero() || timer_ != 0) return;
+  if (options_.interval <= Duration::zero() || on_) return;
   if (reader_.Read().total == 0) {
     RAY_LOG(WARNING) << "the memory in use cannot be read under " << options_.root << ": workers are not ended when it runs out";
     return;
   }
+  on_ = true;
+  Arm();
+}
+
+void MemoryMonitor::Arm() {
+  if (!on_ || timer_ != 0 || !deps_.works()) return;
   timer_ = deps_.loop->AddTimer(options_.interval, [this] { Look(); });
 }
 
 void MemoryMonitor::Stop() {
+  on_ = false;
   if (timer_ != 0) deps_.loop->CancelTimer(std::exchange(timer_, 0));
 }
 
 void MemoryMonitor::Look() {
-  timer_ = deps_.loop->AddTimer(options_.interval, [this] { Look(); });
+  timer_ = 0;
+  Arm();
   const Time now = deps_.loop->clock().Now();
   const MemoryUse use = reader_.Read();
   if (!core_.WantsVictim(use, now)) return;

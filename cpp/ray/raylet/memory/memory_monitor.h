@@ -1,4 +1,5 @@
-// MemoryMonitor: shell of MemoryMonitorCore. Reads the memory in use at an interval, and has workers ended while it is short.
+// MemoryMonitor: shell of MemoryMonitorCore. Reads the memory in use at an interval, and has workers ended while it is short. While no worker runs anything there is
+// none to end, and nothing is read: an idle node wakes nobody.
 // On the loop only; owned by Raylet.
 #pragma once
 
@@ -24,6 +25,7 @@ class MemoryMonitor {
   struct Deps {
     async::Loop* loop;
     std::string node;                                          // for people
+    std::function<bool()> works;                               // whether some worker runs something
     std::function<std::vector<MemoryCandidate>()> candidates;  // rss need not be set
     std::function<std::vector<int64_t>()> pids;                // of all processes that belong to the node
     std::function<void(const MemoryCandidate& victim, const std::string& reason)> end;
@@ -32,16 +34,20 @@ class MemoryMonitor {
   ~MemoryMonitor();
   void Start();
   void Stop();
+  // A worker was given something to run.
+  void OnWork() { Arm(); }
   void OnEnded(const WorkerId& worker) { core_.OnEnded(worker); }
 
  private:
   void Look();
+  void Arm();
 
   const MemoryMonitorOptions options_;
   const Deps deps_;
   const MemoryReader reader_;
   MemoryMonitorCore core_;
-  async::TimerId timer_ = 0;
+  bool on_ = false;
+  async::TimerId timer_ = 0;  // 0: nobody works
 };
 
 }  // namespace ray::raylet

@@ -86,9 +86,11 @@ MemoryUse MemoryReader::ReadNode() const {
   return {(total - std::min(free, total)) << 10, total << 10};
 }
 
-std::optional<MemoryUse> MemoryReader::ReadGroup(const Group& group) const {
-  const auto limit = Number(group.limit), used = Number(group.used);
-  if (!limit || !used) return std::nullopt;
+std::optional<MemoryUse> MemoryReader::ReadGroup(const Group& group, uint64_t below) const {
+  const auto limit = Number(group.limit);
+  if (!limit || *limit >= below) return std::nullopt;
+  const auto used = Number(group.used);
+  if (!used) return std::nullopt;
   uint64_t cache = 0;
   if (auto stat = ReadFile(group.stat); stat.ok()) {
     cache = Field(*stat, group.inactive_file).value_or(0) + Field(*stat, group.active_file).value_or(0);
@@ -99,8 +101,8 @@ std::optional<MemoryUse> MemoryReader::ReadGroup(const Group& group) const {
 MemoryUse MemoryReader::Read() const {
   MemoryUse least = ReadNode();
   for (const Group& group : groups_) {
-    const auto use = ReadGroup(group);
-    if (use && use->total > 0 && (least.total == 0 || use->total < least.total)) least = *use;
+    const auto use = ReadGroup(group, least.total == 0 ? UINT64_MAX : least.total);
+    if (use && use->total > 0) least = *use;
   }
   return least;
 }

@@ -30,7 +30,8 @@ class MemoryReader {
     std::string inactive_file, active_file;
   };
   MemoryUse ReadNode() const;
-  std::optional<MemoryUse> ReadGroup(const Group& group) const;
+  // Nullopt, and hardly anything is read, if its limit is not below `below`.
+  std::optional<MemoryUse> ReadGroup(const Group& group, uint64_t below) const;
 
   const std::string root_;
   const bool count_swap_;
