@@ -16,6 +16,7 @@
 
 #include "ray/common/address.h"
 #include "ray/util/mutex.h"
+#include "ray/util/recent_set.h"
 
 namespace ray::core {
 
@@ -147,8 +148,8 @@ class ReferenceTable {
   }
   std::unordered_map<WorkerId, Related, IdHash> related_ GUARDED_BY(mu_);
   std::unordered_map<WorkerId, NodeId, IdHash> moved_ GUARDED_BY(mu_);  // owners that have left, and who answers for them
-  std::unordered_set<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
-  std::unordered_set<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
+  RecentSet<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
+  RecentSet<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
 };
 
 }  // namespace ray::core

@@ -110,7 +110,7 @@ void PeerPool::MarkDead(const WorkerId& worker) {
   std::vector<DeathHandler> handlers;
   {
     MutexLock lock(&mu_);
-    if (!dead_.insert(worker).second) return;
+    if (!dead_.insert(worker)) return;
     remote_.erase(worker);
     for (auto* connections : {&outgoing_, &incoming_}) {
       if (auto node = connections->extract(worker)) ended.push_back(std::move(node.mapped()));
@@ -149,7 +149,7 @@ void PeerPool::MarkNodeDead(const NodeId& node) {
   rpc::ConnectionPtr raylet;
   {
     MutexLock lock(&mu_);
-    if (!dead_nodes_.insert(node).second) return;
+    if (!dead_nodes_.insert(node)) return;
     if (auto it = raylets_.extract(node)) raylet = std::move(it.mapped());
     handlers = node_handlers_;
   }

@@ -10,7 +10,6 @@
 #include <functional>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "ray/async/loop.h"
@@ -19,6 +18,7 @@
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/tunnel/tunnel_hub.h"
 #include "ray/util/mutex.h"
+#include "ray/util/recent_set.h"
 
 namespace ray::core {
 
@@ -82,11 +82,11 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   mutable Mutex mu_;
   std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> outgoing_ GUARDED_BY(mu_);
   std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> incoming_ GUARDED_BY(mu_);
-  std::unordered_set<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
+  RecentSet<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
   std::vector<DeathHandler> handlers_ GUARDED_BY(mu_);
   std::vector<NodeDeathHandler> node_handlers_ GUARDED_BY(mu_);
   std::unordered_map<WorkerId, NodeId, IdHash> remote_ GUARDED_BY(mu_);  // known processes of other nodes, until they die
-  std::unordered_set<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
+  RecentSet<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
   std::unordered_map<NodeId, rpc::ConnectionPtr, IdHash> raylets_ GUARDED_BY(mu_);  // of other nodes
   rpc::ConnectionPtr raylet_ GUARDED_BY(mu_);
   bool closed_ GUARDED_BY(mu_) = false;

@@ -31,6 +31,7 @@
 #include "ray/common/ids.h"
 #include "ray/object_manager/table/arena_allocator.h"
 #include "ray/util/clock.h"
+#include "ray/util/recent_set.h"
 #include "ray/util/status.h"
 
 namespace ray::object_manager {
@@ -338,7 +339,7 @@ class ObjectTableCore {
   ArenaAllocator allocator_;
   std::unordered_map<ObjectId, Object, IdHash> objects_;
   std::unordered_map<WorkerId, std::set<ObjectId>, IdHash> by_owner_;
-  std::unordered_set<WorkerId, IdHash> dead_owners_;  // their late objects are born freed
+  RecentSet<WorkerId, IdHash> dead_owners_;  // their late objects are born freed
   std::map<ClientId, Client> clients_;
   std::list<ObjectId> evictable_;  // the least recently used first; so is the next
   std::list<ObjectId> spillable_;

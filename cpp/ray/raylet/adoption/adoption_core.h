@@ -15,13 +15,13 @@
 #include <set>
 #include <span>
 #include <string>
-#include <unordered_set>
 #include <variant>
 #include <vector>
 
 #include "ray/common/address.h"
 #include "ray/common/buffer.h"
 #include "ray/common/ids.h"
+#include "ray/util/recent_set.h"
 
 namespace ray::raylet {
 
@@ -113,8 +113,8 @@ class AdoptionCore {
   std::map<ObjectId, Object> objects_;
   std::map<WorkerId, Owner> owners_;  // while they have objects here
   std::map<WorkerId, Related> related_;
-  std::unordered_set<WorkerId, IdHash> dead_;
-  std::unordered_set<NodeId, IdHash> dead_nodes_;
+  RecentSet<WorkerId, IdHash> dead_;
+  RecentSet<NodeId, IdHash> dead_nodes_;
   uint64_t inline_bytes_ = 0;
 };
 
