@@ -72,7 +72,7 @@ class Planner {
     return sum;
   }
   const Node* BestFor(const ClusterView::Want& want) {
-    const std::vector<Found> found = view_->Search(want, Fit::kNow, {kCandidates, 1}, order_);
+    const std::vector<Found> found = view_->Search(want, Fit::kNow, {kCandidates}, order_);
     const auto best = std::min_element(found.begin(), found.end(), Better);
     return best == found.end() ? nullptr : best->node;
   }

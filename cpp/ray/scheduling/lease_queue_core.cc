@@ -66,7 +66,7 @@ bool LeaseQueueCore::Request(LeaseRequest request, Time now, LeaseEffects* out) 
   }
   const auto queued = queued_.find(lease);
   if (queued == queued_.end()) return true;
-  const bool here = jobs_[queued->second.first].classes[queued->second.second].here;
+  const bool here = queued->second.cls->second.here;
   Schedule(now, out);
   if (here && queued_.contains(lease)) ArmReclaim(now, /*fresh=*/true);
   if (next_reclaim_ <= now) Tick(now, out);
@@ -140,8 +140,8 @@ void LeaseQueueCore::Decide(LeaseRequest request, Time now, LeaseEffects* out) {
 
 void LeaseQueueCore::Enqueue(LeaseRequest request, std::map<NodeId, uint64_t> avoid, bool pinned, const std::string& infeasible, Time now) {
   const ClassKey key = KeyOf(request, pinned);
-  queued_.emplace(request.lease, std::pair(request.job, key));
-  auto [it, added] = jobs_[request.job].classes.try_emplace(key);
+  const auto job = jobs_.try_emplace(request.job).first;
+  auto [it, added] = job->second.classes.try_emplace(key);
   if (added) {
     it->second.here = resources_.Feasible(request.where.need, request.bundle) && (pinned || LabelsAllow(request.where));
     it->second.noticed = noticed_.contains({request.job, NoticeKey(key)});
@@ -154,7 +154,9 @@ void LeaseQueueCore::Enqueue(LeaseRequest request, std::map<NodeId, uint64_t> av
     waiting.impatient_at = now + waiting.request.patience;
     impatient_.emplace(waiting.impatient_at, waiting.request.lease);
   }
+  const LeaseId lease = waiting.request.lease;
   it->second.queue.push_back(std::move(waiting));
+  queued_.emplace(lease, Place{job, it, std::prev(it->second.queue.end())});
 }
 
 void LeaseQueueCore::ViewChanged(Time now, LeaseEffects* out) {
@@ -223,10 +225,7 @@ bool LeaseQueueCore::SpillOne(Job* job, LeaseEffects* out) {
     } else {
       out->emplace_back(LeaseRefused{lease, placement.reason});
     }
-    impatient_.erase({front.impatient_at, lease});
-    queued_.erase(lease);
-    cls.queue.pop_front();
-    if (cls.queue.empty()) job->classes.erase(it);
+    TakeFirst(job, it);
     return true;
   }
   return false;
@@ -306,11 +305,7 @@ bool LeaseQueueCore::ServeClass(Job* job, std::map<ClassKey, Class>::iterator it
     return false;
   }
   job->last_class[it->first.priority] = it->first;
-  Waiting waiting = std::move(it->second.queue.front());
-  it->second.queue.pop_front();
-  if (it->second.queue.empty()) job->classes.erase(it);
-  queued_.erase(waiting.request.lease);
-  impatient_.erase({waiting.impatient_at, waiting.request.lease});
+  Waiting waiting = TakeFirst(job, it);
   GrantNow(std::move(waiting.request), std::move(*allocation), now, out);
   return true;
 }
@@ -406,16 +401,21 @@ void LeaseQueueCore::CloseBundle(const BundleId& bundle, const std::string& reas
 void LeaseQueueCore::Remove(const LeaseId& lease) {
   const auto found = queued_.find(lease);
   if (found == queued_.end()) return;
-  const auto job = jobs_.find(found->second.first);
-  const auto cls = job->second.classes.find(found->second.second);
-  std::erase_if(cls->second.queue, [&](const Waiting& w) {
-    if (w.request.lease != lease) return false;
-    impatient_.erase({w.impatient_at, lease});
-    return true;
-  });
-  if (cls->second.queue.empty()) job->second.classes.erase(cls);
-  if (job->second.classes.empty()) jobs_.erase(job);
+  const Place place = found->second;
+  impatient_.erase({place.at->impatient_at, lease});
+  place.cls->second.queue.erase(place.at);
+  if (place.cls->second.queue.empty()) place.job->second.classes.erase(place.cls);
+  if (place.job->second.classes.empty()) jobs_.erase(place.job);
   queued_.erase(found);
+}
+
+LeaseQueueCore::Waiting LeaseQueueCore::TakeFirst(Job* job, std::map<ClassKey, Class>::iterator cls) {
+  Waiting first = std::move(cls->second.queue.front());
+  impatient_.erase({first.impatient_at, first.request.lease});
+  queued_.erase(first.request.lease);
+  cls->second.queue.pop_front();
+  if (cls->second.queue.empty()) job->classes.erase(cls);
+  return first;
 }
 
 void LeaseQueueCore::Cancel(const LeaseId& lease, Time now, LeaseEffects* out) {

@@ -12,8 +12,8 @@
 // Pure core (architecture.md, section 4): events and time in, effects out, in order. Owned by the lease service; not thread-safe.
 #pragma once
 
-#include <deque>
 #include <functional>
+#include <list>
 #include <map>
 #include <optional>
 #include <set>
@@ -190,12 +190,12 @@ class LeaseQueueCore {
     Time since;  // when it was asked for
   };
   struct Class {
-    std::deque<Waiting> queue;  // never empty, or the class goes
-    bool here = true;           // this node could run it, if it were empty
-    std::string infeasible;     // why no node could; empty: some could
-    bool noticed = false;       // the driver was told
-    Time since;                 // of the first request
-    uint64_t tried_epoch = 0;   // of the view, when other nodes were looked at last
+    std::list<Waiting> queue;  // never empty, or the class goes; a list, since requests leave it from anywhere
+    bool here = true;          // this node could run it, if it were empty
+    std::string infeasible;    // why no node could; empty: some could
+    bool noticed = false;      // the driver was told
+    Time since;                // of the first request
+    uint64_t tried_epoch = 0;  // of the view, when other nodes were looked at last
   };
   struct ClassKey {
     int32_t priority = 0;
@@ -254,6 +254,8 @@ class LeaseQueueCore {
   bool ServeJob(Job* job, Time now, LeaseEffects* out);
   bool ServeClass(Job* job, std::map<ClassKey, Class>::iterator cls, Time now, LeaseEffects* out);
   void Remove(const LeaseId& lease);
+  // Takes the first of a class out of the queue, and the class if it was the last. Whoever calls it sees to the job.
+  Waiting TakeFirst(Job* job, std::map<ClassKey, Class>::iterator cls);
   void ArmReclaim(Time now, bool fresh);
   std::string InfeasibleMessage(const Class& waiting, const ClassKey& key) const;
 
@@ -266,7 +268,12 @@ class LeaseQueueCore {
   std::map<JobId, Job> jobs_;  // with something waiting
   bool grants_ = true;
   JobId last_job_;
-  std::unordered_map<LeaseId, std::pair<JobId, ClassKey>, IdHash> queued_;
+  struct Place {
+    std::map<JobId, Job>::iterator job;
+    std::map<ClassKey, Class>::iterator cls;
+    std::list<Waiting>::iterator at;
+  };
+  std::unordered_map<LeaseId, Place, IdHash> queued_;
   std::unordered_map<LeaseId, Granted, IdHash> granted_;
   std::set<std::pair<Time, BundleId>> uncommitted_;
   std::map<BundleId, Bundle> bundles_;  // reserved or committed; closing ones are NodeResources' alone

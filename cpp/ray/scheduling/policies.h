@@ -31,6 +31,7 @@ struct PlacementRequest {
   std::vector<LabelSelector> selectors;  // alternatives, in order: the first one that some node fulfils counts; none: any node
   bool stick = false;                    // the preferred node it is as long as it has room, however used
   LabelSelector preferred;               // of those, nodes that fulfil this, too, come first
+  friend auto operator<=>(const PlacementRequest&, const PlacementRequest&) = default;
 };
 
 // Of the strategy as it travels. What concerns placement groups is left out.

@@ -224,6 +224,7 @@ void ActorTableCore::ReadTemplate(Actor& actor, const v1::TaskTemplate& task) {
 
 void ActorTableCore::ExpectNodes(bool expecting, int64_t wall_ms, Effects* out) {
   expecting_nodes_ = expecting;
+  unplaced_epoch_ = 0;
   if (!expecting) NodeChanged(wall_ms, out);
 }
 
@@ -675,9 +676,14 @@ void ActorTableCore::Started(const ActorId& id, uint32_t start, const Status& st
 }
 
 void ActorTableCore::NodeChanged(int64_t wall_ms, Effects* out) {
+  if (view_->epoch() == unplaced_epoch_) return;  // no node has more than at the last try of all
+  unplaced_epoch_ = view_->epoch();
+  std::set<scheduling::PlacementRequest> in_vain;  // those that want the same as one that found no place find none either
   for (const ActorId& id : std::set<ActorId>(unplaced_)) {
     ActorPtr actor = Lookup(id);
-    if (actor && actor->group.IsNil()) Place(*actor, wall_ms, out);
+    if (!actor || !actor->group.IsNil() || in_vain.contains(actor->wish)) continue;
+    Place(*actor, wall_ms, out);
+    if (unplaced_.contains(id)) in_vain.insert(actor->wish);
   }
 }
 

@@ -163,6 +163,7 @@ class ActorTableCore {
   std::map<WorkerId, std::set<ActorId>> by_owner_;                // not dead and not detached
   std::map<NodeId, std::set<ActorId>> by_node_;                   // starting or alive there
   std::set<ActorId> unplaced_;                                    // PENDING_CREATION or RESTARTING, and no node can take them
+  uint64_t unplaced_epoch_ = 0;                                   // of the view, when all of them were tried last
   std::deque<ActorId> dead_;                                      // oldest first
   bool expecting_nodes_ = false;
 };

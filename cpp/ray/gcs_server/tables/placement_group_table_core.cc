@@ -133,7 +133,7 @@ Status PlacementGroupTableCore::Restore(const StorageContents& stored, const std
     return std::pair(a->info.created_at_ms(), a->id) < std::pair(b->info.created_at_ms(), b->id);
   });
   for (const GroupPtr& group : waiting) {
-    group->retry_at = now;
+    RetryAt(*group, now);
     Place(*group);
   }
   return Status::Ok();
@@ -178,12 +178,8 @@ void PlacementGroupTableCore::Reschedule(Group& group, const std::string& why, T
   group.info.set_state(v1::PLACEMENT_GROUP_STATE_RESCHEDULING);
   group.info.set_scheduling_state(why);
   Changed(group, 0, out);
-  if (const auto queued = queued_.find(group.id); queued != queued_.end()) {  // ahead of the new ones from now on
-    queue_.erase(queued->second);
-    queued_.erase(queued);
-  }
-  group.tried_epoch = 0;
-  group.retry_at = now;
+  Unqueue(group);  // ahead of the new ones from now on
+  RetryAt(group, now);
   Place(group);
 }
 
@@ -244,11 +240,42 @@ void PlacementGroupTableCore::Create(const v1::CreatePlacementGroupRequest& requ
   TryPlace(*group, now, out);
 }
 
+std::string PlacementGroupTableCore::ShapeOf(const Group& group) {
+  std::string shape = std::to_string(group.info.strategy()) + group.info.topology_label() + group.info.soft_target_node_id();
+  for (int i = 0; i < group.info.bundles_size(); ++i) {
+    const scheduling::BundleWant& want = group.wants[static_cast<size_t>(i)];
+    shape += want.need.ToString() + want.labels.ToString() + group.info.bundles(i).node_id();
+  }
+  return shape;
+}
+
 void PlacementGroupTableCore::Place(Group& group) {
   if (queued_.contains(group.id)) return;
-  const std::pair<int, uint64_t> place(group.info.state() == v1::PLACEMENT_GROUP_STATE_RESCHEDULING ? 0 : 1, next_order_++);
-  queue_[place] = group.id;
-  queued_[group.id] = place;
+  const Turn turn(group.info.state() == v1::PLACEMENT_GROUP_STATE_RESCHEDULING ? 0 : 1, next_order_++);
+  group.shape = ShapeOf(group);
+  Shape& shape = shapes_[group.shape];
+  shape.waiting[turn] = group.id;
+  shape.tried_epoch = 0;
+  queued_[group.id] = turn;
+  due_.emplace(group.retry_at, group.id);
+}
+
+void PlacementGroupTableCore::Unqueue(Group& group) {
+  const auto queued = queued_.find(group.id);
+  if (queued == queued_.end()) return;
+  const auto shape = shapes_.find(group.shape);
+  shape->second.waiting.erase(queued->second);
+  if (shape->second.waiting.empty()) shapes_.erase(shape);
+  due_.erase({group.retry_at, group.id});
+  queued_.erase(queued);
+}
+
+void PlacementGroupTableCore::RetryAt(Group& group, Time at) {
+  if (queued_.contains(group.id)) {
+    due_.erase({group.retry_at, group.id});
+    due_.emplace(at, group.id);
+  }
+  group.retry_at = at;
 }
 
 ResourceSet PlacementGroupTableCore::SumOf(const Group& group, const std::vector<int32_t>& indices) const {
@@ -272,11 +299,11 @@ bool PlacementGroupTableCore::TryPlace(Group& group, Time now, Effects* out) {
       request.placed.push_back(node);
     }
   }
-  group.tried_epoch = view_->epoch();
   const scheduling::BundlePlan plan = scheduling::PlanBundles(request, view_);
   if (plan.nodes.empty()) {
     group.info.set_scheduling_state(plan.why_not);
     WaitAgain(group, now);
+    shapes_.at(group.shape).tried_epoch = view_->epoch();
     if (!plan.feasible && !group.told_infeasible && !expecting_nodes_) {
       group.told_infeasible = true;
       out->push_back(TellDriver{{},
@@ -287,10 +314,7 @@ bool PlacementGroupTableCore::TryPlace(Group& group, Time now, Effects* out) {
     }
     return false;
   }
-  if (const auto queued = queued_.find(group.id); queued != queued_.end()) {
-    queue_.erase(queued->second);
-    queued_.erase(queued);
-  }
+  Unqueue(group);
   group.info.set_attempts(group.info.attempts() + 1);
   ++group.attempt;
   group.committing = false;
@@ -309,7 +333,7 @@ void PlacementGroupTableCore::WaitAgain(Group& group, Time now) {
   group.retry_delay = group.retry_delay == Duration::zero()
                           ? config_.min_retry
                           : std::min<Duration>(group.retry_delay + group.retry_delay / 2, config_.max_retry);
-  group.retry_at = now + group.retry_delay;
+  RetryAt(group, now + group.retry_delay);
   group.info.set_highest_retry_delay_ms(std::chrono::duration_cast<std::chrono::milliseconds>(group.retry_delay).count());
   Place(group);
 }
@@ -380,38 +404,36 @@ void PlacementGroupTableCore::FinishRound(Group& group, int64_t wall_ms, Effects
   Changed(group, 0, out);
 }
 
-void PlacementGroupTableCore::TryAll(bool only_due, Time now, int64_t, Effects* out) {
-  // Those of the same shape as one that did not fit do not fit either.
-  std::set<std::string> in_vain;
-  const auto waiting = queue_;
-  for (const auto& [place, id] : waiting) {
-    const GroupPtr group = Lookup(id);
-    if (only_due && group->retry_at > now) continue;
-    if (!only_due && group->tried_epoch == view_->epoch()) continue;
-    std::string shape = std::to_string(group->info.strategy()) + group->info.topology_label() + group->info.soft_target_node_id();
-    for (const v1::Bundle& bundle : group->info.bundles()) {
-      shape += FromProto(bundle.resources()).ToString() + scheduling::LabelSelector(bundle.label_selector()).ToString() + bundle.node_id();
-    }
-    if (in_vain.contains(shape)) {
-      if (only_due) WaitAgain(*group, now);
-      group->tried_epoch = view_->epoch();
-      continue;
-    }
-    if (!TryPlace(*group, now, out)) in_vain.insert(std::move(shape));
+void PlacementGroupTableCore::ResourcesChanged(Time now, int64_t, Effects* out) {
+  // In turn, the first of each shape at a time: those behind one that does not fit do not fit either.
+  std::map<Turn, const std::string*> heads;
+  for (const auto& [name, shape] : shapes_) {
+    if (shape.tried_epoch != view_->epoch()) heads.emplace(shape.waiting.begin()->first, &name);
+  }
+  while (!heads.empty()) {
+    const std::string name = *heads.begin()->second;
+    heads.erase(heads.begin());
+    if (!TryPlace(*Lookup(shapes_.at(name).waiting.begin()->second), now, out)) continue;
+    if (const auto rest = shapes_.find(name); rest != shapes_.end()) heads.emplace(rest->second.waiting.begin()->first, &rest->first);
   }
 }
 
-void PlacementGroupTableCore::ResourcesChanged(Time now, int64_t wall_ms, Effects* out) {
-  if (!queue_.empty()) TryAll(/*only_due=*/false, now, wall_ms, out);
+void PlacementGroupTableCore::TryDue(Time now, Effects* out) {
+  std::map<Turn, GroupPtr> due;
+  for (auto it = due_.begin(); it != due_.end() && it->first <= now; ++it) due.emplace(queued_.at(it->second), Lookup(it->second));
+  std::set<std::string> in_vain;
+  for (const auto& [turn, group] : due) {
+    if (in_vain.contains(group->shape)) {
+      WaitAgain(*group, now);
+    } else if (!TryPlace(*group, now, out)) {
+      in_vain.insert(group->shape);
+    }
+  }
 }
 
-void PlacementGroupTableCore::Tick(Time now, int64_t wall_ms, Effects* out) { TryAll(/*only_due=*/true, now, wall_ms, out); }
+void PlacementGroupTableCore::Tick(Time now, int64_t, Effects* out) { TryDue(now, out); }
 
-Time PlacementGroupTableCore::NextDeadline() const {
-  Time next = Time::Infinite();
-  for (const auto& [place, id] : queue_) next = std::min(next, Lookup(id)->retry_at);
-  return next;
-}
+Time PlacementGroupTableCore::NextDeadline() const { return due_.empty() ? Time::Infinite() : due_.begin()->first; }
 
 bool PlacementGroupTableCore::LoseNode(Group& group, const NodeId& node) {
   bool lost = false;
@@ -423,18 +445,18 @@ bool PlacementGroupTableCore::LoseNode(Group& group, const NodeId& node) {
   return lost;
 }
 
-void PlacementGroupTableCore::NodeDied(const NodeId& node, Time now, int64_t wall_ms, Effects* out) {
+void PlacementGroupTableCore::NodeDied(const NodeId& node, Time now, int64_t, Effects* out) {
   for (const auto& [id, group] : groups_) {
     if (group->IsRemoved()) continue;
     const bool lost = LoseNode(*group, node);
     if (group->round.contains(node)) {
       group->round.erase(node);  // it needs no roll-back
       FailRound(*group, "node " + node.Hex() + " died", now, out);
-      group->retry_at = now;
+      RetryAt(*group, now);
     }
     if (lost) Reschedule(*group, "bundles on node " + node.Hex() + ", which died, are to be placed anew", now, out);
   }
-  TryAll(/*only_due=*/true, now, wall_ms, out);
+  TryDue(now, out);
 }
 
 void PlacementGroupTableCore::Remove(const PlacementGroupId& id, CallToken call, Time, Effects* out) {
@@ -444,10 +466,7 @@ void PlacementGroupTableCore::Remove(const PlacementGroupId& id, CallToken call,
 }
 
 void PlacementGroupTableCore::BecomeRemoved(Group& group, const std::string& reason, CallToken call, Effects* out) {
-  if (const auto queued = queued_.find(group.id); queued != queued_.end()) {
-    queue_.erase(queued->second);
-    queued_.erase(queued);
-  }
+  Unqueue(group);
   if (!group.info.name().empty()) names_.erase({group.info.ray_namespace(), group.info.name()});
   if (const auto it = by_creator_.find(group.creator); it != by_creator_.end()) {
     it->second.erase(group.id);

@@ -97,9 +97,9 @@ class PlacementGroupTableCore {
     std::map<NodeId, std::vector<int32_t>> round;
     std::map<NodeId, Step> steps;
     bool committing = false;
-    Time retry_at;  // not before, unless some node has more
+    std::string shape;  // while it is queued: what decides whether it fits
+    Time retry_at;      // not before, unless some node has more; changed by RetryAt only
     Duration retry_delay = Duration::zero();
-    uint64_t tried_epoch = 0;  // of the view, at the last try
     bool told_infeasible = false;
     bool IsRemoved() const { return info.state() == v1::PLACEMENT_GROUP_STATE_REMOVED; }
   };
@@ -112,7 +112,7 @@ class PlacementGroupTableCore {
   void AskNode(Group& group, const NodeId& node, Effects* out);
   // Its bundles on the node are nowhere now: they are to be placed anew, ahead of the new groups.
   void Reschedule(Group& group, const std::string& why, Time now, Effects* out);
-  void TryAll(bool only_due, Time now, int64_t wall_ms, Effects* out);
+  void TryDue(Time now, Effects* out);
   // False: it does not fit.
   bool TryPlace(Group& group, Time now, Effects* out);
   void FailRound(Group& group, const std::string& why, Time now, Effects* out);
@@ -122,6 +122,9 @@ class PlacementGroupTableCore {
   // Bundles on the node are nowhere now. False: there were none.
   static bool LoseNode(Group& group, const NodeId& node);
   void Place(Group& group);  // into the queue
+  void Unqueue(Group& group);
+  void RetryAt(Group& group, Time at);
+  static std::string ShapeOf(const Group& group);
   void BecomeRemoved(Group& group, const std::string& reason, CallToken call, Effects* out);
   ResourceSet SumOf(const Group& group, const std::vector<int32_t>& indices) const;
 
@@ -129,8 +132,16 @@ class PlacementGroupTableCore {
   scheduling::ClusterView* const view_;
   std::map<PlacementGroupId, GroupPtr> groups_;
   std::map<std::pair<std::string, std::string>, PlacementGroupId> names_;  // namespace, name -> one that is not removed
-  std::map<std::pair<int, uint64_t>, PlacementGroupId> queue_;  // not placed and no round under way: (0: lost bundles, 1: new), order
-  std::map<PlacementGroupId, std::pair<int, uint64_t>> queued_;
+  // Groups that are not placed and have no round under way. Those of one shape fit or do not fit together: however many wait, a change of a node's
+  // resources costs a try for each shape.
+  using Turn = std::pair<int, uint64_t>;  // (0: lost bundles, 1: new), order
+  struct Shape {
+    std::map<Turn, PlacementGroupId> waiting;  // never empty
+    uint64_t tried_epoch = 0;                  // of the view, when one of them did not fit
+  };
+  std::map<std::string, Shape> shapes_;
+  std::map<PlacementGroupId, Turn> queued_;
+  std::set<std::pair<Time, PlacementGroupId>> due_;           // of those, by retry_at
   std::map<ActorId, std::set<PlacementGroupId>> by_creator_;  // not removed
   uint64_t next_order_ = 0;
   std::deque<PlacementGroupId> removed_;  // oldest first
