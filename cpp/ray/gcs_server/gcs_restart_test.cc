@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "ray/gcs_server/gcs_server.h"
 #include "ray/gcs_server/testing_fakes.h"
 #include "ray/v1/gcs_actor.pb.h"
@@ -58,6 +60,9 @@ class GcsRestartTest : public testing::Test {
     storage_.dying = false;
     GcsServerOptions options;
     options.session_name = "session_x";
+    options.knock = [this](const std::string&, int port, std::function<void(bool)> done) {
+      loop_.Post("knock", [refused = gone_.contains(port), done = std::move(done)] { done(refused); });
+    };
     auto server = GcsServer::Make(std::move(options), &loop_, &storage_);
     ASSERT_TRUE(server.ok()) << server.status().ToString();
     server_ = std::move(*server);
@@ -79,6 +84,8 @@ class GcsRestartTest : public testing::Test {
     auto& link = links_[node] = std::make_shared<FakeLink>(++last_link_);
     v1::RegisterNodeRequest request;
     request.mutable_node()->set_node_id(MakeId<NodeId>(node).Binary());
+    request.mutable_node()->set_ip("10.0.0.1");
+    request.mutable_node()->set_port(node);
     ResourceSet set;
     set.Set("CPU", 4 * ResourceSet::kUnit);
     *request.mutable_node()->mutable_total() = ToProto(set);
@@ -165,6 +172,7 @@ class GcsRestartTest : public testing::Test {
   std::map<char, std::shared_ptr<FakeLink>> links_;  // by node
   std::shared_ptr<FakeLink> client_;
   std::string cluster_id_;
+  std::set<int> gone_;  // ports where nobody listens
   uint64_t last_link_ = 0, version_ = 0;
 };
 
@@ -448,6 +456,53 @@ TEST_F(GcsRestartTest, NodeThatDoesNotComeBackIsDead) {
   EXPECT_THAT(Link(other).Told(), testing::Contains("RayletLease/StartActor"));
   Return(home);
   EXPECT_EQ(Link(home).error.code(), StatusCode::kFailedPrecondition) << "it comes too late";
+}
+
+TEST_F(GcsRestartTest, NodeWhoseHostSaysThatNobodyListensIsDeadSoon) {
+  constexpr Duration kSoon = std::chrono::seconds(1);
+  Join('N');
+  Join('M');
+  Join('O');
+  const ActorId actor = CreateActor('a', "", true, 1);
+  const char home = !Link('N').Told().empty() ? 'N' : !Link('M').Told().empty() ? 'M' : 'O';
+  AnswerStart(home, 'w');
+  Restart();
+  gone_.insert(home);
+  auto knock = [&] {
+    loop_.FireTimers(kSoon);
+    loop_.RunAll();
+  };
+  knock();
+  EXPECT_EQ(Actor(actor).state(), v1::ACTOR_STATE_ALIVE) << "once may be by accident";
+  for (const char node : {'N', 'M'}) {
+    if (node != home) Return(node);
+  }
+  knock();
+  EXPECT_EQ(Actor(actor).state(), v1::ACTOR_STATE_RESTARTING);
+  Return(home);
+  EXPECT_EQ(Link(home).error.code(), StatusCode::kFailedPrecondition) << "it comes too late";
+}
+
+TEST_F(GcsRestartTest, NodeThatListensIsWaitedFor) {
+  constexpr Duration kSoon = std::chrono::seconds(1);
+  Join('N');
+  const ActorId actor = CreateActor('a', "", true, 1);
+  AnswerStart('N', 'w');
+  Restart();
+  for (const bool refused : {true, false, true, false}) {
+    if (refused) {
+      gone_.insert('N');
+    } else {
+      gone_.clear();
+    }
+    loop_.FireTimers(kSoon);
+    loop_.RunAll();
+  }
+  v1::NodeState state;
+  Has(&state, actor, 0, 'w');
+  Return('N', state);
+  EXPECT_EQ(Link('N').error.code(), StatusCode::kOk) << "never refused twice in a row";
+  EXPECT_EQ(Actor(actor).state(), v1::ACTOR_STATE_ALIVE);
 }
 
 TEST_F(GcsRestartTest, NodeThatWasDeclaredDeadStaysDead) {

@@ -89,6 +89,7 @@ GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* stora
   state_ = std::make_unique<GcsState>(loop, storage, std::move(config), options.health, std::move(handlers));
   state_->on_empty = std::move(options.on_empty);
   state_->node_return_timeout = options.node_return_timeout;
+  state_->knock = std::move(options.knock);
   RegisterNodeService(state_.get(), &dispatcher_);
   RegisterJobService(state_.get(), &dispatcher_);
   RegisterActorService(state_.get(), &dispatcher_);
@@ -118,6 +119,7 @@ GcsServer::~GcsServer() {
   if (state_->news_timer != 0) state_->loop->CancelTimer(state_->news_timer);
   if (state_->groups_timer != 0) state_->loop->CancelTimer(state_->groups_timer);
   if (state_->return_timer != 0) state_->loop->CancelTimer(state_->return_timer);
+  if (state_->knock_timer != 0) state_->loop->CancelTimer(state_->knock_timer);
 }
 
 }  // namespace ray::gcs

@@ -20,6 +20,9 @@ struct GcsServerOptions {
   HealthConfig health;
   // After a restart: how long nodes that were alive before may take to come back; then they are dead.
   Duration node_return_timeout = std::chrono::seconds(30);
+  // Asks the host of a node whether anybody listens at the port of its raylet: `refused` is told once, on the loop, never from
+  // within the call. Null: it cannot be asked.
+  std::function<void(const std::string& ip, int port, std::function<void(bool refused)>)> knock;
   std::function<void()> on_empty;                        // the last node that was alive has gone
   std::function<void(const Status&)> on_storage_failed;  // the process must end
 };

@@ -16,8 +16,8 @@ namespace ray::gcs {
 class ManualLoop final : public async::Loop {
  public:
   void Post(const char*, std::function<void()> fn) override { queue_.push_back(std::move(fn)); }
-  async::TimerId AddTimer(Duration, std::function<void()> fn) override {
-    timers_[++last_timer_] = std::move(fn);
+  async::TimerId AddTimer(Duration delay, std::function<void()> fn) override {
+    timers_[++last_timer_] = {delay, std::move(fn)};
     return last_timer_;
   }
   void CancelTimer(async::TimerId id) override { timers_.erase(id); }
@@ -28,16 +28,29 @@ class ManualLoop final : public async::Loop {
   void RunAll() {
     for (; !queue_.empty(); queue_.pop_front()) queue_.front()();
   }
-  // Runs every timer that there is now, whenever it is due.
-  void FireTimers() {
-    for (auto& [id, fn] : std::exchange(timers_, {})) fn();
+  // Runs every timer that there is now, whenever it is due; or those that were set for no longer than that.
+  void FireTimers(Duration at_most = Duration::max()) {
+    std::vector<std::function<void()>> due;
+    for (auto it = timers_.begin(); it != timers_.end();) {
+      if (it->second.delay > at_most) {
+        ++it;
+        continue;
+      }
+      due.push_back(std::move(it->second.fn));
+      it = timers_.erase(it);
+    }
+    for (auto& fn : due) fn();
   }
 
  private:
   SystemClock clock_;
   std::deque<std::function<void()>> queue_;
   async::TimerId last_timer_ = 0;
-  std::map<async::TimerId, std::function<void()>> timers_;
+  struct Timer {
+    Duration delay;
+    std::function<void()> fn;
+  };
+  std::map<async::TimerId, Timer> timers_;
 };
 
 class FakeLink final : public rpc::Connection {

@@ -18,6 +18,7 @@
 #include "ray/main/security_flags.h"
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/grpc/host_port.h"
+#include "ray/rpc/tcp/knock.h"
 #include "ray/util/flags.h"
 #include "ray/util/fs.h"
 #include "ray/util/log_rotation.h"
@@ -185,6 +186,11 @@ class Process {
     const bool local = std::all_of(options_.listen.begin(), options_.listen.end(), rpc::IsUnixAddress);
     if (!local) server_options.health = options_.health;
     server_options.node_return_timeout = options_.node_return_timeout;
+    server_options.knock = [loop = loop_.get()](const std::string& ip, int port, std::function<void(bool)> done) {
+      constexpr Duration kPatience = std::chrono::seconds(1);
+      rpc::Knock(loop, rpc::FormatHostPort(ip, port), kPatience,
+                 [done = std::move(done)](rpc::KnockResult result) { done(result == rpc::KnockResult::kRefused); });
+    };
     server_options.session_name = options_.session_dir.substr(options_.session_dir.rfind('/') + 1);
     if (options_.exit_when_empty) server_options.on_empty = [this] { Stop(kOk, "the last node has gone"); };
     server_options.on_storage_failed = [this](const Status& status) { Stop(kFailed, "storage failed: " + status.ToString()); };

@@ -4,7 +4,9 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <set>
+#include <string>
 
 #include "ray/async/loop.h"
 #include "ray/gcs_server/health/health_core.h"
@@ -50,8 +52,12 @@ struct GcsState {
   std::set<NodeId> expected;
   Duration node_return_timeout = Duration::zero();
   async::TimerId return_timer = 0;
-  std::function<void()> on_empty;   // the last node has gone
-  async::TimerId groups_timer = 0;  // runs PlacementGroupTableCore::Tick
+  std::function<void(const std::string& ip, int port, std::function<void(bool refused)>)> knock;  // may be null
+  async::TimerId knock_timer = 0;
+  std::set<NodeId> refused;                                         // of those expected: at the last knock nobody listened there
+  std::shared_ptr<bool> alive_flag = std::make_shared<bool>(true);  // for answers to knocks
+  std::function<void()> on_empty;                                   // the last node has gone
+  async::TimerId groups_timer = 0;                                  // runs PlacementGroupTableCore::Tick
   Time groups_timer_at = Time::Infinite();
 
   Time now() const { return loop->clock().Now(); }

@@ -133,6 +133,29 @@ void ReportWorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message,
   gcs->runner.Run(std::move(out));
 }
 
+// A raylet that lives listens, and dials the GCS ten times a second. One that has not come back, and at whose address nobody listens, has gone: to
+// wait for it for half a minute would only hold up what waits for its death. Twice in a row, in case that it was on its way just then.
+void KnockAtExpected(GcsState* gcs) {
+  constexpr Duration kPause = std::chrono::milliseconds(500);
+  gcs->knock_timer = gcs->loop->AddTimer(kPause, [gcs] {
+    gcs->knock_timer = 0;
+    for (const NodeId& node : gcs->expected) {
+      const v1::NodeInfo* info = gcs->nodes.Find(node);
+      if (info == nullptr || info->port() == 0) continue;
+      gcs->knock(info->ip(), info->port(), [gcs, node, port = info->port(), alive = std::weak_ptr<bool>(gcs->alive_flag)](bool refused) {
+        if (alive.expired() || !gcs->expected.contains(node)) return;
+        if (!refused) {
+          gcs->refused.erase(node);
+        } else if (!gcs->refused.insert(node).second) {
+          OnNodeDead(gcs, node,
+                     "it did not come back after the GCS was started again, and nobody listens at its port " + std::to_string(port), 0);
+        }
+      });
+    }
+    if (!gcs->expected.empty()) KnockAtExpected(gcs);
+  });
+}
+
 }  // namespace
 
 void ExpectNodes(GcsState* gcs) {
@@ -142,6 +165,7 @@ void ExpectNodes(GcsState* gcs) {
   Effects none;
   gcs->actors.ExpectNodes(true, gcs->wall_ms(), &none);
   gcs->groups.ExpectNodes(true);
+  if (gcs->knock != nullptr) KnockAtExpected(gcs);
   gcs->return_timer = gcs->loop->AddTimer(gcs->node_return_timeout, [gcs] {
     gcs->return_timer = 0;
     const auto waited = std::to_string(std::chrono::duration_cast<std::chrono::seconds>(gcs->node_return_timeout).count());
@@ -151,6 +175,7 @@ void ExpectNodes(GcsState* gcs) {
 }
 
 void NoLongerExpected(GcsState* gcs, const NodeId& node, Effects* out) {
+  gcs->refused.erase(node);
   if (gcs->expected.erase(node) == 0 || !gcs->expected.empty()) return;
   RAY_LOG(INFO) << "every node that was there before the restart has come back or is dead";
   gcs->groups.ExpectNodes(false);
