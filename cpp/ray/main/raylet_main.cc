@@ -249,6 +249,8 @@ Status Complete(Options* options) {
 
   const int cpus = static_cast<int>(options->num_cpus), cores = UsableCores();
   config.pool.max_parallel_starts = options->max_starts > 0 ? options->max_starts : 2 * cores;
+  // One zygote may take so many with it at a time.
+  config.pool.max_killed_starts = std::max(config.pool.max_killed_starts, 4 * config.pool.max_parallel_starts);
   config.pool.max_idle = options->max_idle >= 0 ? options->max_idle : std::max(cpus, 1);
   config.pool.prestart = options->prestart >= 0 ? options->prestart : std::min(cpus, cores);
   return Status::Ok();

@@ -53,7 +53,7 @@ bool WorkerPoolCore::Registered(const WorkerId& id, uint64_t token, Time now, Po
   Pool& pool = pools_[it->second.key];
   starting_.erase(token);
   --pool.starting;
-  pool.failed_starts = 0;
+  pool.failed_starts = pool.killed_starts = 0;
   BecomeFree(id, &it->second, now, out);
   StartMore(now, out);
   return true;
@@ -129,7 +129,7 @@ void WorkerPoolCore::Returned(const WorkerId& id, bool reusable, Time now, PoolE
   BecomeFree(id, &it->second, now, out);
 }
 
-void WorkerPoolCore::Died(const WorkerId& id, const std::string& detail, Time now, PoolEffects* out) {
+void WorkerPoolCore::Died(const WorkerId& id, const std::string& detail, bool killed, Time now, PoolEffects* out) {
   const auto it = workers_.find(id);
   if (it == workers_.end()) return;
   const Worker worker = std::move(it->second);
@@ -145,17 +145,17 @@ void WorkerPoolCore::Died(const WorkerId& id, const std::string& detail, Time no
       FailStart(worker.key,
                 worker.overdue ? "it did not register within " + std::to_string(config_.register_timeout / std::chrono::seconds(1)) + " s"
                                : detail,
-                out);
+                killed && !worker.overdue, out);
   }
   StartMore(now, out);
   DropPoolIfUnused(worker.key);
 }
 
-void WorkerPoolCore::FailStart(const WorkerKey& key, const std::string& detail, PoolEffects* out) {
+void WorkerPoolCore::FailStart(const WorkerKey& key, const std::string& detail, bool killed, PoolEffects* out) {
   Pool& pool = pools_[key];
   pool.prestart = 0;
-  if (++pool.failed_starts < config_.max_start_attempts) return;
-  pool.failed_starts = 0;
+  if (killed ? ++pool.killed_starts < config_.max_killed_starts : ++pool.failed_starts < config_.max_start_attempts) return;
+  pool.failed_starts = pool.killed_starts = 0;
   for (const auto& waiting : pool.waiting) {
     out->emplace_back(WorkerPopFailed{waiting.lease, "a worker process could not be started: " + detail, false});
   }

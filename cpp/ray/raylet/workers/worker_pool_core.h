@@ -30,6 +30,7 @@ struct WorkerPoolConfig {
   Duration idle_timeout = std::chrono::seconds(1);
   Duration register_timeout = std::chrono::seconds(30);  // from the start of a process to its registration
   int max_start_attempts = 2;                            // in a row, for one job and environment; then those who wait are told
+  int max_killed_starts = 20;                            // the same, of processes that were killed: by accident, or for want of memory
 };
 
 struct WorkerKey {
@@ -81,8 +82,9 @@ class WorkerPoolCore {
   bool Registered(const WorkerId& worker, uint64_t token, Time now, PoolEffects* out);
   // Its lease is over. Not reusable: it is leaving by itself, or its state is unknown.
   void Returned(const WorkerId& worker, bool reusable, Time now, PoolEffects* out);
-  // The process has ended, registered or not, or could not be started.
-  void Died(const WorkerId& worker, const std::string& detail, Time now, PoolEffects* out);
+  // The process has ended, registered or not, or could not be started. `killed`: it was sent SIGKILL, and not from here. Of one that had not
+  // registered this says little about the next (its zygote may have died, and all that had just been forked with it).
+  void Died(const WorkerId& worker, const std::string& detail, bool killed, Time now, PoolEffects* out);
   void JobStarted(const JobId& job, Time now, PoolEffects* out);
   // Ends the workers of the job and fails its waiting requests, but for those that the predicates hold for (detached actors, and what they
   // started). From then on its idle workers leave at once.
@@ -115,8 +117,8 @@ class WorkerPoolCore {
     std::vector<WorkerId> idle;  // least recently used first
     std::deque<Waiting> waiting;
     int starting = 0;
-    int failed_starts = 0;  // in a row
-    int prestart = 0;       // starts still wanted without anyone waiting
+    int failed_starts = 0, killed_starts = 0;  // in a row
+    int prestart = 0;                          // starts still wanted without anyone waiting
   };
 
   void Start(const WorkerKey& key, Pool* pool, Time now, PoolEffects* out);
@@ -124,7 +126,7 @@ class WorkerPoolCore {
   void Assign(const WorkerId& id, Worker* worker, const Waiting& to, Time now, PoolEffects* out);
   // Gives a worker that can run anything to who waits first, or makes it idle.
   void BecomeFree(const WorkerId& id, Worker* worker, Time now, PoolEffects* out);
-  void FailStart(const WorkerKey& key, const std::string& detail, PoolEffects* out);
+  void FailStart(const WorkerKey& key, const std::string& detail, bool killed, PoolEffects* out);
   void DropPoolIfUnused(const WorkerKey& key);
 
   const WorkerPoolConfig config_;

@@ -1,7 +1,7 @@
 // Replays tests/scenarios/worker_pool. Leases are numbers, jobs too; workers are named w1, w2 ... in the order of their starts, by which
 // they have their tokens. The time goes on by `after`. The events:
-//   config parallel= idle= prestart= idle-timeout= register-timeout= attempts=     the first, if any
-//   pop LEASE job= env= [fresh] [actor]    cancel LEASE    registered WORKER [token=]    returned WORKER [broken]    died WORKER
+//   config parallel= idle= prestart= idle-timeout= register-timeout= attempts= killed-attempts=     the first, if any
+//   pop LEASE job= env= [fresh] [actor]    cancel LEASE    registered WORKER [token=]    returned WORKER [broken]    died WORKER [killed]
 //   job-started JOB    job-finished JOB keep=WORKER keep-lease=LEASE    after TIME (and tick)    state
 #include <gtest/gtest.h>
 
@@ -43,6 +43,7 @@ class Replay {
         config.idle_timeout = event.Span("idle-timeout", config.idle_timeout);
         config.register_timeout = event.Span("register-timeout", config.register_timeout);
         config.max_start_attempts = static_cast<int>(event.Number("attempts", 2));
+        config.max_killed_starts = static_cast<int>(event.Number("killed-attempts", 20));
       }
       core_ = std::make_shared<WorkerPoolCore>(config, [n = uint64_t{0}]() mutable { return WorkerNo(++n); });
       if (event.name() == "config") return {};
@@ -74,7 +75,8 @@ class Replay {
     } else if (name == "returned") {
       core_->Returned(WorkerNo(NumberOf(event.Word(0))), !event.Has("broken"), now_, out);
     } else if (name == "died") {
-      core_->Died(WorkerNo(NumberOf(event.Word(0))), "exit code 1", now_, out);
+      const bool killed = event.Has("killed");
+      core_->Died(WorkerNo(NumberOf(event.Word(0))), killed ? "killed by signal 9" : "exit code 1", killed, now_, out);
     } else if (name == "job-started") {
       core_->JobStarted(JobId::FromInt(static_cast<uint32_t>(event.Number(0))), now_, out);
     } else if (name == "job-finished") {

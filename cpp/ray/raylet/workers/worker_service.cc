@@ -350,7 +350,7 @@ void WorkerService::OnStartFailed(uint64_t token, const std::string& message) {
   by_token_.erase(it);
   processes_.erase(worker);
   PoolEffects effects;
-  pool_.Died(worker, message, loop_->clock().Now(), &effects);
+  pool_.Died(worker, message, /*killed=*/false, loop_->clock().Now(), &effects);
   Run(std::move(effects));
   MaybeShutdownDone();
 }
@@ -412,7 +412,8 @@ void WorkerService::Finish(const WorkerId& worker) {
   if (!config_.sockets_dir.empty()) unlink((config_.sockets_dir + "/" + WorkerSocketName(worker)).c_str());
   if (!process.is_driver) {
     PoolEffects effects;
-    pool_.Died(worker, end.detail, loop_->clock().Now(), &effects);
+    const bool killed = process.wait_status && WIFSIGNALED(*process.wait_status) && WTERMSIG(*process.wait_status) == SIGKILL;
+    pool_.Died(worker, end.detail, killed && process.kill_reason.empty(), loop_->clock().Now(), &effects);
     Run(std::move(effects));
   }
   if (process.connection != nullptr) {
