@@ -61,6 +61,11 @@ class ClusterNode:
     unique_id = node_id
 
     @property
+    def gcs_is_durable(self) -> bool:
+        """Whether the cluster goes on when its GCS is killed and started again (head node only)."""
+        return self._node.gcs_is_durable
+
+    @property
     def node_manager_port(self) -> int:
         """The TCP port of its raylet."""
         self._node.wait_ready()

@@ -12,6 +12,7 @@
 #include "ray/util/log_rotation.h"
 #include "ray/util/logging.h"
 #include "ray/util/process_title.h"
+#include "ray/v1/chaos.pb.h"
 #include "ray/v1/explain.pb.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_kv.pb.h"
@@ -684,6 +685,37 @@ class CoreImpl final : public Core {
     return Status::Ok();
   }
 
+  Status ListChaosTargets(const std::string& node_id, std::vector<ChaosTargetFields>* out) override {
+    v1::ChaosListTargetsRequest request;
+    request.set_job_id(worker_->info().job_id.Binary());
+    v1::ChaosListTargetsReply reply;
+    RAY_RETURN_NOT_OK(CallChaos(node_id, MethodId::kChaosListTargets, request, &reply));
+    for (const auto& t : reply.targets()) {
+      out->push_back({t.lease_id(), t.worker_id(), t.running(), t.actor_id(), t.class_name(), t.actor_name(), t.ray_namespace(), t.pid(),
+                      t.held_ms(), t.actor_alive()});
+    }
+    return Status::Ok();
+  }
+  Status KillLeasedWorker(const std::string& node_id, const std::string& lease_id, const std::string& running, const std::string& reason,
+                          bool* killed) override {
+    v1::ChaosKillWorkerRequest request;
+    request.set_lease_id(lease_id);
+    request.set_running(running);
+    request.set_reason(reason);
+    v1::ChaosKillWorkerReply reply;
+    RAY_RETURN_NOT_OK(CallChaos(node_id, MethodId::kChaosKillWorker, request, &reply));
+    *killed = reply.killed();
+    return Status::Ok();
+  }
+  Status KillNode(const std::string& node_id, const std::string& reason) override {
+    v1::ChaosKillNodeRequest request;
+    request.set_node_id(node_id);
+    request.set_reason(reason);
+    v1::ChaosEmpty reply;
+    const Status status = CallChaos(node_id, MethodId::kChaosKillNode, request, &reply);
+    return status.code() == StatusCode::kUnavailable ? Status::Ok() : status;  // the link to it broke
+  }
+
   bool NextEvent(int64_t timeout_ms, Event* out) override {
     core::UserEvent event;
     if (!worker_->events().Next(timeout_ms, &event)) return false;
@@ -704,6 +736,11 @@ class CoreImpl final : public Core {
   }
 
  private:
+  template <typename ReplyMessage>
+  Status CallChaos(const std::string& node_id, MethodId method, const rpc::MessageLite& request, ReplyMessage* reply) {
+    constexpr Duration kTimeout = std::chrono::seconds(10);  // a node that answers later is as good as dead
+    return worker_->CallRayletOf(NodeId::FromBinaryOrNil(node_id), method, request, reply, kTimeout);
+  }
   std::string Namespace(const std::string& given) {
     if (!given.empty()) return given;
     std::lock_guard lock(mu_);

@@ -120,6 +120,13 @@ struct ActorFields {  // an actor as the GCS knows it
   bool detached = false, is_async = false, allow_out_of_order = false;
 };
 
+// A worker with what it was leased for (ray.util.chaos).
+struct ChaosTargetFields {
+  std::string lease_id, worker_id, running, actor_id, class_name, actor_name, ray_namespace;
+  int64_t pid = 0, held_ms = 0;
+  bool actor_alive = false;
+};
+
 struct NodeFields {
   std::string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason, drain_reason;
   bool alive = false, is_head = false, driver_only = false, draining = false;
@@ -339,6 +346,12 @@ class Core {
   virtual Status ListNodes(std::vector<NodeFields>* out) = 0;
   virtual Status ListJobs(std::vector<JobFields>* out) = 0;
   virtual Status NodeStats(std::string* json) = 0;
+
+  // --- faults on purpose: calls to the raylet of a node
+  virtual Status ListChaosTargets(const std::string& node_id, std::vector<ChaosTargetFields>* out) = 0;  // of this job
+  virtual Status KillLeasedWorker(const std::string& node_id, const std::string& lease_id, const std::string& running,
+                                  const std::string& reason, bool* killed) = 0;
+  virtual Status KillNode(const std::string& node_id, const std::string& reason) = 0;  // OK: it was told; it does not answer
 
   // --- events for the driver's printing thread
   virtual bool NextEvent(int64_t timeout_ms, Event* out) = 0;  // blocks; false at the timeout or after Shutdown

@@ -90,6 +90,12 @@ class CoreWorker {
   Status CallRaylet(MethodId method, const rpc::MessageLite& request, ReplyMessage* reply) {
     return SyncCall(loop_.get(), peers_->raylet(), method, request, {}, reply);
   }
+  // [blocks] A call to the raylet of some node. UNAVAILABLE: it is dead.
+  template <typename ReplyMessage>
+  Status CallRayletOf(const NodeId& node, MethodId method, const rpc::MessageLite& request, ReplyMessage* reply, Duration timeout) {
+    RAY_ASSIGN_OR_RETURN(const rpc::ConnectionPtr raylet, peers_->GetRaylet(node));
+    return SyncCall(loop_.get(), raylet, method, request, {}, reply, timeout);
+  }
   async::EpollLoop& loop() { return *loop_; }
   ObjectService& objects() { return *objects_; }
   TaskReceiver& receiver() { return *receiver_; }

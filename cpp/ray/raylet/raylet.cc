@@ -1,5 +1,6 @@
 #include "ray/raylet/raylet.h"
 
+#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,10 +14,12 @@
 
 #include "ray/object_manager/store/store_service.h"
 #include "ray/raylet/adoption/adoption_service.h"
+#include "ray/raylet/chaos/chaos_service.h"
 #include "ray/raylet/drain/drain_core.h"
 #include "ray/raylet/explain/explain_service.h"
 #include "ray/raylet/leases/lease_service.h"
 #include "ray/raylet/logs/driver_relay.h"
+#include "ray/raylet/memory/memory_reader.h"
 #include "ray/raylet/nodes/node_directory.h"
 #include "ray/raylet/objects/transfer_service.h"
 #include "ray/raylet/router/router.h"
@@ -133,6 +136,7 @@ struct Raylet::Impl {
   std::unique_ptr<NodeDirectory> nodes;
   std::unique_ptr<TransferService> transfers;
   std::unique_ptr<AdoptionService> adoption;
+  std::unique_ptr<ChaosService> chaos;
   std::unique_ptr<ExplainService> explain;
   std::unique_ptr<DriverRelay> relay;
   std::unique_ptr<TunnelRouter> tunnels;
@@ -295,6 +299,9 @@ Status Raylet::Impl::Init() {
   router->RegisterHandlers(dispatcher.get());
   nodes->RegisterHandlers(dispatcher.get());
   tunnels->RegisterHandlers(dispatcher.get());
+  chaos = std::make_unique<ChaosService>(
+      ChaosService::Deps{loop, leases.get(), workers.get(), node_id, &MemoryReader::CommandOf, [] { kill(getpid(), SIGKILL); }});
+  chaos->RegisterHandlers(dispatcher.get());
   dispatcher->RegisterTyped<v1::WorkerEmpty>(MethodId::kGetNodeStats,
                                              [this](const v1::WorkerEmpty&, rpc::Request&, rpc::Responder responder) {
                                                v1::GetNodeStatsReply reply;

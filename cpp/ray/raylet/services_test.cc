@@ -7,6 +7,7 @@
 #include <future>
 #include <set>
 
+#include "ray/raylet/chaos/chaos_service.h"
 #include "ray/raylet/leases/lease_service.h"
 #include "ray/raylet/router/router.h"
 #include "ray/raylet/workers/json.h"
@@ -14,6 +15,7 @@
 #include "ray/rpc/local/local_carrier.h"
 #include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
+#include "ray/v1/chaos.pb.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/version.h"
@@ -70,6 +72,9 @@ class RayletServices : public testing::Test {
     workers_->RegisterHandlers(dispatcher.get());
     leases_->RegisterHandlers(dispatcher.get());
     router_->RegisterHandlers(dispatcher.get());
+    chaos_ = std::make_unique<ChaosService>(ChaosService::Deps{loop_.get(), leases_.get(), workers_.get(), node_,
+                                                               [this](int64_t pid) { return titles_[pid]; }, [this] { died_ = true; }});
+    chaos_->RegisterHandlers(dispatcher.get());
     server_ = std::move(*rpc::LocalCarrier::Make(loop_.get(), dispatcher, {dir_ + "/s"}));
 
     auto peer = std::make_shared<rpc::Dispatcher>();
@@ -128,6 +133,7 @@ class RayletServices : public testing::Test {
       server_->Shutdown();
     });
     OnLoop([this] {
+      chaos_.reset();
       router_.reset();
       leases_.reset();
       workers_.reset();
@@ -221,6 +227,9 @@ class RayletServices : public testing::Test {
   std::unique_ptr<WorkerService> workers_;
   std::unique_ptr<LeaseService> leases_;
   std::unique_ptr<Router> router_;
+  std::unique_ptr<ChaosService> chaos_;
+  std::map<int64_t, std::string> titles_;  // of processes
+  bool died_ = false;
   std::unique_ptr<rpc::LocalCarrier> server_, clients_;
   rpc::ConnectionPtr raylet_end_;  // of the newest connection
   int kv_gets_ = 0;                // that reached the GCS
@@ -410,6 +419,76 @@ TEST_F(RayletServices, AJobsEndTakesItsWorkers) {
   size_t ends = 0;
   while (ends == 0) OnLoop([&] { ends = ended_.size(); });
   EXPECT_EQ(FreeCpu(), ResourceSet::kUnit);
+}
+
+TEST_F(RayletServices, KillsTheHolderOfALeaseOnPurpose) {
+  const WorkerId owner = WorkerId::FromRandom();
+  auto driver = MakeDriver(owner);
+  const LeaseId lease = LeaseId::FromRandom();
+  ASSERT_TRUE(Ask<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(lease, owner)).second.granted());
+  OnLoop([this] { titles_[1001] = "ray::f"; });
+  auto targets = [&](const JobId& job) {
+    v1::ChaosListTargetsRequest request;
+    request.set_job_id(job.Binary());
+    return Ask<v1::ChaosListTargetsReply>(driver, MethodId::kChaosListTargets, request).second;
+  };
+  auto kill = [&](const std::string& running) {
+    v1::ChaosKillWorkerRequest request;
+    request.set_lease_id(lease.Binary());
+    request.set_running(running);
+    request.set_reason("a test");
+    return Ask<v1::ChaosKillWorkerReply>(driver, MethodId::kChaosKillWorker, request).second.killed();
+  };
+  EXPECT_EQ(targets(JobId::FromInt(2)).targets_size(), 0) << "of another job";
+  const auto found = targets(job_);
+  ASSERT_EQ(found.targets_size(), 1);
+  EXPECT_EQ(found.targets(0).lease_id(), lease.Binary());
+  EXPECT_EQ(found.targets(0).pid(), 1001);
+  EXPECT_EQ(found.targets(0).running(), "f");
+  EXPECT_EQ(found.targets(0).actor_id(), "");
+
+  EXPECT_FALSE(kill("g")) << "it runs something else";
+  OnLoop([this] { EXPECT_TRUE(ended_.empty()); });
+  EXPECT_TRUE(kill("f"));
+  // Its end comes after the answer; the next lease of its place after its end.
+  ASSERT_TRUE(Ask<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(LeaseId::FromRandom(), owner)).second.granted());
+  OnLoop([this] {
+    ASSERT_EQ(ended_.size(), 1u);
+    EXPECT_FALSE(ended_[0].intended) << "as if it had crashed";
+    EXPECT_EQ(ended_[0].detail, "ended by the raylet: a test");
+  });
+  EXPECT_FALSE(kill("")) << "the lease is over";
+}
+
+TEST_F(RayletServices, TellsActorsAmongTheTargets) {
+  auto driver = MakeDriver(WorkerId::FromRandom());
+  OnLoop([this] { titles_[1001] = "ray::A"; });
+  const ActorId actor = ActorId::FromRandom();
+  auto start = ActorStart(actor);
+  start.mutable_spec()->mutable_creation()->set_name("name");
+  ASSERT_TRUE(Ask<v1::StartActorReply>(driver, MethodId::kStartActor, start).first.ok());
+  v1::ChaosListTargetsRequest request;
+  request.set_job_id(job_.Binary());
+  const auto found = Ask<v1::ChaosListTargetsReply>(driver, MethodId::kChaosListTargets, request).second;
+  ASSERT_EQ(found.targets_size(), 1);
+  EXPECT_EQ(found.targets(0).actor_id(), actor.Binary());
+  EXPECT_EQ(found.targets(0).class_name(), "A");
+  EXPECT_EQ(found.targets(0).actor_name(), "name");
+  EXPECT_EQ(found.targets(0).running(), "") << "the title of an actor that waits is its class";
+  EXPECT_TRUE(found.targets(0).actor_alive());
+}
+
+TEST_F(RayletServices, ANodeThatIsKilledOnPurposeIsTheOneMeant) {
+  auto driver = MakeDriver(WorkerId::FromRandom());
+  v1::ChaosKillNodeRequest request;
+  request.set_node_id(NodeId::FromRandom().Binary());
+  EXPECT_EQ(Ask<v1::ChaosEmpty>(driver, MethodId::kChaosKillNode, request).first.code(), StatusCode::kInvalidArgument);
+  OnLoop([this] { EXPECT_FALSE(died_); });
+  request.set_node_id(node_.Binary());
+  driver->Notify(MethodId::kChaosKillNode, request);
+  request.set_node_id(NodeId::FromRandom().Binary());
+  (void)Ask<v1::ChaosEmpty>(driver, MethodId::kChaosKillNode, request);  // behind it
+  OnLoop([this] { EXPECT_TRUE(died_); });
 }
 
 }  // namespace

@@ -35,6 +35,9 @@ namespace ray {
   X(kStartActor, 43, "RayletLease", "StartActor")                            \
   X(kKillActorOnNode, 44, "RayletLease", "KillActor")                        \
   X(kJobFinished, 45, "RayletLease", "JobFinished")                          \
+  X(kChaosListTargets, 48, "Chaos", "ListTargets")                           \
+  X(kChaosKillWorker, 49, "Chaos", "KillWorker")                             \
+  X(kChaosKillNode, 50, "Chaos", "KillNode")                                 \
   X(kShutdownNode, 46, "RayletLease", "Shutdown")                            \
   X(kDrain, 47, "RayletLease", "Drain")                                      \
   X(kStoreConnect, 60, "ObjectStore", "StoreConnect")                        \

@@ -19,6 +19,7 @@ ctypedef object (*NewFunc)(object, object, PyObject*)
 
 cdef tuple _EMPTY = ()
 cdef object _launch_hook = None  # (function) -> None, told of each submission
+cdef object _observer = None  # (function or method) -> None, told after each submission
 cdef bint _may_capture = False  # some task of this process hands its placement group on to what it submits
 cdef Py_ssize_t _ANY = 1 << 60
 
@@ -33,6 +34,12 @@ def set_launch_hook(hook):
     """From now on `hook(function)` is called before each submission of a function; None: no more."""
     global _launch_hook
     _launch_hook = hook
+
+
+def set_call_observer(observer):
+    """From now on `observer(function or method)` is called after each submission, in the calling thread; None: no more."""
+    global _observer
+    _observer = observer
 
 
 @cython.final
@@ -99,7 +106,11 @@ cdef class FunctionBase:
             captured = self._captured_plan()
             if captured is not None:
                 plan = captured
-        return plan.call(None, args, kwargs)
+        if _observer is None:
+            return plan.call(None, args, kwargs)
+        made = plan.call(None, args, kwargs)
+        _observer(self)
+        return made
 
 
 @cython.auto_pickle(False)
@@ -132,7 +143,11 @@ cdef class MethodBase:
         cdef CallPlan plan = self._plan
         if plan is None or plan.worker is not active_or_none():
             plan = self._plan = self._make_plan()
-        return plan.call(self._handle._actor_id_bytes, args, kwargs)
+        if _observer is None:
+            return plan.call(self._handle._actor_id_bytes, args, kwargs)
+        made = plan.call(self._handle._actor_id_bytes, args, kwargs)
+        _observer(self)
+        return made
 
 
 @cython.auto_pickle(False)

@@ -51,6 +51,7 @@ _MODULES = {
     "accelerators",
     "actor_group",
     "annotations",
+    "chaos",
     "client",
     "debug",
     "iter",

@@ -717,6 +717,29 @@ std::vector<MemoryCandidate> LeaseService::RunningWork() const {
   return work;
 }
 
+std::vector<HeldLease> LeaseService::Held() const {
+  std::vector<HeldLease> all;
+  for (const auto& [id, lease] : leases_) {
+    if (lease.worker.IsNil()) continue;
+    HeldLease held{id, lease.worker, lease.request.job, {}, {}, {}, {}, false, lease.assigned_at};
+    if (lease.actor != nullptr) {
+      const auto& creation = lease.actor->request.spec().creation();
+      held.actor = lease.actor->id;
+      held.class_name = creation.class_name();
+      held.actor_name = creation.name();
+      held.ray_namespace = creation.ray_namespace();
+      held.actor_alive = lease.actor->reply != nullptr;
+    }
+    all.push_back(std::move(held));
+  }
+  return all;
+}
+
+WorkerId LeaseService::HolderOf(const LeaseId& lease) const {
+  const auto it = leases_.find(lease);
+  return it == leases_.end() ? WorkerId::Nil() : it->second.worker;
+}
+
 void LeaseService::WriteStats(JsonWriter* json) const {
   auto resources = [json](std::string_view name, const ResourceSet& set) {
     json->Key(name).BeginObject();

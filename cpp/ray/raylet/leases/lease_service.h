@@ -31,6 +31,17 @@
 
 namespace ray::raylet {
 
+// A lease with a worker.
+struct HeldLease {
+  LeaseId lease;
+  WorkerId worker;
+  JobId job;
+  ActorId actor;  // nil: a lease for tasks
+  std::string class_name, actor_name, ray_namespace;
+  bool actor_alive = false;  // its constructor has returned
+  Time since;
+};
+
 class LeaseService {
  public:
   struct Deps {
@@ -78,6 +89,9 @@ class LeaseService {
   const scheduling::NodeResources& resources() const { return queue_.resources(); }
   // The workers that run something, for the memory monitor.
   std::vector<MemoryCandidate> RunningWork() const;
+  std::vector<HeldLease> Held() const;  // by id
+  // Nil: the lease is over, or has no worker yet.
+  WorkerId HolderOf(const LeaseId& lease) const;
   // Those that changed since the last call, for a report.
   std::vector<scheduling::NodeResources::BundleState> TakeChangedBundles() { return queue_.TakeChangedBundles(); }
   void WriteStats(JsonWriter* json) const;

@@ -139,6 +139,11 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         int32_t num_restarts, max_task_retries, max_pending_calls, max_concurrency
         bool detached, is_async, allow_out_of_order
 
+    cdef cppclass ChaosTargetFields:
+        string lease_id, worker_id, running, actor_id, class_name, actor_name, ray_namespace
+        int64_t pid, held_ms
+        bool actor_alive
+
     cdef cppclass NodeFields:
         string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason, drain_reason
         bool alive, is_head, driver_only, draining
@@ -291,4 +296,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         Status ListNodes(vector[NodeFields]* out)
         Status ListJobs(vector[JobFields]* out)
         Status NodeStats(string* json)
+        Status ListChaosTargets(const string& node_id, vector[ChaosTargetFields]* out)
+        Status KillLeasedWorker(const string& node_id, const string& lease_id, const string& running, const string& reason, bool* killed)
+        Status KillNode(const string& node_id, const string& reason)
         bool NextEvent(int64_t timeout_ms, Event* out)
