@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -374,6 +375,15 @@ class Main {
   int code_ = kOk;
 };
 
+// A worker takes a connection, a pidfd and two logs: with the usual soft limit of 1024 a node would end at 250. Workers inherit it.
+void RaiseDescriptorLimit() {
+  constexpr rlim_t kWanted = 65536;
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= kWanted) return;
+  limit.rlim_cur = std::min(limit.rlim_max, kWanted);
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int RunMain(int argc, char** argv) {
   Options options;
   options.config.python = "python3";
@@ -393,6 +403,7 @@ int RunMain(int argc, char** argv) {
     return kBadFlags;
   }
   IgnoreSigPipe();
+  RaiseDescriptorLimit();
   InstallCrashReport();
   ReadRotationLimits(&options.log);
   if (status = StartLogging(options.log); !status.ok()) {

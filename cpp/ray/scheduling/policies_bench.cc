@@ -29,15 +29,16 @@ class Cluster {
     }
   }
 
+  // `request` must outlive the cluster.
   void Decide(const PlacementRequest& request) {
     const Placement p = policy_.Choose(request, AnyNode());
     if (p.kind == Placement::kNode || p.kind == Placement::kBind) {
       view_.Take(p.node, request.need);
-      placed_.emplace_back(p.node, request.need);
+      placed_.emplace_back(p.node, &request.need);
     }
     if (placed_.size() <= ids_.size()) return;
     std::swap(placed_[random_.Below(placed_.size())], placed_.back());
-    view_.GiveBack(placed_.back().first, placed_.back().second);
+    view_.GiveBack(placed_.back().first, *placed_.back().second);
     placed_.pop_back();
   }
   void Plan(const BundlePlanRequest& request) {
@@ -56,14 +57,15 @@ class Cluster {
   PlacementPolicy policy_{{}, &view_};
   SplitMix random_{3};
   std::vector<NodeId> ids_;
-  std::vector<std::pair<NodeId, ResourceSet>> placed_;
+  std::vector<std::pair<NodeId, const ResourceSet*>> placed_;
   std::vector<std::vector<NodeId>> groups_;  // of one request each
 };
 
 void Sizes(benchmark::internal::Benchmark* bench) { bench->RangeMultiplier(10)->Range(10, 10000)->ArgName("nodes"); }
 
+// `decide` outlives the cluster, and with it the requests that it holds.
 template <typename F>
-void Measure(benchmark::State& state, F decide) {
+void Measure(benchmark::State& state, const F& decide) {
   Cluster cluster(static_cast<size_t>(state.range(0)));
   for (auto _ : state) decide(&cluster);
   state.SetItemsProcessed(state.iterations());
@@ -101,7 +103,7 @@ BENCHMARK(Labels)->Apply(Sizes);
 void Affinity(benchmark::State& state) {
   auto request = Needing({{"CPU", 1}}, Strategy::kNodeAffinity);
   request.soft = request.spill_on_unavailable = true;
-  Measure(state, [request](Cluster* cluster) mutable {
+  Measure(state, [&request](Cluster* cluster) {
     request.affinity_node = cluster->AnyNode();
     cluster->Decide(request);
   });
@@ -113,23 +115,19 @@ void Infeasible(benchmark::State& state) {
 }
 BENCHMARK(Infeasible)->Apply(Sizes);
 
-// Twenty kinds of tasks, as many jobs have them, in turn.
-void ManyShapes(benchmark::State& state) {
+void InTurn(benchmark::State& state, size_t count, double cpus, double step) {
   std::vector<PlacementRequest> requests;
-  for (int i = 1; i <= 20; ++i) requests.push_back(Needing({{"CPU", 0.5 + i * 0.05}, {"memory", 0.1}}));
-  Measure(state, [requests, i = size_t{0}](Cluster* cluster) mutable { cluster->Decide(requests[++i % requests.size()]); });
+  for (size_t i = 0; i < count; ++i) {
+    auto& request = requests.emplace_back();
+    request.need.Set("CPU", static_cast<int64_t>((cpus + static_cast<double>(i) * step) * ResourceSet::kUnit));
+  }
+  size_t next = 0;
+  Measure(state, [&](Cluster* cluster) { cluster->Decide(requests[++next % requests.size()]); });
 }
-BENCHMARK(ManyShapes)->Apply(Sizes);
-
-// No two tasks need the same.
-void EachAnother(benchmark::State& state) {
-  Measure(state, [i = int64_t{0}](Cluster* cluster) mutable {
-    PlacementRequest request;
-    request.need.Set("CPU", ResourceSet::kUnit + i++ % 100000);
-    cluster->Decide(request);
-  });
-}
-BENCHMARK(EachAnother)->Apply(Sizes);
+BENCHMARK_CAPTURE(InTurn, twenty_kinds, 20, 0.5, 0.05)->Apply(Sizes);
+// No two are alike: nothing that was learnt of one serves the next. Small ones fit at many nodes, large ones hardly anywhere.
+BENCHMARK_CAPTURE(InTurn, each_another, 10000, 0.5, 0.0001)->Apply(Sizes);
+BENCHMARK_CAPTURE(InTurn, each_another_large, 10000, 10, 0.0001)->Apply(Sizes);
 
 void Bundles(benchmark::State& state, BundleStrategy strategy, double cpus) {
   BundlePlanRequest request;

@@ -304,8 +304,7 @@ bool PlacementGroupTableCore::TryPlace(Group& group, Time now, Effects* out) {
     group.info.set_scheduling_state(plan.why_not);
     WaitAgain(group, now);
     shapes_.at(group.shape).tried_epoch = view_->epoch();
-    if (!plan.feasible && !group.told_infeasible && !expecting_nodes_) {
-      group.told_infeasible = true;
+    if (!plan.feasible && !expecting_nodes_ && told_infeasible_.emplace(JobId::FromBinaryOrNil(group.info.job_id()), group.shape).second) {
       out->push_back(TellDriver{{},
                                 JobId::FromBinaryOrNil(group.info.job_id()),
                                 "infeasible",
@@ -397,7 +396,6 @@ void PlacementGroupTableCore::FinishRound(Group& group, int64_t wall_ms, Effects
   group.steps.clear();
   group.committing = false;
   group.retry_delay = Duration::zero();
-  group.told_infeasible = false;
   if (group.info.placed_at_ms() == 0) group.info.set_placed_at_ms(wall_ms);
   group.info.set_state(v1::PLACEMENT_GROUP_STATE_CREATED);
   group.info.set_scheduling_state("FINISHED");
@@ -524,6 +522,7 @@ void PlacementGroupTableCore::List(CallToken call, Effects* out) const {
 }
 
 void PlacementGroupTableCore::JobFinished(const JobId& job, const std::function<bool(const ActorId&)>& actor_lives, Time, Effects* out) {
+  std::erase_if(told_infeasible_, [&](const auto& told) { return told.first == job; });
   std::vector<GroupPtr> over;
   for (const auto& [id, group] : groups_) {
     if (group->IsRemoved() || group->info.detached() || group->info.job_id() != job.View()) continue;

@@ -100,7 +100,6 @@ class PlacementGroupTableCore {
     std::string shape;  // while it is queued: what decides whether it fits
     Time retry_at;      // not before, unless some node has more; changed by RetryAt only
     Duration retry_delay = Duration::zero();
-    bool told_infeasible = false;
     bool IsRemoved() const { return info.state() == v1::PLACEMENT_GROUP_STATE_REMOVED; }
   };
   using GroupPtr = std::shared_ptr<Group>;
@@ -146,6 +145,7 @@ class PlacementGroupTableCore {
   uint64_t next_order_ = 0;
   std::deque<PlacementGroupId> removed_;  // oldest first
   std::vector<PlacementGroupId> changed_;
+  std::set<std::pair<JobId, std::string>> told_infeasible_;  // shapes whose driver was told that nothing can hold them; until the job ends
   bool expecting_nodes_ = false;
 };
 
