@@ -615,20 +615,13 @@ std::string LeaseQueueCore::InfeasibleMessage(const Class& waiting, const ClassK
 std::optional<LeaseQueueCore::Standing> LeaseQueueCore::StandingOf(const LeaseId& lease) const {
   const auto found = queued_.find(lease);
   if (found == queued_.end()) return std::nullopt;
-  const ClassKey& key = found->second.second;
-  const Class& cls = jobs_.at(found->second.first).classes.at(key);
+  const ClassKey& key = found->second.cls->first;
+  const Class& cls = found->second.cls->second;
   Standing standing;
   standing.here = cls.here;
   standing.infeasible = cls.infeasible;
-  const Waiting* waiting = nullptr;
-  for (const Waiting& w : cls.queue) {
-    if (w.request.lease == lease) {
-      waiting = &w;
-      break;
-    }
-    ++standing.behind;
-  }
-  standing.since = waiting->since;
+  standing.behind = static_cast<size_t>(std::distance(cls.queue.begin(), std::list<Waiting>::const_iterator(found->second.at)));
+  standing.since = found->second.at->since;
   if (!grants_) {
     standing.why = "the node is draining and grants nothing any more";
   } else if (!cls.infeasible.empty()) {
