@@ -9,6 +9,7 @@ namespace {
 constexpr size_t kLooks = 64;       // nodes looked at by a search without a lens; as many nodes are always worth one
 constexpr size_t kMaxKnown = 1024;  // shapes remembered
 constexpr size_t kMaxLenses = 128;  // a quarter of a byte per node each
+constexpr size_t kMaxLadders = 16;
 constexpr size_t kMinChanges = 1024;
 constexpr std::string_view kGpu = "GPU";
 constexpr uint64_t kGpuBit = uint64_t{1} << 63;
@@ -288,6 +289,56 @@ void ClusterView::LookAround(const Want& want, Fit fit, Slot from, size_t looks,
   }
 }
 
+SlotMax* ClusterView::LadderOf(const std::string& resource) {
+  Ladder& ladder = ladders_[resource];
+  auto refresh = [&](Slot slot) {
+    const Node& node = slots_[slot];
+    ladder.free.Set(slot, node.id.IsNil() || node.draining ? SlotMax::kNothing : node.available.Get(resource));
+  };
+  if (ladder.free.size() < slots_.size() || ladder.seen < oldest_noted_) {
+    ladder.free.Clear(std::bit_ceil(slots_.size()));
+    for (Slot slot = 0; slot < slots_.size(); ++slot) refresh(slot);
+    ladder.seen = change_;
+  }
+  while (ladder.seen < change_) refresh(changes_[++ladder.seen & (changes_.size() - 1)].first);
+  return &ladder.free;
+}
+
+template <typename F>
+bool ClusterView::Climb(const Want& want, F visit) {
+  // The scarcest resource: of which the most that a node has free is the least beyond what is needed.
+  if (ladders_.size() + want.need->items().size() > kMaxLadders) ladders_.clear();
+  const SlotMax* scarcest = nullptr;
+  int64_t amount = 0;
+  double least = 0;
+  for (const auto& [name, needed] : want.need->items()) {
+    if (needed <= 0) continue;
+    const SlotMax* ladder = LadderOf(name);
+    const int64_t most = ladder->max();
+    if (most < needed) return true;
+    const double beyond = static_cast<double>(most) / static_cast<double>(needed);
+    if (scarcest != nullptr && beyond >= least) continue;
+    scarcest = ladder;
+    amount = needed;
+    least = beyond;
+  }
+  if (scarcest == nullptr) return false;
+  const auto from = static_cast<Slot>(begin_.Below(slots_.size()));
+  Slot slot = from;
+  bool wrapped = false;
+  for (size_t looks = 0; looks < kLooks; ++looks, ++slot) {
+    slot = scarcest->NextAtLeast(slot, amount);
+    if (slot == SlotMax::kNone) {
+      if (wrapped) return true;
+      wrapped = true;
+      slot = scarcest->NextAtLeast(0, amount);
+    }
+    if (wrapped && (slot == SlotMax::kNone || slot >= from)) return true;
+    if (Fits(slots_[slot], want, Fit::kNow) && visit(slot)) return true;
+  }
+  return false;
+}
+
 std::vector<ClusterView::Found> ClusterView::Search(const Want& want, Fit fit, const Extent& extent, const Order& order) {
   const auto [limit, enough, least] = extent;
   std::vector<Found> found;
@@ -307,6 +358,13 @@ std::vector<ClusterView::Found> ClusterView::Search(const Want& want, Fit fit, c
     if (looks < slots_.size()) {
       known->looks += looks;
       LookAround(want, fit, static_cast<Slot>(begin_.Below(slots_.size())), looks, take);
+      if (found.size() >= std::min(least, limit)) return found;
+      found.clear();
+      good = 0;
+      if (fit == Fit::kNow && Climb(want, take)) {
+        if (found.empty() && (want.except == nullptr || want.except->empty())) known->InVain(fit) = EpochOf(fit);
+        return found;
+      }
       if (found.size() >= std::min(least, limit)) return found;
       found.clear();
       good = 0;
@@ -357,8 +415,10 @@ const ClusterView::Node* ClusterView::Next(const Want& want, Fit fit, const Node
   if (lens == nullptr) {
     known->looks += kLooks;
     const Node* found = nullptr;
-    LookAround(want, fit, from, kLooks, [&](Slot slot) { return (found = &slots_[slot]) != nullptr; });
-    if (found != nullptr) return found;
+    auto take = [&](Slot slot) { return (found = &slots_[slot]) != nullptr; };
+    LookAround(want, fit, from, kLooks, take);
+    // Hardly any fits: evenness is no matter.
+    if (found != nullptr || (fit == Fit::kNow && Climb(want, take))) return found;
     lens = Build(known, want);
   }
   const SlotSet& fitting = lens->Of(fit);

@@ -8,9 +8,10 @@
 // nodes that fit and at no others. Costs, with N nodes: a change O(1), and for each lens in use O(log N) with base 64, once; a search for k nodes O(k + log N); the
 // next one in turn and "is there any", O(log N).
 //
-// A lens costs N looks to build. It is built when searches without it, which look at a run of nodes from a random place, have looked at as many; or when such
-// a run finds nothing. So shapes that come only once cost a bounded number of looks, if they fit anywhere near; and that nothing was found is
-// remembered without a lens, too, until some node has more than before.
+// A lens costs N looks to build. It is built when searches without it, which look at a run of nodes from a random place, have looked at as many. Where such a
+// run finds nothing, *ladders* show the nodes that have enough of the scarcest resource: what is free of it on each, and the largest of each eight and so on, kept like
+// lenses. So shapes that come only once cost O(log N), too, as long as one resource is what is lacking; only where each is there, but nowhere together, a lens is built for
+// them. That nothing was found is remembered, without a lens, too, until some node has more than before.
 // Pure value; owned by a core or shared by the cores of one process; not thread-safe.
 #pragma once
 
@@ -25,6 +26,7 @@
 #include "ray/common/ids.h"
 #include "ray/common/resources.h"
 #include "ray/scheduling/labels.h"
+#include "ray/scheduling/slot_max.h"
 #include "ray/scheduling/slot_set.h"
 
 namespace ray::scheduling {
@@ -144,6 +146,10 @@ class ClusterView {
     uint64_t used_at = 0;
     const SlotSet& Of(Fit fit) const { return fit == Fit::kNow ? now : ever; }
   };
+  struct Ladder {  // of a resource
+    SlotMax free;
+    uint64_t seen = 0;
+  };
   struct Known {  // of a shape
     std::unique_ptr<Lens> lens;
     size_t looks = 0;           // that searches without a lens have cost
@@ -167,6 +173,11 @@ class ClusterView {
   Lens* Build(Known* known, const Want& want);
   void Refresh(Lens* lens, const Want& want, Slot slot, bool structural);
   void DropOldestLens();
+  // Up to date.
+  SlotMax* LadderOf(const std::string& resource);
+  // Visits nodes that have room, from a random one on, until `visit` returns true. True: it did, or there are no others; false: that is not known.
+  template <typename F>
+  bool Climb(const Want& want, F visit);
   // The first that fits of the `looks` slots from `from` on, and so on: `visit` returns true to end it.
   template <typename F>
   void LookAround(const Want& want, Fit fit, Slot from, size_t looks, F visit) const;
@@ -183,6 +194,7 @@ class ClusterView {
   uint64_t change_ = 0;        // how many there were
   uint64_t oldest_noted_ = 0;  // those after this one are in the ring
   std::unordered_map<Shape, Known, ShapeHash, ShapeEqual> known_;
+  std::map<std::string, Ladder, std::less<>> ladders_;
   size_t num_lenses_ = 0;
   uint64_t searches_ = 0;
   uint64_t epoch_ = 1;

@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
+#include <vector>
 
 #include "ray/scheduling/cluster_view.h"
+#include "ray/scheduling/slot_max.h"
 
 namespace ray::scheduling {
 namespace {
@@ -46,6 +49,29 @@ TEST(SlotSetTest, GrowsByLevels) {
   EXPECT_EQ(slots.NextFrom(1), 63u);
   EXPECT_EQ(slots.NextFrom(65), 4095u);
   EXPECT_EQ(slots.NextFrom(4097), 262143u);
+}
+
+TEST(SlotMaxTest, AgreesWithAPlainList) {
+  for (const uint32_t size : {1u, 7u, 8u, 9u, 64u, 65u, 3000u}) {
+    SplitMix random(size);
+    SlotMax slots;
+    slots.Clear(size);
+    EXPECT_EQ(slots.max(), SlotMax::kNothing);
+    std::vector<int64_t> plain(size, SlotMax::kNothing);
+    for (int step = 0; step < 3000; ++step) {
+      const auto slot = static_cast<uint32_t>(random.Below(size));
+      plain[slot] = static_cast<int64_t>(random.Below(1000));
+      slots.Set(slot, plain[slot]);
+      const auto from = static_cast<uint32_t>(random.Below(size + 2));
+      const auto amount = static_cast<int64_t>(random.Below(1001));
+      uint32_t expected = from;
+      while (expected < size && plain[expected] < amount) ++expected;
+      ASSERT_EQ(slots.NextAtLeast(from, amount), expected < size ? expected : SlotMax::kNone) << size << ", from " << from;
+      if (step % 100 == 0) {
+        ASSERT_EQ(slots.max(), *std::max_element(plain.begin(), plain.end()));
+      }
+    }
+  }
 }
 
 }  // namespace
