@@ -60,8 +60,7 @@ bool PlacementGroupTableCore::Explain(const PlacementGroupId& id, int64_t wall_m
   for (size_t i = 0; i < group->wants.size(); ++i) {
     if (!info.bundles(static_cast<int>(i)).node_id().empty()) continue;
     const scheduling::BundleWant& want = group->wants[i];
-    const auto now = view_->Search({&want.need, &want.labels}, scheduling::ClusterView::Fit::kNow, 1);
-    if (!now.empty()) continue;
+    if (view_->Any({&want.need, &want.labels}, scheduling::ClusterView::Fit::kNow)) continue;
     out->set_detail("bundle " + std::to_string(i) + ": " + out->detail());
     ToProto(want.need, out->mutable_need());
     break;
