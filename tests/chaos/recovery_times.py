@@ -270,7 +270,8 @@ def ask(python: str, kind: str, kills: int, budget_s: float) -> dict[str, list[f
         return "hangs"
     if done.returncode != 0:
         return f"failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else done.returncode}"
-    found: dict[str, list[float]] = json.loads(done.stdout.strip().splitlines()[-1])
+    # Some packages print logs of their processes in between, and after.
+    found: dict[str, list[float]] = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
     return found
 
 
