@@ -45,18 +45,20 @@ class Outcome:
 
 
 class _Runner(threading.Thread):
-    def __init__(self, kind: type[Workload], seed: str, folder: pathlib.Path, deadline_s: float, ends: float) -> None:
+    def __init__(
+        self, kind: type[Workload], seed: str, folder: pathlib.Path, deadline_s: float, over: threading.Event
+    ) -> None:
         super().__init__(name=kind.__name__, daemon=True)
         self.kind = kind
         self.rounds = 0
         self.failure = ""
         self._arguments = (random.Random(f"{seed}/{kind.__name__}"), folder, deadline_s)
-        self._ends = ends
+        self._over = over
 
     def run(self) -> None:
         try:
             workload = self.kind(*self._arguments)
-            while time.monotonic() < self._ends:
+            while not self._over.is_set():
                 workload.run_round()
                 self.rounds += 1
             workload.end()
@@ -86,7 +88,8 @@ def run_chaos(
     """
     outcome = Outcome(seed)
     began = time.monotonic()
-    runners = [_Runner(kind, seed, folder, deadline_s, began + seconds) for kind in workloads]
+    over = threading.Event()
+    runners = [_Runner(kind, seed, folder, deadline_s, over) for kind in workloads]
     killing = [kind(cluster, seed, pace) for kind in killers]
     for thread in (*runners, *killing):
         thread.start()
@@ -99,6 +102,7 @@ def run_chaos(
             time.sleep(0.2)
             meanwhile()
     finally:
+        over.set()
         for killer in killing:
             killer.stop()
     deadline = time.monotonic() + 2 * deadline_s
