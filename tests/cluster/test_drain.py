@@ -8,6 +8,7 @@ import signal
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 from support.processes import wait_until
 
@@ -114,3 +115,117 @@ def test_a_node_can_be_drained_by_order(cluster: Cluster, monkeypatch: pytest.Mo
     assert "spot instance" in row(cluster, guest)["death_reason"]
     assert CliRunner().invoke(cli, [*order, guest.node_id]).exit_code == 1
     assert CliRunner().invoke(cli, [*order, "zz"]).exit_code == 1
+
+
+MB = 1 << 20
+
+
+@ray.remote(num_cpus=0)
+class Maker:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def put(self, value: int) -> list[Any]:
+        return [ray.put(np.full(2 * MB, value, np.uint8))]
+
+    def node(self) -> str:
+        return ray.get_runtime_context().get_node_id()
+
+    def add(self) -> int:
+        self.calls += 1
+        return self.calls
+
+    def slow(self, folder: str) -> str:
+        pathlib.Path(folder, "started").touch()
+        while not pathlib.Path(folder, "go").exists():
+            time.sleep(0.01)
+        return "done"
+
+
+@ray.remote(num_cpus=0, resources={"guest": 0.1}, max_retries=0)
+def makes(value: int) -> np.ndarray:
+    return np.full(2 * MB, value, np.uint8)
+
+
+def connect(cluster: Cluster) -> None:
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+
+
+def leave(cluster: Cluster, node: ClusterNode) -> None:
+    terminate(node)
+    wait_until(lambda: not row(cluster, node)["alive"], 20, "it is gone")
+    assert "what was here is elsewhere" in row(cluster, node)["death_reason"]
+
+
+def test_results_that_are_only_there_are_brought_elsewhere(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=1)
+    guest = cluster.add_node(num_cpus=1, resources={"guest": 1})
+    connect(cluster)
+    refs = [makes.remote(value) for value in range(3)]
+    ray.wait(refs, num_returns=3, timeout=30, fetch_local=False)
+    leave(cluster, guest)
+    # They could not be made again: the node is gone, and they have no retries.
+    assert [int(value[0]) for value in ray.get(refs, timeout=20)] == [0, 1, 2]
+
+
+def test_what_workers_of_the_node_own_is_kept(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=1)
+    guest = cluster.add_node(num_cpus=1, resources={"guest": 1})
+    connect(cluster)
+
+    @ray.remote(num_cpus=0, resources={"guest": 0.1})
+    def puts() -> list[Any]:
+        return [ray.put(np.full(2 * MB, 7, np.uint8))]
+
+    (inner,) = ray.get(puts.remote(), timeout=30)
+    leave(cluster, guest)
+    assert int(ray.get(inner, timeout=20)[0]) == 7
+
+
+def test_actors_that_may_restart_go_on_elsewhere(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=1, resources={"place": 1})
+    connect(cluster)
+    guest = cluster.add_node(num_cpus=1, resources={"place": 1000})
+    actor = Maker.options(max_restarts=1, resources={"place": 2}).remote()
+    assert ray.get(actor.node.remote(), timeout=30) == guest.node_id
+    other = cluster.add_node(num_cpus=1, resources={"place": 1000})
+    leave(cluster, guest)
+    assert ray.get(actor.node.remote(), timeout=30) == other.node_id
+    # A move is not charged: the one restart is still there.
+    last = cluster.add_node(num_cpus=1, resources={"place": 1000})
+    leave(cluster, other)
+    assert ray.get(actor.node.remote(), timeout=30) == last.node_id
+
+
+def test_calls_of_an_actor_that_moves_do_not_fail(cluster: Cluster, tmp_path: pathlib.Path) -> None:
+    cluster.add_node(num_cpus=1)
+    connect(cluster)
+    guest = cluster.add_node(num_cpus=1, resources={"place": 10})
+    actor = Maker.options(max_restarts=1, resources={"place": 1}).remote()
+    assert ray.get(actor.node.remote(), timeout=30) == guest.node_id
+    other = cluster.add_node(num_cpus=1, resources={"place": 10})
+    slow = actor.slow.remote(str(tmp_path))
+    wait_until((tmp_path / "started").exists, 20, "the call runs")
+    queued = [actor.add.remote() for _ in range(20)]
+    terminate(guest)
+    wait_until(lambda: row(cluster, guest)["draining"], 10, "it drains")
+    queued += [actor.add.remote() for _ in range(20)]
+    (tmp_path / "go").touch()
+    # What ran has ended; what was queued runs in the next process, once each and in order, though no call has retries.
+    assert ray.get(slow, timeout=30) == "done"
+    assert ray.get(queued, timeout=30) == list(range(1, 41))
+    assert ray.get(actor.node.remote(), timeout=30) == other.node_id
+    wait_until(lambda: not row(cluster, guest)["alive"], 20, "it is gone")
+
+
+def test_an_actor_that_may_not_restart_stays_until_the_deadline(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=1, resources={"place": 1})
+    connect(cluster)
+    guest = cluster.add_node(num_cpus=1, resources={"guest": 1}, drain_s=1)
+    actor = Maker.options(max_restarts=0, resources={"guest": 1}).remote()
+    assert ray.get(actor.node.remote(), timeout=30) == guest.node_id
+    terminate(guest)
+    wait_until(lambda: row(cluster, guest)["draining"], 10, "it drains")
+    assert ray.get(actor.add.remote(), timeout=30) == 1
+    wait_until(lambda: not row(cluster, guest)["alive"], 20, "it is gone")
+    assert "deadline" in row(cluster, guest)["death_reason"]

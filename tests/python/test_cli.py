@@ -128,6 +128,23 @@ def test_the_report_of_status() -> None:
     assert "dd" not in text and "ee" not in text
 
 
+def test_the_report_of_what_waits() -> None:
+    nodes = [
+        node(waiting=[{"need": {"GPU": 1.0, "CPU": 1.0}, "count": 3}]),
+        node(
+            node_id="bb", waiting=[{"need": {"CPU": 1.0, "GPU": 1.0}, "count": 2}, {"need": {"CPU": 8.0}, "count": 1}]
+        ),
+    ]
+    groups = [{"id": "ff", "strategy": 4, "why": "", "bundles": [{"CPU": 4.0}, {"CPU": 4.0}, {"GPU": 1.0}]}] * 2
+    waiting = {"actors": [{"need": {"CPU": 8.0}, "count": 4}], "placement_groups": groups}
+    text = "\n".join(status.report(nodes, datetime.datetime(2030, 1, 2), waiting=waiting))
+    assert (
+        "Pending Demands:\n {'CPU': 1.0, 'GPU': 1.0}: 5+ pending tasks/actors\n {'CPU': 8.0}: 5+ pending tasks/actors\n"
+        " {'CPU': 4.0} * 2, {'GPU': 1.0} * 1 (STRICT_SPREAD): 2+ pending placement groups" in text
+    )
+
+
 def test_the_report_of_an_empty_cluster() -> None:
     text = "\n".join(status.report([], datetime.datetime(2030, 1, 2)))
     assert "(no active nodes)" in text and "(no resources)" in text and "(no failures)" in text
+    assert text.endswith("Pending Demands:\n (no resource demands)")

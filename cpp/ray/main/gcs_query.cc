@@ -14,7 +14,9 @@
 #include "ray/util/flags.h"
 #include "ray/util/logging.h"
 #include "ray/util/signals.h"
+#include "ray/v1/gcs_actor.pb.h"
 #include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/gcs_placement_group.pb.h"
 #include "ray/wire/convert.h"
 
 namespace ray::raylet {
@@ -26,6 +28,7 @@ struct Options {
   std::string gcs_address;
   std::string auth_mode = "token";
   rpc::SecurityConfig security;
+  bool waiting = false;
   std::string drain;
   std::string reason = "asked for";
   Duration deadline = std::chrono::seconds(30);
@@ -39,6 +42,35 @@ void WriteResources(const v1::ResourceSet& message, JsonWriter* json) {
   json->BeginObject();
   for (const auto& [name, amount] : FromProto(message).ToDoubles()) json->Key(name).Double(amount);
   json->EndObject();
+}
+
+void WriteDemand(const v1::ResourceSet& need, int64_t count, JsonWriter* json) {
+  json->BeginObject().Key("need");
+  WriteResources(need, json);
+  json->Key("count").Int(count).EndObject();
+}
+
+// Actors and placement groups that wait for a place.
+std::string WaitingAsJson(const v1::ListActorsReply& actors, const v1::ListPlacementGroupsReply& groups) {
+  JsonWriter json;
+  std::map<ResourceSet, int64_t> needs;
+  for (const v1::ActorInfo& actor : actors.actors()) {
+    if (actor.state() == v1::ACTOR_STATE_PENDING_CREATION || actor.state() == v1::ACTOR_STATE_RESTARTING)
+      ++needs[FromProto(actor.creation().placement_resources())];
+  }
+  json.BeginObject().Key("actors").BeginArray();
+  for (const auto& [need, count] : needs) WriteDemand(ToProto(need), count, &json);
+  json.EndArray().Key("placement_groups").BeginArray();
+  for (const v1::PlacementGroupInfo& group : groups.groups()) {
+    if (group.state() != v1::PLACEMENT_GROUP_STATE_PENDING && group.state() != v1::PLACEMENT_GROUP_STATE_RESCHEDULING) continue;
+    json.BeginObject().Key("id").String(PlacementGroupId::FromBinaryOrNil(group.placement_group_id()).Hex());
+    json.Key("strategy").Int(group.strategy()).Key("why").String(group.scheduling_state()).Key("bundles").BeginArray();
+    for (const v1::Bundle& bundle : group.bundles()) {
+      if (bundle.node_id().empty()) WriteResources(bundle.resources(), &json);
+    }
+    json.EndArray().EndObject();
+  }
+  return json.EndArray().EndObject().Take();
 }
 
 std::string NodesAsJson(const v1::ListNodesReply& reply) {
@@ -62,6 +94,9 @@ std::string NodesAsJson(const v1::ListNodesReply& reply) {
     WriteResources(node.total(), &json);
     json.Key("available");
     WriteResources(node.available(), &json);
+    json.Key("waiting").BeginArray();
+    for (const v1::WaitingDemand& waiting : node.waiting()) WriteDemand(waiting.need(), waiting.count(), &json);
+    json.EndArray();
     json.Key("labels").BeginObject();
     for (const auto& [name, value] : std::map<std::string, std::string>(node.labels().begin(), node.labels().end())) {
       json.Key(name).String(value);
@@ -96,7 +131,22 @@ int Ask(const Options& options) {
     outcome = std::move(status);
     (*loop)->Stop();
   };
-  if (options.drain.empty()) {
+  v1::ListActorsReply actors;
+  if (options.waiting) {
+    v1::ListActorsRequest all;
+    all.set_all_namespaces(true);
+    const auto listed = [&](Status status, v1::ListPlacementGroupsReply& reply, PartList) {
+      if (status.ok()) text = WaitingAsJson(actors, reply);
+      finish(std::move(status));
+    };
+    const auto actors_listed = [&, listed](Status status, v1::ListActorsReply& reply, PartList) {
+      if (!status.ok()) return finish(std::move(status));
+      actors.Swap(&reply);
+      rpc::CallTyped<v1::ListPlacementGroupsReply>(*gcs, MethodId::kListPlacementGroups, v1::PlacementGroupEmpty(), {}, listed,
+                                                   call_options);
+    };
+    rpc::CallTyped<v1::ListActorsReply>(*gcs, MethodId::kListActors, all, {}, actors_listed, call_options);
+  } else if (options.drain.empty()) {
     const auto answered = [&](Status status, v1::ListNodesReply& reply, PartList) {
       if (status.ok()) text = NodesAsJson(reply);
       finish(std::move(status));
@@ -136,6 +186,7 @@ int RunQuery(int argc, char** argv) {
   flags.Add("timeout", "how long the answer may take", &options.timeout);
   AddSecurityFlags(&flags, &options.auth_mode, &options.security);
   flags.Group("Instead of the list");
+  flags.Add("waiting", "what actors and placement groups wait for", &options.waiting);
   flags.Add("drain", "node, by its id in hex, that is to take no more work and to leave", &options.drain);
   flags.Add("reason", "why, for people", &options.reason);
   flags.Add("deadline", "how long what runs there may go on", &options.deadline);

@@ -16,6 +16,7 @@
 #include "ray/raylet/adoption/adoption_service.h"
 #include "ray/raylet/chaos/chaos_service.h"
 #include "ray/raylet/drain/drain_core.h"
+#include "ray/raylet/drain/evacuation.h"
 #include "ray/raylet/explain/explain_service.h"
 #include "ray/raylet/leases/lease_service.h"
 #include "ray/raylet/logs/driver_relay.h"
@@ -104,7 +105,8 @@ struct Raylet::Impl {
   void OnStoreUse();
   void Drain(const std::string& reason, Duration deadline);
   void TellDraining(const std::string& reason, Duration left);
-  void CountLeases();
+  void CountWork();
+  void MakeEvacuation();
   void RunDrain(const DrainEffects& effects);
   void MakeRelay();
   void DrainJobLogs(const JobId& job, std::function<void()> done);
@@ -161,11 +163,13 @@ struct Raylet::Impl {
   bool stopping = false;
   uint64_t report_version = 0;
   ResourceSet reported;  // available, as of the last report
+  std::map<ResourceSet, int64_t> reported_waiting;
   uint64_t store_used = 0;
   Time last_report{INT64_MIN / 2};
   async::TimerId report_timer = 0;
   async::TimerId store_timer = 0;
   DrainCore drain;
+  std::unique_ptr<Evacuation> evacuation;
   async::TimerId drain_timer = 0;
 };
 
@@ -218,7 +222,10 @@ Status Raylet::Impl::Init() {
                          [this](const ProcessEnd& end) { OnProcessEnded(end); },
                          [this](const JobId& job, v1::LogLinesNotice lines) { relay->Lines(job, std::move(lines)); },
                          [this](const JobId& job, v1::DriverMessageNotice message) { relay->Message(job, std::move(message)); },
-                         [this](const WorkerId& worker, const rpc::ConnectionPtr& connection) { tunnels->AddProcess(worker, connection); },
+                         [this](const WorkerId& worker, const rpc::ConnectionPtr& connection) {
+                           tunnels->AddProcess(worker, connection);
+                           if (drain.draining()) loop->Post("raylet.drain", [this] { CountWork(); });  // it came too late
+                         },
                          [this](const WorkerId& worker) { store->OnWorkerDied(worker); }});  // nobody reads what it owned from now on
   RAY_ASSIGN_OR_RETURN(
       logs, LogTailer::Make(log_dir, loop, config.log_coalesce, [this](WorkerLines lines) { workers->ForwardLines(std::move(lines)); }));
@@ -232,7 +239,7 @@ Status Raylet::Impl::Init() {
       std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id,
                                                         [this] {
                                                           ReportSoon();
-                                                          if (drain.draining()) CountLeases();
+                                                          if (drain.draining()) CountWork();
                                                         },
                                                         [this](v1::ReportResourcesRequest* report) { FillReport(Available(), report); }},
                                      queue_config, scheduling::NodeResources(total));
@@ -290,6 +297,7 @@ Status Raylet::Impl::Init() {
   explain = std::make_unique<ExplainService>(
       ExplainService::Deps{loop, node_id, workers.get(), leases.get(), transfers.get(), adoption.get(), store.get()});
   MakeRelay();
+  MakeEvacuation();
 
   workers->RegisterHandlers(dispatcher.get());
   transfers->RegisterHandlers(dispatcher.get());
@@ -527,6 +535,12 @@ void Raylet::Impl::FillReport(const ResourceSet& available, v1::ReportResourcesR
   report->set_version(++report_version);
   ToProto(total, report->mutable_total());
   ToProto(available, report->mutable_available());
+  reported_waiting = leases->WaitingDemand();
+  for (const auto& [need, count] : reported_waiting) {
+    v1::WaitingDemand* waiting = report->add_waiting();
+    ToProto(need, waiting->mutable_need());
+    waiting->set_count(count);
+  }
   for (const auto& state : leases->TakeChangedBundles()) {
     v1::BundleReport* bundle = report->add_bundles();
     bundle->set_placement_group_id(state.bundle.group.Binary());
@@ -541,7 +555,8 @@ void Raylet::Impl::Report() {
   const ResourceSet available = Available();
   // Also when nothing has changed in the end: others may have counted on what came and went meanwhile.
   const bool touched = leases->TakeTouched();
-  if (available == reported && !leases->resources().HasChangedBundles() && !touched) return;
+  const bool same_queue = reported_waiting == leases->WaitingDemand();
+  if (available == reported && !leases->resources().HasChangedBundles() && !touched && same_queue) return;
   last_report = loop->clock().Now();
   v1::ReportResourcesRequest report;
   FillReport(available, &report);
@@ -592,11 +607,13 @@ void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
   report.set_detail(end.detail);
   report.set_intended(end.intended);
   report.set_out_of_memory(end.out_of_memory);
+  report.set_in_order(end.in_order);
   report.set_is_driver(end.is_driver);
   if (!end.job.IsNil()) report.set_job_id(end.job.Binary());
   report.set_pid(end.pid);
   // Over a link that is not up yet it follows the registration, which may have been made before this.
   if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportWorkerDied, report);
+  if (drain.draining()) loop->Post("raylet.drain", [this] { CountWork(); });
   if (!gcs_durable) return;
   const Time now = loop->clock().Now();
   while (!deaths.empty() && (deaths.size() >= kMaxDeathsKept || deaths.front().first + kDeathsKept < now)) deaths.pop_front();
@@ -699,7 +716,7 @@ void Raylet::Impl::FindDriver(const JobId& job, std::function<void(std::optional
 
 void Raylet::Impl::Drain(const std::string& reason, Duration deadline) {
   if (stopping) return;
-  CountLeases();
+  CountWork();
   RAY_LOG(INFO) << "draining (" << reason << "), for at most " << FormatDuration(deadline);
   DrainEffects effects;
   drain.Begin(reason, deadline, loop->clock().Now(), &effects);
@@ -715,10 +732,40 @@ void Raylet::Impl::TellDraining(const std::string& reason, Duration left) {
   if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportDraining, report);
 }
 
-void Raylet::Impl::CountLeases() {
+void Raylet::Impl::CountWork() {
   DrainEffects effects;
-  drain.OnLeases(leases->num_held(), &effects);
+  drain.OnWork(leases->num_held(), workers->num_workers(), &effects);
   RunDrain(effects);
+}
+
+void Raylet::Impl::MakeEvacuation() {
+  Evacuation::Deps deps;
+  deps.loop = loop;
+  deps.self = node_id;
+  deps.store = store.get();
+  const auto nodes_where = [this](bool draining) {
+    std::vector<const scheduling::ClusterView::Node*> found;
+    leases->view().ForEach([&](const scheduling::ClusterView::Node& node) {
+      if (node.id != node_id && node.draining == draining && node.total.Get(kStoreMemory) > 0) found.push_back(&node);
+    });
+    return found;
+  };
+  deps.targets = [nodes_where] {
+    std::vector<Evacuation::Target> targets;
+    for (const auto* node : nodes_where(false)) {
+      targets.push_back({node->id, static_cast<uint64_t>(node->available.Get(kStoreMemory) / ResourceSet::kUnit)});
+    }
+    return targets;
+  };
+  deps.leaving = [nodes_where] {
+    std::vector<NodeId> leaving;
+    for (const auto* node : nodes_where(true)) leaving.push_back(node->id);
+    return leaving;
+  };
+  deps.is_local_driver = [this](const WorkerId& process) { return workers->IsDriver(process); };
+  deps.link = [this](const NodeId& node) { return nodes->Link(node); };
+  deps.connect = [this](const Address& process) { return hub->Connect(process); };
+  evacuation = std::make_unique<Evacuation>(std::move(deps));
 }
 
 void Raylet::Impl::RunDrain(const DrainEffects& effects) {
@@ -729,6 +776,14 @@ void Raylet::Impl::RunDrain(const DrainEffects& effects) {
       TellDraining(tell->reason, tell->left);
     } else if (std::holds_alternative<LetWorkersFinish>(effect)) {
       leases->LetWorkersFinish("the node is draining");
+    } else if (std::holds_alternative<LetWorkersGo>(effect)) {
+      workers->AskAllExit("the node is draining");
+    } else if (std::holds_alternative<SaveObjects>(effect)) {
+      evacuation->Run([this](size_t left) {
+        DrainEffects saved;
+        drain.OnSaved(left, loop->clock().Now(), &saved);
+        RunDrain(saved);
+      });
     } else if (const auto* leave = std::get_if<LeaveNode>(&effect)) {
       // Not from within what ended the last lease.
       loop->Post("raylet.drained", [this, reason = leave->reason] {

@@ -647,6 +647,17 @@ std::optional<LeaseQueueCore::Standing> LeaseQueueCore::StandingOf(const LeaseId
   return standing;
 }
 
+std::map<ResourceSet, int64_t> LeaseQueueCore::WaitingDemand() const {
+  std::map<ResourceSet, int64_t> demand;
+  for (const auto& [job, state] : jobs_) {
+    for (const auto& [key, cls] : state.classes) {
+      // Asked for often: what is first tells of all, since actors and tasks hardly ever are of one class.
+      if (!cls.queue.front().request.owner.IsNil()) demand[key.need] += static_cast<int64_t>(cls.queue.size());
+    }
+  }
+  return demand;
+}
+
 std::vector<std::string> LeaseQueueCore::DescribeQueue() const {
   std::vector<std::string> lines;
   for (const auto& [job, state] : jobs_) {

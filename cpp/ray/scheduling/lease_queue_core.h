@@ -179,6 +179,8 @@ class LeaseQueueCore {
     std::string why;         // what keeps it from being granted here now
   };
   std::optional<Standing> StandingOf(const LeaseId& lease) const;
+  // What waits for tasks (actors are the GCS's to tell of), by what it needs.
+  std::map<ResourceSet, int64_t> WaitingDemand() const;
   // One line per class: "job 01000000 {CPU: 4}: 3 waiting, the node has {CPU: 2}".
   std::vector<std::string> DescribeQueue() const;
 

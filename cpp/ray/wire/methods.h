@@ -106,6 +106,7 @@ namespace ray {
   X(kCommitBundles, 231, "RayletBundle", "CommitBundles")                    \
   X(kReturnBundles, 232, "RayletBundle", "ReturnBundles")                    \
   X(kResourceViews, 233, "Sync", "ResourceViews")                            \
+  X(kMoveCopies, 254, "WorkerObject", "MoveCopies")                          \
   X(kExplain, 253, "Explain", "Explain")                                     \
   X(kExplainGcs, 130, "GcsExplain", "Explain")
 

@@ -25,6 +25,12 @@ def list_nodes(address: str, security: Security, timeout: float = _TIMEOUT_S) ->
     return nodes
 
 
+def waiting(address: str, security: Security, timeout: float = _TIMEOUT_S) -> dict[str, Any]:
+    """What actors and placement groups of that cluster wait for. Raises as `list_nodes`."""
+    found: dict[str, Any] = _ask(address, security, timeout, ["--waiting"])
+    return found
+
+
 def drain_node(
     address: str, security: Security, node_id: str, *, reason: str, deadline_s: float, timeout: float = _TIMEOUT_S
 ) -> None:

@@ -32,6 +32,14 @@ def nodes_of(address: str, timeout: float = 5.0) -> list[dict[str, Any]]:
         return gcs_query.list_nodes(address, credentials, timeout)
 
 
+def waiting_in(address: str, timeout: float = 5.0) -> dict[str, Any]:
+    """What actors and placement groups of the cluster there wait for. Raises ConnectionError, AuthenticationError."""
+    if address.startswith("unix:"):
+        return gcs_query.waiting(address, Security(security.DISABLED), timeout)
+    with security.for_asking(connect.local_record(address, session_dir.temp_root())) as credentials:
+        return gcs_query.waiting(address, credentials, timeout)
+
+
 def is_here(address: str) -> bool:
     """Whether the host of `host:port` is this machine. Raises ConnectionError where its name is not known."""
     return any(addresses.is_local(ip) for ip in addresses.resolve(addresses.split(address)[0]))

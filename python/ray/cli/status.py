@@ -15,6 +15,7 @@ _RULE = "-" * 63
 _BYTES = ("memory", "object_store_memory")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _FAILURES_SHOWN = 20
+_STRATEGIES = {1: "PACK", 2: "SPREAD", 3: "STRICT_PACK", 4: "STRICT_SPREAD"}  # PlacementStrategy
 
 
 @click.command()
@@ -25,11 +26,19 @@ _FAILURES_SHOWN = 20
 def status(address: str | None, verbose: bool) -> None:
     """Shows the nodes of a cluster and the use of its resources."""
     with shown():
-        nodes = cluster.nodes_of(cluster.find(address))
-    click.echo("\n".join(report(nodes, datetime.datetime.now(), verbose)))
+        where = cluster.find(address)
+        nodes = cluster.nodes_of(where)
+        waiting = cluster.waiting_in(where)
+    click.echo("\n".join(report(nodes, datetime.datetime.now(), verbose, waiting=waiting)))
 
 
-def report(nodes: list[dict[str, Any]], now: datetime.datetime, verbose: bool = False) -> list[str]:
+def report(
+    nodes: list[dict[str, Any]],
+    now: datetime.datetime,
+    verbose: bool = False,
+    *,
+    waiting: dict[str, Any] | None = None,
+) -> list[str]:
     """The lines that `ray status` prints."""
     alive = [node for node in nodes if node["alive"] and not node["driver_only"]]
     failed = [node for node in nodes if not node["alive"] and not node["driver_only"]]
@@ -41,7 +50,7 @@ def report(nodes: list[dict[str, Any]], now: datetime.datetime, verbose: bool = 
     lines += ["Recent failures:", *_failures(failed)]
     lines += ["", "Resources", _RULE, "Total Usage:", *_usage(alive)]
     lines += ["", "From request_resources:", " (none)"]
-    lines += ["Pending Demands:", " (not shown: nodes do not report what they have queued yet)"]
+    lines += ["Pending Demands:", *_demands(alive, waiting or {})]
     if verbose:
         for node in alive:
             lines += ["", f"Node: {node['node_id']} ({node['node_name']}, {node['ip']})", " Usage:"]
@@ -57,6 +66,30 @@ def _is_busy(node: dict[str, Any]) -> bool:
         for name, amount in node["total"].items()
         if name != "object_store_memory"
     )
+
+
+def _demands(nodes: list[dict[str, Any]], waiting: dict[str, Any]) -> list[str]:
+    """What waits for room: requests of tasks at their nodes, actors and placement groups at the GCS, by shape."""
+    shapes: dict[str, int] = {}
+    for demand in [*(d for node in nodes for d in node.get("waiting", [])), *waiting.get("actors", [])]:
+        shape = _shape(demand["need"])
+        shapes[shape] = shapes.get(shape, 0) + demand["count"]
+    lines = [f" {shape}: {count}+ pending tasks/actors" for shape, count in sorted(shapes.items())]
+    groups: dict[str, int] = {}
+    for group in waiting.get("placement_groups", []):
+        bundles: dict[str, int] = {}
+        for bundle in group["bundles"]:
+            shape = _shape(bundle)
+            bundles[shape] = bundles.get(shape, 0) + 1
+        text = ", ".join(f"{shape} * {count}" for shape, count in sorted(bundles.items()))
+        text = f"{text} ({_STRATEGIES.get(group['strategy'], 'PACK')})"
+        groups[text] = groups.get(text, 0) + 1
+    lines += [f" {text}: {count}+ pending placement groups" for text, count in sorted(groups.items())]
+    return lines or [" (no resource demands)"]
+
+
+def _shape(need: dict[str, float]) -> str:
+    return str({name: float(need[name]) for name in sorted(need)})
 
 
 def _names(nodes: Iterable[dict[str, Any]], none: str) -> list[str]:

@@ -233,6 +233,7 @@ void TaskReceiver::HandleExit(const v1::ExitRequest& message) {
     exit_requested_ = true;
     exit_reason_ = message.reason();
     actor = is_actor_;
+    moving_ = moving_ || (actor && message.leave_queued());
     WakeLocked();
   }
   if (!actor) HandBack(0);
@@ -247,7 +248,7 @@ bool TaskReceiver::PopLocked(NextItem* out) {
     cancels_.pop_front();
     return true;
   }
-  if (auto run = queue_.Next()) {
+  if (auto run = moving_ ? std::nullopt : queue_.Next()) {
     auto it = runs_.find(*run);
     out->kind = NextItem::kRun;
     out->task = it->second;
@@ -255,7 +256,7 @@ bool TaskReceiver::PopLocked(NextItem* out) {
     if (!waiters_.empty() && queue_.HasRunnable()) WakeForRunnableLocked();  // another thread
     return true;
   }
-  if (exit_requested_ && !exit_told_ && queue_.unstarted() == 0 && queue_.running() == 0) {
+  if (MayExitLocked()) {
     exit_told_ = true;
     out->kind = NextItem::kExit;
     out->reason = exit_reason_;
@@ -264,8 +265,10 @@ bool TaskReceiver::PopLocked(NextItem* out) {
   return false;
 }
 
-bool TaskReceiver::HasWorkLocked() const {
-  return !cancels_.empty() || queue_.HasRunnable() || (exit_requested_ && !exit_told_ && queue_.unstarted() == 0 && queue_.running() == 0);
+bool TaskReceiver::HasWorkLocked() const { return !cancels_.empty() || (!moving_ && queue_.HasRunnable()) || MayExitLocked(); }
+
+bool TaskReceiver::MayExitLocked() const {
+  return exit_requested_ && !exit_told_ && (moving_ || queue_.unstarted() == 0) && queue_.running() == 0;
 }
 
 bool TaskReceiver::TryNext(NextItem* out) {

@@ -143,6 +143,8 @@ class TaskReceiver {
   void MarkReady(uint64_t token);
   bool PopLocked(NextItem* out) REQUIRES(mu_);
   bool HasWorkLocked() const REQUIRES(mu_);
+  // Nothing is left to do before the process may leave as it was asked to.
+  bool MayExitLocked() const REQUIRES(mu_);
   void WakeLocked() REQUIRES(mu_);
   bool LoadArguments(const ReceivedTaskPtr& task);
   void WakeForRunnableLocked() REQUIRES(mu_);
@@ -181,6 +183,7 @@ class TaskReceiver {
   uint64_t next_token_ GUARDED_BY(mu_) = 1;
   bool exit_requested_ GUARDED_BY(mu_) = false, exit_told_ GUARDED_BY(mu_) = false;
   bool leaving_ GUARDED_BY(mu_) = false;  // takes no more normal tasks
+  bool moving_ GUARDED_BY(mu_) = false;   // an actor that goes on elsewhere: begins nothing more, and leaves when what runs has ended
   bool is_actor_ GUARDED_BY(mu_) = false, is_async_actor_ GUARDED_BY(mu_) = false, is_threaded_actor_ GUARDED_BY(mu_) = false;
   std::string exit_reason_ GUARDED_BY(mu_);
   pthread_t interrupt_thread_ GUARDED_BY(mu_) = 0;

@@ -1,8 +1,11 @@
 #include "ray/core_worker/objects/object_copies.h"
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <memory>
+#include <set>
+#include <string_view>
 
 #include "ray/core_worker/objects/owners.h"
 
@@ -179,6 +182,64 @@ void ObjectCopies::HandleAddLocation(const v1::AddLocationNotice& message) {
   const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
   // Freed meanwhile: that copy came too late to be freed with the others.
   if (!context_.memory.AddCopy(id, node, message.attempt()) && !context_.table.Contains(id)) FreeCopy(id, node);
+}
+
+void ObjectCopies::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder) {
+  // Pulls of ours are numbered from below; these go to the same raylet, if it is that of this node.
+  constexpr uint64_t kMoves = uint64_t{1} << 63;
+  struct Answer {
+    explicit Answer(rpc::Responder r) : responder(std::move(r)) {}
+    ~Answer() {  // the last pull has ended
+      if (responder.valid()) responder.Send(reply);
+    }
+    rpc::Responder responder;
+    v1::MoveCopiesReply reply;  // on the loop only
+  };
+  const auto answer = std::make_shared<Answer>(std::move(responder));
+  std::set<std::string_view> leaving(message.leaving_node_ids().begin(), message.leaving_node_ids().end());
+  leaving.insert(message.node_id());
+  const NodeId target = NodeId::FromBinaryOrNil(message.target_node_id());
+  std::vector<std::pair<ObjectId, NodeId>> have_others;
+  for (const std::string& binary : message.object_ids()) {
+    const ObjectId id = ObjectId::FromBinaryOrNil(binary);
+    StoredValue value;
+    if (!context_.table.IsOwned(id) || !context_.memory.Get(id, &value) || !value.in_store) continue;  // nothing goes with that copy
+    const auto other = std::ranges::find_if(value.node_ids, [&](const NodeId& node) { return !leaving.contains(node.View()); });
+    if (other != value.node_ids.end()) {
+      have_others.emplace_back(id, *other);
+      continue;
+    }
+    const auto raylet = context_.peers->GetRaylet(target);
+    if (!raylet.ok()) {
+      answer->reply.add_not_moved(binary);
+      continue;
+    }
+    v1::PullObjectRequest request;
+    {
+      MutexLock lock(&mu_);
+      request.set_pull_id(kMoves | ++last_move_);
+    }
+    request.set_object_id(binary);
+    request.set_owner_worker_id(context_.self.worker_id.Binary());
+    request.set_owner_node_id(context_.self.node_id.Binary());
+    request.set_size(value.size);
+    request.set_metadata(value.metadata);
+    request.set_reason(v1::PULL_REASON_TASK_ARGUMENT);
+    request.set_keep(true);
+    for (const NodeId& node : value.node_ids) request.add_node_ids(node.data(), NodeId::kSize);
+    rpc::CallTyped<v1::PullObjectReply>(**raylet, MethodId::kPullObject, request, {},
+                                        [this, alive = context_.alive, answer, id, target, attempt = value.attempt](
+                                            const Status& status, v1::PullObjectReply& reply, PartList) {
+                                          const auto service = alive.lock();
+                                          if (service == nullptr) return;
+                                          if (!status.ok() || !reply.ready()) {
+                                            answer->reply.add_not_moved(id.Binary());
+                                          } else if (!context_.memory.AddCopy(id, target, attempt) && !context_.table.Contains(id)) {
+                                            FreeCopy(id, target);  // nobody wants it any more
+                                          }
+                                        });
+  }
+  KeepCopies(have_others);
 }
 
 }  // namespace ray::core

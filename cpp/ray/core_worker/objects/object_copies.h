@@ -38,6 +38,9 @@ class ObjectCopies {
   // All copies on it.
   void LoseNode(const NodeId& node);
 
+  // A node leaves: of those objects of ours whose copies would go with it, another node gets one.
+  void HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder);
+
   // --- where copies are
   // [blocks], by way of `block`, until all owners have answered.
   Status GetLocations(std::span<const ObjectRefInfo> refs, const std::function<ReadResult(async::Waiter*)>& block,
@@ -57,6 +60,7 @@ class ObjectCopies {
   Mutex mu_;
   std::unordered_map<ObjectId, std::vector<LostCopy>, IdHash> lost_copies_ GUARDED_BY(mu_);
   std::unordered_set<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
+  uint64_t last_move_ GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace ray::core

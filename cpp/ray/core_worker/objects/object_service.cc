@@ -72,6 +72,11 @@ void ObjectService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
                                                    [weak](const v1::AddLocationNotice& message, rpc::Request&, rpc::Responder) {
                                                      if (auto self = weak.lock()) self->copies_.HandleAddLocation(message);
                                                    });
+  dispatcher->RegisterTyped<v1::MoveCopiesRequest>(MethodId::kMoveCopies,
+                                                   [weak](const v1::MoveCopiesRequest& message, rpc::Request&, rpc::Responder responder) {
+                                                     if (auto self = weak.lock())
+                                                       self->copies_.HandleMoveCopies(message, std::move(responder));
+                                                   });
   dispatcher->RegisterTyped<v1::GetLocationsRequest>(
       MethodId::kGetLocations, [weak](const v1::GetLocationsRequest& message, rpc::Request&, rpc::Responder responder) {
         if (auto self = weak.lock()) self->copies_.HandleGetLocations(message, std::move(responder));

@@ -1,6 +1,7 @@
 #include "ray/core_worker/submit/actor_queue_core.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace ray::core {
 
@@ -78,11 +79,19 @@ bool ActorQueueCore::Answered(uint64_t epoch, uint64_t sequence) {
   return true;
 }
 
-void ActorQueueCore::OnAlive(uint64_t incarnation, ActorEffects* out) {
+void ActorQueueCore::OnAlive(uint64_t incarnation, bool moved, ActorEffects* out) {
   if (phase_ == ActorPhase::kDead || incarnation < incarnation_) return;
   // The same news twice, or of the connection that stands.
   if (phase_ == ActorPhase::kAlive && incarnation == incarnation_) return;
-  if (phase_ == ActorPhase::kAlive) LoseInFlight();
+  const bool next = incarnation == incarnation_ + 1;  // else there was a process in between of which nothing is known
+  if (phase_ == ActorPhase::kAlive) {
+    if (moved && next) {
+      deferred_ = Deferred{incarnation, true};
+      return;
+    }
+    LoseInFlight();
+  }
+  if (incarnation != incarnation_) moving_ = moved && next;
   incarnation_ = incarnation;
   phase_ = ActorPhase::kDisconnected;
   out->push_back({ActorEffect::kConnect});
@@ -94,21 +103,36 @@ void ActorQueueCore::Connected(ActorEffects* out) {
   first_sequence_ = 0;
   phase_ = ActorPhase::kAlive;
   SettleLost(out);
+  moving_ = false;
   Drain(out);
 }
 
 void ActorQueueCore::ConnectionLost(uint64_t epoch, ActorEffects* out) {
   if (phase_ != ActorPhase::kAlive || epoch != epoch_) return;
+  const auto news = std::exchange(deferred_, std::nullopt);
   LoseInFlight();
   phase_ = ActorPhase::kDisconnected;
+  if (news) {
+    if (news->alive) {
+      OnAlive(news->incarnation, true, out);
+    } else {
+      OnRestarting(news->incarnation, true, out);
+    }
+  }
 }
 
-void ActorQueueCore::OnRestarting(uint64_t incarnation, ActorEffects* out) {
+void ActorQueueCore::OnRestarting(uint64_t incarnation, bool moved, ActorEffects* out) {
   if (phase_ == ActorPhase::kDead || incarnation < incarnation_) return;
+  const bool next = incarnation == incarnation_ + 1;
   if (phase_ == ActorPhase::kAlive) {
     if (incarnation == incarnation_) return;
+    if (moved && next) {
+      deferred_ = Deferred{incarnation, false};
+      return;
+    }
     LoseInFlight();
   }
+  if (incarnation != incarnation_) moving_ = moved && next;
   incarnation_ = incarnation;
   phase_ = ActorPhase::kRestarting;
   SettleLost(out);
@@ -132,11 +156,16 @@ void ActorQueueCore::LoseInFlight() {
   }
   in_flight_.clear();
   in_flight_live_ = 0;
+  deferred_.reset();
 }
 
 void ActorQueueCore::SettleLost(ActorEffects* out) {
   auto lost = std::move(lost_);
   lost_.clear();
+  if (moving_) {  // none of them was begun
+    waiting_.insert(waiting_.begin(), lost.begin(), lost.end());
+    return;
+  }
   for (auto it = lost.rbegin(); it != lost.rend(); ++it) {
     if (it->retries == 0) continue;
     if (it->retries > 0) --it->retries;
@@ -169,7 +198,7 @@ void ActorQueueCore::Drain(ActorEffects* out) {
         ++i;
       }
     }
-  } else if (phase_ == ActorPhase::kRestarting) {
+  } else if (phase_ == ActorPhase::kRestarting && !moving_) {
     std::erase_if(waiting_, [&](const Call& call) {
       if (!call.ready || call.retries != 0 || call.retried) return false;
       out->push_back({ActorEffect::kFailUnavailable, call.no});

@@ -5,6 +5,8 @@
 // When the connection breaks nobody knows which calls ran: they wait for the GCS's word. RESTARTING or ALIVE again: those with retries left go
 // first in the next epoch, in their old order, the others fail as "unavailable"; DEAD: all fail. While the actor restarts, calls without retries
 // fail at once, since "at most once" cannot wait for what may never come.
+// An actor that is *moved* ends its process in good order: whatever that has not answered by the end of its connection was not begun. So nothing fails, and
+// nothing is charged: such calls, and those that are made meanwhile, wait for the next process. News of the move may overtake answers; it waits for that end.
 //
 // Pure; not thread-safe, its shell holds a lock.
 #pragma once
@@ -62,8 +64,9 @@ class ActorQueueCore {
     if (phase_ == ActorPhase::kDependencies || phase_ == ActorPhase::kPending)
       phase_ = dependencies ? ActorPhase::kDependencies : ActorPhase::kPending;
   }
-  void OnAlive(uint64_t incarnation, ActorEffects* out);
-  void OnRestarting(uint64_t incarnation, ActorEffects* out);
+  // `moved`: the restart that began it was a move.
+  void OnAlive(uint64_t incarnation, bool moved, ActorEffects* out);
+  void OnRestarting(uint64_t incarnation, bool moved, ActorEffects* out);
   void OnDead(ActorEffects* out);
   // Results of kConnect, and the end of a connection. `epoch`: the one that ended.
   void Connected(ActorEffects* out);
@@ -104,6 +107,12 @@ class ActorQueueCore {
   std::deque<Call> lost_;        // were in flight when the connection broke; not empty only while kDisconnected
   std::deque<Call> waiting_;     // in order of submission
   bool overtakers_ = false;      // an out_of_order call was seen
+  bool moving_ = false;          // between the connections of a move
+  struct Deferred {
+    uint64_t incarnation;
+    bool alive;
+  };
+  std::optional<Deferred> deferred_;  // news of a move, until the connection ends; only while kAlive
 };
 
 }  // namespace ray::core

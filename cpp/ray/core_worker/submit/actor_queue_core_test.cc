@@ -36,8 +36,8 @@ class Queue {
     core.Ready(call, &out);
     return Take();
   }
-  std::string Alive(uint64_t n) {
-    core.OnAlive(n, &out);
+  std::string Alive(uint64_t n, bool moved = false) {
+    core.OnAlive(n, moved, &out);
     return Take();
   }
   std::string Connected() {
@@ -48,8 +48,8 @@ class Queue {
     core.ConnectionLost(epoch, &out);
     return Take();
   }
-  std::string Restarting(uint64_t n) {
-    core.OnRestarting(n, &out);
+  std::string Restarting(uint64_t n, bool moved = false) {
+    core.OnRestarting(n, moved, &out);
     return Take();
   }
   std::string Dead() {
@@ -186,6 +186,36 @@ TEST(ActorQueueCore, TellsWhereACallIs) {
   q.core.Answered(1, 1);
   EXPECT_FALSE(q.core.PlaceOf(2));
   EXPECT_EQ(q.core.PlaceOf(4)->behind, 2u);
+}
+
+TEST(ActorQueueCore, AMoveFailsNothingAndChargesNothing) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  for (CallNo call = 1; call <= 3; ++call) q.Submit(call);
+  // News of the move overtakes the last answer: it waits for the end of the connection.
+  EXPECT_EQ(q.Restarting(1, /*moved=*/true), "");
+  EXPECT_EQ(q.core.phase(), ActorPhase::kAlive);
+  EXPECT_TRUE(q.core.Answered(1, 0));
+  q.core.ConnectionLost(1, &q.out);
+  EXPECT_EQ(q.Take(), "");
+  EXPECT_EQ(q.core.phase(), ActorPhase::kRestarting);
+  EXPECT_EQ(q.Submit(4), "");  // made meanwhile: waits, though it has no retries
+  EXPECT_EQ(q.Alive(1, /*moved=*/true), "connect");
+  EXPECT_EQ(q.Connected(), "send 2#0@2, send 3#1@2, send 4#2@2");
+}
+
+TEST(ActorQueueCore, AfterAMoveACrashIsACrash) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  q.Submit(1);
+  EXPECT_EQ(q.Alive(1, /*moved=*/true), "");  // the end of the first process was not heard of
+  q.core.ConnectionLost(1, &q.out);
+  EXPECT_EQ(q.Take(), "connect");
+  EXPECT_EQ(q.Connected(), "send 1#0@2");
+  q.core.ConnectionLost(2, &q.out);
+  EXPECT_EQ(q.Restarting(2), "unavailable 1");
 }
 
 }  // namespace

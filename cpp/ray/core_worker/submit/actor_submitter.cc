@@ -286,11 +286,11 @@ void ActorSubmitter::OnActorInfo(const v1::ActorInfo& info) {
     switch (info.state()) {
       case v1::ACTOR_STATE_DEPENDENCIES_UNREADY: core.OnPending(true); break;
       case v1::ACTOR_STATE_PENDING_CREATION: core.OnPending(false); break;
-      case v1::ACTOR_STATE_RESTARTING: core.OnRestarting(info.num_restarts(), out); break;
+      case v1::ACTOR_STATE_RESTARTING: core.OnRestarting(info.num_restarts(), info.moved(), out); break;
       case v1::ACTOR_STATE_ALIVE:
         queue->address = FromProto(info.address());
         queue->pid = info.pid();
-        core.OnAlive(info.num_restarts(), out);
+        core.OnAlive(info.num_restarts(), info.moved(), out);
         break;
       default: break;
     }

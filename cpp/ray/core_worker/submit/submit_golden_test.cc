@@ -110,9 +110,9 @@ class ReplayActorQueue {
     } else if (name == "pending") {
       core_->OnPending(event.Has("dependencies"));
     } else if (name == "alive") {
-      core_->OnAlive(event.Number(0), &effects);
+      core_->OnAlive(event.Number(0), event.Has("moved"), &effects);
     } else if (name == "restarting") {
-      core_->OnRestarting(event.Number(0), &effects);
+      core_->OnRestarting(event.Number(0), event.Has("moved"), &effects);
     } else if (name == "dead") {
       core_->OnDead(&effects);
     } else if (name == "connected") {

@@ -46,6 +46,7 @@ void KillActorOnNode(GcsState* gcs, const KillOnNode& order) {
   if (!order.worker.IsNil()) request.set_worker_id(order.worker.Binary());
   request.set_force(order.force);
   request.set_reason(order.reason);
+  request.set_move(order.move);
   link->Call(MethodId::kKillActorOnNode, request, {}, [actor = order.actor](const Status& status, const rpc::Reply&) {
     if (!status.ok()) RAY_LOG(WARNING) << "ending actor " << actor << ": " << status.ToString();
   });

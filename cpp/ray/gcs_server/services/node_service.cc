@@ -224,8 +224,12 @@ void RegisterNodeService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
                                                   [gcs](const v1::DrainNodeRequest& message, rpc::Request&, rpc::Responder responder) {
                                                     Effects out;
                                                     Reply(gcs->runner.Hold(std::move(responder)), v1::NodeEmpty(), &out);
-                                                    if (gcs->nodes.Drain(message, gcs->wall_ms(), &out))
-                                                      NodeChanged(gcs, NodeId::FromBinaryOrNil(message.node_id()), &out);
+                                                    const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
+                                                    if (gcs->nodes.Drain(message, gcs->wall_ms(), &out)) {
+                                                      NodeChanged(gcs, node, &out);
+                                                      // One that leaves at once has no time for it.
+                                                      if (message.deadline_ms() > 0) gcs->actors.NodeDraining(node, &out);
+                                                    }
                                                     gcs->runner.Run(std::move(out));
                                                   });
   dispatcher->RegisterTyped<v1::ReportResourcesRequest>(

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "ray/v1/gcs_storage.pb.h"
 #include "ray/wire/convert.h"
@@ -529,18 +530,41 @@ void ActorTableCore::BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken c
   ChangedAndReply(actor, call, &reply, out);
 }
 
-void ActorTableCore::OnEnded(Actor& actor, const std::string& reason, ErrorType type, int64_t wall_ms, Effects* out) {
+bool ActorTableCore::MayRestart(const Actor& actor) const {
+  const int32_t max_restarts = actor.info.creation().max_restarts();
+  return max_restarts < 0 || actor.info.num_restarts() - actor.info.num_moves() < static_cast<uint32_t>(max_restarts);
+}
+
+void ActorTableCore::NodeDraining(const NodeId& node, Effects* out) {
+  const auto there = by_node_.find(node);
+  if (there == by_node_.end()) return;
+  for (const ActorId& id : there->second) {
+    const ActorPtr actor = Lookup(id);
+    if (actor == nullptr || actor->info.state() != v1::ACTOR_STATE_ALIVE || actor->moving || actor->killed || actor->last_words) continue;
+    if (!actor->group.IsNil() || !MayRestart(*actor)) continue;  // bundles stay where they are; the others live as long as their node
+    bool fulfilled = false;
+    const scheduling::LabelSelector* selector = policy_.SelectorOf(actor->wish, &fulfilled);
+    if (!view_->Any({&actor->wish.need, selector}, scheduling::ClusterView::Fit::kEver)) continue;
+    actor->moving = true;
+    out->push_back(KillOnNode{node, id, actor->worker, /*force=*/false, "its node is draining, and it goes on elsewhere", /*move=*/true});
+  }
+}
+
+void ActorTableCore::OnEnded(Actor& actor, const std::string& reason, ErrorType type, int64_t wall_ms, Effects* out, bool in_order) {
+  const bool moved = std::exchange(actor.moving, false) && in_order;
   if (actor.last_words) return BecomeDead(actor, DiedOf(actor, *actor.last_words), 0, wall_ms, out);
   std::string why = actor.killed ? "it was killed by `ray.kill`" : reason;
   if (actor.killed) type = ErrorType::kActorDied;
   actor.killed = false;
-  int32_t max_restarts = actor.info.creation().max_restarts();
-  if (max_restarts >= 0 && actor.info.num_restarts() >= static_cast<uint32_t>(max_restarts)) {
+  if (!MayRestart(actor)) {
+    const int32_t max_restarts = actor.info.creation().max_restarts();
     if (max_restarts > 0) why += ", after " + std::to_string(max_restarts) + (max_restarts == 1 ? " restart" : " restarts");
     return BecomeDead(actor, DiedOf(actor, why, type), 0, wall_ms, out);
   }
   ReleaseWorker(actor);
   actor.info.set_num_restarts(actor.info.num_restarts() + 1);
+  if (moved) actor.info.set_num_moves(actor.info.num_moves() + 1);
+  actor.info.set_moved(moved);
   actor.info.set_state(v1::ACTOR_STATE_RESTARTING);
   actor.info.set_pid(0);
   actor.told_infeasible = false;
@@ -598,7 +622,8 @@ void ActorTableCore::OutOfScope(const ActorId& id, CallToken call, int64_t wall_
 void ActorTableCore::Exiting(const ActorId& id, const WorkerId& worker, CallToken call, Effects* out) {
   ActorPtr actor = Lookup(id);
   // It may tell before the answer to its start has come. Dead only when the process is: results of its last calls are still on their way.
-  if (actor && !actor->IsDead() && (actor->worker == worker || actor->starting)) {
+  // One that is moved says the same, and is not meant to end.
+  if (actor && !actor->IsDead() && !actor->moving && (actor->worker == worker || actor->starting)) {
     actor->last_words = "it left by itself (exit_actor or __ray_terminate__)";
     Save(*actor, out);
   }
@@ -704,7 +729,7 @@ void ActorTableCore::WorkerDied(const v1::ReportWorkerDiedRequest& report, int64
     ActorPtr actor = Lookup(it->second);
     std::string reason = "its worker process " + Ended(report.detail());
     if (report.out_of_memory()) reason = "its worker process was ended because its node ran out of memory (" + report.detail() + ")";
-    OnEnded(*actor, reason, report.out_of_memory() ? ErrorType::kOutOfMemory : ErrorType::kActorDied, wall_ms, out);
+    OnEnded(*actor, reason, report.out_of_memory() ? ErrorType::kOutOfMemory : ErrorType::kActorDied, wall_ms, out, report.in_order());
   }
   if (by_owner_.contains(worker)) {
     OwnerDied([&worker](const Actor& actor) { return actor.owner_worker == worker; },

@@ -70,6 +70,8 @@ class ActorTableCore {
   // A placement group has other bundles, or another state, than before.
   void GroupChanged(const v1::PlacementGroupInfo& group, int64_t wall_ms, Effects* out);
   void NodeDied(const NodeId& node, const std::string& reason, int64_t wall_ms, Effects* out);
+  // It is about to leave, and the view knows. Actors that may be restarted, and that another node could take, go on there: they end in good order first.
+  void NodeDraining(const NodeId& node, Effects* out);
   void WorkerDied(const v1::ReportWorkerDiedRequest& report, int64_t wall_ms, Effects* out);
   // The owner was gone before it registered this actor.
   void OwnerWasDead(const ActorId& actor, const std::string& detail, int64_t wall_ms, Effects* out);
@@ -112,6 +114,8 @@ class ActorTableCore {
     std::optional<std::string> last_words;
     // Killed with a restart: its next death counts as that, not as a crash.
     bool killed = false;
+    // It was told to end its process in good order, to go on elsewhere.
+    bool moving = false;
     bool out_of_scope = false;
     bool IsDead() const { return info.state() == v1::ACTOR_STATE_DEAD; }
   };
@@ -136,7 +140,9 @@ class ActorTableCore {
   void BecomeAlive(Actor& actor, const v1::StartActorReply& reply, Effects* out);
   void BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken call, int64_t wall_ms, Effects* out);
   // Its process, or its start, is over for `reason`: a sentence without its full stop, such as "its worker process ended: killed by signal 9".
-  void OnEnded(Actor& actor, const std::string& reason, ErrorType type, int64_t wall_ms, Effects* out);
+  // `in_order`: as it was asked to.
+  void OnEnded(Actor& actor, const std::string& reason, ErrorType type, int64_t wall_ms, Effects* out, bool in_order = false);
+  bool MayRestart(const Actor& actor) const;
   std::set<ActorId> Staying() const;
   void OwnerDied(const std::function<bool(const Actor&)>& is_owned, const std::string& what, int64_t wall_ms, Effects* out);
   v1::ErrorDetail DiedOf(const Actor& actor, const std::string& reason, ErrorType type = ErrorType::kActorDied) const;

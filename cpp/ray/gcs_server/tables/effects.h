@@ -53,6 +53,7 @@ struct KillOnNode {
   WorkerId worker;  // nil: still starting
   bool force;
   std::string reason;
+  bool move = false;  // it goes on elsewhere
 };
 // Bundles of a placement group; `attempt` numbers the round. Answers come back as PlacementGroupTableCore::Prepared and Committed.
 struct PrepareOnNode {

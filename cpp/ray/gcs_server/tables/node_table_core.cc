@@ -110,6 +110,7 @@ bool NodeTableCore::Report(const v1::ReportResourcesRequest& report, Effects* ou
       it->second.bundles[key] = bundle;
     }
   }
+  *it->second.info.mutable_waiting() = report.waiting();
   if (report.has_total() && report.total().SerializeAsString() != it->second.info.total().SerializeAsString()) {
     *it->second.info.mutable_total() = report.total();
     PublishNode(it->second.info, out);

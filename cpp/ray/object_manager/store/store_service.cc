@@ -681,6 +681,28 @@ void StoreService::Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> 
   });
 }
 
+void StoreService::Unkeep(std::vector<ObjectId> ids) {
+  impl_->local->Post("store.unkeep", [self = impl_.get(), ids = std::move(ids)] {
+    for (const ObjectId& id : ids) self->core->Unkeep(id, self->Now(), &self->effects);
+    self->Settle();
+  });
+}
+
+void StoreService::ListPrimary(std::function<void(std::vector<PrimaryCopy>)> callback) {
+  impl_->local->Post("store.list_primary", [self = impl_.get(), callback = std::move(callback)] {
+    std::unordered_map<WorkerId, NodeId, IdHash> elsewhere;
+    for (const auto& [node, owners] : self->owners_elsewhere) {
+      for (const WorkerId& owner : owners) elsewhere[owner] = node;
+    }
+    std::vector<PrimaryCopy> copies;
+    for (const auto& copy : self->core->PrimaryCopies()) {
+      const auto node = elsewhere.find(copy.owner);
+      copies.push_back({copy.id, copy.size, {node == elsewhere.end() ? NodeId() : node->second, copy.owner}});
+    }
+    callback(std::move(copies));
+  });
+}
+
 void StoreService::Describe(const ObjectId& id, std::function<void(std::string text, bool readable)> callback) {
   impl_->local->Post("store.describe", [self = impl_.get(), id, callback = std::move(callback)] {
     using Whereabouts = ObjectTableCore::Whereabouts;

@@ -94,6 +94,15 @@ class StoreService {
   // As its owner says: it is of no use any more; or, it must not be evicted.
   void Free(std::vector<ObjectId> ids);
   void Keep(std::vector<ObjectId> ids);
+  // Other nodes have copies that count instead.
+  void Unkeep(std::vector<ObjectId> ids);
+  // What is here and nobody else is known to have. The callback runs on the store's thread.
+  struct PrimaryCopy {
+    ObjectId id;
+    uint64_t size = 0;
+    Address owner;  // node_id nil: of this node
+  };
+  void ListPrimary(std::function<void(std::vector<PrimaryCopy>)> callback);
   // They are that process's from now on, whatever becomes of the one that owned them.
   void Reown(std::vector<ObjectId> ids, const Address& owner);
 

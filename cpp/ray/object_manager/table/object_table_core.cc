@@ -458,6 +458,23 @@ Status ObjectTableCore::NoRoom(const ObjectId& id, uint64_t size, const Status& 
   return out_of_disk ? Status(StatusCode::kResourceExhausted, std::move(text), disk.cause()) : StoreFull(std::move(text));
 }
 
+void ObjectTableCore::Unkeep(const ObjectId& id, Time now, Effects* out) {
+  auto it = objects_.find(id);
+  if (it == objects_.end() || !it->second.primary) return;
+  it->second.primary = false;
+  Settle(id, &it->second, now, out);
+  ServeQueue(now, out);
+}
+
+std::vector<ObjectTableCore::PrimaryCopy> ObjectTableCore::PrimaryCopies() const {
+  std::vector<PrimaryCopy> copies;
+  for (const auto& [id, object] : objects_) {
+    if (object.sealed && object.primary && !object.freed) copies.push_back({id, object.size, object.owner});
+  }
+  std::ranges::sort(copies, {}, &PrimaryCopy::id);  // the order of a hash table is nobody's business
+  return copies;
+}
+
 ObjectTableCore::Whereabouts ObjectTableCore::WhereIs(const ObjectId& id) const {
   const auto it = objects_.find(id);
   if (it == objects_.end() || it->second.freed) return Whereabouts::kAbsent;

@@ -220,6 +220,15 @@ class ObjectTableCore {
   void OnTimer(Time now, Effects* out);
 
   Time NextDeadline() const;
+  // The copy here is not the one that counts any more: it may be evicted.
+  void Unkeep(const ObjectId& id, Time now, Effects* out);
+  // Sealed primary copies that were not freed.
+  struct PrimaryCopy {
+    ObjectId id;
+    uint64_t size = 0;
+    WorkerId owner;
+  };
+  std::vector<PrimaryCopy> PrimaryCopies() const;
   // For people: where an object is, as the store of its node sees it.
   enum class Whereabouts { kAbsent, kUnsealed, kInMemory, kSpilled, kRestoring };
   Whereabouts WhereIs(const ObjectId& id) const;

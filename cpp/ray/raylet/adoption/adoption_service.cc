@@ -1,6 +1,7 @@
 #include "ray/raylet/adoption/adoption_service.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "ray/common/errors.h"
@@ -69,6 +70,9 @@ void AdoptionService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
       [this](const v1::AddBorrowersRequest& m, rpc::Request&, rpc::Responder responder) { HandleAddBorrowers(m, std::move(responder)); });
   dispatcher->RegisterTyped<v1::RemoveBorrowersRequest>(
       MethodId::kRemoveBorrowers, [this](const v1::RemoveBorrowersRequest& m, rpc::Request&, rpc::Responder) { HandleRemoveBorrowers(m); });
+  dispatcher->RegisterTyped<v1::MoveCopiesRequest>(
+      MethodId::kMoveCopies,
+      [this](const v1::MoveCopiesRequest& m, rpc::Request&, rpc::Responder responder) { HandleMoveCopies(m, std::move(responder)); });
   dispatcher->RegisterTyped<v1::GetLocationsRequest>(
       MethodId::kGetLocations,
       [this](const v1::GetLocationsRequest& m, rpc::Request&, rpc::Responder responder) { HandleGetLocations(m, std::move(responder)); });
@@ -250,6 +254,46 @@ void AdoptionService::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& me
   AdoptionEffects effects;
   for (const auto& item : message.counts())
     core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower, item.count(), &effects);
+  Run(effects);
+}
+
+// Copies come to this node, whatever node was named: the adopter stays as long as the cluster.
+void AdoptionService::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder) {
+  struct Answer {
+    explicit Answer(rpc::Responder r) : responder(std::move(r)) {}
+    ~Answer() {  // the last copy has come, or will not
+      if (responder.valid()) responder.Send(reply);
+    }
+    rpc::Responder responder;
+    v1::MoveCopiesReply reply;
+  };
+  const auto answer = std::make_shared<Answer>(std::move(responder));
+  std::set<NodeId> leaving{NodeId::FromBinaryOrNil(message.node_id())};
+  for (const std::string& node : message.leaving_node_ids()) leaving.insert(NodeId::FromBinaryOrNil(node));
+  AdoptionEffects effects;
+  for (const std::string& binary : message.object_ids()) {
+    const ObjectId id = ObjectId::FromBinaryOrNil(binary);
+    const AdoptionCore::Object* object = core_.Find(id);
+    if (object == nullptr || object->value.blob != nullptr || object->lost) continue;
+    const auto& nodes = object->value.nodes;
+    const auto other = std::ranges::find_if(nodes, [&](const NodeId& node) { return !leaving.contains(node); });
+    if (other != nodes.end()) {
+      effects.emplace_back(KeepAdopted{id, *other});
+      continue;
+    }
+    if (leaving.contains(deps_.self)) {
+      answer->reply.add_not_moved(binary);
+      continue;
+    }
+    deps_.save({id, object->value.size, object->value.metadata, RayletAsProcess(deps_.self), nodes},
+               [this, alive = alive_, answer, id, attempt = object->value.attempt](const Status& status) {
+                 if (!*alive) return;
+                 if (!status.ok()) return answer->reply.add_not_moved(id.Binary());
+                 AdoptionEffects moved;
+                 core_.AddLocation(id, deps_.self, attempt, &moved);
+                 Run(moved);
+               });
+  }
   Run(effects);
 }
 

@@ -54,6 +54,7 @@ class AdoptionService {
   void HandleGet(const v1::GetObjectRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
   void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message);
+  void HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder);
   void HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder);
   // `done` once the owners of `nested` know `receiver` as a borrower, or cannot be told.
   void HandOver(const std::vector<ObjectRefInfo>& nested, const Address& receiver, std::function<void()> done);

@@ -16,16 +16,38 @@ void DrainCore::Begin(const std::string& reason, Duration deadline, Time now, Dr
   out->emplace_back(StopGrants{});
   out->emplace_back(TellGcsDraining{reason, deadline});
   out->emplace_back(LetWorkersFinish{});
-  if (held_ == 0) BecomeLeaving("nothing runs here", out);
+  if (leases_ == 0 && workers_ > 0) out->emplace_back(LetWorkersGo{});
+  Save(out);
 }
 
-void DrainCore::OnLeases(size_t held, DrainEffects* out) {
-  held_ = held;
-  if (state_ == State::kDraining && held == 0) BecomeLeaving("all that ran here has ended", out);
+void DrainCore::OnWork(size_t leases, size_t workers, DrainEffects* out) {
+  const bool was_idle = IsIdle();
+  leases_ = leases;
+  workers_ = workers;
+  if (state_ != State::kDraining) return;
+  if (leases_ == 0 && workers_ > 0) out->emplace_back(LetWorkersGo{});
+  if (IsIdle() && !was_idle && !saving_) Save(out);
+}
+
+void DrainCore::OnSaved(size_t left, Time now, DrainEffects* out) {
+  saving_ = false;
+  if (state_ != State::kDraining || !IsIdle()) return;
+  if (saw_all_ && left == 0) return BecomeLeaving("nothing runs here, and what was here is elsewhere", out);
+  if (!saw_all_) return Save(out);
+  retry_at_ = now + kRetry;
 }
 
 void DrainCore::Tick(Time now, DrainEffects* out) {
-  if (state_ == State::kDraining && now >= deadline_) BecomeLeaving("the deadline is over", out);
+  if (state_ != State::kDraining) return;
+  if (now >= deadline_) return BecomeLeaving("the deadline is over", out);
+  if (now >= retry_at_ && !saving_) Save(out);
+}
+
+void DrainCore::Save(DrainEffects* out) {
+  saving_ = true;
+  saw_all_ = IsIdle();
+  retry_at_ = Time::Infinite();
+  out->emplace_back(SaveObjects{});
 }
 
 void DrainCore::BecomeLeaving(const std::string& why, DrainEffects* out) {

@@ -17,6 +17,8 @@ std::string Show(const DrainEffects& effects) {
     if (const auto* tell = std::get_if<TellGcsDraining>(&effect))
       text += "tell " + tell->reason + " " + std::to_string(std::chrono::duration_cast<seconds>(tell->left).count());
     if (std::holds_alternative<LetWorkersFinish>(effect)) text += "finish";
+    if (std::holds_alternative<LetWorkersGo>(effect)) text += "go";
+    if (std::holds_alternative<SaveObjects>(effect)) text += "save";
     if (const auto* leave = std::get_if<LeaveNode>(&effect)) text += "leave " + leave->reason;
   }
   return text;
@@ -29,39 +31,64 @@ std::string After(Event event) {
   return Show(effects);
 }
 
-TEST(DrainCoreTest, ANodeWithoutWorkLeavesAtOnce) {
+constexpr char kDone[] = "leave drained (SIGTERM): nothing runs here, and what was here is elsewhere";
+
+TEST(DrainCoreTest, ANodeWithoutWorkOrObjectsLeavesAtOnce) {
   DrainCore core;
-  EXPECT_EQ(After([&](auto* out) { core.OnLeases(0, out); }), "");
+  EXPECT_EQ(After([&](auto* out) { core.OnWork(0, 0, out); }), "");
   EXPECT_FALSE(core.draining());
-  EXPECT_EQ(After([&](auto* out) { core.Begin("SIGTERM", seconds(30), At(1), out); }),
-            "stop; tell SIGTERM 30; finish; leave drained (SIGTERM): nothing runs here");
+  EXPECT_EQ(After([&](auto* out) { core.Begin("SIGTERM", seconds(30), At(1), out); }), "stop; tell SIGTERM 30; finish; save");
   EXPECT_TRUE(core.draining());
+  EXPECT_EQ(After([&](auto* out) { core.OnSaved(0, At(1), out); }), kDone);
   EXPECT_TRUE(core.NextDeadline().is_infinite());
 }
 
 TEST(DrainCoreTest, RunningWorkMayFinish) {
   DrainCore core;
-  After([&](auto* out) { core.OnLeases(2, out); });
-  EXPECT_EQ(After([&](auto* out) { core.Begin("SIGTERM", seconds(30), At(1), out); }), "stop; tell SIGTERM 30; finish");
+  After([&](auto* out) { core.OnWork(2, 3, out); });
+  EXPECT_EQ(After([&](auto* out) { core.Begin("SIGTERM", seconds(30), At(1), out); }), "stop; tell SIGTERM 30; finish; save");
   EXPECT_EQ(core.NextDeadline(), At(31));
-  EXPECT_EQ(After([&](auto* out) { core.OnLeases(1, out); }), "");
+  EXPECT_EQ(After([&](auto* out) { core.OnSaved(7, At(2), out); }), "") << "objects of those that still run";
+  EXPECT_EQ(After([&](auto* out) { core.OnWork(1, 2, out); }), "");
   EXPECT_EQ(After([&](auto* out) { core.Tick(At(30), out); }), "");
-  EXPECT_EQ(After([&](auto* out) { core.OnLeases(0, out); }), "leave drained (SIGTERM): all that ran here has ended");
+  EXPECT_EQ(After([&](auto* out) { core.OnWork(0, 1, out); }), "go");
+  EXPECT_EQ(After([&](auto* out) { core.OnWork(0, 0, out); }), "save");
+  EXPECT_EQ(After([&](auto* out) { core.OnSaved(0, At(30), out); }), kDone);
   EXPECT_EQ(After([&](auto* out) { core.Tick(At(40), out); }), "") << "it leaves once";
+}
+
+TEST(DrainCoreTest, APassThatBeganTooEarlyIsNotTheLast) {
+  DrainCore core;
+  After([&](auto* out) { core.OnWork(1, 1, out); });
+  After([&](auto* out) { core.Begin("SIGTERM", seconds(30), At(1), out); });
+  EXPECT_EQ(After([&](auto* out) { core.OnWork(0, 0, out); }), "") << "one is under way";
+  EXPECT_EQ(After([&](auto* out) { core.OnSaved(0, At(2), out); }), "save") << "it may have missed what the last worker left";
+  EXPECT_EQ(After([&](auto* out) { core.OnSaved(0, At(3), out); }), kDone);
+}
+
+TEST(DrainCoreTest, WhatCouldNotBeSavedIsTriedAgainUntilTheDeadline) {
+  DrainCore core;
+  After([&](auto* out) { core.Begin("SIGTERM", seconds(10), At(1), out); });
+  EXPECT_EQ(After([&](auto* out) { core.OnSaved(1, At(2), out); }), "");
+  EXPECT_EQ(core.NextDeadline(), At(2) + std::chrono::milliseconds(200));
+  EXPECT_EQ(After([&](auto* out) { core.Tick(At(3), out); }), "save");
+  EXPECT_EQ(core.NextDeadline(), At(11));
+  EXPECT_EQ(After([&](auto* out) { core.Tick(At(11), out); }), "leave drained (SIGTERM): the deadline is over");
+  EXPECT_EQ(After([&](auto* out) { core.OnSaved(1, At(12), out); }), "");
 }
 
 TEST(DrainCoreTest, TheDeadlineEndsTheWait) {
   DrainCore core;
-  After([&](auto* out) { core.OnLeases(1, out); });
+  After([&](auto* out) { core.OnWork(1, 1, out); });
   After([&](auto* out) { core.Begin("preemption", seconds(5), At(1), out); });
   EXPECT_EQ(After([&](auto* out) { core.Tick(At(6), out); }), "leave drained (preemption): the deadline is over");
-  EXPECT_EQ(After([&](auto* out) { core.OnLeases(0, out); }), "");
+  EXPECT_EQ(After([&](auto* out) { core.OnWork(0, 0, out); }), "");
   EXPECT_EQ(After([&](auto* out) { core.Begin("SIGTERM", seconds(1), At(7), out); }), "");
 }
 
 TEST(DrainCoreTest, ASecondOrderOnlyShortensTheTime) {
   DrainCore core;
-  After([&](auto* out) { core.OnLeases(1, out); });
+  After([&](auto* out) { core.OnWork(1, 1, out); });
   After([&](auto* out) { core.Begin("SIGTERM", seconds(10), At(0), out); });
   EXPECT_EQ(After([&](auto* out) { core.Begin("again", seconds(10), At(5), out); }), "");
   EXPECT_EQ(core.NextDeadline(), At(10));

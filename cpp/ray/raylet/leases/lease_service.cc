@@ -658,11 +658,12 @@ void LeaseService::KillActor(const v1::KillActorOnNodeRequest& message) {
     ForgetActor(actor);
     return;
   }
+  if (message.move() && actor->reply == nullptr) return;  // its start goes on; a move is for what lives
   if (actor->reply == nullptr) actor->cancelled = true;
   if (message.force() || actor->reply == nullptr) {
     deps_.workers->Kill(actor->worker, reason, /*intended=*/true);
   } else {
-    deps_.workers->AskExit(actor->worker, reason, /*must=*/false);
+    deps_.workers->AskExit(actor->worker, reason, /*must=*/false, message.move());
   }
 }
 

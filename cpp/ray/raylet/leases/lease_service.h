@@ -87,6 +87,8 @@ class LeaseService {
   std::set<JobId> Jobs() const;
 
   const scheduling::NodeResources& resources() const { return queue_.resources(); }
+  std::map<ResourceSet, int64_t> WaitingDemand() const { return queue_.WaitingDemand(); }
+  const scheduling::ClusterView& view() { return *queue_.view(); }
   // The workers that run something, for the memory monitor.
   std::vector<MemoryCandidate> RunningWork() const;
   std::vector<HeldLease> Held() const;  // by id

@@ -90,7 +90,7 @@ void TransferService::HandlePull(const v1::PullObjectRequest& message, rpc::Requ
   wanted_[pull.id] = {message.metadata(),
                       {NodeId::FromBinaryOrNil(message.owner_node_id()), WorkerId::FromBinaryOrNil(message.owner_worker_id())}};
   by_caller_[{connection, message.pull_id()}] = pull.want;
-  pulls_.emplace(pull.want, Pull{std::move(responder), connection, message.pull_id(), pull.id});
+  pulls_.emplace(pull.want, Pull{std::move(responder), connection, message.pull_id(), pull.id, nullptr, message.keep()});
   pull_.Want(std::move(pull), Now(), &pulls_out_);
   Settle();
 }
@@ -283,6 +283,7 @@ void TransferService::Apply(const PullAnswered& effect) {
   by_caller_.erase({pull.connection, pull.pull_id});
   if (!pull_.Wants(pull.id)) wanted_.erase(pull.id);
   if (pull.done) return pull.done(effect.status);
+  if (pull.keep && effect.status.ok()) deps_.store->Keep({pull.id});
   v1::PullObjectReply reply;
   const StatusCode code = effect.status.code();
   if (!effect.status.ok() && code != StatusCode::kNotFound && code != StatusCode::kDeadlineExceeded)

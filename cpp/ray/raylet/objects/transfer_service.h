@@ -69,6 +69,7 @@ class TransferService {
     uint64_t connection = 0, pull_id = 0;
     ObjectId id;
     std::function<void(const Status&)> done = nullptr;  // instead of the responder: it is wanted by this raylet
+    bool keep = false;
   };
 
   void HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder);

@@ -291,7 +291,24 @@ void WorkerService::KillForMemory(const WorkerId& worker, const std::string& rea
   Kill(worker, reason, /*intended=*/false);
 }
 
-void WorkerService::AskExit(const WorkerId& worker, const std::string& reason, bool must) {
+void WorkerService::AskAllExit(const std::string& reason) {
+  std::vector<WorkerId> asked;
+  for (const auto& [id, process] : processes_) {
+    if (!process.is_driver && !process.asked && process.connection != nullptr) asked.push_back(id);
+  }
+  for (const WorkerId& worker : asked) AskExit(worker, reason, /*must=*/false);
+}
+
+size_t WorkerService::num_workers() const {
+  return static_cast<size_t>(std::ranges::count_if(processes_, [](const auto& entry) { return !entry.second.is_driver; }));
+}
+
+bool WorkerService::IsDriver(const WorkerId& process) const {
+  const Process* found = Find(process);
+  return found != nullptr && found->is_driver;
+}
+
+void WorkerService::AskExit(const WorkerId& worker, const std::string& reason, bool must, bool leave_queued) {
   Process* process = Find(worker);
   if (process == nullptr || process->closed) return;
   if (process->connection == nullptr) {
@@ -299,8 +316,10 @@ void WorkerService::AskExit(const WorkerId& worker, const std::string& reason, b
     return;
   }
   process->intended = true;
+  process->asked = true;
   v1::ExitRequest exit;
   exit.set_reason(reason);
+  exit.set_leave_queued(leave_queued);
   process->connection->Notify(MethodId::kExit, exit);
   if (must) SetTimer(process, config_.exit_grace, &WorkerService::OnExitOverdue);
 }
@@ -391,6 +410,8 @@ void WorkerService::Finish(const WorkerId& worker) {
 
   ProcessEnd end{worker, process.job, process.pid, process.is_driver, "", process.intended};
   end.out_of_memory = process.out_of_memory;
+  end.in_order = process.asked && !process.announced.empty() && process.kill_reason.empty() &&
+                 (!process.wait_status || (WIFEXITED(*process.wait_status) && WEXITSTATUS(*process.wait_status) == 0));
   if (process.out_of_memory) {
     end.detail = process.kill_reason;
   } else if (!process.announced.empty()) {

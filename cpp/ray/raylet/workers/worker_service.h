@@ -50,6 +50,7 @@ struct ProcessEnd {
   std::string detail;          // for people
   bool intended = false;       // it said so, or was told to
   bool out_of_memory = false;  // ended by the memory monitor
+  bool in_order = false;       // it was asked to leave, said so and left by itself
 };
 
 struct WorkerServiceHooks {
@@ -86,7 +87,13 @@ class WorkerService {
   // As Kill, by the memory monitor.
   void KillForMemory(const WorkerId& worker, const std::string& reason);
   // Asks it to leave once what it runs and has queued is done; with `must`, it is killed if it has not left after exit_grace.
-  void AskExit(const WorkerId& worker, const std::string& reason, bool must);
+  // `leave_queued`: an actor that is to go on elsewhere; only what it runs is done.
+  void AskExit(const WorkerId& worker, const std::string& reason, bool must, bool leave_queued = false);
+  // All workers, as AskExit without `must`; those that were asked before are left alone.
+  void AskAllExit(const std::string& reason);
+  // Registered ones, and those that are about to be; drivers do not count.
+  size_t num_workers() const;
+  bool IsDriver(const WorkerId& process) const;
   void JobStarted(const JobId& job);
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_worker,
                    const std::function<bool(const LeaseId&)>& keep_lease);
@@ -130,6 +137,7 @@ class WorkerService {
     std::string announced;           // reason given by itself
     std::string kill_reason;
     bool intended = false;
+    bool asked = false;  // to leave
     bool out_of_memory = false;
     async::TimerId timer = 0;  // bounds the wait for the other sign of its end, or for a demanded exit
   };
