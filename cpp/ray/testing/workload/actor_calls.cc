@@ -126,10 +126,10 @@ class CallerProgram {
 
   void OnAlive(uint64_t incarnation) {
     address_ = AddressOf(incarnation);
-    Handle([&](core::ActorEffects* out) { queue_.OnAlive(incarnation, out); });
+    Handle([&](core::ActorEffects* out) { queue_.OnAlive(incarnation, /*moved=*/false, out); });
   }
   void OnRestarting(uint64_t incarnation) {
-    Handle([&](core::ActorEffects* out) { queue_.OnRestarting(incarnation, out); });
+    Handle([&](core::ActorEffects* out) { queue_.OnRestarting(incarnation, /*moved=*/false, out); });
   }
   void OnDead() {
     Handle([&](core::ActorEffects* out) { queue_.OnDead(out); });
