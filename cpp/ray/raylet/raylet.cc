@@ -578,7 +578,10 @@ void Raylet::Impl::OnStoreUse() {
 }
 
 void Raylet::Impl::OnNews(const v1::PublishNotice& news) {
-  if (news.has_node()) nodes->OnNews(news.node());
+  if (news.has_node()) {
+    if (!news.node().alive()) leases->OnNodeDead(NodeId::FromBinaryOrNil(news.node().node_id()));
+    nodes->OnNews(news.node());
+  }
   if (!news.has_worker()) return;
   const WorkerId worker = WorkerId::FromBinaryOrNil(news.worker().worker_id());
   workers->NotifyAll(MethodId::kWorkerDied, news.worker());

@@ -64,16 +64,19 @@ void TellDriverOfNode(GcsState* gcs, const TellDriver& message) {
 }
 
 void RegisterActorService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
-  Serve<v1::RegisterActorRequest>(gcs, dispatcher, MethodId::kRegisterActor,
-                                  [gcs](const v1::RegisterActorRequest& message, const rpc::Request&, CallToken call, Effects* out) {
-                                    gcs->actors.Register(message, call, gcs->wall_ms(), out);
-                                    const v1::ActorCreation& creation = message.spec().creation();
-                                    WorkerId owner = WorkerId::FromBinaryOrNil(creation.owner().worker_id());
-                                    if (gcs->workers.IsDead(owner)) {
-                                      gcs->actors.OwnerWasDead(IdOf(creation.actor_id()), gcs->workers.DetailOf(owner), gcs->wall_ms(),
-                                                               out);
-                                    }
-                                  });
+  Serve<v1::RegisterActorRequest>(
+      gcs, dispatcher, MethodId::kRegisterActor,
+      [gcs](const v1::RegisterActorRequest& message, const rpc::Request&, CallToken call, Effects* out) {
+        gcs->actors.Register(message, call, gcs->wall_ms(), out);
+        const v1::ActorCreation& creation = message.spec().creation();
+        WorkerId owner = WorkerId::FromBinaryOrNil(creation.owner().worker_id());
+        if (gcs->workers.IsDead(owner)) {
+          gcs->actors.OwnerWasDead(IdOf(creation.actor_id()), gcs->workers.DetailOf(owner), gcs->wall_ms(), out);
+        }
+        // As for placement groups: the request may come behind the end of who made it.
+        if (const JobId job = JobId::FromBinaryOrNil(message.spec().template_().job_id()); gcs->jobs.IsOver(job))
+          gcs->actors.JobFinished(job, gcs->wall_ms(), out);
+      });
   Serve<v1::CreateActorRequest>(
       gcs, dispatcher, MethodId::kCreateActor,
       [gcs](const v1::CreateActorRequest& message, const rpc::Request& request, CallToken call, Effects* out) {

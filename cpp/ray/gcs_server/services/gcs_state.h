@@ -105,6 +105,10 @@ void TellResources(GcsState* gcs, const NodeId& node);
 void SendAllResources(const GcsState& gcs, const rpc::ConnectionPtr& link);
 // Job: its driver has left. Node: all that a node's death entails.
 void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out);
+// The same of every job of that driver.
+void FinishJobsOf(GcsState* gcs, const WorkerId& driver, Effects* out);
+// The placement groups of a job that is over, but for those of actors that live on.
+void EndGroupsOfJob(GcsState* gcs, const JobId& job, Effects* out);
 void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call, v1::DeathKind kind = v1::DEATH_KIND_FAILED);
 
 // After a restart: waits for the nodes that were alive before, and ends the wait for one, whether it came back or is dead.

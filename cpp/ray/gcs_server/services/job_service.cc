@@ -7,12 +7,20 @@ void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out) {
   if (!gcs->jobs.Finish(job, call, gcs->wall_ms(), out)) return;
   RAY_LOG(INFO) << "job " << job << " has finished";
   gcs->actors.JobFinished(job, gcs->wall_ms(), out);
-  auto lives = [gcs](const ActorId& actor) {
+  EndGroupsOfJob(gcs, job, out);
+  RouteGroups(gcs, out);
+}
+
+void FinishJobsOf(GcsState* gcs, const WorkerId& driver, Effects* out) {
+  for (const JobId& job : gcs->jobs.RunningOf(driver)) FinishJob(gcs, job, 0, out);
+}
+
+void EndGroupsOfJob(GcsState* gcs, const JobId& job, Effects* out) {
+  const auto lives = [gcs](const ActorId& actor) {
     const v1::ActorInfo* info = gcs->actors.Find(actor);
     return info != nullptr && info->state() != v1::ACTOR_STATE_DEAD;
   };
   gcs->groups.JobFinished(job, lives, gcs->now(), out);
-  RouteGroups(gcs, out);
 }
 
 void TellNodesJobFinished(GcsState* gcs, const TellJobFinished& order) {
@@ -29,6 +37,9 @@ void RegisterJobService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
                                                [gcs](const v1::AddJobRequest& message, rpc::Request&, rpc::Responder responder) {
                                                  Effects out;
                                                  gcs->jobs.Add(message.job(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out);
+                                                 // The news of its driver's end came first.
+                                                 const WorkerId driver = WorkerId::FromBinaryOrNil(message.job().driver_worker_id());
+                                                 if (gcs->workers.IsDead(driver)) FinishJobsOf(gcs, driver, &out);
                                                  gcs->runner.Run(std::move(out));
                                                });
   dispatcher->RegisterTyped<v1::FinishJobRequest>(

@@ -37,7 +37,6 @@ void Probe(GcsState* gcs, const NodeId& node, uint64_t link_id) {
         if (!dead) return;
         const std::string reason = "its raylet did not answer " + std::to_string(gcs->health.config().threshold) + " probes in a row";
         OnNodeDead(gcs, node, reason, 0);
-        link->Close(Status::FailedPrecondition("the node was declared dead: " + reason));  // should it live, it must start anew
       },
       options);
 }
@@ -64,7 +63,10 @@ void WorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, CallT
   RAY_LOG(INFO) << (message.is_driver() ? "driver " : "worker ") << WorkerId::FromBinaryOrNil(message.worker_id()) << " (pid "
                 << message.pid() << ") ended: " << message.detail();
   gcs->actors.WorkerDied(message, gcs->wall_ms(), out);
-  if (message.is_driver()) FinishJob(gcs, JobId::FromBinaryOrNil(message.job_id()), 0, out);
+  if (!message.is_driver()) return;
+  FinishJob(gcs, JobId::FromBinaryOrNil(message.job_id()), 0, out);
+  // One that ended before it was told of its job does not name it.
+  FinishJobsOf(gcs, WorkerId::FromBinaryOrNil(message.worker_id()), out);
 }
 
 // A node has come back: what it has is held against what the tables say.
@@ -89,6 +91,11 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
   }
   NodeId node = NodeId::FromBinaryOrNil(message.node().node_id());
   const v1::NodeState* state = message.has_state() ? &message.state() : nullptr;
+  // Over a link that the raylet has given up since; what it sends over the next one may come first. Taken for the newer, its end would be the node's.
+  if (state != nullptr && gcs->nodes.IsAlive(node) && state->resources().version() < gcs->nodes.VersionOf(node)) {
+    if (responder.valid()) responder.Fail(Status::Aborted("a later registration of this node came first"));
+    return;
+  }
   Effects out;
   if (gcs->nodes.Register(message.node(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out, state)) {
     rpc::ConnectionPtr link = request.connection;
@@ -99,6 +106,7 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
       TakeState(gcs, node, *state, &out);
     } else {
       NodeChanged(gcs, node, &out);
+      NoLongerExpected(gcs, node, &out);  // its first registration was stored, and never answered
     }
     RAY_LOG(INFO) << "node " << node << " registered with " << FromProto(message.node().total()).ToString();
     if (is_new_link) {
@@ -187,8 +195,10 @@ void NoLongerExpected(GcsState* gcs, const NodeId& node, Effects* out) {
 void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call, v1::DeathKind kind) {
   Effects out;
   bool died = gcs->nodes.Die(node, reason, kind, call, gcs->wall_ms(), &out);
+  rpc::ConnectionPtr link;
   if (died) {
     RAY_LOG(WARNING) << "node " << node << " is dead: " << reason;
+    if (kind == v1::DEATH_KIND_FAILED) link = gcs->LinkTo(node);
     gcs->links.erase(node);
     gcs->view.Remove(node);
     TellResources(gcs, node);
@@ -199,7 +209,9 @@ void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, Ca
     RouteGroups(gcs, &out);
     NoLongerExpected(gcs, node, &out);
   }
-  gcs->runner.Run(std::move(out), [gcs, died] {
+  gcs->runner.Run(std::move(out), [gcs, died, link, reason] {
+    // Should it live, it must hear of it, and start anew.
+    if (link != nullptr) link->Close(Status::FailedPrecondition("the node was declared dead: " + reason));
     if (died && gcs->nodes.num_alive() == 0 && gcs->on_empty) gcs->on_empty();
   });
 }

@@ -130,6 +130,9 @@ void RegisterPlacementGroupService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
   Serve<v1::CreatePlacementGroupRequest>(gcs, dispatcher, MethodId::kCreatePlacementGroup,
                                          [gcs](const v1::CreatePlacementGroupRequest& message, CallToken call, Effects* out) {
                                            gcs->groups.Create(message, call, gcs->now(), gcs->wall_ms(), out);
+                                           // The request may come behind the end of who made it, as a node's calls outlive its links.
+                                           if (const JobId job = JobId::FromBinaryOrNil(message.group().job_id()); gcs->jobs.IsOver(job))
+                                             EndGroupsOfJob(gcs, job, out);
                                          });
   Serve<v1::RemovePlacementGroupRequest>(gcs, dispatcher, MethodId::kRemovePlacementGroup,
                                          [gcs](const v1::RemovePlacementGroupRequest& message, CallToken call, Effects* out) {

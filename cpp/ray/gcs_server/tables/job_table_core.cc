@@ -76,4 +76,12 @@ std::vector<JobId> JobTableCore::RunningOn(const NodeId& node) const {
   return jobs;
 }
 
+std::vector<JobId> JobTableCore::RunningOf(const WorkerId& driver) const {
+  std::vector<JobId> jobs;
+  for (const auto& [id, job] : jobs_) {
+    if (job.end_time_ms() == 0 && job.driver_worker_id() == driver.View()) jobs.push_back(id);
+  }
+  return jobs;
+}
+
 }  // namespace ray::gcs

@@ -22,6 +22,7 @@ class JobTableCore {
   bool IsOver(const JobId& job) const;
   // Jobs under way whose driver ran there.
   std::vector<JobId> RunningOn(const NodeId& node) const;
+  std::vector<JobId> RunningOf(const WorkerId& driver) const;
 
  private:
   static constexpr char kTable[] = "job";

@@ -62,6 +62,11 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
         if (method == MethodId::kAddJob && answer->connection() != nullptr) {
           v1::AddJobReply added;
           if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
+            if (answer->connection()->closed()) {  // its driver has gone meanwhile: nobody else would end it
+              v1::FinishJobRequest finish;
+              finish.set_job_id(added.job_id());
+              return calls_.Call(MethodId::kFinishJob, finish.SerializeAsString(), {}, nullptr);
+            }
             adding.set_job_id(added.job_id());
             hooks_.on_job_added(answer->connection()->id(), adding);
           }
