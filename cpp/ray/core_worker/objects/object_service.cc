@@ -217,6 +217,13 @@ void ObjectService::RemoveSubmitted(std::span<const ObjectId> ids) {
   CarryOut(effects);
 }
 
+void ObjectService::KeepArguments(const ObjectId& id) {
+  if (!context_.table.AddSubmittedIfKnown(id)) return;
+  RefEffects effects;
+  context_.table.ForgetNested(id, &effects);
+  CarryOut(effects);
+}
+
 void ObjectService::AddBorrowedRef(const ObjectRefInfo& ref, const ObjectId& outer, uint64_t task) {
   ObjectId cover = outer;
   switch (context_.table.AddBorrowed(ref, task, &cover)) {

@@ -139,6 +139,9 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   void AddSubmitted(std::span<const ObjectId> ids) { context_.table.AddSubmitted(ids); }
   void RemoveSubmitted(std::span<const ObjectId> ids);
   bool HoldIfKnown(const ObjectId& id) { return context_.table.AddSubmittedIfKnown(id); }  // one such hold
+  // One such hold on the arguments of a task that has ended, for its lineage. What they contain is not held by them any more: as with arguments that
+  // travel inline, objects go when the program lets go of them, and a run of the task has those that are there or can be made again.
+  void KeepArguments(const ObjectId& id);
   // Nil: unknown here.
   Address OwnerOf(const ObjectId& id) const { return context_.table.OwnerOf(id); }
   bool IsOwned(const ObjectId& id) const { return context_.table.IsOwned(id); }

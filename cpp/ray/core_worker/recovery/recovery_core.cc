@@ -12,7 +12,7 @@ void RecoveryCore::Stored(const ObjectId& id) {
   lost_ -= entry.lost.erase(id);
 }
 
-void RecoveryCore::Keep(Map::iterator it, const End& end) {
+void RecoveryCore::Keep(Map::iterator it, const End& end, RecoveryEffects* out) {
   Entry& entry = it->second;
   if (entry.task == nullptr) {  // the first time
     for (const ObjectId& id : end.needs) {
@@ -22,6 +22,8 @@ void RecoveryCore::Keep(Map::iterator it, const End& end) {
       ++needed->second.needed_by;
       entry.needs.push_back(needed->first);
     }
+    entry.args_object = end.args_object;
+    if (!end.args_object.IsNil()) out->push_back({.kind = RecoveryEffect::Kind::kHold, .object = end.args_object});
   } else {
     bytes_ -= entry.bytes;
   }
@@ -34,18 +36,24 @@ void RecoveryCore::Keep(Map::iterator it, const End& end) {
   }
 }
 
-void RecoveryCore::Unkeep(Map::iterator it, ErrorType why) {
+void RecoveryCore::Forget(Entry* entry, RecoveryEffects* out) {
+  entry->task = nullptr;
+  bytes_ -= std::exchange(entry->bytes, 0);
+  if (std::exchange(entry->aged, false)) by_age_.erase(entry->age);
+  const ObjectId args = std::exchange(entry->args_object, ObjectId::Nil());
+  if (!args.IsNil()) out->push_back({.kind = RecoveryEffect::Kind::kRelease, .object = args});
+}
+
+void RecoveryCore::Unkeep(Map::iterator it, ErrorType why, RecoveryEffects* out) {
   Entry& entry = it->second;
   entry.why = why;
   if (entry.task == nullptr) return;
-  entry.task = nullptr;
-  bytes_ -= std::exchange(entry.bytes, 0);
-  if (std::exchange(entry.aged, false)) by_age_.erase(entry.age);
+  Forget(&entry, out);
   // It keeps itself for the moment: a task needs only what was made before it, so none of them leads back here.
-  ReleaseNeeds(std::exchange(entry.needs, {}));
+  ReleaseNeeds(std::exchange(entry.needs, {}), out);
 }
 
-void RecoveryCore::ReleaseNeeds(std::vector<TaskId> needs) {
+void RecoveryCore::ReleaseNeeds(std::vector<TaskId> needs, RecoveryEffects* out) {
   // A work list: chains of tasks may be long.
   while (!needs.empty()) {
     auto it = entries_.find(needs.back());
@@ -54,20 +62,19 @@ void RecoveryCore::ReleaseNeeds(std::vector<TaskId> needs) {
     Entry& entry = it->second;
     if (entry.running || !entry.live.empty()) continue;
     needs.insert(needs.end(), entry.needs.begin(), entry.needs.end());
-    if (entry.task != nullptr) bytes_ -= entry.bytes;
-    if (entry.aged) by_age_.erase(entry.age);
+    if (entry.task != nullptr) Forget(&entry, out);
     entries_.erase(it);
   }
 }
 
-void RecoveryCore::MaybeErase(Map::iterator it) {
+void RecoveryCore::MaybeErase(Map::iterator it, RecoveryEffects* out) {
   Entry& entry = it->second;
   if (entry.running || entry.needed_by != 0 || !entry.live.empty()) return;
-  Unkeep(it, entry.why);
+  Unkeep(it, entry.why, out);
   entries_.erase(it);
 }
 
-void RecoveryCore::Evict() {
+void RecoveryCore::Evict(RecoveryEffects* out) {
   auto at = by_age_.begin();
   while (bytes_ > cap_bytes_ && at != by_age_.end()) {
     auto it = entries_.find(*at);
@@ -75,7 +82,7 @@ void RecoveryCore::Evict() {
       ++at;
       continue;
     }
-    Unkeep(it, ErrorType::kObjectUnreconstructableLineageEvicted);
+    Unkeep(it, ErrorType::kObjectUnreconstructableLineageEvicted, out);
     at = by_age_.begin();  // others may have gone with it
   }
 }
@@ -87,17 +94,17 @@ void RecoveryCore::Ended(const End& end, RecoveryEffects* out) {
   entry.running = false;
   entry.retries_left = end.retries_left;
   if (!end.ran) {
-    Unkeep(it, end.failure);
+    Unkeep(it, end.failure, out);
   } else if (cap_bytes_ == 0) {
-    Unkeep(it, ErrorType::kObjectUnreconstructableLineageDisabled);
+    Unkeep(it, ErrorType::kObjectUnreconstructableLineageDisabled, out);
   } else if (end.retries_left == 0) {
-    Unkeep(it, end.retries_allowed ? ErrorType::kObjectUnreconstructableMaxAttempts : ErrorType::kObjectUnreconstructableRetriesDisabled);
+    Unkeep(it, end.retries_allowed ? ErrorType::kObjectUnreconstructableMaxAttempts : ErrorType::kObjectUnreconstructableRetriesDisabled, out);
   } else {
-    Keep(it, end);
+    Keep(it, end, out);
     entry.running = true;  // what goes now leaves this one alone
-    Evict();
+    Evict(out);
     entry.running = false;
-    if (bytes_ > cap_bytes_) Unkeep(it, ErrorType::kObjectUnreconstructableLineageEvicted);
+    if (bytes_ > cap_bytes_) Unkeep(it, ErrorType::kObjectUnreconstructableLineageEvicted, out);
   }
   if (end.ran && end.items >= 0) {
     // The run came to its end without what is missing: it is another stream than before.
@@ -111,7 +118,7 @@ void RecoveryCore::Ended(const End& end, RecoveryEffects* out) {
     }
   }
   if (entry.lost.empty()) {
-    MaybeErase(it);
+    MaybeErase(it, out);
   } else {
     Answer(it, out);
   }
@@ -123,13 +130,13 @@ std::vector<ObjectId> RecoveryCore::LostOf(const TaskId& task) const {
   return {it->second.lost.begin(), it->second.lost.end()};
 }
 
-void RecoveryCore::Settled(const ObjectId& id) {
+void RecoveryCore::Settled(const ObjectId& id, RecoveryEffects* out) {
   if (id.IsPut()) return;
   auto it = entries_.find(id.task_id());
   if (it == entries_.end()) return;
   lost_ -= it->second.lost.erase(id);
   it->second.live.erase(id);
-  MaybeErase(it);
+  MaybeErase(it, out);
 }
 
 void RecoveryCore::Lost(const ObjectId& id, RecoveryEffects* out) {
@@ -160,7 +167,7 @@ void RecoveryCore::Answer(Map::iterator it, RecoveryEffects* out) {
   }
   lost_ -= entry.lost.size();
   entry.lost.clear();
-  MaybeErase(it);
+  MaybeErase(it, out);
 }
 
 }  // namespace ray::core

@@ -27,11 +27,12 @@ struct PendingTask;
 using PendingTaskPtr = std::shared_ptr<PendingTask>;
 
 struct RecoveryEffect {
-  enum class Kind : uint8_t { kRun, kFail };
+  // kHold, kRelease: arguments that are an object are to be kept from now on; they are of no use any more.
+  enum class Kind : uint8_t { kRun, kFail, kHold, kRelease };
   Kind kind = Kind::kRun;
   PendingTaskPtr task;       // kRun: as it last ran; to be run again, as the next attempt
   int32_t retries_left = 0;  // kRun: beyond this run; -1 without end
-  ObjectId object;           // kFail: it cannot be had
+  ObjectId object;           // kFail: it cannot be had; kHold, kRelease
   ErrorType reason{};        // kFail
 };
 using RecoveryEffects = std::vector<RecoveryEffect>;
@@ -48,6 +49,7 @@ class RecoveryCore {
     TaskId id;
     PendingTaskPtr task;  // may be kept
     uint64_t bytes = 0;   // what keeping it costs
+    ObjectId args_object;  // nil: none. Nobody else holds it once the task has ended
     int32_t retries_left = 0;
     bool retries_allowed = true;  // it was ever allowed any
     // Objects that running it again would need. Of those that tasks of ours made, the entries stay.
@@ -61,7 +63,7 @@ class RecoveryCore {
   // Objects of the task that were lost and are not Stored yet. For the shell, which knows which of them got another kind of value.
   std::vector<ObjectId> LostOf(const TaskId& task) const;
   // It has a value that cannot be lost (small, or an error), or nobody holds it any more. Unknown ids are ignored.
-  void Settled(const ObjectId& id);
+  void Settled(const ObjectId& id, RecoveryEffects* out);
 
   // No copy of it is left; it is pending now. It is held by somebody (also if no entry knows it).
   void Lost(const ObjectId& id, RecoveryEffects* out);
@@ -77,6 +79,7 @@ class RecoveryCore {
     PendingTaskPtr task;                                             // null: it cannot be run again
     ErrorType why = ErrorType::kObjectUnreconstructableRefNotFound;  // task == null && !running: the reason
     uint64_t bytes = 0;                                              // counted in bytes_ while `task`
+    ObjectId args_object;                                            // held while `task`; nil: none
     int32_t retries_left = 0;                                        // not 0 while `task`, but for the time of a run
     bool running = false;                                            // its first run, or one that brings something back
     std::set<ObjectId> live;                                         // of its values: those that were stored and are held
@@ -88,12 +91,14 @@ class RecoveryCore {
   };
   using Map = std::unordered_map<TaskId, Entry, IdHash>;
 
-  void Keep(Map::iterator it, const End& end);
+  void Keep(Map::iterator it, const End& end, RecoveryEffects* out);
   // From now on it cannot be run again. May end entries that it kept, never itself.
-  void Unkeep(Map::iterator it, ErrorType why);
-  void ReleaseNeeds(std::vector<TaskId> needs);
-  void MaybeErase(Map::iterator it);
-  void Evict();
+  void Unkeep(Map::iterator it, ErrorType why, RecoveryEffects* out);
+  // What keeping the entry's task cost.
+  void Forget(Entry* entry, RecoveryEffects* out);
+  void ReleaseNeeds(std::vector<TaskId> needs, RecoveryEffects* out);
+  void MaybeErase(Map::iterator it, RecoveryEffects* out);
+  void Evict(RecoveryEffects* out);
   // Runs it for what is lost of it, or fails that.
   void Answer(Map::iterator it, RecoveryEffects* out);
 

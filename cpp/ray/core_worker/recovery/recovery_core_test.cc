@@ -14,6 +14,8 @@ namespace {
 // A core with tasks named by letters; its effects as words.
 class Scenario {
  public:
+  static constexpr uint32_t kArguments = 99;  // names the object that a task's arguments are
+
   explicit Scenario(uint64_t cap = 1 << 20) : core(cap) {}
 
   const TaskId& Task(char name) {
@@ -23,13 +25,20 @@ class Scenario {
   }
   ObjectId Object(char task, uint32_t i = 0) { return ObjectId::ForReturn(Task(task), i); }
   void Stored(char task, uint32_t i = 0) { core.Stored(Object(task, i)); }
-  std::string Done(char task, int32_t retries_left, std::string needs = "", uint64_t bytes = 100, bool allowed = true) {
+  std::string Done(char task, int32_t retries_left, std::string needs = "", uint64_t bytes = 100, bool allowed = true,
+                   bool large_args = false) {
     auto pending = std::make_shared<PendingTask>();
     pending->spec.task_id = Task(task);
     std::vector<ObjectId> ids;
     for (char c : needs) ids.push_back(Object(c));
     RecoveryEffects out;
-    core.Ended({.id = Task(task), .task = pending, .bytes = bytes, .retries_left = retries_left, .retries_allowed = allowed, .needs = ids},
+    core.Ended({.id = Task(task),
+                .task = pending,
+                .bytes = bytes,
+                .args_object = large_args ? Object(task, kArguments) : ObjectId::Nil(),
+                .retries_left = retries_left,
+                .retries_allowed = allowed,
+                .needs = ids},
                &out);
     return Text(out);
   }
@@ -50,7 +59,11 @@ class Scenario {
     core.Lost(Object(task, i), &out);
     return Text(out);
   }
-  void Freed(char task, uint32_t i = 0) { core.Settled(Object(task, i)); }
+  std::string Freed(char task, uint32_t i = 0) {
+    RecoveryEffects out;
+    core.Settled(Object(task, i), &out);
+    return Text(out);
+  }
   std::string Text(const RecoveryEffects& effects) {
     std::string text;
     for (const RecoveryEffect& e : effects) {
@@ -60,8 +73,12 @@ class Scenario {
         if (task == id) name = letter;
       }
       if (!text.empty()) text += ' ';
-      text += e.kind == RecoveryEffect::Kind::kRun ? std::string("run ") + name + std::to_string(e.retries_left)
-                                                   : std::string("fail ") + name + std::to_string(static_cast<int>(e.reason));
+      switch (e.kind) {
+        case RecoveryEffect::Kind::kRun: text += std::string("run ") + name + std::to_string(e.retries_left); break;
+        case RecoveryEffect::Kind::kFail: text += std::string("fail ") + name + std::to_string(static_cast<int>(e.reason)); break;
+        case RecoveryEffect::Kind::kHold: text += std::string("hold ") + name; break;
+        case RecoveryEffect::Kind::kRelease: text += std::string("release ") + name; break;
+      }
     }
     return text;
   }
@@ -223,6 +240,45 @@ TEST(RecoveryCore, AStreamThatIsShorterTheSecondTimeIsInconsistent) {
   EXPECT_EQ(s.Failed('s', ErrorType::kGeneratorTaskFailedForReconstruction), "fail s26");
 }
 
+TEST(RecoveryCore, ArgumentsThatAreAnObjectAreHeldAsLongAsTheTaskMayRunAgain) {
+  Scenario s;
+  s.Stored('a');
+  EXPECT_EQ(s.Done('a', 2, "", 100, true, /*large_args=*/true), "hold a");
+  EXPECT_EQ(s.Lost('a'), "run a1");
+  s.Stored('a');
+  EXPECT_EQ(s.Done('a', 1, "", 100, true, true), "");  // they are held already
+  EXPECT_EQ(s.Lost('a'), "run a0");
+  s.Stored('a');
+  EXPECT_EQ(s.Done('a', 0, "", 100, true, true), "release a");  // it may not run any more
+  EXPECT_EQ(s.Freed('a'), "");
+
+  s.Stored('b');
+  EXPECT_EQ(s.Done('b', 0, "", 100, false, true), "");  // it never may
+  s.Stored('c');
+  EXPECT_EQ(s.Done('c', 3, "", 100, true, true), "hold c");
+  EXPECT_EQ(s.Freed('c'), "release c");
+  s.Stored('d');
+  EXPECT_EQ(s.Done('d', 3, "", 100, true, true), "hold d");
+  EXPECT_EQ(s.Lost('d'), "run d2");
+  EXPECT_EQ(s.Failed('d'), "release d fail d12");
+}
+
+TEST(RecoveryCore, ArgumentsGoWithTheLineageThatNeedsThem) {
+  Scenario s(1000);
+  s.Stored('a');
+  EXPECT_EQ(s.Done('a', 3, "", 400, true, true), "hold a");
+  s.Stored('b');
+  EXPECT_EQ(s.Done('b', 3, "a", 400, true, true), "hold b");
+  EXPECT_EQ(s.Freed('a'), "");  // b may need it
+  s.Stored('c');
+  EXPECT_EQ(s.Done('c', 3, "", 400, true, true), "hold c release a");  // the oldest is evicted
+  EXPECT_EQ(s.Freed('b'), "release b");
+  EXPECT_EQ(s.core.size(), 1u);
+  s.Stored('d');
+  EXPECT_EQ(s.Done('d', 3, "", 2000, true, true), "hold d release c release d");  // more than is ever kept
+  EXPECT_EQ(s.Lost('d'), "fail d13");
+}
+
 // Random events on a growing graph of tasks: every loss is answered, nothing is left once all is freed, and the totals add up.
 TEST(RecoveryCore, EveryLossIsAnsweredAndNothingIsLeft) {
   for (uint32_t seed = 0; seed < 200; ++seed) {
@@ -236,6 +292,8 @@ TEST(RecoveryCore, EveryLossIsAnsweredAndNothingIsLeft) {
       std::set<ObjectId> held, lost;
       int32_t retries = 0;
       bool running = false;
+      ObjectId args;  // nil: they travel inline
+      int holds = 0;  // on them
     };
     std::map<TaskId, Task> tasks;
     std::vector<TaskId> order;
@@ -246,10 +304,15 @@ TEST(RecoveryCore, EveryLossIsAnsweredAndNothingIsLeft) {
           Task& task = tasks.at(e.object.task_id());
           ASSERT_EQ(task.lost.erase(e.object), 1u) << seed;
           task.held.erase(e.object);
+        } else if (e.kind != RecoveryEffect::Kind::kRun) {
+          Task& task = tasks.at(e.object.task_id());
+          task.holds += e.kind == RecoveryEffect::Kind::kHold ? 1 : -1;
+          ASSERT_TRUE(task.holds == 0 || task.holds == 1) << seed;
         } else {
           Task& task = tasks.at(e.task->spec.task_id);
           ASSERT_FALSE(task.running) << seed;
           ASSERT_FALSE(task.lost.empty()) << seed;
+          ASSERT_EQ(task.holds, task.args.IsNil() ? 0 : 1) << seed;
           task.running = true;
           task.retries = e.retries_left;
         }
@@ -264,9 +327,14 @@ TEST(RecoveryCore, EveryLossIsAnsweredAndNothingIsLeft) {
         }
       }
       task.running = false;
-      core.Ended(
-          {.id = task.id, .task = task.pending, .bytes = 100 + below(100), .retries_left = task.retries, .needs = task.needs, .ran = ran},
-          &out);
+      core.Ended({.id = task.id,
+                  .task = task.pending,
+                  .bytes = 100 + below(100),
+                  .args_object = task.args,
+                  .retries_left = task.retries,
+                  .needs = task.needs,
+                  .ran = ran},
+                 &out);
       carry_out();
     };
     for (int step = 0; step < 300; ++step) {
@@ -278,6 +346,7 @@ TEST(RecoveryCore, EveryLossIsAnsweredAndNothingIsLeft) {
         task.pending->spec.task_id = task.id;
         for (int i = 0; i < 2 && !order.empty(); ++i) task.needs.push_back(ObjectId::ForReturn(order[below(order.size())], 0));
         task.retries = static_cast<int32_t>(below(4)) - 1;
+        if (below(2) == 0) task.args = ObjectId::ForReturn(task.id, Scenario::kArguments);
         for (uint32_t i = 0; i <= below(2); ++i) task.held.insert(ObjectId::ForReturn(task.id, i));
         order.push_back(task.id);
         Task& made = tasks[task.id] = task;
@@ -295,9 +364,10 @@ TEST(RecoveryCore, EveryLossIsAnsweredAndNothingIsLeft) {
           core.Lost(id, &out);
           carry_out();
         } else {
-          core.Settled(id);
+          core.Settled(id, &out);
           task.held.erase(id);
           task.lost.erase(id);
+          carry_out();
         }
       }
       size_t lost = 0;
@@ -307,8 +377,10 @@ TEST(RecoveryCore, EveryLossIsAnsweredAndNothingIsLeft) {
     for (auto& [id, task] : tasks) {
       for (int i = 0; task.running && i < 100; ++i) end(task, i < 50);
       ASSERT_TRUE(task.lost.empty()) << seed;
-      for (const ObjectId& object : std::set<ObjectId>(task.held)) core.Settled(object);
+      for (const ObjectId& object : std::set<ObjectId>(task.held)) core.Settled(object, &out);
+      carry_out();
     }
+    for (const auto& [id, task] : tasks) ASSERT_EQ(task.holds, 0) << seed;
     EXPECT_EQ(core.size(), 0u) << seed;
     EXPECT_EQ(core.bytes(), 0u) << seed;
   }

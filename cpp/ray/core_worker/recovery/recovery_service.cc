@@ -46,10 +46,14 @@ void RecoveryService::OnFreed(std::span<const ObjectId> ids, std::span<const Obj
   // Objects that are lost at the moment were not in the store when they went.
   const std::span<const ObjectId> concerned = any_lost_.load() ? ids : std::span<const ObjectId>();
   if (concerned.empty() && in_store.empty()) return;
-  MutexLock lock(&mu_);
-  for (const ObjectId& id : in_store) core_.Settled(id);
-  for (const ObjectId& id : concerned) core_.Settled(id);
-  any_lost_.store(core_.lost() != 0);
+  RecoveryEffects effects;
+  {
+    MutexLock lock(&mu_);
+    for (const ObjectId& id : in_store) core_.Settled(id, &effects);
+    for (const ObjectId& id : concerned) core_.Settled(id, &effects);
+    any_lost_.store(core_.lost() != 0);
+  }
+  CarryOut(std::move(effects));
 }
 
 void RecoveryService::OnLost(const ObjectId& id) {
@@ -73,9 +77,16 @@ void RecoveryService::OnDone(const PendingTask& task, int32_t retries_left, int6
   }
   const std::span<const ObjectId> inside = InsideArguments(task);
   needs.insert(needs.end(), inside.begin(), inside.end());
+  uint64_t bytes = BytesOf(task);
+  ObjectId args_object;
+  if (StoredValue args; task.spec.args_object && deps_.objects->Lookup(task.spec.args_object->id, &args)) {
+    args_object = task.spec.args_object->id;
+    bytes += args.size;
+  }
   End({.id = task.spec.task_id,
        .task = std::const_pointer_cast<PendingTask>(task.shared_from_this()),
-       .bytes = BytesOf(task),
+       .bytes = bytes,
+       .args_object = args_object,
        .retries_left = retries_left,
        .retries_allowed = task.spec.tmpl->max_retries != 0,
        .needs = needs,
@@ -106,7 +117,7 @@ void RecoveryService::End(RecoveryCore::End end) {
   if (!lost.empty()) {
     std::erase_if(lost, [&](const ObjectId& id) { return !deps_.objects->IsReady(id) && deps_.objects->references().Contains(id); });
     MutexLock lock(&mu_);
-    for (const ObjectId& id : lost) core_.Settled(id);
+    for (const ObjectId& id : lost) core_.Settled(id, &effects);
     core_.Ended(end, &effects);
     any_lost_.store(core_.lost() != 0);
   }
@@ -119,6 +130,14 @@ void RecoveryService::CarryOut(RecoveryEffects effects) {
     if (effect.kind == RecoveryEffect::Kind::kFail) {
       const ErrorValue error = UnrecoverableError(effect.object, effect.reason, deps_.objects->self());
       deps_.objects->StoreError(effect.object, error.metadata, error.blob);
+      continue;
+    }
+    if (effect.kind == RecoveryEffect::Kind::kHold) {
+      deps_.objects->KeepArguments(effect.object);
+      continue;
+    }
+    if (effect.kind == RecoveryEffect::Kind::kRelease) {
+      deps_.objects->RemoveSubmitted({&effect.object, 1});
       continue;
     }
     RAY_LOG(INFO) << "running task " << effect.task->spec.tmpl->DisplayName() << " (" << effect.task->spec.task_id
