@@ -2,6 +2,7 @@
 // The bytes of a Buffer never change after it is handed out. Thread-safe to read; released with the last holder.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -38,6 +39,22 @@ class HeapBuffer final : public Buffer {
 
  private:
   std::unique_ptr<uint8_t[]> bytes_;
+};
+
+// Memory that somebody else may fill in, in order, until it is full or the owner does not want it any more. Revoke from any thread.
+class Landing : public Buffer {
+ public:
+  uint8_t* mutable_data() { return memory_; }
+  // Who fills it in begins nothing more; what is under way at this moment may still be written.
+  void Revoke() { revoked_.store(true, std::memory_order_release); }
+  bool revoked() const { return revoked_.load(std::memory_order_acquire); }
+
+ protected:
+  Landing(uint8_t* memory, size_t size) : Buffer(memory, size), memory_(memory) {}
+
+ private:
+  uint8_t* const memory_;
+  std::atomic<bool> revoked_{false};
 };
 
 // A window into another buffer, which it keeps alive.

@@ -82,6 +82,7 @@ struct Raylet::Impl {
   Status Start();
   void Connect();
   rpc::ConnectionPtr Dial(const std::string& address, Lane lane, bool plain);
+  rpc::LocalCarrier* Bulk();
   void OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status);
   void LoseGcs(const Status& status);
   void FillState(v1::NodeState* state);
@@ -146,9 +147,11 @@ struct Raylet::Impl {
   std::shared_ptr<rpc::Security> security;
   std::unique_ptr<rpc::LocalCarrier> carrier;
   std::unique_ptr<rpc::GrpcClient> grpc;
-  std::unique_ptr<rpc::GrpcServer> server;  // null: not listening
-  std::unique_ptr<rpc::TcpCarrier> tcp;     // null: with TLS, links are gRPC streams
-  std::string listen_address;               // port filled in; empty: not listening
+  std::unique_ptr<rpc::GrpcServer> server;      // null: not listening
+  std::unique_ptr<rpc::TcpCarrier> tcp;         // null: with TLS, links are gRPC streams
+  std::unique_ptr<async::EpollLoop> bulk_loop;  // reads and writes the chunks of objects, so that they delay nothing else
+  std::unique_ptr<rpc::LocalCarrier> bulk;      // null: there has been no bulk link
+  std::string listen_address;                   // port filled in; empty: not listening
   rpc::ConnectionPtr gcs;
   Time connect_deadline;
 
@@ -352,7 +355,8 @@ Status Raylet::Impl::Init() {
   if (!config.listen.empty()) RAY_RETURN_NOT_OK(security->CheckListener(config.listen));
   grpc = std::make_unique<rpc::GrpcClient>(loop, security);
   if (!security->has_tls()) {
-    tcp = std::make_unique<rpc::TcpCarrier>(rpc::TcpCarrier::Deps{loop, carrier.get(), security, [this](int fd) { server->Adopt(fd); }});
+    tcp = std::make_unique<rpc::TcpCarrier>(
+        rpc::TcpCarrier::Deps{loop, carrier.get(), [this] { return Bulk(); }, security, [this](int fd) { server->Adopt(fd); }});
   }
   return Status::Ok();
 }
@@ -378,10 +382,25 @@ Status Raylet::Impl::Start() {
 
 // ---- the GCS ----
 
-// The chunks of objects stay with gRPC, whose threads are not those of calls.
 rpc::ConnectionPtr Raylet::Impl::Dial(const std::string& address, Lane lane, bool plain) {
-  if (plain && tcp != nullptr && lane == Lane::kControl && rpc::TcpCarrier::CanConnect(address)) return tcp->Connect(address);
+  if (plain && tcp != nullptr && rpc::TcpCarrier::CanConnect(address)) return tcp->Connect(address, lane == Lane::kBulk);
   return grpc->Connect(address, dispatcher.get());
+}
+
+// Made with the first bulk link: most raylets of one node have none.
+rpc::LocalCarrier* Raylet::Impl::Bulk() {
+  if (bulk != nullptr) return bulk.get();
+  auto made = async::EpollLoop::Make({.name = "bulk", .max_spin = Duration::zero()});
+  RAY_CHECK(made.ok()) << made.status().ToString();
+  bulk_loop = std::move(made).value();
+  rpc::LocalCarrierOptions options;
+  options.sockets_dir = sockets_dir;
+  options.handlers = loop;
+  auto serves = rpc::LocalCarrier::Make(bulk_loop.get(), dispatcher, options);
+  RAY_CHECK(serves.ok()) << serves.status().ToString();
+  bulk = std::move(serves).value();
+  RAY_CHECK(bulk_loop->Start().ok());
+  return bulk.get();
 }
 
 void Raylet::Impl::Connect() {
@@ -410,6 +429,7 @@ void Raylet::Impl::Connect() {
   if (!listen_address.empty()) {
     node->set_port(rpc::ParseHostPort(listen_address)->port);
     node->set_plain_links(tcp != nullptr);
+    node->set_plain_bulk(tcp != nullptr);
   }
   node->set_python_version(config.python_version);
   if (registered) FillState(request.mutable_state());
@@ -831,6 +851,7 @@ void Raylet::Impl::Leave(const std::string& reason, std::function<void()> done) 
   nodes->Close();
   if (tcp != nullptr) tcp->Stop();
   auto finish = [this, done = std::move(done)] {
+    if (bulk != nullptr) bulk->Shutdown();
     carrier->Shutdown();
     loop->Post("raylet.done", done);  // after the close callbacks
   };
@@ -854,7 +875,9 @@ Raylet::~Raylet() {
   // The gRPC threads and the store's stop first: nothing arrives while the rest is taken down.
   if (impl_->server != nullptr) impl_->server->Stop();
   if (impl_->grpc != nullptr) impl_->grpc->Stop();
+  if (impl_->bulk != nullptr) impl_->bulk->Shutdown();
   if (impl_->transfers != nullptr) impl_->transfers->Stop();
+  if (impl_->bulk_loop != nullptr) impl_->bulk_loop->Stop();
   if (impl_->store != nullptr) impl_->store->Stop();
   if (impl_->carrier != nullptr) impl_->carrier->Shutdown();
 }

@@ -98,7 +98,8 @@ void RecoveryCore::Ended(const End& end, RecoveryEffects* out) {
   } else if (cap_bytes_ == 0) {
     Unkeep(it, ErrorType::kObjectUnreconstructableLineageDisabled, out);
   } else if (end.retries_left == 0) {
-    Unkeep(it, end.retries_allowed ? ErrorType::kObjectUnreconstructableMaxAttempts : ErrorType::kObjectUnreconstructableRetriesDisabled, out);
+    Unkeep(it, end.retries_allowed ? ErrorType::kObjectUnreconstructableMaxAttempts : ErrorType::kObjectUnreconstructableRetriesDisabled,
+           out);
   } else {
     Keep(it, end, out);
     entry.running = true;  // what goes now leaves this one alone

@@ -47,8 +47,8 @@ class RecoveryCore {
 
   struct End {
     TaskId id;
-    PendingTaskPtr task;  // may be kept
-    uint64_t bytes = 0;   // what keeping it costs
+    PendingTaskPtr task;   // may be kept
+    uint64_t bytes = 0;    // what keeping it costs
     ObjectId args_object;  // nil: none. Nobody else holds it once the task has ended
     int32_t retries_left = 0;
     bool retries_allowed = true;  // it was ever allowed any

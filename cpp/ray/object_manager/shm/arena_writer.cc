@@ -129,11 +129,21 @@ Status ArenaWriter::Write(uint64_t offset, const void* from, size_t size, uint64
   return warm < size ? WriteCold(offset + warm, bytes + warm, size - warm) : Status();
 }
 
-Status ArenaWriter::WriteCold(uint64_t offset, const uint8_t* from, size_t size) {
-  // What this process's page tables had here is gone, if they had anything: the pages are new.
+void ArenaWriter::Prepare(uint64_t offset, size_t size, uint64_t warm_end) {
+  RAY_CHECK(offset <= mapping_->size() && size <= mapping_->size() - offset);
+  const uint64_t warm = warm_end > offset ? std::min<uint64_t>(size, warm_end - offset) : 0;
+  if (warm < size) ForgetSeen(offset + warm, size - warm);
+  Populate(offset, size);
+}
+
+void ArenaWriter::ForgetSeen(uint64_t offset, size_t size) {
   for (uint64_t i = offset / kPageBytes; i <= (offset + size - 1) / kPageBytes; ++i) {
     seen_[i / 8].fetch_and(static_cast<uint8_t>(~(1u << (i % 8))), std::memory_order_relaxed);
   }
+}
+
+Status ArenaWriter::WriteCold(uint64_t offset, const uint8_t* from, size_t size) {
+  ForgetSeen(offset, size);
   if (size < kStreamBytes) return WriteFile(offset, from, size);
   // Only one thread at a time can be inside pwrite (the file's lock); what the others do then is slower, but adds to it.
   std::atomic_flag writing;

@@ -70,11 +70,15 @@ class ArenaWriter {
   int fd() const { return fd_; }
   // Copies `size` bytes to `offset` of the arena. Of the arena, [.., warm_end) is known to have pages as far as this write is concerned.
   Status Write(uint64_t offset, const void* from, size_t size, uint64_t warm_end);
+  // Makes the pages of the range, as far as there are none, and fills this process's page tables: for others that write to data() themselves.
+  void Prepare(uint64_t offset, size_t size, uint64_t warm_end);
 
  private:
   ArenaWriter(int fd, std::unique_ptr<Mapping> mapping);
   Status WriteCold(uint64_t offset, const uint8_t* from, size_t size);
   Status WriteFile(uint64_t offset, const uint8_t* from, size_t size) const;
+  // The pages of the range are new: what this process's page tables had there is gone.
+  void ForgetSeen(uint64_t offset, size_t size);
   void WriteWarm(uint64_t offset, const uint8_t* from, size_t size);
   // Fills this process's page tables for the range, where it has not been.
   void Populate(uint64_t offset, size_t size);

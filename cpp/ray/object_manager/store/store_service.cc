@@ -70,6 +70,14 @@ class HeldBytes final : public Buffer {
   const std::shared_ptr<void> hold_;
 };
 
+class LandingInRoom final : public Landing {
+ public:
+  LandingInRoom(uint8_t* memory, size_t size, std::shared_ptr<void> hold) : Landing(memory, size), hold_(std::move(hold)) {}
+
+ private:
+  const std::shared_ptr<void> hold_;
+};
+
 }  // namespace
 
 struct StoreService::Impl {
@@ -384,6 +392,13 @@ class StoreService::Impl::Room final : public ObjectRoom {
     if (place_.segment == 0) return local_->arena->Write(place_.offset + offset, from, size, place_.offset + warm_bytes_);
     std::memcpy(data_ + offset, from, size);
     return Status::Ok();
+  }
+  std::shared_ptr<Landing> Land(uint64_t offset, size_t size) override {
+    RAY_CHECK(offset <= size_ && size <= size_ - offset);
+    return std::make_shared<LandingInRoom>(data_ + offset, size, shared_from_this());
+  }
+  void Prepare(uint64_t offset, size_t size) override {
+    if (place_.segment == 0) local_->arena->Prepare(place_.offset + offset, size, place_.offset + warm_bytes_);
   }
   void Seal() override {
     local_->Post("store.seal", [impl = impl_, client = client_, id = id_] {

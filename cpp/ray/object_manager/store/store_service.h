@@ -61,6 +61,10 @@ class ObjectRoom : public std::enable_shared_from_this<ObjectRoom> {
   virtual ~ObjectRoom() = default;
   // Copies to `offset`, in the fastest way. REQUIRES: within the object, not sealed; no byte twice.
   virtual Status Write(uint64_t offset, const void* from, size_t size) = 0;
+  // The bytes at `offset`, for somebody who fills them in himself instead of Write; holds the room. REQUIRES: as Write.
+  virtual std::shared_ptr<Landing> Land(uint64_t offset, size_t size) = 0;
+  // Makes filling them in fast; takes as long as it takes to make their pages.
+  virtual void Prepare(uint64_t offset, size_t size) = 0;
   // All of it is written: visible and immutable from now on.
   virtual void Seal() = 0;
   // Its bytes, as far as they are written; the buffer holds the room.

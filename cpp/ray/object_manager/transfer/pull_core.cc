@@ -107,7 +107,7 @@ void PullCore::Activate(Object* object, PullEffects* out) {
 void PullCore::Deactivate(Object* object, PullEffects* out) {
   const std::pair<QueueKey, ObjectId> key{{object->priority, object->seq}, object->id};
   LeaveSource(object, out);
-  ForgetFetches(object, NodeId());
+  ForgetFetches(object, NodeId(), out);
   active_.erase(key);
   queued_.insert(key);
   active_bytes_ -= object->size;
@@ -159,7 +159,7 @@ void PullCore::LeaveSource(Object* object, PullEffects* out) {
 }
 
 // Chunks that were asked of `node` (nil: of any) are missing again; those that have arrived are still being written, if it is not any.
-void PullCore::ForgetFetches(Object* object, const NodeId& node) {
+void PullCore::ForgetFetches(Object* object, const NodeId& node, PullEffects* out) {
   if (object->busy == 0) return;
   for (auto at = fetches_.begin(); at != fetches_.end();) {
     const Fetch& fetch = at->second;
@@ -171,6 +171,7 @@ void PullCore::ForgetFetches(Object* object, const NodeId& node) {
     object->first_missing = std::min(object->first_missing, fetch.chunk);
     --object->busy;
     asked_bytes_ -= fetch.bytes;
+    out->push_back(FetchForgotten{at->first});
     at = fetches_.erase(at);
   }
 }
@@ -229,7 +230,7 @@ void PullCore::OnRefused(FetchNo fetch, Refusal refusal, const NodeId& other, Ti
   const ObjectId id = object.id;
   const NodeId node = it->second.node;
   const bool current = node == object.source;
-  ForgetFetches(&object, node);
+  ForgetFetches(&object, node, out);
   if (current) {
     const bool named = refusal == Refusal::kElsewhere && other != config_.self && !dead_.contains(other) &&
                        !object.missing.contains(other) && !object.insist && object.hops < kMaxHops;
@@ -259,7 +260,7 @@ void PullCore::OnUnreachable(Object* object, Time now, PullEffects* out) {
   const NodeId node = object->source;
   const bool named = !object->via.IsNil();
   LeaveSource(object, out);
-  ForgetFetches(object, node);
+  ForgetFetches(object, node, out);
   if (named) {
     object->insist = true;
     return;
@@ -274,7 +275,7 @@ void PullCore::OnMissing(Object* object, const NodeId& node, PullEffects* out) {
   if (object->source == node || object->via == node) {
     const NodeId source = object->source;
     LeaveSource(object, out);
-    ForgetFetches(object, source);
+    ForgetFetches(object, source, out);
   }
   object->sources.erase(node);
   object->missing.insert(node);
@@ -321,7 +322,7 @@ void PullCore::MaybeFail(const ObjectId& id, PullEffects* out) {
 
 void PullCore::Answer(Object* object, const Status& status, PullEffects* out) {
   LeaveSource(object, out);
-  ForgetFetches(object, NodeId());
+  ForgetFetches(object, NodeId(), out);
   const std::pair<QueueKey, ObjectId> key{{object->priority, object->seq}, object->id};
   if (object->state == State::kQueued) {
     queued_.erase(key);

@@ -68,6 +68,9 @@ struct FetchWanted {  // then OnArrived and OnWritten, or OnRefused
   uint64_t offset = 0, length = 0;
   bool insist = false;  // the source shall not name another one
 };
+struct FetchForgotten {  // its answer is of no interest any more
+  FetchNo fetch = 0;
+};
 struct SourceLeft {  // nothing more will be asked of it for this object
   NodeId node;
   ObjectId id;
@@ -85,7 +88,7 @@ struct PullAnswered {
   Status status;                // NOT_FOUND: no source is left; DEADLINE_EXCEEDED: given up; or why there is no room
   std::vector<NodeId> missing;  // nodes that do not have it, or are dead
 };
-using PullEffect = std::variant<RoomWanted, FetchWanted, SourceLeft, PullComplete, PullDropped, PullAnswered>;
+using PullEffect = std::variant<RoomWanted, FetchWanted, FetchForgotten, SourceLeft, PullComplete, PullDropped, PullAnswered>;
 using PullEffects = std::vector<PullEffect>;
 
 enum class Refusal { kNotThere, kElsewhere, kUnreachable };
@@ -166,7 +169,7 @@ class PullCore {
   // Makes a source the one in use. False: there is none now.
   bool PickSource(Object* object, Time now);
   void LeaveSource(Object* object, PullEffects* out);
-  void ForgetFetches(Object* object, const NodeId& node);
+  void ForgetFetches(Object* object, const NodeId& node, PullEffects* out);
   void Fill(Object* object, Time now, PullEffects* out);
   void FillAll(Time now, PullEffects* out);
   // The one in use failed: others are tried, or it again later.

@@ -77,6 +77,7 @@ class Puller {
   std::string Take() {
     std::string text;
     for (const PullEffect& effect : std::exchange(out, {})) {
+      if (std::holds_alternative<FetchForgotten>(effect)) continue;  // shows by what is fetched next
       if (!text.empty()) text += "; ";
       text += std::visit([this](const auto& e) { return Text(e); }, effect);
     }
@@ -93,6 +94,7 @@ class Puller {
     return "fetch" + N(e.fetch) + " o" + N(Number(e.id)) + " n" + N(Number(e.node)) + " @" + N(e.offset / kMiB) + "+" + N(e.length / kMiB) +
            (e.insist ? "!" : "");
   }
+  std::string Text(const FetchForgotten&) { return {}; }
   std::string Text(const SourceLeft& e) { return "left n" + N(Number(e.node)); }
   std::string Text(const PullComplete& e) { return "complete o" + N(Number(e.id)); }
   std::string Text(const PullDropped& e) { return "drop r" + N(e.round); }

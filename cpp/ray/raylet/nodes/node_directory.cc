@@ -70,6 +70,7 @@ void NodeDirectory::OnNews(const v1::NodeInfo& info) {
   node.address = AddressOf(info);
   node.is_head = info.is_head();
   node.plain_links = info.plain_links();
+  node.plain_bulk = info.plain_bulk();
   node.total = FromProto(info.total());
   node.labels = {info.labels().begin(), info.labels().end()};
   core_.OnAlive(id, node.address, Now(), &effects);
@@ -129,7 +130,8 @@ void NodeDirectory::Run(LinkEffects effects) {
 void NodeDirectory::Dial(const DialLink& dial) {
   RAY_LOG(DEBUG) << "dialling node " << dial.node << " at " << dial.address;
   const NodeDescription* node = Find(dial.node);
-  const rpc::ConnectionPtr connection = deps_.dial(dial.address, dial.lane, node != nullptr && node->plain_links);
+  const bool plain = node != nullptr && (dial.lane == Lane::kBulk ? node->plain_bulk : node->plain_links);
+  const rpc::ConnectionPtr connection = deps_.dial(dial.address, dial.lane, plain);
   Watch(dial.node, dial.lane, dial.link, connection);
   v1::LinkHello hello;
   hello.set_node_id(deps_.self.Binary());

@@ -23,7 +23,7 @@ struct NodeDescription {
   NodeId id;
   std::string name, ip, address;  // address: "host:port" of its raylet; empty: it only dials out
   bool is_head = false;
-  bool plain_links = false;  // takes links as frames on plain TCP
+  bool plain_links = false, plain_bulk = false;  // takes control links, bulk links, as frames on plain TCP
   ResourceSet total;
   std::map<std::string, std::string> labels;
 };
@@ -34,7 +34,7 @@ class NodeDirectory {
     async::Loop* loop;
     NodeId self;
     bool listens;  // others can dial this node
-    // Opens a link to "host:port". `plain`: the peer takes frames on plain TCP.
+    // Opens a link to "host:port". `plain`: the peer takes those of the lane as frames on plain TCP.
     std::function<rpc::ConnectionPtr(const std::string& address, Lane lane, bool plain)> dial;
     // Another raylet says that this node was declared dead, and refuses to speak to it.
     std::function<void(const Status&)> on_refused;

@@ -48,6 +48,8 @@ void TransferService::Stop() {
   for (auto& [serve, responder] : serving_) responder.Fail(Status::Unavailable("this node is stopping"));
   pulls_.clear();
   serving_.clear();
+  for (const auto& [fetch, landing] : landings_) landing->Revoke();
+  landings_.clear();
   pinned_.clear();
   receiving_.clear();
 }
@@ -209,6 +211,10 @@ void TransferService::Apply(const FetchWanted& effect) {
   request.set_insist(effect.insist);
   rpc::CallOptions options;
   options.timeout = stall_ * 2;  // the core gives up sooner; this one frees the call
+  if (auto it = receiving_.find(effect.id); it != receiving_.end() && it->second.round == effect.round && link->LandsReplies()) {
+    options.landing = landings_[effect.fetch] = it->second.room->Land(effect.offset, effect.length);
+    copier_.Add([room = it->second.room, effect] { room->Prepare(effect.offset, effect.length); });
+  }
   rpc::CallTyped<v1::FetchChunkReply>(
       *link, MethodId::kFetchChunk, request, {},
       [this, effect, alive = alive_](Status status, v1::FetchChunkReply& reply, PartList parts) {
@@ -219,9 +225,11 @@ void TransferService::Apply(const FetchWanted& effect) {
 
 void TransferService::OnChunk(const FetchWanted& fetch, const Status& status, const v1::FetchChunkReply& reply, PartList parts) {
   Refusal refusal = Refusal::kUnreachable;
+  const auto landing = landings_.extract(fetch.fetch);
   if (status.ok() && !reply.not_there() && reply.ask_node_id().empty() && parts.size() == 1 && parts[0]->size() == fetch.length) {
     auto it = receiving_.find(fetch.id);
     if (it == receiving_.end() || it->second.round != fetch.round || !pull_.OnArrived(fetch.fetch, Now())) return;
+    if (!landing.empty() && parts[0] == landing.mapped()) return OnWritten(fetch, {});
     copier_.Add([this, fetch, part = std::move(parts[0]), room = it->second.room, alive = alive_, loop = deps_.loop]() mutable {
       const Status written = room->Write(fetch.offset, part->data(), part->size());
       part = nullptr;  // its memory is bounded by what is not written yet
@@ -231,6 +239,7 @@ void TransferService::OnChunk(const FetchWanted& fetch, const Status& status, co
     });
     return;
   }
+  if (!landing.empty()) landing.mapped()->Revoke();  // a late answer must not write there
   if (status.ok() && reply.not_there()) refusal = Refusal::kNotThere;
   if (status.ok() && !reply.ask_node_id().empty()) refusal = Refusal::kElsewhere;
   if (!status.ok()) RAY_LOG(INFO) << "chunk of object " << fetch.id << " from node " << fetch.node << ": " << status.ToString();
@@ -250,6 +259,10 @@ void TransferService::OnWritten(const FetchWanted& fetch, const Status& status) 
   }
   pull_.OnWritten(fetch.fetch, Now(), &pulls_out_);
   Settle();
+}
+
+void TransferService::Apply(const FetchForgotten& effect) {
+  if (const auto landing = landings_.extract(effect.fetch)) landing.mapped()->Revoke();
 }
 
 void TransferService::Apply(const SourceLeft& effect) {

@@ -1,7 +1,7 @@
 // TransferService: brings objects from other nodes to this one and gives those that are here to others. Shell of the PullCore and the PushCore.
 //
-// Bytes go straight from the links' buffers into the store's memory, written by a thread of its own, so that copying holds up no lease; and from there to
-// the links, as parts. What is received is given on chunk by chunk. See docs/architecture/object-manager.md.
+// Links on plain TCP receive straight into the store's memory; what gRPC streams bring is copied there from their buffers, by a thread of its own, so that
+// copying holds up no lease. From there it goes to the links as parts. What is received is given on chunk by chunk. See docs/architecture/object-manager.md.
 // On the loop only, but for what the store and the copying thread post to it; owned by Raylet.
 #pragma once
 
@@ -82,6 +82,7 @@ class TransferService {
   void Settle();
   void Apply(const object_manager::RoomWanted& effect);
   void Apply(const object_manager::FetchWanted& effect);
+  void Apply(const object_manager::FetchForgotten& effect);
   void Apply(const object_manager::SourceLeft& effect);
   void Apply(const object_manager::PullComplete& effect);
   void Apply(const object_manager::PullDropped& effect);
@@ -97,7 +98,7 @@ class TransferService {
 
   const Deps deps_;
   const Duration stall_;
-  object_manager::TaskThread copier_{"transfer"};  // copies chunks
+  object_manager::TaskThread copier_{"transfer"};  // copies chunks, makes pages for those that need no copy
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   object_manager::PullCore pull_;
   object_manager::PushCore push_;
@@ -106,7 +107,8 @@ class TransferService {
   bool settling_ = false;
   std::unordered_map<ObjectId, Wanted, IdHash> wanted_;
   std::unordered_map<ObjectId, Receiving, IdHash> receiving_;
-  std::unordered_map<ObjectId, BufferPtr, IdHash> pinned_;  // while others fetch them
+  std::unordered_map<object_manager::FetchNo, std::shared_ptr<Landing>> landings_;  // of chunks that are asked for
+  std::unordered_map<ObjectId, BufferPtr, IdHash> pinned_;                          // while others fetch them
   std::map<object_manager::WantNo, Pull> pulls_;
   std::map<std::pair<uint64_t, uint64_t>, object_manager::WantNo> by_caller_;  // connection, pull id
   std::set<uint64_t> watched_;                                                 // connections whose end we hear of

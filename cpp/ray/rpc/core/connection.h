@@ -44,6 +44,8 @@ using ReplyCallback = std::function<void(Status status, Reply reply)>;
 struct CallOptions {
   Duration timeout = Duration::zero();  // 0: none. Then the callback gets DEADLINE_EXCEEDED, and a late reply is dropped.
   bool corked = false;                  // may wait in the send buffer until Flush, a full buffer, or the loop's flusher
+  // Where the reply's only part is received, if it is large, has just this size, and the carrier LandsReplies; else that part has memory of its own.
+  std::shared_ptr<Landing> landing = nullptr;
 };
 
 // Answers one request, exactly once; destroyed unanswered it fails the call with INTERNAL. Movable, any thread.
@@ -99,6 +101,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   virtual int64_t peer_pid() const = 0;  // -1: not on this machine
   // Bytes accepted but not yet taken by the socket; for back-pressure.
   virtual size_t unsent_bytes() const = 0;
+  // Whether it heeds CallOptions::landing.
+  virtual bool LandsReplies() const { return false; }
 
  protected:
   friend class Responder;

@@ -13,6 +13,7 @@ namespace ray::rpc {
 struct PendingCalls::State : std::enable_shared_from_this<PendingCalls::State> {
   struct Slot {
     ReplyCallback callback;
+    std::shared_ptr<Landing> landing;
     uint32_t generation = 0;
     bool used = false;
   };
@@ -44,6 +45,7 @@ struct PendingCalls::State : std::enable_shared_from_this<PendingCalls::State> {
     uint32_t index = static_cast<uint32_t>(call_id) - 1;
     Slot& slot = slots[index];
     slot.used = false;
+    slot.landing = nullptr;
     ++slot.generation;
     free_slots.push_back(index);
     --n_used;
@@ -95,7 +97,7 @@ struct PendingCalls::State : std::enable_shared_from_this<PendingCalls::State> {
 PendingCalls::PendingCalls(async::Loop* loop) : state_(std::make_shared<State>(loop)) {}
 PendingCalls::~PendingCalls() = default;
 
-uint64_t PendingCalls::Add(ReplyCallback callback, Duration timeout) {
+uint64_t PendingCalls::Add(ReplyCallback callback, Duration timeout, std::shared_ptr<Landing> landing) {
   State& s = *state_;
   int64_t due = timeout > Duration::zero() ? (s.loop->clock().Now() + timeout).ns : 0;
   bool start_timer = false;
@@ -113,6 +115,7 @@ uint64_t PendingCalls::Add(ReplyCallback callback, Duration timeout) {
       }
       State::Slot& slot = s.slots[index];
       slot.callback = std::move(callback);
+      slot.landing = std::move(landing);
       slot.used = true;
       ++s.n_used;
       call_id = uint64_t{slot.generation} << 32 | (index + 1);
@@ -125,6 +128,11 @@ uint64_t PendingCalls::Add(ReplyCallback callback, Duration timeout) {
     s.StartTimer(due);
   }
   return call_id;
+}
+
+std::shared_ptr<Landing> PendingCalls::LandingOf(uint64_t call_id) const {
+  std::lock_guard lock(state_->mu);
+  return state_->IsPendingLocked(call_id) ? state_->slots[static_cast<uint32_t>(call_id) - 1].landing : nullptr;
 }
 
 void PendingCalls::FailLater(uint64_t call_id, Status status) {

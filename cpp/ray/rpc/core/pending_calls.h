@@ -19,7 +19,9 @@ class PendingCalls {
   PendingCalls& operator=(const PendingCalls&) = delete;
 
   // Returns the call id, never 0 and never used before. 0 after FailAll: then the callback is posted with that reason.
-  uint64_t Add(ReplyCallback callback, Duration timeout);
+  uint64_t Add(ReplyCallback callback, Duration timeout, std::shared_ptr<Landing> landing = nullptr);
+  // Where the reply's part is to be received; null: nowhere in particular. Any thread.
+  std::shared_ptr<Landing> LandingOf(uint64_t call_id) const;
   // Posts the callback with `status`, if the call is still pending (a request that could not be sent). Any thread.
   void FailLater(uint64_t call_id, Status status);
   // False if nobody waits (any more); a descriptor in `reply` is closed then, and also if the callback does not take it.

@@ -2,7 +2,7 @@
 //
 // All sockets lie in one private directory; a peer of another user (but root) is turned away. Sends go straight from the calling thread to the socket;
 // what it does not take, and what is sent on the loop or corked, waits in the connection's buffer and leaves in one write. Bytes are read on the loop,
-// where handlers and callbacks run. One carrier serves all connections of a process on one loop.
+// where handlers and callbacks run (see LocalCarrierOptions::handlers for another way). One carrier serves all connections of a process on one loop.
 //
 // Thread-safe. Owned by the process's main object; Shutdown (or the destructor) before the loop stops, so that close callbacks run.
 #pragma once
@@ -23,6 +23,9 @@ struct LocalCarrierOptions {
   size_t max_frame_bytes = size_t{1} << 30;      // larger messages are not sent, and end the connection that brings them
   size_t socket_buffer_bytes = size_t{1} << 20;  // asked of the kernel; less is fine
   int backlog = 4096;                            // connections not yet accepted
+  // Where handlers, callbacks and OnClose run, if not on the carrier's loop: that one then only reads and writes. For connections that bring much: what
+  // they bring delays nothing else. Must outlive the carrier and its connections. Descriptors do not travel on them.
+  async::Loop* handlers = nullptr;
 };
 
 // A stream socket that does not come from a Unix socket of ours: of another machine, say. The peer's user is not looked at, and descriptors do not travel on it.

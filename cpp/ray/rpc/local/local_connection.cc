@@ -20,6 +20,7 @@ constexpr size_t kReadBudget = 8 << 20;       // per event, so that one peer doe
 constexpr size_t kReferencedPart = 16 << 10;  // parts from this size on are sent from where they lie, and received where they stay
 constexpr size_t kFullBuffer = 64 << 10;      // corked bytes are sent from this size on
 constexpr size_t kMaxWaitingFds = 64;
+constexpr size_t kMaxUntaken = size_t{32} << 20;  // read ahead of handlers on another loop
 constexpr int kMaxIov = 64;
 
 std::atomic<uint64_t> next_connection_id{1};
@@ -46,7 +47,7 @@ LocalConnection::LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, i
       id_(next_connection_id.fetch_add(1)),
       peer_pid_(peer_pid),
       takes_descriptors_(!stream),
-      calls_(shared_->loop),
+      calls_(shared_->options.handlers != nullptr ? shared_->options.handlers : shared_->loop),
       fd_(fd) {
   if (!stream) return;
   greeting_ = std::move(stream->greeting);
@@ -70,7 +71,7 @@ Status LocalConnection::Start() {
 
 void LocalConnection::StartCall(MethodId method, std::string_view control, const MessageLite* message, const PartList& parts,
                                 ReplyCallback callback, CallOptions options) {
-  uint64_t call_id = calls_.Add(std::move(callback), options.timeout);
+  uint64_t call_id = calls_.Add(std::move(callback), options.timeout, std::move(options.landing));
   if (call_id == 0) return;
   // A connection closed in between fails the call in its teardown.
   Status status = SendFrame(FrameKind::kRequest, method, call_id, control, message, parts, -1, options.corked);
@@ -140,6 +141,7 @@ Status LocalConnection::SendFrame(FrameKind kind, MethodId method, uint64_t call
   }
   bool in_loop = shared_->loop->InLoop();
   bool became_dirty = false;
+  bool for_loop = false;
   {
     std::unique_lock lock(mu_);
     if (broken_ || closed()) {
@@ -165,10 +167,13 @@ Status LocalConnection::SendFrame(FrameKind kind, MethodId method, uint64_t call
     // What is sent on the loop leaves together when the round ends.
     if ((corked || in_loop) && pending_.size() < kFullBuffer) {
       if (!dirty_ && !sending_now_ && !blocked_) became_dirty = dirty_ = true;
+    } else if (handlers() != nullptr && !in_loop && pending_.size() >= kFullBuffer) {
+      if (!dirty_ && !sending_now_ && !blocked_) for_loop = dirty_ = true;  // copying it into the socket takes its time
     } else {
       SendPending(&lock);
     }
   }
+  if (for_loop) shared_->loop->Post("send", [self = Self()] { self->Flush(); });
   if (became_dirty) {
     shared_->AddDirty(Self());
     if (!in_loop) shared_->loop->RequestFlush();
@@ -215,10 +220,7 @@ void LocalConnection::SendPending(std::unique_lock<std::mutex>* lock) {
       if (closed()) break;  // the last attempt of Close
       // EPOLLOUT may arrive before we are back: then blocked_ is false again and we go on.
       blocked_ = true;
-      lock->unlock();
-      Status status = shared_->loop->ModifyFd(fd_, EPOLLIN | EPOLLOUT);
-      lock->lock();
-      if (!status.ok()) broken_ = true;  // being torn down
+      if (!WatchLocked().ok()) broken_ = true;  // being torn down
     } else if (err != 0 && err != EINTR) {
       // Not closed here: the peer's last words may still be in our receive queue, and its end shows after them.
       broken_ = true;
@@ -273,8 +275,15 @@ void LocalConnection::Teardown() {
   big_.reset();
   leftover_ = {};
   // Whatever the local reason, callers see a connection that is gone.
-  calls_.FailAll(Status(StatusCode::kUnavailable, reason.message(), reason.cause()));
-  for (auto& callback : callbacks) callback(reason);
+  auto tell = [self = Self(), reason, callbacks = std::move(callbacks)] {
+    self->calls_.FailAll(Status(StatusCode::kUnavailable, reason.message(), reason.cause()));
+    for (const auto& callback : callbacks) callback(reason);
+  };
+  if (handlers() != nullptr) {
+    handlers()->Post("connection closed", std::move(tell));  // behind what has come
+  } else {
+    tell();
+  }
   std::shared_ptr<LocalConnection> self = Self();
   std::lock_guard lock(shared_->mu);
   shared_->connections.erase(id_);
@@ -285,7 +294,8 @@ void LocalConnection::OnClose(std::function<void(const Status&)> callback) {
   if (!torn_down_) {
     on_close_.push_back(std::move(callback));
   } else {
-    shared_->loop->Post("close callback", [callback = std::move(callback), reason = reason_] { callback(reason); });
+    async::Loop* loop = handlers() != nullptr ? handlers() : shared_->loop;
+    loop->Post("close callback", [callback = std::move(callback), reason = reason_] { callback(reason); });
   }
 }
 
@@ -295,8 +305,8 @@ void LocalConnection::OnEvents(uint32_t events) {
   if ((events & EPOLLOUT) != 0) {
     std::unique_lock lock(mu_);
     if (fd_ < 0) return;
-    static_cast<void>(shared_->loop->ModifyFd(fd_, EPOLLIN).ok());
     blocked_ = false;
+    static_cast<void>(WatchLocked().ok());
     SendPending(&lock);
   }
   if ((events & ~EPOLLOUT) != 0) Read();
@@ -308,6 +318,7 @@ void LocalConnection::Read() {
     uint8_t* to = buffer;
     size_t want = kReceiveBytes;
     size_t kept = 0;
+    if (big_ && big_->landing != nullptr && big_->landing->revoked()) LeaveLanding();
     const bool direct = big_ && big_->left >= kReferencedPart;
     if (direct) {
       to = big_->at;
@@ -340,7 +351,7 @@ void LocalConnection::Read() {
     if (!status.ok()) return Close(std::move(status));
     budget -= std::min<size_t>(budget, n);
     // A short read emptied the socket (or ended at a descriptor): if more has come, epoll says so.
-    if (static_cast<size_t>(n) < want || budget == 0) return;
+    if (static_cast<size_t>(n) < want || budget == 0 || untaken_.load(std::memory_order_relaxed) >= kMaxUntaken) return;
   }
 }
 
@@ -418,7 +429,6 @@ Result<size_t> LocalConnection::ParsePreamble(const uint8_t* bytes, size_t n) {
 Result<size_t> LocalConnection::ParseFrames(const uint8_t* bytes, size_t n) {
   size_t used = 0;
   size_t max = shared_->options.max_frame_bytes;
-  ConnectionPtr self = shared_from_this();
   if (preamble_) {
     RAY_ASSIGN_OR_RETURN(used, ParsePreamble(bytes, n));
     if (used == 0) return used;
@@ -446,7 +456,7 @@ Result<size_t> LocalConnection::ParseFrames(const uint8_t* bytes, size_t n) {
     used += length;
     int fd;
     RAY_RETURN_NOT_OK(TakeFd(frame.header, &fd));
-    DeliverFrame(frame.header, frame.control, std::move(frame.parts), fd, self, *shared_->dispatcher, &calls_);
+    Deliver(frame.header, frame.control, std::move(frame.parts), fd);
   }
   if (received_fds_.size() > kMaxWaitingFds) return Status::DataLoss("descriptors that no frame names");
   return used;
@@ -479,15 +489,65 @@ Status LocalConnection::AdvanceBigFrame() {
       BigFrame done = std::move(big);
       big_.reset();
       std::string_view control(reinterpret_cast<const char*>(done.head.get()) + done.lengths.size() * 8, done.header.control_len);
-      DeliverFrame(done.header, control, std::move(done.parts), done.fd, shared_from_this(), *shared_->dispatcher, &calls_);
+      Deliver(done.header, control, std::move(done.parts), done.fd);
       return {};
     }
-    auto part = std::make_shared<HeapBuffer>(big.lengths[big.parts.size()]);
+    const uint64_t length = big.lengths[big.parts.size()];
+    if (big.header.kind == FrameKind::kReply && big.lengths.size() == 1) big.landing = calls_.LandingOf(big.header.call_id);
+    if (big.landing != nullptr && big.landing->size() == length && !big.landing->revoked()) {
+      big.at = big.landing->mutable_data();
+      big.left = length;
+      big.parts.push_back(big.landing);
+      continue;
+    }
+    big.landing = nullptr;
+    auto part = std::make_shared<HeapBuffer>(length);
     big.at = part->mutable_data();
     big.left = part->size();
     big.parts.push_back(std::move(part));
   }
   return {};
+}
+
+void LocalConnection::LeaveLanding() {
+  BigFrame& big = *big_;
+  big.landing = nullptr;
+  // Its beginning is missing: nobody waits for the reply any more.
+  auto part = std::make_shared<HeapBuffer>(big.parts.back()->size());
+  big.at = part->mutable_data() + (part->size() - big.left);
+  big.parts.back() = std::move(part);
+}
+
+// Takes a frame where it belongs.
+void LocalConnection::Deliver(const FrameHeader& header, std::string_view control, PartList parts, int fd) {
+  if (handlers() == nullptr) {
+    DeliverFrame(header, control, std::move(parts), fd, shared_from_this(), *shared_->dispatcher, &calls_);
+    return;
+  }
+  const size_t bytes = kFrameHeaderBytes + header.frame_len;
+  if (untaken_.fetch_add(bytes) + bytes >= kMaxUntaken) {
+    std::lock_guard lock(mu_);
+    paused_ = untaken_.load() >= kMaxUntaken;
+    static_cast<void>(WatchLocked().ok());
+  }
+  handlers()->Post("frame", [self = Self(), header, control = std::string(control), parts = std::move(parts), fd, bytes]() mutable {
+    DeliverFrame(header, control, std::move(parts), fd, self, *self->shared_->dispatcher, &self->calls_);
+    self->OnTaken(bytes);
+  });
+}
+
+void LocalConnection::OnTaken(size_t bytes) {
+  const size_t before = untaken_.fetch_sub(bytes);
+  if (before < kMaxUntaken || before - bytes >= kMaxUntaken) return;
+  std::lock_guard lock(mu_);
+  if (!paused_) return;
+  paused_ = false;
+  if (fd_ >= 0) static_cast<void>(WatchLocked().ok());
+}
+
+Status LocalConnection::WatchLocked() {
+  const uint32_t in = paused_ ? 0 : uint32_t{EPOLLIN};
+  return shared_->loop->ModifyFd(fd_, in | (blocked_ ? uint32_t{EPOLLOUT} : 0));
 }
 
 }  // namespace ray::rpc

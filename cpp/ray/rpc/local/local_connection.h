@@ -65,6 +65,7 @@ class LocalConnection final : public Connection {
   uint64_t id() const override { return id_; }
   int64_t peer_pid() const override { return peer_pid_; }
   size_t unsent_bytes() const override { return unsent_.load(std::memory_order_relaxed); }
+  bool LandsReplies() const override { return true; }
 
  protected:
   void SendReply(MethodId method, uint64_t call_id, FrameKind kind, std::string_view control, const MessageLite* message,
@@ -78,8 +79,9 @@ class LocalConnection final : public Connection {
     std::unique_ptr<uint8_t[]> head;  // part lengths and control part
     std::vector<uint64_t> lengths;
     PartList parts;
-    uint8_t* at = nullptr;  // where the next byte goes
-    size_t left = 0;        // until the end of the head or of the current part
+    std::shared_ptr<Landing> landing;  // the part that is coming, if it goes there
+    uint8_t* at = nullptr;             // where the next byte goes
+    size_t left = 0;                   // until the end of the head or of the current part
     int fd = -1;
     bool have_head = false;
   };
@@ -103,6 +105,13 @@ class LocalConnection final : public Connection {
   Status TakeFd(const FrameHeader& header, int* fd);
   Result<size_t> FeedBigFrame(const uint8_t* bytes, size_t n);
   Status AdvanceBigFrame();
+  // The part that is coming is not wanted where it goes: the rest of it goes elsewhere.
+  void LeaveLanding();
+  void Deliver(const FrameHeader& header, std::string_view control, PartList parts, int fd);
+  // Handlers elsewhere have taken that much: reading goes on.
+  void OnTaken(size_t bytes);
+  Status WatchLocked();
+  async::Loop* handlers() const { return shared_->options.handlers; }
 
   // Constant.
   const std::shared_ptr<LocalCarrier::Shared> shared_;
@@ -113,12 +122,14 @@ class LocalConnection final : public Connection {
   PendingCalls calls_;
   std::atomic<bool> closed_{false};
   std::atomic<size_t> unsent_{0};
+  std::atomic<size_t> untaken_{0};  // bytes of frames that were posted to `handlers`
 
   std::mutex mu_;
   int fd_;                    // -1 once closed; open while sending_now_
   OutQueue pending_;          // appended to by senders
   bool sending_now_ = false;  // a thread is in sendmsg, with `sending_`; it goes on until pending_ is empty
   bool blocked_ = false;      // the socket is full: EPOLLOUT is awaited
+  bool paused_ = false;       // nothing is read: the handlers have not taken what has come
   bool dirty_ = false;        // in the carrier's dirty list
   bool broken_ = false;       // the peer reads no more; its end is coming
   int broken_by_ = 0;         // errno of the send that showed it

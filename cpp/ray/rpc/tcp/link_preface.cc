@@ -9,6 +9,7 @@ namespace {
 constexpr char kOpen = 0, kRefused = 1;
 constexpr size_t kMaxReason = 4096;
 constexpr size_t kLengthBytes = 2;
+static_assert(kLinkMagic.size() == kBulkMagic.size());
 
 void AppendLength(size_t length, std::string* out) {
   out->push_back(static_cast<char>(length & 0xff));
@@ -21,15 +22,17 @@ size_t LengthAt(std::string_view bytes, size_t at) {
 
 }  // namespace
 
-std::string EncodePreface(std::string_view authorization) {
-  std::string out(kLinkMagic);
+std::string EncodePreface(std::string_view authorization, std::string_view magic) {
+  std::string out(magic);
   AppendLength(authorization.size(), &out);
   return out.append(authorization);
 }
 
 Result<std::optional<LinkPreface>> DecodePreface(std::string_view bytes) {
   const size_t known = std::min(bytes.size(), kLinkMagic.size());
-  if (bytes.substr(0, known) != kLinkMagic.substr(0, known)) return Status::DataLoss("a connection that does not begin as a link");
+  const std::string_view begins = bytes.substr(0, known);
+  if (begins != kLinkMagic.substr(0, known) && begins != kBulkMagic.substr(0, known))
+    return Status::DataLoss("a connection that does not begin as a link");
   constexpr size_t kHead = kLinkMagic.size() + kLengthBytes;
   if (bytes.size() < kHead) return std::optional<LinkPreface>();
   const size_t length = LengthAt(bytes, kLinkMagic.size());

@@ -12,13 +12,14 @@ namespace ray::rpc {
 
 // No other protocol that such a port sees begins like that: an HTTP/2 client says "PRI * HTTP/2.0", a TLS one sends a record.
 inline constexpr std::string_view kLinkMagic = "RAYLINK1";
+inline constexpr std::string_view kBulkMagic = "RAYBULK1";  // a link for the chunks of objects
 inline constexpr size_t kMaxAuthorization = 4096;
 
 struct LinkPreface {
   std::string authorization;  // "Bearer <token>"; empty: none
   size_t size = 0;            // bytes that it takes
 };
-std::string EncodePreface(std::string_view authorization);
+std::string EncodePreface(std::string_view authorization, std::string_view magic = kLinkMagic);
 // nullopt: more bytes are needed. DATA_LOSS: this is none.
 Result<std::optional<LinkPreface>> DecodePreface(std::string_view bytes);
 

@@ -166,14 +166,15 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
       return;
     }
     Set(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
-    if (std::string_view(head, sizeof head) == kLinkMagic) {
-      AcceptLink(number, fd);
+    const std::string_view magic(head, sizeof head);
+    if (magic == kLinkMagic || magic == kBulkMagic) {
+      AcceptLink(number, fd, magic == kBulkMagic);
     } else {
       deps.other(fd);
     }
   }
 
-  void AcceptLink(uint64_t number, int fd) {
+  void AcceptLink(uint64_t number, int fd, bool bulk) {
     StreamOptions stream;
     stream.preamble = [weak = weak_from_this(), number](std::string_view bytes, std::string* answer) -> Result<size_t> {
       const auto self = weak.lock();
@@ -185,10 +186,11 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
       const Status status = self->deps.security->Check(authorization);
       *answer = EncodeWelcome(status);
       if (!status.ok()) return status;
-      self->unknown.erase(number);
+      self->Know(number);
       return preface->size;
     };
-    Result<ConnectionPtr> link = deps.carrier->AdoptStream(fd, std::move(stream));
+    LocalCarrier* carrier = bulk ? deps.bulk() : deps.carrier;
+    Result<ConnectionPtr> link = carrier->AdoptStream(fd, std::move(stream));
     if (!link.ok()) return;
     unknown.emplace(number, *link);
     if (unknown.size() > options.max_strangers) Forget(unknown.begin()->first);
@@ -197,6 +199,13 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
     });
     deps.loop->AddTimer(options.preface_timeout, [weak = weak_from_this(), number] {
       if (const auto self = weak.lock()) self->Forget(number);
+    });
+  }
+
+  // It has shown a token, on whatever loop its socket is read.
+  void Know(uint64_t number) {
+    deps.loop->Post("link", [weak = weak_from_this(), number] {
+      if (const auto self = weak.lock()) self->unknown.erase(number);
     });
   }
 
@@ -231,10 +240,10 @@ bool TcpCarrier::CanConnect(const std::string& target) {
   return where.ok() && Resolve(*where, AI_NUMERICHOST).ok();
 }
 
-ConnectionPtr TcpCarrier::Connect(const std::string& target) {
+ConnectionPtr TcpCarrier::Connect(const std::string& target, bool bulk) {
   StreamOptions stream;
   const std::string token = impl_->deps.security->Token();
-  stream.greeting = EncodePreface(token.empty() ? "" : "Bearer " + token);
+  stream.greeting = EncodePreface(token.empty() ? "" : "Bearer " + token, bulk ? kBulkMagic : kLinkMagic);
   stream.preamble = [](std::string_view bytes, std::string*) { return DecodeWelcome(bytes); };
   auto dial = [&]() -> Result<int> {
     RAY_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(target));
@@ -250,7 +259,8 @@ ConnectionPtr TcpCarrier::Connect(const std::string& target) {
   };
   Result<int> fd = dial();
   if (fd.ok()) {
-    Result<ConnectionPtr> link = impl_->deps.carrier->AdoptStream(*fd, std::move(stream));
+    LocalCarrier* carrier = bulk ? impl_->deps.bulk() : impl_->deps.carrier;
+    Result<ConnectionPtr> link = carrier->AdoptStream(*fd, std::move(stream));
     if (link.ok()) return std::move(link).value();
     return impl_->deps.carrier->Closed(link.status());
   }

@@ -28,6 +28,8 @@ class TcpCarrier {
   struct Deps {
     async::EpollLoop* loop;
     LocalCarrier* carrier;  // serves the connections
+    // Serves those for the chunks of objects; called when there is one. Its sockets may be read elsewhere, but its handlers run on `loop`.
+    std::function<LocalCarrier*()> bulk;
     std::shared_ptr<Security> security;
     // Owns a connection of something else, of which nothing has been read.
     std::function<void(int fd)> other;
@@ -38,7 +40,7 @@ class TcpCarrier {
   // Whether Connect can: addresses in numbers, since looking a name up may block.
   static bool CanConnect(const std::string& target);
   // A link to "host:port", usable at once; as GrpcClient::Connect.
-  ConnectionPtr Connect(const std::string& target);
+  ConnectionPtr Connect(const std::string& target, bool bulk = false);
   // Listens when it returns; the address with its port filled in. Any thread. INVALID_ARGUMENT for an address that Security::CheckListener refuses.
   Result<std::string> Listen(const std::string& address);
   // Takes no more connections. Those that are links go on. Idempotent.

@@ -46,18 +46,26 @@ class Endpoint {
     EXPECT_TRUE(MakeDirs(folder).ok());
     std::filesystem::permissions(folder, std::filesystem::perms::owner_all);
     carrier_ = LocalCarrier::Make(loop_.get(), dispatcher_, {.sockets_dir = folder}).value();
+    bulk_loop_ = async::EpollLoop::Make({}).value();
+    EXPECT_TRUE(bulk_loop_->Start().ok());
+    LocalCarrierOptions bulk{.sockets_dir = folder};
+    bulk.handlers = loop_.get();
+    bulk_ = LocalCarrier::Make(bulk_loop_.get(), dispatcher_, bulk).value();
     SecurityConfig config;
     config.token_file = folder + "/token";
     EXPECT_TRUE(WriteFileAtomic(config.token_file, token + "\n").ok());
     security = Security::Make(config, &clock_).value();
-    tcp_ = std::make_unique<TcpCarrier>(TcpCarrier::Deps{loop_.get(), carrier_.get(), security, [this](int fd) { server_->Adopt(fd); }},
-                                        options);
+    tcp_ = std::make_unique<TcpCarrier>(
+        TcpCarrier::Deps{loop_.get(), carrier_.get(), [this] { return bulk_.get(); }, security, [this](int fd) { server_->Adopt(fd); }},
+        options);
     EXPECT_TRUE(loop_->Start().ok());
   }
   ~Endpoint() {
     OnLoop([this] { tcp_->Stop(); });
     if (server_ != nullptr) server_->Stop();
+    bulk_->Shutdown();
     carrier_->Shutdown();
+    bulk_loop_->Stop();
     OnLoop([] {});
     loop_->Stop();
     tcp_.reset();
@@ -74,7 +82,7 @@ class Endpoint {
     });
     done.get_future().get();
   }
-  ConnectionPtr Connect(const std::string& target) { return tcp_->Connect(target); }
+  ConnectionPtr Connect(const std::string& target, bool bulk = false) { return tcp_->Connect(target, bulk); }
   async::EpollLoop* loop() { return loop_.get(); }
   Dispatcher* dispatcher() { return dispatcher_.get(); }
 
@@ -83,9 +91,9 @@ class Endpoint {
 
  private:
   SystemClock clock_;
-  std::unique_ptr<async::EpollLoop> loop_;
+  std::unique_ptr<async::EpollLoop> loop_, bulk_loop_;
   std::shared_ptr<Dispatcher> dispatcher_ = std::make_shared<Dispatcher>();
-  std::unique_ptr<LocalCarrier> carrier_;
+  std::unique_ptr<LocalCarrier> carrier_, bulk_;
   std::unique_ptr<GrpcServer> server_;
   std::unique_ptr<TcpCarrier> tcp_;
 };
@@ -297,13 +305,94 @@ TEST_F(TcpCarrierTest, ConnectingInVainEndsWithTheReason) {
   EXPECT_FALSE(TcpCarrier::CanConnect("head.example:1")) << "looking it up could block";
 }
 
+class HeapLanding final : public Landing {
+ public:
+  explicit HeapLanding(std::string* bytes) : Landing(reinterpret_cast<uint8_t*>(bytes->data()), bytes->size()) {}
+};
+
+PartList Echo(const ConnectionPtr& link, const BufferPtr& part, std::shared_ptr<Landing> landing) {
+  std::promise<PartList> promise;
+  CallOptions options;
+  options.landing = std::move(landing);
+  link->CallRaw(
+      MethodId::kPushTask, "x", {part},
+      [&](const Status& status, Reply reply) {
+        EXPECT_TRUE(status.ok()) << status.ToString();
+        promise.set_value(std::move(reply.parts));
+      },
+      options);
+  return promise.get_future().get();
+}
+
+TEST_F(TcpCarrierTest, ABulkLinkReceivesRepliesWhereTheyAreWanted) {
+  auto a = Make();
+  auto b = Make();
+  auto link = a->Connect(b->Listen(), /*bulk=*/true);
+  ASSERT_TRUE(link->LandsReplies());
+  std::string bytes(5 << 20, 'a');
+  for (size_t i = 0; i < bytes.size(); i += 997) bytes[i] = static_cast<char>(i);
+  const BufferPtr part = HeapBuffer::CopyOf(bytes);
+  for (int i = 0; i < 3; ++i) {
+    std::string memory(bytes.size(), 0);
+    auto landing = std::make_shared<HeapLanding>(&memory);
+    const PartList parts = Echo(link, part, landing);
+    ASSERT_EQ(parts.size(), 1u);
+    EXPECT_EQ(parts[0], landing);
+    EXPECT_TRUE(memory == bytes);
+  }
+  // Of another size, or not wanted any more: the part has memory of its own.
+  std::string memory(bytes.size(), 0);
+  auto revoked = std::make_shared<HeapLanding>(&memory);
+  revoked->Revoke();
+  EXPECT_TRUE(Echo(link, part, revoked)[0]->view() == bytes);
+  EXPECT_EQ(memory[0], 0);
+  std::string larger(bytes.size() + 1, 0);
+  EXPECT_TRUE(Echo(link, part, std::make_shared<HeapLanding>(&larger))[0]->view() == bytes);
+  EXPECT_EQ(larger[0], 0);
+  // Small replies are copied.
+  std::string small(10, 0);
+  EXPECT_EQ(Echo(link, HeapBuffer::CopyOf("0123456789"), std::make_shared<HeapLanding>(&small))[0]->view(), "0123456789");
+}
+
+TEST_F(TcpCarrierTest, MuchOnABulkLinkComesInOrderAndItsEndIsTold) {
+  auto a = Make();
+  auto b = Make();
+  auto link = a->Connect(b->Listen(), /*bulk=*/true);
+  constexpr int kCalls = 60;
+  const BufferPtr part = HeapBuffer::CopyOf(std::string(1 << 20, 'b'));  // more under way than is read ahead of the handlers
+  std::promise<void> all;
+  std::string order;
+  for (int i = 0; i < kCalls; ++i) {
+    link->CallRaw(MethodId::kPushTask, std::string(1, static_cast<char>('A' + i)), {part}, [&](const Status& status, const Reply& reply) {
+      EXPECT_TRUE(status.ok()) << status.ToString();
+      order += reply.control;
+      if (order.size() == kCalls) all.set_value();
+    });
+  }
+  all.get_future().get();
+  for (int i = 0; i < kCalls; ++i) EXPECT_EQ(order[i], 'A' + i);
+  EXPECT_EQ(link->unsent_bytes(), 0u);
+  b = nullptr;
+  EXPECT_EQ(EndOf(link).code(), StatusCode::kUnavailable);
+  EXPECT_EQ(Call(link, "x").status.code(), StatusCode::kUnavailable);
+}
+
+TEST_F(TcpCarrierTest, ABulkLinkIsRefusedWithoutTheToken) {
+  auto b = Make();
+  const std::string address = b->Listen();
+  auto stranger = Make(std::string(64, 'b'));
+  EXPECT_EQ(Call(stranger->Connect(address, /*bulk=*/true), "x").status.code(), StatusCode::kUnavailable);
+  EXPECT_EQ(EndOf(stranger->Connect(address, /*bulk=*/true)).code(), StatusCode::kUnauthenticated);
+  EXPECT_EQ(b->handled, 0);
+}
+
 TEST_F(TcpCarrierTest, AListenerIsRefusedWhereSecurityRefusesIt) {
   auto a = Make();
   SystemClock clock;
   SecurityConfig config;
   config.disabled = true;
   auto open = Security::Make(config, &clock).value();
-  TcpCarrier carrier(TcpCarrier::Deps{a->loop(), nullptr, open, nullptr});
+  TcpCarrier carrier(TcpCarrier::Deps{a->loop(), nullptr, nullptr, open, nullptr});
   EXPECT_FALSE(carrier.Listen("0.0.0.0:0").ok());
 }
 
