@@ -112,6 +112,7 @@ struct Raylet::Impl {
   void MakeRelay();
   void DrainJobLogs(const JobId& job, std::function<void()> done);
   void FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done);
+  std::shared_ptr<void> Prefetch(const v1::RequestLeaseRequest& message);
   std::string Stats() const;
 
   RayletConfig config;
@@ -244,7 +245,8 @@ Status Raylet::Impl::Init() {
                                                           ReportSoon();
                                                           if (drain.draining()) CountWork();
                                                         },
-                                                        [this](v1::ReportResourcesRequest* report) { FillReport(Available(), report); }},
+                                                        [this](v1::ReportResourcesRequest* report) { FillReport(Available(), report); },
+                                                        [this](const v1::RequestLeaseRequest& message) { return Prefetch(message); }},
                                      queue_config, scheduling::NodeResources(total));
   memory = std::make_unique<MemoryMonitor>(
       config.memory_monitor,
@@ -643,6 +645,31 @@ void Raylet::Impl::OnProcessEnded(const ProcessEnd& end) {
   deaths.emplace_back(now, std::move(report));
 }
 
+std::shared_ptr<void> Raylet::Impl::Prefetch(const v1::RequestLeaseRequest& message) {
+  std::vector<CopyToSave> copies;
+  for (const v1::LeaseArgument& argument : message.arguments()) {
+    CopyToSave& copy = copies.emplace_back();
+    copy.id = ObjectId::FromBinaryOrNil(argument.object_id());
+    copy.size = argument.size();
+    copy.metadata = argument.metadata();
+    copy.owner = FromProto(argument.owner());
+    for (const std::string& node : argument.node_ids()) copy.nodes.push_back(NodeId::FromBinaryOrNil(node));
+    copy.attempt = argument.attempt();
+  }
+  return transfers->Prefetch(std::move(copies), [this](const CopyToSave& copy) {
+    // The owner frees every copy that it knows of.
+    v1::AddLocationNotice notice;
+    notice.set_object_id(copy.id.Binary());
+    notice.set_node_id(node_id.Binary());
+    notice.set_attempt(copy.attempt);
+    const rpc::ConnectionPtr local = workers->ConnectionOf(copy.owner.worker_id);
+    const rpc::ConnectionPtr owner = local != nullptr || copy.owner.node_id == node_id ? local : hub->Connect(copy.owner);
+    if (owner == nullptr) return;  // it has ended, and its objects with it
+    owner->Notify(MethodId::kAddLocation, notice);
+    if (local == nullptr) owner->Close(Status::Cancelled("all was said"));
+  });
+}
+
 std::string Raylet::Impl::Stats() const {
   JsonWriter json;
   json.BeginObject().Key("node_id").String(node_id.Hex()).Key("pid").Int(getpid());
@@ -658,7 +685,9 @@ std::string Raylet::Impl::Stats() const {
   json.Key("num_objects").Int(static_cast<int64_t>(stats.num_objects));
   json.Key("spilled_bytes").Int(static_cast<int64_t>(stats.spilled_bytes));
   json.Key("spilled_objects").Int(static_cast<int64_t>(stats.spilled_objects));
-  json.Key("overflow_bytes").Int(static_cast<int64_t>(stats.overflow_bytes)).EndObject();
+  json.Key("overflow_bytes").Int(static_cast<int64_t>(stats.overflow_bytes));
+  json.Key("given_bytes").Int(static_cast<int64_t>(transfers->given_bytes()));
+  json.Key("received_bytes").Int(static_cast<int64_t>(transfers->received_bytes())).EndObject();
   adoption->WriteStats(&json);
   return json.EndObject().Take();
 }

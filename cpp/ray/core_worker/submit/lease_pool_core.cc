@@ -298,6 +298,12 @@ size_t LeasePoolCore::queued(ClassNo cls) const {
   return it == classes_.end() ? 0 : it->second.queued.size();
 }
 
+TaskNo LeasePoolCore::WaitsForLatest(ClassNo cls) const {
+  auto it = classes_.find(cls);
+  if (it == classes_.end() || it->second.requests.empty() || it->second.queued.size() < it->second.requests.size()) return 0;
+  return it->second.queued[it->second.requests.size() - 1].task;
+}
+
 size_t LeasePoolCore::requests(ClassNo cls) const {
   auto it = classes_.find(cls);
   return it == classes_.end() ? 0 : it->second.requests.size();

@@ -84,6 +84,8 @@ class LeasePoolCore {
   Time NextTick() const;
 
   size_t queued(ClassNo cls) const;
+  // The task that the latest request of the class was made for, as far as one can tell before it is granted; 0: none.
+  TaskNo WaitsForLatest(ClassNo cls) const;
   size_t requests(ClassNo cls) const;
   size_t num_leases() const { return leases_.size(); }
   // Since when the class has waited for its first unanswered request; infinite: it has none.

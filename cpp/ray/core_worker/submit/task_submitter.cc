@@ -9,6 +9,7 @@
 namespace ray::core {
 namespace {
 
+constexpr size_t kMaxLeaseArguments = 16;      // told with a request for a lease
 constexpr uint64_t kWorthTheWay = 1 << 20;  // bytes of arguments from which a task goes to them instead of them to it
 
 }  // namespace
@@ -161,6 +162,7 @@ void TaskSubmitter::RequestLocked(LeaseNo no, ClassNo cls, Time now, LeaseEffect
   lease.id = LeaseId::FromRandom();
   lease.cls = cls;
   lease.home = classes_[cls].home;
+  if (const TaskNo waits = pool_.WaitsForLatest(cls); waits != 0) lease.arguments = LargeArguments(*PendingTask::FromNumber(waits));
   if (classes_[cls].tmpl.strategy.kind == SchedulingStrategy::kPlacementGroup) {
     RequestInGroupLocked(no, now, out);
   } else {
@@ -213,6 +215,26 @@ void TaskSubmitter::OnGroupChanged(const PlacementGroupId& group) {
       MakeErrorValue(ErrorType::kTaskPlacementGroupRemoved, state.why));
 }
 
+std::vector<v1::LeaseArgument> TaskSubmitter::LargeArguments(const PendingTask& task) const {
+  std::vector<v1::LeaseArgument> arguments;
+  auto add = [&](const ObjectId& id, const Address& owner) {
+    StoredValue value;
+    if (arguments.size() >= kMaxLeaseArguments || !deps_.objects->Lookup(id, &value) || !value.in_store) return;
+    v1::LeaseArgument& argument = arguments.emplace_back();
+    argument.set_object_id(id.Binary());
+    ToProto(owner, argument.mutable_owner());
+    argument.set_size(value.size);
+    argument.set_metadata(value.metadata);
+    argument.set_attempt(value.attempt);
+    for (const NodeId& node : value.node_ids) argument.add_node_ids(node.Binary());
+  };
+  if (task.spec.args_object) add(task.spec.args_object->id, task.spec.args_object->owner);
+  for (const TaskArg& arg : task.spec.refs) {
+    if (arg.in_store) add(arg.ref.id, arg.ref.owner);
+  }
+  return arguments;
+}
+
 rpc::ConnectionPtr TaskSubmitter::RayletOf(const NodeId& node) const {
   if (node.IsNil() || node == deps_.self.node_id) return deps_.peers->raylet();
   auto raylet = deps_.peers->GetRaylet(node);
@@ -235,6 +257,10 @@ void TaskSubmitter::SendRequestLocked(LeaseNo no, const NodeId& node, v1::LeaseP
   request.set_depth(classes_[lease.cls].depth);
   request.set_placement(placement);
   request.set_locality(!lease.home.IsNil());
+  const std::string asked = (node.IsNil() ? deps_.self.node_id : node).Binary();
+  for (const v1::LeaseArgument& argument : lease.arguments) {
+    if (std::ranges::find(argument.node_ids(), asked) == argument.node_ids().end()) *request.add_arguments() = argument;
+  }
   if (placement == v1::LEASE_PLACEMENT_UNSPECIFIED) {
     for (const NodeId& rejected : lease.rejected_by) request.add_rejected_by(rejected.Binary());
   }

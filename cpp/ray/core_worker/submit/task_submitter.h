@@ -73,6 +73,7 @@ class TaskSubmitter {
     NodeId node;                      // whose raylet was asked last
     std::vector<NodeId> rejected_by;  // since it was asked for, the latest last
     bool cancelled = false;           // on the way from one raylet to the next
+    std::vector<v1::LeaseArgument> arguments;  // of the task that it was asked for
   };
   // What has to be done without the lock.
   struct Later {
@@ -91,6 +92,8 @@ class TaskSubmitter {
   void RequestLocked(LeaseNo no, ClassNo cls, Time now, LeaseEffects* out) REQUIRES(mu_);
   // To the raylet of that node; nil: ours.
   void SendRequestLocked(LeaseNo no, const NodeId& node, v1::LeasePlacement placement) REQUIRES(mu_);
+  // Large arguments of the task, wherever they are.
+  std::vector<v1::LeaseArgument> LargeArguments(const PendingTask& task) const;
   // In a placement group: to where a bundle is, or waits for it to be somewhere.
   void RequestInGroupLocked(LeaseNo no, Time now, LeaseEffects* out) REQUIRES(mu_);
   // Null: it cannot be reached.

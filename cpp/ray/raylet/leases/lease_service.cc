@@ -188,8 +188,13 @@ void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, const rp
   lease.responder = std::move(responder);
   lease.retriable = message.retriable();
   LeaseEffects effects;
+  const LeaseId id = request.lease;
+  const bool may_run_here = queue_.resources().total().Covers(request.where.need);
   queue_.Request(std::move(request), Now(), &effects);
   Run(std::move(effects));
+  // Only for those that wait: who is granted at once fetches at once.
+  if (message.arguments().empty() || !may_run_here || deps_.prefetch == nullptr || !queue_.IsQueued(id)) return;
+  if (const auto it = leases_.find(id); it != leases_.end()) it->second.prefetch = deps_.prefetch(message);
 }
 
 void LeaseService::ReturnLease(const v1::ReturnLeaseRequest& message) {

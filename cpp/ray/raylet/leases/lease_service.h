@@ -51,6 +51,8 @@ class LeaseService {
     std::function<void()> on_resources_changed;
     // Fills a report of what the node has free, newer than all before. May be empty.
     std::function<void(v1::ReportResourcesRequest* report)> report;
+    // Begins to fetch arguments of a task whose lease waits here, and goes on as long as the answer lives. May be empty.
+    std::function<std::shared_ptr<void>(const v1::RequestLeaseRequest& message)> prefetch = nullptr;
   };
   LeaseService(Deps deps, scheduling::LeaseQueueConfig config, scheduling::NodeResources resources);
   ~LeaseService();
@@ -113,6 +115,7 @@ class LeaseService {
     std::shared_ptr<Actor> actor;
     bool retriable = false;  // what it runs may be run again elsewhere
     Time assigned_at;
+    std::shared_ptr<void> prefetch;  // until the lease ends: its worker goes on with what has not come yet
   };
   // One incarnation of an actor on this node, from StartActor to the end of its worker.
   struct Actor {

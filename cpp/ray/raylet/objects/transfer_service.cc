@@ -113,6 +113,40 @@ void TransferService::Save(const CopyToSave& copy, std::function<void(const Stat
   Settle();
 }
 
+std::shared_ptr<void> TransferService::Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here) {
+  const object_manager::StoreStats stats = deps_.store->Stats();
+  uint64_t room = stats.capacity / 5 * 4;  // where spilling begins
+  room -= std::min(room, stats.used + pull_.active_bytes());
+  std::vector<WantNo> wants;
+  for (CopyToSave& copy : copies) {
+    if (copy.size > room) continue;
+    room -= copy.size;
+    PullRequest pull;
+    pull.want = ++last_want_;
+    pull.id = copy.id;
+    pull.size = copy.size;
+    pull.priority = PullPriority::kTaskArgument;
+    pull.nodes = copy.nodes;
+    wanted_[copy.id] = {copy.metadata, copy.owner};
+    wants.push_back(pull.want);
+    pulls_.emplace(pull.want, Pull{{}, 0, 0, copy.id, [copy = std::move(copy), here](const Status& status) {
+                                     if (status.ok()) here(copy);
+                                   }});
+    pull_.Want(std::move(pull), Now(), &pulls_out_);
+  }
+  Settle();
+  return {nullptr, [this, alive = alive_, wants = std::move(wants)](void*) {
+            if (!*alive) return;
+            for (const WantNo want : wants) CancelWant(want);
+            Settle();
+          }};
+}
+
+void TransferService::CancelWant(WantNo want) {
+  pull_.Cancel(want, Now(), &pulls_out_);
+  if (const auto node = pulls_.extract(want); node && !pull_.Wants(node.mapped().id)) wanted_.erase(node.mapped().id);
+}
+
 void TransferService::CancelPull(uint64_t connection, uint64_t pull_id) {
   auto it = by_caller_.find({connection, pull_id});
   if (it == by_caller_.end()) return;
@@ -254,6 +288,7 @@ void TransferService::OnWritten(const FetchWanted& fetch, const Status& status) 
     pull_.Fail(fetch.id, status, Now(), &pulls_out_);
     return Settle();
   }
+  received_bytes_.fetch_add(fetch.length, std::memory_order_relaxed);
   if (auto it = receiving_.find(fetch.id); it != receiving_.end() && it->second.round == fetch.round) {
     push_.OnChunkHere(fetch.id, fetch.offset, &pushes_out_);
   }
@@ -342,6 +377,7 @@ void TransferService::Apply(const ServeChunk& effect) {
     if (!node.empty()) node.mapped().Fail(Status::Unavailable("the object went while it was sent"));
     return;
   }
+  given_bytes_.fetch_add(effect.length, std::memory_order_relaxed);
   node.mapped().Send(v1::FetchChunkReply(),
                      {std::make_shared<OutgoingChunk>(std::move(bytes), effect.offset, effect.length, std::move(sent))});
 }

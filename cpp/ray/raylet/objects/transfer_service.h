@@ -5,6 +5,7 @@
 // On the loop only, but for what the store and the copying thread post to it; owned by Raylet.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -32,6 +33,7 @@ struct CopyToSave {
   std::string metadata;
   Address owner;
   std::vector<NodeId> nodes;
+  uint32_t attempt = 0;  // which run of its task made it
 };
 
 class TransferService {
@@ -51,6 +53,12 @@ class TransferService {
   void Save(const CopyToSave& copy, std::function<void(const Status&)> done);
   // For people: what it does to bring the object here; empty: nothing.
   std::string Explain(const ObjectId& id) const { return pull_.Explain(id); }
+  // Brings copies here that will be wanted soon, with the least priority, as long as the answer lives. What the store has no free room for is left out.
+  // `here` tells of each that has come. The answer must go on the loop.
+  std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here);
+  // Bytes of objects that this node has given to others, and received, so far. Any thread.
+  uint64_t given_bytes() const { return given_bytes_.load(std::memory_order_relaxed); }
+  uint64_t received_bytes() const { return received_bytes_.load(std::memory_order_relaxed); }
   // Nothing is received or given from now on. Idempotent; before the store stops.
   void Stop();
 
@@ -75,6 +83,7 @@ class TransferService {
   void HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleFetch(const v1::FetchChunkRequest& message, rpc::Responder responder);
   void HandleCopies(MethodId method, const v1::CopiesNotice& message);
+  void CancelWant(object_manager::WantNo want);
   void CancelPull(uint64_t connection, uint64_t pull_id);
   void OnRequesterGone(uint64_t connection);
 
@@ -105,6 +114,7 @@ class TransferService {
   object_manager::PullEffects pulls_out_;
   object_manager::PushEffects pushes_out_;
   bool settling_ = false;
+  std::atomic<uint64_t> given_bytes_{0}, received_bytes_{0};
   std::unordered_map<ObjectId, Wanted, IdHash> wanted_;
   std::unordered_map<ObjectId, Receiving, IdHash> receiving_;
   std::unordered_map<object_manager::FetchNo, std::shared_ptr<Landing>> landings_;  // of chunks that are asked for

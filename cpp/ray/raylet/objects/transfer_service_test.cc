@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <mutex>
 #include <random>
@@ -306,6 +307,62 @@ TEST_F(TransferServiceTest, ABroadcastReachesAll) {
   for (size_t i = 1; i < nodes_.size(); ++i) replies.push_back(nodes_[i]->Pull(id, bytes.size(), {root.id}));
   for (auto& reply : replies) EXPECT_TRUE(reply.get().ready());
   for (size_t i = 1; i < nodes_.size(); ++i) EXPECT_EQ(nodes_[i]->Read(id) == bytes, true);
+  // Each received it once. Who gave how much depends on when they come; that it is a tree when they come together: transfer_core_test.
+  uint64_t given = root.transfers->given_bytes();
+  for (size_t i = 1; i < nodes_.size(); ++i) {
+    EXPECT_EQ(nodes_[i]->transfers->received_bytes(), bytes.size());
+    given += nodes_[i]->transfers->given_bytes();
+  }
+  EXPECT_GE(given, (nodes_.size() - 1) * bytes.size());
+}
+
+TEST_F(TransferServiceTest, WhatIsWantedSoonIsFetchedAheadAndGivenUpWhenItIsNot) {
+  TestNode &a = New(), &b = New();
+  const ObjectId id = Object(), large = Object(), never = Object();
+  const std::string bytes = Bytes(10 * kMiB, 8);
+  a.Put(id, bytes);
+  std::shared_ptr<void> ahead;
+  TestPromise<ObjectId> here;
+  b.Run([&] {
+    ahead = b.transfers->Prefetch({{id, bytes.size(), "RAW", {a.id, a.worker}, {a.id}}, {large, 90 * kMiB, "RAW", {a.id, a.worker}, {a.id}}},
+                                  [&](const CopyToSave& copy) { here.set_value(copy.id); });
+  });
+  EXPECT_EQ(here.get_future().get(), id);  // the other one has no room without making some
+  EXPECT_EQ(b.Read(id) == bytes, true);
+  // Its only node is silent: nobody knows whether it comes.
+  TestNode& silent = New();
+  silent.Run([&] { silent.transfers->Stop(); });
+  std::shared_ptr<void> in_vain;
+  b.Run([&] { in_vain = b.transfers->Prefetch({{never, kMiB, "RAW", {silent.id, silent.worker}, {silent.id}}}, [](const CopyToSave&) {}); });
+  b.Run([&] {
+    ahead = nullptr;
+    in_vain = nullptr;
+  });
+  while (b.store->Stats().num_objects != 1) std::this_thread::yield();
+  EXPECT_EQ(b.Read(id) == bytes, true);
+}
+
+// Links on TCP receive into the store's memory: a transfer takes no memory of its own but for a few buffers.
+TEST_F(TransferServiceTest, ATransferTakesLittleMemoryBesideTheObject) {
+  TestNode &a = New(400 * kMiB), &b = New(400 * kMiB);
+  const ObjectId id = Object();
+  {
+    const std::string bytes = Bytes(160 * kMiB, 9);
+    a.Put(id, bytes);
+  }
+  auto anonymous = [] {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10) << 10;
+    }
+    return 0ull;
+  };
+  const uint64_t before = anonymous();
+  uint64_t peak = 0;
+  auto reply = b.Pull(id, 160 * kMiB, {a.id});
+  while (reply.wait_for(std::chrono::milliseconds(1)) != std::future_status::ready) peak = std::max<uint64_t>(peak, anonymous());
+  EXPECT_TRUE(reply.get().ready());
+  EXPECT_LE(peak - std::min(peak, before), 64 * kMiB);
 }
 
 }  // namespace
