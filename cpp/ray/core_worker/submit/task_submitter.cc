@@ -9,7 +9,7 @@
 namespace ray::core {
 namespace {
 
-constexpr size_t kMaxLeaseArguments = 16;      // told with a request for a lease
+constexpr size_t kMaxLeaseArguments = 16;   // told with a request for a lease
 constexpr uint64_t kWorthTheWay = 1 << 20;  // bytes of arguments from which a task goes to them instead of them to it
 
 }  // namespace

@@ -69,10 +69,10 @@ class TaskSubmitter {
     std::shared_ptr<TaskChannel> channel;  // null: requested
     Instances instances;
     int64_t pid = 0;
-    NodeId home;                      // whose raylet decides; nil: ours
-    NodeId node;                      // whose raylet was asked last
-    std::vector<NodeId> rejected_by;  // since it was asked for, the latest last
-    bool cancelled = false;           // on the way from one raylet to the next
+    NodeId home;                               // whose raylet decides; nil: ours
+    NodeId node;                               // whose raylet was asked last
+    std::vector<NodeId> rejected_by;           // since it was asked for, the latest last
+    bool cancelled = false;                    // on the way from one raylet to the next
     std::vector<v1::LeaseArgument> arguments;  // of the task that it was asked for
   };
   // What has to be done without the lock.

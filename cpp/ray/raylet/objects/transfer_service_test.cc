@@ -324,8 +324,9 @@ TEST_F(TransferServiceTest, WhatIsWantedSoonIsFetchedAheadAndGivenUpWhenItIsNot)
   std::shared_ptr<void> ahead;
   TestPromise<ObjectId> here;
   b.Run([&] {
-    ahead = b.transfers->Prefetch({{id, bytes.size(), "RAW", {a.id, a.worker}, {a.id}}, {large, 90 * kMiB, "RAW", {a.id, a.worker}, {a.id}}},
-                                  [&](const CopyToSave& copy) { here.set_value(copy.id); });
+    ahead =
+        b.transfers->Prefetch({{id, bytes.size(), "RAW", {a.id, a.worker}, {a.id}}, {large, 90 * kMiB, "RAW", {a.id, a.worker}, {a.id}}},
+                              [&](const CopyToSave& copy) { here.set_value(copy.id); });
   });
   EXPECT_EQ(here.get_future().get(), id);  // the other one has no room without making some
   EXPECT_EQ(b.Read(id) == bytes, true);
@@ -333,7 +334,9 @@ TEST_F(TransferServiceTest, WhatIsWantedSoonIsFetchedAheadAndGivenUpWhenItIsNot)
   TestNode& silent = New();
   silent.Run([&] { silent.transfers->Stop(); });
   std::shared_ptr<void> in_vain;
-  b.Run([&] { in_vain = b.transfers->Prefetch({{never, kMiB, "RAW", {silent.id, silent.worker}, {silent.id}}}, [](const CopyToSave&) {}); });
+  b.Run([&] {
+    in_vain = b.transfers->Prefetch({{never, kMiB, "RAW", {silent.id, silent.worker}, {silent.id}}}, [](const CopyToSave&) {});
+  });
   b.Run([&] {
     ahead = nullptr;
     in_vain = nullptr;
