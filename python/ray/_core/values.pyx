@@ -420,7 +420,10 @@ cdef object unpack(const ValueOut& value, const ObjectId& outer, uint64_t token,
             return _load_failed(error)
     if value.metadata == _RAW:
         if value.blob.get() == NULL:
-            return b""
+            from ray.exceptions import RaySystemError
+
+            failed[0] = True
+            return RaySystemError("the core reported an object as ready without its value")
         return PyBytes_FromStringAndSize(<const char*>value.blob.get().data(), value.blob.get().size())
     failed[0] = True
     if value.metadata == _TASK_ERROR:

@@ -30,6 +30,15 @@ bool ObjectReader::TryGet(const ObjectRefInfo& ref, ReadValue* out) {
 }
 
 ReadResult ObjectReader::Get(std::span<const ObjectRefInfo> refs, int64_t timeout_ms, std::vector<ReadValue>* out) {
+  const ReadResult result = Gather(refs, timeout_ms, out);
+  // The caller takes what is there, however it ended: known to be in a store, but not read from it, is not there.
+  for (ReadValue& value : *out) {
+    if (value.blob == nullptr) value.metadata.clear();
+  }
+  return result;
+}
+
+ReadResult ObjectReader::Gather(std::span<const ObjectRefInfo> refs, int64_t timeout_ms, std::vector<ReadValue>* out) {
   out->clear();
   out->resize(refs.size());
   std::vector<uint32_t> in_store;
@@ -62,11 +71,7 @@ ReadResult ObjectReader::Get(std::span<const ObjectRefInfo> refs, int64_t timeou
       // What is in the store is not read for somebody who gets an error anyway, unless it is the error.
       std::vector<uint32_t> errors;
       for (uint32_t i : in_store) {
-        if (IsErrorMetadata((*out)[i].metadata)) {
-          errors.push_back(i);
-        } else {
-          (*out)[i].metadata.clear();
-        }
+        if (IsErrorMetadata((*out)[i].metadata)) errors.push_back(i);
       }
       if (errors.empty()) return ReadResult::kReady;
       bool again = false;
@@ -92,10 +97,7 @@ ReadResult ObjectReader::Get(std::span<const ObjectRefInfo> refs, int64_t timeou
     WakeUnheld(ids, watch.pending());
     const Awaited awaited{refs, watch.pending()};
     const ReadResult result = watch.done() ? ReadResult::kReady : calls_.Block(watch.waiter(), deadline, &awaited);
-    if (result != ReadResult::kReady) {
-      for (uint32_t i : in_store) (*out)[i].metadata.clear();
-      return result;
-    }
+    if (result != ReadResult::kReady) return result;
     seen = watch.Ready();
   }
 }
@@ -141,10 +143,7 @@ ReadResult ObjectReader::ReadFromStore(std::span<const ObjectRefInfo> refs, std:
     if (!over && !missing.empty()) missing = StillMissing(refs, std::move(missing), attempts, &suspects, again);
     if (calls_.closed()) return ReadResult::kClosed;
     if (missing.empty() || *again) return ReadResult::kReady;
-    if (over) {
-      for (uint32_t i : missing) (*out)[i].metadata.clear();
-      return ReadResult::kTimeout;
-    }
+    if (over) return ReadResult::kTimeout;
     left = std::move(missing);
     ids.clear();
     for (uint32_t i : left) ids.push_back(refs[i].id);
@@ -248,9 +247,6 @@ ReadResult ObjectReader::Localize(std::span<const ObjectRefInfo> refs, std::span
   }
   if (result != ReadResult::kReady) {
     for (const auto& [id, token] : tokens) pulls_.Leave(id, token);
-    for (uint32_t i : positions) {
-      if ((*out)[i].blob == nullptr) (*out)[i].metadata.clear();
-    }
     return result;
   }
   std::vector<std::pair<uint32_t, Status>> failed;
@@ -450,7 +446,8 @@ void ObjectReader::OnFetched(const ObjectRefInfo& ref, const Status& status, con
   } else if (!parts.empty()) {
     context_.memory.Put(ref.id, reply.metadata(), std::move(parts[0]));
   } else {
-    context_.memory.Put(ref.id, reply.metadata(), HeapBuffer::CopyOf({}));
+    ErrorValue error = LostValue(ref.id, "its value was missing in its owner's answer");
+    context_.memory.Put(ref.id, error.metadata, std::move(error.blob));
   }
   context_.host->DropIfUnheld(ref.id);
   context_.host->CarryOut(effects);

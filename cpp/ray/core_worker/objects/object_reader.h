@@ -30,6 +30,8 @@ class ObjectReader {
   void WatchObject(const ObjectRefInfo& ref, std::function<void()> callback);
 
  private:
+  // As Get; what is known to be in a store, but was not read from it, may be left without a blob.
+  ReadResult Gather(std::span<const ObjectRefInfo> refs, int64_t timeout_ms, std::vector<ReadValue>* out);
   // Wakes who waits for objects that nobody here holds (any more): nothing would ever complete them.
   void WakeUnheld(std::span<const ObjectId> ids, std::span<const uint32_t> positions);
   // False: not there. `in_store`: known, but its bytes are in the store and `out` has only the metadata.

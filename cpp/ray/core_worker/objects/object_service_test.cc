@@ -29,8 +29,10 @@ class MapStore final : public ValueStore {
     objects_[id] = buffer;
     return Status::Ok();
   }
-  Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time, bool*) override {
-    std::vector<FoundValue> found;
+  Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time, bool* interrupted) override {
+    std::vector<FoundValue> found(ids.size());
+    if ((*interrupted = interrupt_next_get.exchange(false))) return found;
+    found.clear();
     for (const ObjectId& id : ids) found.push_back({TryGet(id)});
     return found;
   }
@@ -56,6 +58,8 @@ class MapStore final : public ValueStore {
     MutexLock lock(&mu_);
     return objects_.size();
   }
+
+  std::atomic<bool> interrupt_next_get = false;
 
  private:
   Mutex mu_;
@@ -426,6 +430,20 @@ TEST_F(ObjectServiceTest, ACopyThatTheStoreHasLostEndsAGetWithoutTimeout) {
   store_.Free({id});
   EXPECT_EQ(owner.Get(id, {}, -1).substr(0, 2), "8:");
   EXPECT_EQ(borrower.Get(id, owner.self, -1).substr(0, 2), "8:");
+}
+
+// The callers of Get take what is there after a signal too, and ask again for the rest.
+TEST_F(ObjectServiceTest, ASignalWhileTheStoreIsReadLeavesNoEmptyValues) {
+  Process& owner = New();
+  const std::string large(200 << 10, 'x');
+  const std::vector<ObjectRefInfo> refs = {{owner.Put(large), owner.self}, {owner.Put("small"), owner.self}};
+  std::vector<ReadValue> out;
+  store_.interrupt_next_get = true;
+  EXPECT_EQ(owner.objects->Get(refs, 20000, &out), ReadResult::kInterrupted);
+  EXPECT_EQ(out[0].metadata, "");
+  EXPECT_EQ(out[1].metadata, "RAW");
+  EXPECT_EQ(owner.objects->Get(refs, 20000, &out), ReadResult::kReady);
+  EXPECT_EQ(out[0].blob->view(), large);
 }
 
 TEST_F(ObjectServiceTest, ValuesOfADiscardedAttemptGiveBackWhatCameWithThem) {
