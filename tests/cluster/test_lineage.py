@@ -1,4 +1,4 @@
-"""Values that go with their nodes, made again: chains, arguments of any size, death after death; and why not where not."""
+"""Values that go with their nodes, made again: chains, arguments of any size, death after death; and why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects held by processes of several nodes: borrowed, nested, spilled, and what the death of their owner makes of them."""
+"""Objects held by processes of several nodes: borrowed, nested, spilled, and what their owner's death makes of them."""
 
 from __future__ import annotations
 

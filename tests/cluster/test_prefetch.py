@@ -72,11 +72,11 @@ def test_a_cancelled_task_leaves_no_copy_that_nobody_frees(cluster_of: ClusterOf
 
     holder = ray.remote(hold).options(scheduling_strategy=there).remote()
     wait_until(ready.exists, 60, "the processor is taken")
-    ref = ray.put(np.full(20 * MB, 7, np.uint8))
-    waiting = ray.remote(last).options(scheduling_strategy=there).remote(ref)
-    wait_until(lambda: cluster.node_id(1) in nodes_of(ref), 60, "the argument is there")
-    ray.cancel(waiting)
-    del ref, waiting
+    refs = [ray.put(np.full(20 * MB, 7, np.uint8))]
+    refs.append(ray.remote(last).options(scheduling_strategy=there).remote(refs[0]))
+    wait_until(lambda: cluster.node_id(1) in nodes_of(refs[0]), 60, "the argument is there")
+    ray.cancel(refs[1])
+    refs.clear()
     wait_until(lambda: ray.get(observer.used.remote(), timeout=60) < MB, 20, "the copy is freed")
     go.touch()
     ray.get(holder, timeout=60)

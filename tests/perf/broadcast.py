@@ -2,8 +2,9 @@
 
     python tests/perf/broadcast.py [--mib 256] [--nodes 2 4 8]
 
-Each node gets the object for one process of its own, all at once. A copy on each of N nodes moves N times the bytes through the same processors here, so time
-cannot fall below that of all copies; what shows the tree is how much the first node has to give. Public API, but for the nodes' own counts of bytes.
+Each node gets the object for one process of its own, all at once. A copy on each of N nodes moves N times the bytes
+through the same processors here, so time cannot fall below that of all copies; what shows the tree is how much the
+first node has to give. Public API, but for the nodes' own counts of bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def measure(nodes: int, mib: int) -> None:
             best, given = took, [(b - a) / (mib << 20) for a, b in zip(before, after, strict=True)]
         del ref
     rate = nodes * (mib << 20) / best / 1e9
-    print(f"{nodes} nodes  {best * 1e3:7.0f} ms  {rate:5.2f} GB/s in all  copies given: first node {given[0]:.2f}, others", end=" ")
+    print(f"{nodes} nodes  {best * 1e3:7.0f} ms  {rate:5.2f} GB/s in all", end="  ")
+    print(f"copies given: first node {given[0]:.2f}, others", end=" ")
     print(" ".join(f"{g:.2f}" for g in given[1:]))
     ray.shutdown()
     cluster.shutdown()
