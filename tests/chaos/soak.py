@@ -83,6 +83,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     folder = pathlib.Path(tempfile.mkdtemp(prefix="ray-soak-"))
+    # What the programs write down for themselves grows with their work; it does not count.
+    own_files = pathlib.Path(tempfile.mkdtemp(prefix="ray-soak-own-"))
     os.environ["RAY_TMPDIR"] = str(folder)
     os.environ["RAY_gcs_storage"] = "sqlite"  # noqa: SIM112 - a public name
     shared = set(os.listdir("/dev/shm"))
@@ -134,7 +136,7 @@ def main() -> int:
         killers.ALL,
         seed=arguments.seed,
         seconds=60 * arguments.minutes,
-        folder=folder,
+        folder=own_files,
         pace=arguments.pace,
         meanwhile=sample,
     )
@@ -164,6 +166,7 @@ def main() -> int:
         failed = True
     if not failed and not arguments.keep:
         shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(own_files, ignore_errors=True)
     print("FAILED" if failed else "all was right")
     return int(failed)
 

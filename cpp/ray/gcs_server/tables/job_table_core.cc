@@ -19,9 +19,14 @@ Status JobTableCore::Restore(const StorageContents& stored) {
     RAY_ASSIGN_OR_RETURN(v1::JobInfo info, ReadRow<v1::JobInfo>(kTable, key, value));
     const JobId id = JobId::FromBinaryOrNil(key);
     last_ = std::max(last_, id.ToInt());
-    if (info.end_time_ms() == 0 && !info.driver_worker_id().empty()) by_driver_[info.driver_worker_id()] = id;
+    if (info.end_time_ms() != 0)
+      over_.push_back(id);
+    else if (!info.driver_worker_id().empty())
+      by_driver_[info.driver_worker_id()] = id;
     jobs_[id] = std::move(info);
   }
+  const auto end = [this](const JobId& id) { return std::pair(jobs_.at(id).end_time_ms(), id); };
+  std::sort(over_.begin(), over_.end(), [&end](const JobId& a, const JobId& b) { return end(a) < end(b); });
   return Status::Ok();
 }
 
@@ -51,6 +56,12 @@ bool JobTableCore::Finish(const JobId& job, CallToken call, int64_t wall_ms, Eff
     it->second.set_end_time_ms(wall_ms);
     by_driver_.erase(it->second.driver_worker_id());
     out->push_back(PersistMessage(kTable, job.Binary(), it->second));
+    over_.push_back(job);
+    if (over_.size() > max_over_) {
+      out->push_back(Persist{kTable, over_.front().Binary(), {}, true});
+      jobs_.erase(over_.front());
+      over_.pop_front();
+    }
   }
   Reply(call, v1::JobEmpty(), out);
   if (ends) out->push_back(TellJobFinished{job});
@@ -65,7 +76,8 @@ void JobTableCore::List(CallToken call, Effects* out) const {
 
 bool JobTableCore::IsOver(const JobId& job) const {
   const auto it = jobs_.find(job);
-  return it != jobs_.end() && it->second.end_time_ms() != 0;
+  if (it != jobs_.end()) return it->second.end_time_ms() != 0;
+  return !job.IsNil() && job.ToInt() <= last_;
 }
 
 std::vector<JobId> JobTableCore::RunningOn(const NodeId& node) const {

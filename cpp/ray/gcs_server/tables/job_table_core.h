@@ -1,6 +1,7 @@
-// JobTableCore: one job per driver, numbered from 1. Pure; owned by JobService; on the loop.
+// JobTableCore: one job per driver, numbered from 1; of those that are over the last are remembered. Pure; owned by JobService; on the loop.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <optional>
 
@@ -11,6 +12,7 @@ namespace ray::gcs {
 
 class JobTableCore {
  public:
+  explicit JobTableCore(size_t max_over = 10000) : max_over_(max_over) {}
   // What an earlier process stored. On an empty table.
   Status Restore(const StorageContents& stored);
   // A driver that has a running job gets that one again.
@@ -18,7 +20,7 @@ class JobTableCore {
   // Answers OK for a job that is unknown or over, too. True if it ended now: its actors are to be ended as well.
   bool Finish(const JobId& job, CallToken call, int64_t wall_ms, Effects* out);
   void List(CallToken call, Effects* out) const;
-  // False for one that is unknown.
+  // True also for one that is over and forgotten; false for a number that was never given out.
   bool IsOver(const JobId& job) const;
   // Jobs under way whose driver ran there.
   std::vector<JobId> RunningOn(const NodeId& node) const;
@@ -28,9 +30,11 @@ class JobTableCore {
   static constexpr char kTable[] = "job";
   static constexpr char kCounterTable[] = "counter";
 
+  const size_t max_over_;
   uint32_t last_ = 0;  // durable before the number is given out
   std::map<JobId, v1::JobInfo> jobs_;
   std::map<std::string, JobId> by_driver_;  // worker id -> job under way
+  std::deque<JobId> over_;                  // oldest first
 };
 
 }  // namespace ray::gcs

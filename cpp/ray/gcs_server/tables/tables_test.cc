@@ -137,6 +137,37 @@ TEST(JobTableTest, NumbersFromOneAndFinishesOnce) {
   EXPECT_THAT(core.RunningOn(node), ElementsAre(JobId::FromInt(2)));
 }
 
+TEST(JobTableTest, RemembersTheLastThatAreOver) {
+  JobTableCore core(2);
+  Effects out;
+  MemoryStorage storage;
+  const auto keep = [&] {
+    std::vector<StorageOp> rows;
+    for (Effect& effect : out)
+      if (auto* row = std::get_if<Persist>(&effect)) rows.push_back(std::move(*row));
+    storage.Write(std::move(rows), [](const Status& status) { EXPECT_TRUE(status.ok()); });
+    out.clear();
+    return storage.Load()->at("job");
+  };
+  for (int n = 0; n < 4; n++) core.Add({}, 1, 5, &out);
+  for (const uint32_t n : {3u, 1u, 2u}) EXPECT_TRUE(core.Finish(JobId::FromInt(n), 1, 10 - n, &out));
+  const StorageTable rows = keep();
+  EXPECT_EQ(rows.size(), 3u) << "the one that ended first is forgotten";
+  EXPECT_FALSE(rows.contains(JobId::FromInt(3).Binary()));
+  EXPECT_TRUE(core.IsOver(JobId::FromInt(3))) << "and over nevertheless";
+  EXPECT_FALSE(core.IsOver(JobId::FromInt(4)));
+  EXPECT_FALSE(core.IsOver(JobId::FromInt(5))) << "never given out";
+  EXPECT_FALSE(core.IsOver(JobId())) << "none";
+
+  JobTableCore next(2);
+  ASSERT_TRUE(next.Restore(*storage.Load()).ok());
+  EXPECT_TRUE(next.IsOver(JobId::FromInt(3)));
+  EXPECT_TRUE(next.Finish(JobId::FromInt(4), 1, 11, &out));
+  const StorageTable later = keep();
+  EXPECT_FALSE(later.contains(JobId::FromInt(2).Binary())) << "the order is that of their ends, also after a restart";
+  EXPECT_TRUE(later.contains(JobId::FromInt(1).Binary()));
+}
+
 TEST(KvTableTest, PutGetDelKeys) {
   KvTableCore core;
   Effects out;
