@@ -17,6 +17,7 @@ from ray._runtime.session import Session, current_session
 from ray.remote_function import retry_fields
 
 _STREAMING = -2
+_MAX_PLANS = 4096
 
 
 class MethodInfo(NamedTuple):
@@ -235,6 +236,8 @@ class ActorHandle(HandleBase):
             shared_backpressure=t.shared_backpressure if num_returns == _STREAMING else 0,
             **retry_fields(merged.get("retry_exceptions") or False),
         )
+        if len(session.plans) >= _MAX_PLANS:  # options may be made without end, such as a name for each call
+            session.plans.clear()
         plan = session.plans[key] = CallPlan(session.core, template, num_returns, info.shape)
         return plan
 

@@ -16,6 +16,7 @@ from ray._actor_handle import ActorHandle as ActorHandle
 from ray._actor_handle import ActorMethod as ActorMethod
 from ray._auto_init import ensure_session
 from ray._call_shape import CallShape
+from ray._core.worker import Template
 from ray._launch_hooks import FunctionDescriptor
 from ray._runtime.session import Session, current_session
 from ray.exceptions import ActorAlreadyExistsError, AsyncioActorExit
@@ -72,7 +73,7 @@ class _Prepared(NamedTuple):
 
     session: Session
     group: bytes  # the placement group that it inherits; empty: none
-    template: int
+    template: Template
     actor_type: ActorType
     groups: tuple[str, ...]
     fields: dict[str, Any]
@@ -255,25 +256,18 @@ class ActorClass:
             o.get("enable_task_events", True),
         )
         placement, kept = opts.actor_resources(o)
-        runtime_env = session.runtime_env_json(o.get("runtime_env"))
-        strategy = _placement.fields(session, o, placement, captured=group)
-        choices = (sorted(kept.items()), runtime_env, sorted(strategy.items()), actor_type.task_events)
-        key = (self._function_id, "__init__", repr(choices))
-        found = session.creation_templates.get(key)
-        if found is None:
-            template = session.register_template(
-                type=2,
-                function_id=self._function_id,
-                function_name=f"{actor_type.module}.{self._cls.__name__}.__init__",
-                name=f"{self._cls.__name__}.__init__",
-                resources=kept,
-                num_returns=1,
-                max_retries=0,
-                runtime_env=runtime_env,
-                omit_task_events=not actor_type.task_events,
-                **strategy,
-            )
-            found = session.creation_templates[key] = template
+        template = session.register_template(
+            type=2,
+            function_id=self._function_id,
+            function_name=f"{actor_type.module}.{self._cls.__name__}.__init__",
+            name=f"{self._cls.__name__}.__init__",
+            resources=kept,
+            num_returns=1,
+            max_retries=0,
+            runtime_env=session.runtime_env_json(o.get("runtime_env")),
+            omit_task_events=not actor_type.task_events,
+            **_placement.fields(session, o, placement, captured=group),
+        )
         fields = {
             "class_name": self._cls.__name__,
             # Decorators and exception classes in it may be of the program's main module.
@@ -288,7 +282,7 @@ class ActorClass:
             "concurrency_groups": list(groups.items()),
             "placement_resources": placement,
         }
-        return _Prepared(session, group, found, actor_type, tuple(groups), fields)
+        return _Prepared(session, group, template, actor_type, tuple(groups), fields)
 
 
 class _ActorClassWithOptions:

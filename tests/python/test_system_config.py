@@ -7,6 +7,7 @@ def test_nothing_is_passed_that_nobody_set(monkeypatch):
     for name in system_config._RAYLET:
         monkeypatch.delenv(f"RAY_{name}", raising=False)
     assert system_config.raylet_flags({}) == []
+    assert system_config.gcs_flags({}) == []
 
 
 def test_what_was_given_goes_before_the_environment(monkeypatch):

@@ -372,6 +372,8 @@ class CoreImpl final : public Core {
     return Status::Ok();
   }
 
+  void ReleaseTemplate(uint64_t handle) override { worker_->ReleaseTemplate(handle); }
+
   Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<ObjectId>* return_ids) override {
     return worker_->SubmitTask(handle, ViewOf(args), refs, return_ids);
   }

@@ -275,7 +275,9 @@ class Core {
   virtual void Explain(const std::vector<WaitQuestion>& questions, int64_t timeout_ms, std::vector<WaitAnswer>* out) = 0;
 
   // --- tasks and actors
-  virtual Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle) = 0;  // [gil-ok] once per distinct options
+  virtual Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle) = 0;  // [gil-ok] equal options, one handle
+  // Once for each RegisterTemplate, after its last use. Also after Shutdown. [gil-ok]
+  virtual void ReleaseTemplate(uint64_t handle) = 0;
   // `args` has metadata "" when there are none; refs: top-level refs in placeholder order; args.nested: refs inside.
   virtual Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<ObjectId>* return_ids) = 0;
   // `methods` maps nothing: templates of methods are registered apart. A taken name: ALREADY_EXISTS. [blocks if named]

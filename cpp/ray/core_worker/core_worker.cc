@@ -379,26 +379,26 @@ void CoreWorker::SetOwnActor(const ActorId& actor) {
 
 uint64_t CoreWorker::RegisterTemplate(TaskTemplate tmpl) {
   tmpl.job_id = info_.job_id;
-  const int64_t depth = TaskReceiver::CurrentDepth() + 1;
-  ClassNo cls = tmpl.type == TaskType::kNormal ? submitter_->ClassOf(tmpl, depth) : 0;
   MutexLock lock(&mu_);
-  tmpl.key = templates_.size() + 1;
-  templates_.push_back({std::make_shared<const TaskTemplate>(std::move(tmpl)), cls, depth});
-  return templates_.size();
+  return templates_.Acquire(std::move(tmpl));
+}
+
+void CoreWorker::ReleaseTemplate(uint64_t handle) {
+  MutexLock lock(&mu_);
+  templates_.Release(handle);
 }
 
 ClassNo CoreWorker::ClassAt(uint64_t handle, const TaskTemplate& tmpl, int64_t depth) {
   const ClassNo cls = submitter_->ClassOf(tmpl, depth);
   MutexLock lock(&mu_);
-  Template& t = templates_[handle - 1];
-  t.cls = cls;
-  t.depth = depth;
+  templates_.SetClass(handle, cls, depth);
   return cls;
 }
 
-CoreWorker::Template CoreWorker::Find(uint64_t handle) const {
+TemplateTable::Template CoreWorker::Find(uint64_t handle) const {
   MutexLock lock(&mu_);
-  return handle >= 1 && handle <= templates_.size() ? templates_[handle - 1] : Template{};
+  const TemplateTable::Template* found = templates_.Find(handle);
+  return found == nullptr ? TemplateTable::Template{} : *found;
 }
 
 Result<PendingTaskPtr> CoreWorker::BuildTask(const TaskTemplatePtr& tmpl, const TaskId& id, const ValueView& args,
@@ -444,7 +444,7 @@ Result<PendingTaskPtr> CoreWorker::BuildTask(const TaskTemplatePtr& tmpl, const 
 
 Status CoreWorker::SubmitTask(uint64_t handle, const ValueView& args, std::span<const ObjectRefInfo> refs,
                               std::vector<ObjectId>* return_ids) {
-  Template t = Find(handle);
+  const TemplateTable::Template t = Find(handle);
   if (t.tmpl == nullptr || t.tmpl->type != TaskType::kNormal) return Status::InvalidArgument("not a template of a task");
   if (shut_down_ || raylet_lost_)
     return Status(StatusCode::kUnavailable, "the session is over", static_cast<int32_t>(ErrorType::kLocalRayletDied));
@@ -483,7 +483,7 @@ void CoreWorker::RunAgain(const PendingTaskPtr& task, int32_t retries_left) {
 
 Status CoreWorker::SubmitActorTask(const ActorId& actor, uint64_t handle, const ValueView& args, std::span<const ObjectRefInfo> refs,
                                    std::vector<ObjectId>* return_ids) {
-  Template t = Find(handle);
+  const TemplateTable::Template t = Find(handle);
   if (t.tmpl == nullptr || t.tmpl->type != TaskType::kActorTask) return Status::InvalidArgument("not a template of a method");
   if (shut_down_ || raylet_lost_)
     return Status(StatusCode::kUnavailable, "the session is over", static_cast<int32_t>(ErrorType::kLocalRayletDied));
@@ -498,7 +498,7 @@ Status CoreWorker::SubmitActorTask(const ActorId& actor, uint64_t handle, const 
 
 Status CoreWorker::CreateActor(uint64_t handle, ActorCreation creation, const ValueView& args, std::span<const ObjectRefInfo> refs,
                                ActorId* actor) {
-  Template t = Find(handle);
+  const TemplateTable::Template t = Find(handle);
   if (t.tmpl == nullptr || t.tmpl->type != TaskType::kActorCreation) return Status::InvalidArgument("not a template of an actor");
   *actor = ActorId::Of(info_.job_id);
   creation.actor_id = *actor;

@@ -25,6 +25,7 @@
 #include "ray/core_worker/services/sync_call.h"
 #include "ray/core_worker/submit/actor_submitter.h"
 #include "ray/core_worker/submit/task_submitter.h"
+#include "ray/core_worker/submit/template_table.h"
 #include "ray/core_worker/tasks/generator_streams.h"
 #include "ray/core_worker/tasks/task_manager.h"
 #include "ray/rpc/local/local_carrier.h"
@@ -71,8 +72,9 @@ class CoreWorker {
   // Why blocked calls end: the raylet died, or Shutdown. As an error value.
   ErrorValue ClosedError() const;
 
-  // job_id and key are filled in here. The handle is valid for good.
+  // job_id and key are filled in here. The handle is valid until ReleaseTemplate was called once for each RegisterTemplate that gave it.
   uint64_t RegisterTemplate(TaskTemplate tmpl);
+  void ReleaseTemplate(uint64_t handle);
   // `args`: the pickle; empty metadata: none. Its nested refs and `refs` must be held by the caller during the call. The returns have one handle each.
   // [blocks] if the arguments go to the store.
   Status SubmitTask(uint64_t handle, const ValueView& args, std::span<const ObjectRefInfo> refs, std::vector<ObjectId>* return_ids);
@@ -126,12 +128,7 @@ class CoreWorker {
   void RunAgain(const PendingTaskPtr& task, int32_t retries_left);
   void Cancel(const PendingTaskPtr& task, bool force, bool recursive);
   bool CancelOwned(const TaskId& id, bool force, bool recursive);
-  struct Template {
-    TaskTemplatePtr tmpl;
-    ClassNo cls = 0;
-    int64_t depth = 0;  // that `cls` is for: what this process submitted last was nested so deep
-  };
-  Template Find(uint64_t handle) const;
+  TemplateTable::Template Find(uint64_t handle) const;
   ClassNo ClassAt(uint64_t handle, const TaskTemplate& tmpl, int64_t depth);
 
   // A request that came before the services were there.
@@ -168,7 +165,7 @@ class CoreWorker {
   std::vector<Held> held_;  // on the loop
   std::atomic<bool> leaving_{false}, shut_down_{false}, raylet_lost_{false};
   mutable Mutex mu_;
-  std::vector<Template> templates_ GUARDED_BY(mu_);
+  TemplateTable templates_ GUARDED_BY(mu_);
   ActorId own_actor_ GUARDED_BY(mu_);
 };
 

@@ -20,6 +20,7 @@ Result<std::unique_ptr<GcsServer>> GcsServer::Make(GcsServerOptions options, asy
   config.durable = storage->durable();
   config.cluster_id = ClusterId::FromRandom();
   config.session_name = options.session_name;
+  config.max_dead = options.remembered.nodes;
   const auto table = stored.find(kClusterTable);
   const bool is_new = table == stored.end();
   if (!is_new) {
@@ -86,7 +87,7 @@ GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* stora
   handlers.storage_failed = [failed = std::move(options.on_storage_failed)](const Status& status) {
     if (failed) failed(status);
   };
-  state_ = std::make_unique<GcsState>(loop, storage, std::move(config), options.health, std::move(handlers));
+  state_ = std::make_unique<GcsState>(loop, storage, std::move(config), options, std::move(handlers));
   state_->on_empty = std::move(options.on_empty);
   state_->node_return_timeout = options.node_return_timeout;
   state_->knock = std::move(options.knock);

@@ -14,10 +14,16 @@
 
 namespace ray::gcs {
 
+// How many of what has ended are remembered, for people and for those who still ask; the oldest are forgotten first.
+struct RememberedCounts {
+  size_t nodes = 1000, actors = 10000, workers = 10000, placement_groups = 10000, jobs = 10000;
+};
+
 struct GcsServerOptions {
   std::string config_json;   // settings for the whole cluster, handed to every raylet
   std::string session_name;  // of the cluster, handed to every raylet
   HealthConfig health;
+  RememberedCounts remembered;
   // After a restart: how long nodes that were alive before may take to come back; then they are dead.
   Duration node_return_timeout = std::chrono::seconds(30);
   // Asks the host of a node whether anybody listens at the port of its raylet: `refused` is told once, on the loop, never from

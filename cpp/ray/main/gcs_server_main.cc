@@ -45,6 +45,7 @@ struct Options {
   bool exit_when_empty = false;
   std::string auth_mode = "token";
   rpc::SecurityConfig security;
+  gcs::RememberedCounts remembered;
   gcs::HealthConfig health{.period = std::chrono::seconds(3)};
   std::string config;
   std::string storage{kMemoryStorage};
@@ -102,6 +103,13 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
   flags.Add("health-check-threshold", "unanswered probes in a row that make a node dead", &options->health.threshold);
   flags.Add("node-return-timeout", "after a restart, how long nodes that were alive before may take to come back",
             &options->node_return_timeout);
+  flags.ConfigGroup("What has ended");
+  flags.Add("max-dead-nodes", "how many dead nodes are remembered, with their reasons; a raylet that comes back from them is refused",
+            &options->remembered.nodes);
+  flags.Add("max-dead-actors", "how many dead actors are remembered", &options->remembered.actors);
+  flags.Add("max-dead-workers", "how many dead workers are remembered", &options->remembered.workers);
+  flags.Add("max-removed-placement-groups", "how many removed placement groups are remembered", &options->remembered.placement_groups);
+  flags.Add("max-finished-jobs", "how many finished jobs are remembered", &options->remembered.jobs);
   flags.ConfigGroup("Cluster");
   flags.Add("config", "JSON object of settings for the whole cluster, handed to every raylet as it is", &options->config);
   RAY_ASSIGN_OR_RETURN(std::optional<std::string> text, flags.Parse(argc, argv));
@@ -185,6 +193,7 @@ class Process {
     server_options.config_json = options_.config;
     const bool local = std::all_of(options_.listen.begin(), options_.listen.end(), rpc::IsUnixAddress);
     if (!local) server_options.health = options_.health;
+    server_options.remembered = options_.remembered;
     server_options.node_return_timeout = options_.node_return_timeout;
     server_options.knock = [loop = loop_.get()](const std::string& ip, int port, std::function<void(bool)> done) {
       constexpr Duration kPatience = std::chrono::seconds(1);

@@ -1,5 +1,8 @@
 #include "ray/wire/task_spec.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
 #include "ray/util/mutex.h"
 #include "ray/v1/types.pb.h"
 #include "ray/wire/convert.h"
@@ -40,7 +43,31 @@ void TemplateToProto(const TaskTemplate& t, v1::TaskTemplate* out) {
   out->set_shared_backpressure(t.shared_backpressure);
 }
 
-// Equal templates get equal keys, from whatever connection they come, so that the executor's caches hit.
+// Equal messages give equal bytes, also where they have maps.
+std::string BytesOf(const v1::TaskTemplate& message) {
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream out(&stream);
+  out.SetSerializationDeterministic(true);
+  message.SerializeToCodedStream(&out);
+  out.Trim();
+  return bytes;
+}
+
+// Equal templates get equal keys, from whatever connection they come, so that the executor's caches hit. After so many others a template may get another
+// key, but no key ever stands for two templates.
+uint64_t KeyOf(std::string content) {
+  constexpr size_t kMaxKnown = 4096;
+  static Mutex mu;
+  static auto* keys = new std::unordered_map<std::string, uint64_t>;
+  static uint64_t last = 0;
+  MutexLock lock(&mu);
+  if (const auto known = keys->find(content); known != keys->end()) return known->second;
+  if (keys->size() >= kMaxKnown) keys->clear();
+  keys->emplace(std::move(content), ++last);
+  return last;
+}
+
 TaskTemplatePtr TemplateFromProto(const v1::TaskTemplate& m) {
   auto t = std::make_shared<TaskTemplate>();
   t->type = static_cast<TaskType>(m.type());
@@ -67,11 +94,7 @@ TaskTemplatePtr TemplateFromProto(const v1::TaskTemplate& m) {
   t->omit_task_events = m.omit_task_events();
   t->objects_per_yield = m.objects_per_yield();
   t->shared_backpressure = m.shared_backpressure();
-  static Mutex mu;
-  static auto* keys = new std::unordered_map<std::string, uint64_t>;
-  std::string bytes = m.SerializeAsString();
-  MutexLock lock(&mu);
-  t->key = keys->try_emplace(std::move(bytes), keys->size() + 1).first->second;
+  t->key = KeyOf(BytesOf(m));
   return t;
 }
 
@@ -207,6 +230,12 @@ ActorCreation FromProto(const v1::ActorCreation& m) {
   return c;
 }
 
+std::string ContentOf(const TaskTemplate& tmpl) {
+  v1::TaskTemplate message;
+  TemplateToProto(tmpl, &message);
+  return BytesOf(message);
+}
+
 void EncodeWhole(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
   TemplateToProto(*spec.tmpl, out->mutable_template_());
   ToProto(spec.owner, out->mutable_owner());
@@ -215,7 +244,17 @@ void EncodeWhole(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
 
 void TemplateSender::Encode(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
   out->Clear();
-  auto [it, fresh] = ids_.try_emplace(spec.tmpl->key, static_cast<uint32_t>(ids_.size() + 1));
+  auto it = ids_.find(spec.tmpl->key);
+  const bool fresh = it == ids_.end();
+  if (fresh) {
+    auto number = static_cast<uint32_t>(ids_.size() + 1);
+    if (number > max_known_) {
+      number = ids_.extract(told_.front()).mapped();
+      told_.pop_front();
+    }
+    it = ids_.emplace(spec.tmpl->key, number).first;
+    told_.push_back(spec.tmpl->key);
+  }
   out->set_template_id(it->second);
   if (fresh) {
     TemplateToProto(*spec.tmpl, out->mutable_template_());

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -124,16 +125,23 @@ SchedulingStrategy FromProto(const v1::SchedulingStrategy& message);
 void ToProto(const ActorCreation& creation, v1::ActorCreation* out);
 ActorCreation FromProto(const v1::ActorCreation& message);
 
+// Equal for templates that say the same, whatever their keys.
+std::string ContentOf(const TaskTemplate& tmpl);
+
 // Everything, self-contained (template_id 0); payload parts are appended to `parts`.
 void EncodeWhole(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts);
 
 class TemplateSender {
  public:
+  // At most so many templates are known at the other side; a further one takes the number of the one that was told first.
+  explicit TemplateSender(uint32_t max_known = 1024) : max_known_(max_known) {}
   // Overwrites `out`, whose memory may be reused from call to call.
   void Encode(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts);
 
  private:
+  const uint32_t max_known_;
   std::unordered_map<uint64_t, uint32_t> ids_;  // template key -> number on this connection
+  std::deque<uint64_t> told_;                   // keys, the first to be told first
 };
 
 class TemplateReceiver {

@@ -10,7 +10,7 @@ from cpython.object cimport PyObject, PyObject_GenericGetAttr, PyTypeObject
 from libc.stdint cimport int32_t, uint64_t
 
 from ray._core.object_ref cimport active_or_none
-from ray._core.worker cimport CoreWorker
+from ray._core.worker cimport CoreWorker, Template
 
 from ray._core import creation_sites
 from ray._core.generator import ObjectRefGenerator
@@ -47,15 +47,17 @@ cdef class CallPlan:
     """What all calls of a function or method with the same options share. Valid as long as its worker is the connected one."""
 
     cdef CoreWorker worker
-    cdef uint64_t template
+    cdef Template template
+    cdef uint64_t handle  # of the template
     cdef int32_t num_returns
     cdef Py_ssize_t least, most  # numbers of positional arguments that need no look at their names
     cdef object check            # (args, kwargs) -> None, or raises TypeError
     cdef bint notes_sites        # where each ref was made is recorded
 
-    def __init__(self, CoreWorker worker not None, uint64_t template, int32_t num_returns, shape):
+    def __init__(self, CoreWorker worker not None, Template template not None, int32_t num_returns, shape):
         self.worker = worker
         self.template = template
+        self.handle = template.handle
         self.num_returns = num_returns
         self.check = shape.check
         self.least = shape.required
@@ -70,7 +72,7 @@ cdef class CallPlan:
         cdef Py_ssize_t given = len(args)
         if kwargs or given < self.least or given > self.most:
             self.check(args, kwargs)
-        refs = self.worker.submit_call(actor_id, self.template, args, kwargs)
+        refs = self.worker.submit_call(actor_id, self.handle, args, kwargs)
         if self.notes_sites:
             for ref in refs:
                 creation_sites.note(ref.binary())

@@ -51,7 +51,8 @@ class TaskTemplate:
     )
 
 
-cdef dict _templates = {}  # template_key -> TaskTemplate; bounded by what the core keeps apart
+cdef dict _templates = {}  # template_key -> TaskTemplate
+cdef Py_ssize_t _MAX_TEMPLATES = 4096  # then all are forgotten: callers may make them without end
 
 
 cdef object _template(Core* core, TaskIn* task):
@@ -82,6 +83,8 @@ cdef object _template(Core* core, TaskIn* task):
     made.omit_task_events = options.omit_task_events
     made.title = f"ray::{made.name}".encode()
     made.cached = None
+    if len(_templates) >= _MAX_TEMPLATES:
+        _templates.clear()
     _templates[task.template_key] = made
     return made
 

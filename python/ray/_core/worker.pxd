@@ -6,6 +6,10 @@ from libcpp.vector cimport vector
 from ray._core.cpp.core cimport Core, ObjectId, Ref, Status, ValueIn, ValueOut
 from ray._core.object_ref cimport ObjectRef
 
+cdef class Template:
+    cdef CoreWorker worker
+    cdef uint64_t handle
+
 cdef class CoreWorker:
     # Freed with this object, which every caller inside holds; shutdown only stops it.
     cdef unique_ptr[Core] core

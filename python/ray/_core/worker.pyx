@@ -4,6 +4,7 @@
 The GIL stays where the core promises not to block, and for small values, where giving it up costs more than the call and could cost a whole
 switch interval to have it back. The core's threads never take it.
 """
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint64_t
@@ -164,6 +165,19 @@ cdef tuple _split(list refs, vector[Py_ssize_t]* found):
     elif start < len(refs):
         rest.extend(refs[start:])
     return ready, rest
+
+
+@cython.final
+@cython.no_gc_clear  # the core has to be there for the return of the handle
+cdef class Template:
+    """What the calls of a function, method or class with the same options share, as its process's core knows it."""
+
+    def __init__(self):
+        raise TypeError("made by CoreWorker.register_template")
+
+    def __dealloc__(self):
+        if self.worker is not None:
+            self.worker.core.get().ReleaseTemplate(self.handle)
 
 
 cdef class CoreWorker:
@@ -421,13 +435,14 @@ cdef class CoreWorker:
     # --- tasks and actors
 
     def register_template(self, dict fields not None):
-        """The handle of the static part of a task; see TemplateOptions for the fields."""
+        """The static part of tasks; see TemplateOptions for the fields."""
         cdef Core* core = self.alive()
         cdef TemplateOptions options
-        cdef uint64_t handle = 0
+        cdef Template template = Template.__new__(Template)
         _fill_template(&options, fields)
-        check(core.RegisterTemplate(options, &handle))
-        return handle
+        check(core.RegisterTemplate(options, &template.handle))
+        template.worker = self
+        return template
 
     cdef list submit_call(self, bytes actor_id, uint64_t template, tuple args, dict kwargs):
         """The refs of its results. `actor_id`: 16 bytes, or None for a task. Raises PendingCallsLimitExceeded."""
@@ -463,16 +478,19 @@ cdef class CoreWorker:
             refs.append(adopt(ids[i]))
         return refs
 
-    def create_actor(self, uint64_t template, dict options not None, tuple args not None, dict kwargs not None):
+    def create_actor(self, Template template not None, dict options not None, tuple args not None, dict kwargs not None):
         """Starts an actor and returns its id; its handle ref is counted once. Raises ActorAlreadyExistsError."""
         cdef Core* core = self.alive()
         cdef Packed packed = pack_args(args, kwargs)
         cdef ActorOptions o
+        cdef uint64_t handle = template.handle
         cdef string actor_id
         cdef Status status
+        if template.worker is not self:
+            raise ValueError("the template is of another session")
         _fill_actor(&o, options)
         with nogil:
-            status = core.CreateActor(template, o, packed.value, packed.refs, &actor_id)
+            status = core.CreateActor(handle, o, packed.value, packed.refs, &actor_id)
         if not status.ok() and status.code() == StatusCode.kAlreadyExists:
             from ray.exceptions import ActorAlreadyExistsError
 

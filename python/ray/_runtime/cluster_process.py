@@ -271,7 +271,8 @@ class Node:
         return flags
 
     def _spawn_gcs(self, flags: list[str], options: NodeOptions, *, watch: bool = True) -> Process:
-        command = [binary("gcs_server"), *flags, *self._common_flags(options, watch)]
+        settings = system_config.gcs_flags(options.system_config)
+        command = [binary("gcs_server"), *flags, *settings, *self._common_flags(options, watch)]
         if options.system_config:
             command += ["--config", json.dumps(options.system_config)]
         logs = self.session_dir / "logs"

@@ -139,6 +139,8 @@ DEFAULTS: dict[str, bool | int | float | str] = {
     "maximum_gcs_dead_worker_cached_count": 100000,
     "maximum_gcs_deletion_batch_size": 1000,
     "maximum_gcs_destroyed_actor_cached_count": 100000,
+    "maximum_gcs_finished_job_cached_count": 10000,
+    "maximum_gcs_removed_placement_group_cached_count": 10000,
     "maximum_gcs_storage_operation_batch_size": 1000,
     "memory_monitor_refresh_ms": 250,
     "memory_usage_threshold": 0.95,

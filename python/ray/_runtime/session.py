@@ -16,7 +16,7 @@ from ray._core import placement_group as _groups
 from ray._core.call import CallPlan
 from ray._core.ids import ActorID, JobID, NodeID, TaskID, WorkerID
 from ray._core.object_ref import ObjectRef
-from ray._core.worker import CoreWorker
+from ray._core.worker import CoreWorker, Template
 from ray._runtime import runtime_env
 from ray._runtime.function_table import FunctionTable
 from ray._serialization import context as _context  # noqa: F401  # registers the pickler with the core
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ray")
 
 _EXPLAINED_REFS = 5  # that a get waits for, in the message about it
+_MAX_BUNDLE_SPECS = 1024
 _EXPLAIN_S = 3.0  # for each of them
 
 
@@ -46,7 +47,7 @@ class Session:
         cluster: the node that `ray.init` started, to be stopped at the end; else None.
         is_remote: of drivers: connected by an address of the scheme ray://.
         node_dir: of drivers: the sockets of this node are in <node_dir>/sockets; else "".
-        creation_templates, plans, method_plans: caches of the API layer, as long-lived as the template handles in them.
+        plans, method_plans: caches of the API layer.
     """
 
     def __init__(self, core: CoreWorker, *, is_driver: bool, namespace: str, job_config: dict[str, Any]) -> None:
@@ -64,7 +65,6 @@ class Session:
         self.session_dir: str = info["session_dir"]
         self.session_name: str = info["session_name"]
         self.gcs_address: str = info["gcs_address"]
-        self.creation_templates: dict[Any, int] = {}
         self.plans: dict[Any, CallPlan] = {}  # by type, method and options
         self.method_plans: dict[Any, dict[str, Any]] = {}  # by type; see HandleBase
         self._bundle_specs: dict[bytes, list[dict[str, float]]] = {}  # they never change
@@ -120,8 +120,8 @@ class Session:
 
     # --- tasks and actors
 
-    def register_template(self, **fields: Any) -> int:
-        """The handle of a task's static part; fields as in TemplateOptions of ray/bindings/core.h."""
+    def register_template(self, **fields: Any) -> Template:
+        """A task's static part; fields as in TemplateOptions of ray/bindings/core.h."""
         return self.core.register_template(fields)
 
     def runtime_env_json(self, own: dict[str, Any] | None) -> str:
@@ -129,7 +129,7 @@ class Session:
         return runtime_env.to_json(runtime_env.merge(self.runtime_env, own))
 
     def create_actor(
-        self, template: int, options: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, template: Template, options: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bytes:
         """Starts an actor; its id. Raises ActorAlreadyExistsError."""
         return self.core.create_actor(template, options, args, kwargs)
@@ -206,6 +206,8 @@ class Session:
         """The resources of a group's bundles. Raises ValueError for a group that is not known (any more)."""
         found = self._bundle_specs.get(group_id)
         if found is None:
+            if len(self._bundle_specs) >= _MAX_BUNDLE_SPECS:  # groups come and go
+                self._bundle_specs.clear()
             group = self.find_placement_group(group_id=group_id)
             if group is None:
                 raise ValueError(f"Placement group {group_id.hex()} does not exist.")

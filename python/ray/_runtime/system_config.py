@@ -59,6 +59,18 @@ _RAYLET: dict[str, Callable[[Any], list[str]]] = {
     "worker_maximum_startup_concurrency": lambda value: [f"--worker-max-parallel-starts={value}"] if value > 0 else [],
     "worker_register_timeout_seconds": _seconds("worker-register-timeout"),
 }
+# The same for the GCS.
+_GCS: dict[str, Callable[[Any], list[str]]] = {
+    "health_check_failure_threshold": _plain("health-check-threshold"),
+    "health_check_period_ms": _millis("health-check-period"),
+    "health_check_timeout_ms": _millis("health-check-timeout"),
+    "maximum_gcs_dead_node_cached_count": _plain("max-dead-nodes"),
+    "maximum_gcs_dead_worker_cached_count": _plain("max-dead-workers"),
+    "maximum_gcs_destroyed_actor_cached_count": _plain("max-dead-actors"),
+    # Not of Ray, which does not forget these.
+    "maximum_gcs_finished_job_cached_count": _plain("max-finished-jobs"),
+    "maximum_gcs_removed_placement_group_cached_count": _plain("max-removed-placement-groups"),
+}
 # Our own, for tests: where the memory monitor finds proc/ and sys/.
 _OWN: dict[str, Callable[[Any], list[str]]] = {"memory_root": _plain("memory-root")}
 
@@ -100,8 +112,17 @@ def raylet_flags(given: Mapping[str, Any]) -> list[str]:
     unknown = sorted(set(given) - set(DEFAULTS) - set(_OWN))
     if unknown:
         logger.warning("Unknown names in _system_config, which have no effect: %s", ", ".join(unknown))
+    return _flags({**_RAYLET, **_OWN}, given)
+
+
+def gcs_flags(given: Mapping[str, Any]) -> list[str]:
+    """The same for the GCS."""
+    return _flags(_GCS, given)
+
+
+def _flags(table: Mapping[str, Callable[[Any], list[str]]], given: Mapping[str, Any]) -> list[str]:
     flags: list[str] = []
-    for name, make in {**_RAYLET, **_OWN}.items():
+    for name, make in table.items():
         value = lookup(name, given)
         if value is None:
             continue

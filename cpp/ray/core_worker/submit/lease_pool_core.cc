@@ -24,6 +24,15 @@ void LeasePoolCore::Submit(TaskNo task, ClassNo cls, uint64_t template_key, Time
   Pump(cls, c, now, out);
 }
 
+bool LeasePoolCore::Forget(ClassNo cls) {
+  const auto it = classes_.find(cls);
+  if (it == classes_.end()) return true;
+  const Class& c = it->second;
+  if (!c.queued.empty() || !c.leases.empty() || !c.requests.empty()) return false;
+  classes_.erase(it);
+  return true;
+}
+
 bool LeasePoolCore::RemoveQueued(TaskNo task, ClassNo cls, Time now, LeaseEffects* out) {
   auto it = classes_.find(cls);
   if (it == classes_.end()) return false;
@@ -99,6 +108,8 @@ void LeasePoolCore::Done(LeaseNo no, TaskNo task, Duration run, bool worker_exit
   Pushed pushed;
   if (!Take(lease, task, &pushed)) return;
   if (run > Duration::zero()) {
+    // Programs may make templates without end; what is forgotten is measured anew.
+    if (cost_ns_.size() >= config_.max_costs && !cost_ns_.contains(pushed.template_key)) cost_ns_.clear();
     auto [cost, fresh] = cost_ns_.try_emplace(pushed.template_key, run.count());
     // A rise is believed at once in part, so that one long run stops the pipelining behind it; a fall slowly.
     if (!fresh) cost->second += (run.count() - cost->second) / (run.count() > cost->second ? 2 : 8);
@@ -241,10 +252,15 @@ void LeasePoolCore::AdjustRequests(ClassNo no, Class& c, Time now, LeaseEffects*
 }
 
 void LeasePoolCore::Reclaim(Time, LeaseEffects* out) {
-  for (auto& [no, c] : classes_) {
-    for (size_t i = c.leases.size(); i-- > 0;) {
-      if (c.leases[i]->pushed.empty()) Drop(c.leases[i], false, out);
-    }
+  for (const auto& [no, c] : classes_) ReturnUnused(no, out);
+}
+
+void LeasePoolCore::ReturnUnused(ClassNo cls, LeaseEffects* out) {
+  const auto it = classes_.find(cls);
+  if (it == classes_.end()) return;
+  auto& leases = it->second.leases;
+  for (size_t i = leases.size(); i-- > 0;) {
+    if (leases[i]->pushed.empty()) Drop(leases[i], false, out);
   }
 }
 

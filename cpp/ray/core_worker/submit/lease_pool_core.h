@@ -29,6 +29,7 @@ using ClassNo = uint32_t;  // a scheduling class: resources, job, runtime enviro
 struct LeasePoolConfig {
   Duration pipeline_budget = std::chrono::milliseconds(2);  // work pushed ahead to one worker, by estimate
   Duration unknown_cost = std::chrono::milliseconds(1);     // assumed of a template that never ran: two at a time
+  size_t max_costs = 4096;                                  // templates whose cost is remembered
   uint32_t max_depth = 256;                                 // tasks pushed to one worker at most
   uint32_t max_requests = 16;                               // unanswered lease requests per class
   Duration idle_timeout = std::chrono::milliseconds(100);   // then an unused lease goes back
@@ -63,6 +64,8 @@ class LeasePoolCore {
   void SetSingleUse(ClassNo cls) { classes_[cls].single_use = true; }
   // While anything waits, at least so many requests are under way: one for each place that could have room first.
   void SetFanOut(ClassNo cls, uint32_t requests, Time now, LeaseEffects* out);
+  // Forgets a class of which nothing is left: no task, lease or request. False: something is. A later event of it begins anew.
+  bool Forget(ClassNo cls);
   void Submit(TaskNo task, ClassNo cls, uint64_t template_key, Time now, LeaseEffects* out);
   // Still queued: forgets it. False: it was pushed (or is unknown).
   bool RemoveQueued(TaskNo task, ClassNo cls, Time now, LeaseEffects* out);
@@ -77,6 +80,8 @@ class LeasePoolCore {
   void WorkerLost(LeaseNo lease, Time now, LeaseEffects* out);
   // The raylet wants leases back: unused ones go at once.
   void Reclaim(Time now, LeaseEffects* out);
+  // The same for the leases of one class.
+  void ReturnUnused(ClassNo cls, LeaseEffects* out);
   // Others have a better claim to the lease: it goes back after the task that runs.
   void Yield(LeaseNo lease, Time now, LeaseEffects* out);
   // To be called by the time that NextTick names (infinite: no need).

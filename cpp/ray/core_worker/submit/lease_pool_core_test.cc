@@ -215,6 +215,37 @@ TEST(LeasePoolCore, ReclaimReturnsIdleLeasesOnly) {
   EXPECT_EQ(p.Take(), "return 1");
 }
 
+TEST(LeasePoolCore, UnusedLeasesOfAClassGoBackAtOnce) {
+  Pool p;
+  p.Submit(1);
+  p.Grant(1);
+  p.core.Submit(2, 7, 1, p.now, &p.out);
+  EXPECT_EQ(p.Take(), "request 2");
+  p.Grant(2);
+  p.core.ReturnUnused(7, &p.out);
+  EXPECT_EQ(p.Take(), "") << "it runs something";
+  p.Done(2, 2, microseconds(10));
+  p.Done(1, 1, microseconds(10));
+  p.core.ReturnUnused(7, &p.out);
+  EXPECT_EQ(p.Take(), "return 2");
+}
+
+TEST(LeasePoolCore, ForgetsClassesThatNothingIsLeftOf) {
+  Pool p;
+  EXPECT_TRUE(p.core.Forget(0)) << "unknown";
+  p.Submit(1);
+  EXPECT_FALSE(p.core.Forget(0)) << "a task waits";
+  p.core.RemoveQueued(1, 0, p.now, &p.out);
+  EXPECT_EQ(p.Take(), "cancel 1");
+  EXPECT_FALSE(p.core.Forget(0)) << "a request is unanswered";
+  p.Grant(1);
+  EXPECT_FALSE(p.core.Forget(0)) << "a lease is left";
+  p.core.Reclaim(p.now, &p.out);
+  EXPECT_EQ(p.Take(), "return 1");
+  EXPECT_TRUE(p.core.Forget(0));
+  EXPECT_EQ(p.Submit(2), "request 2") << "and it begins anew";
+}
+
 TEST(LeasePoolCore, TellsWhereATaskIs) {
   Pool p;
   for (TaskNo task = 1; task <= 4; ++task) p.Submit(task);

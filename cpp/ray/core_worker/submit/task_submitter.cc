@@ -19,12 +19,34 @@ ClassNo TaskSubmitter::ClassOf(const TaskTemplate& tmpl, int64_t depth) {
   key += tmpl.max_retries == 0 ? '0' : '1';  // RequestLease.retriable
   key += std::to_string(depth);
   MutexLock lock(&mu_);
-  auto [it, fresh] = class_numbers_.try_emplace(std::move(key), static_cast<ClassNo>(classes_.size()));
-  if (fresh) {
-    classes_.push_back({tmpl, depth, it->second});
-    if (tmpl.strategy.kind == SchedulingStrategy::kSpread) pool_.SetSingleUse(it->second);
-  }
-  return it->second;
+  return NumberLocked(std::move(key), {tmpl, depth});
+}
+
+ClassNo TaskSubmitter::NumberLocked(std::string key, Class made) {
+  if (const auto known = class_numbers_.find(key); known != class_numbers_.end()) return known->second;
+  if (classes_.size() >= many_classes_) ForgetClassesLocked();
+  const ClassNo no = next_class_++;
+  class_numbers_.emplace(std::move(key), no);
+  AddClassLocked(no, std::move(made));
+  return no;
+}
+
+void TaskSubmitter::AddClassLocked(ClassNo no, Class made) {
+  if (made.home.IsNil()) made.base = no;
+  if (made.tmpl.strategy.kind == SchedulingStrategy::kSpread) pool_.SetSingleUse(no);
+  classes_.emplace(no, std::move(made));
+}
+
+void TaskSubmitter::EnsureClassLocked(const PendingTask& task) {
+  if (!classes_.contains(task.cls)) AddClassLocked(task.cls, {*task.spec.tmpl, task.spec.depth});
+}
+
+void TaskSubmitter::ForgetClassesLocked() {
+  std::unordered_set<ClassNo> stay;  // an answer that comes late has to find its class
+  for (const auto& [no, lease] : leases_) stay.insert(lease.cls);
+  std::erase_if(classes_, [&](const auto& item) { return !stay.contains(item.first) && pool_.Forget(item.first); });
+  std::erase_if(class_numbers_, [&](const auto& item) { return !classes_.contains(item.second); });
+  many_classes_ = std::max(kFewClasses, 2 * classes_.size());
 }
 
 NodeId TaskSubmitter::HomeOf(const PendingTask& task) const {
@@ -47,21 +69,20 @@ NodeId TaskSubmitter::HomeOf(const PendingTask& task) const {
 }
 
 ClassNo TaskSubmitter::ClassAtLocked(ClassNo cls, const NodeId& home) {
-  const ClassNo base = classes_[cls].base;
-  if (home.IsNil()) return base;
-  auto [it, fresh] = class_numbers_.try_emplace("at" + std::to_string(base) + ' ' + home.Binary(), static_cast<ClassNo>(classes_.size()));
-  if (fresh) {
-    classes_.push_back({classes_[base].tmpl, classes_[base].depth, base});
-    classes_.back().home = home;
-  }
-  return it->second;
+  const Class& known = classes_.at(cls);
+  if (home.IsNil()) return known.base;
+  return NumberLocked("at" + std::to_string(known.base) + ' ' + home.Binary(), {known.tmpl, known.depth, known.base, home});
 }
 
 void TaskSubmitter::Submit(const PendingTaskPtr& task) {
   bool taken = false;
   const NodeId home = task->spec.refs.empty() ? NodeId() : HomeOf(*task);
   Run([&](Time now, LeaseEffects* out) {
-    if (!task->spec.refs.empty()) task->cls = ClassAtLocked(task->cls, home);
+    EnsureClassLocked(*task);
+    if (!task->spec.refs.empty()) {
+      task->cls = ClassAtLocked(task->cls, home);
+      EnsureClassLocked(*task);
+    }
     // Cancel looks for it under the same lock after it has set the flag: it either finds it queued, or it is not queued here.
     if (task->cancelled) return;
     taken = true;
@@ -111,7 +132,7 @@ void TaskSubmitter::CarryOutLocked(LeaseEffects* effects, Time now, std::vector<
       case LeaseEffect::kCancelRequest: {
         if (lease == leases_.end()) break;  // refused within the same event
         lease->second.cancelled = true;
-        const PlacementGroupId& group = classes_[e.cls].tmpl.strategy.placement_group_id;
+        const PlacementGroupId& group = classes_.at(e.cls).tmpl.strategy.placement_group_id;
         if (const auto parked = parked_.find(group); parked != parked_.end() && parked->second.erase(e.lease) > 0) {
           if (parked->second.empty()) parked_.erase(parked);
           leases_.erase(lease);
@@ -161,9 +182,9 @@ void TaskSubmitter::RequestLocked(LeaseNo no, ClassNo cls, Time now, LeaseEffect
   Lease& lease = leases_[no];
   lease.id = LeaseId::FromRandom();
   lease.cls = cls;
-  lease.home = classes_[cls].home;
+  lease.home = classes_.at(cls).home;
   if (const TaskNo waits = pool_.WaitsForLatest(cls); waits != 0) lease.arguments = LargeArguments(*PendingTask::FromNumber(waits));
-  if (classes_[cls].tmpl.strategy.kind == SchedulingStrategy::kPlacementGroup) {
+  if (classes_.at(cls).tmpl.strategy.kind == SchedulingStrategy::kPlacementGroup) {
     RequestInGroupLocked(no, now, out);
   } else {
     SendRequestLocked(no, lease.home, v1::LEASE_PLACEMENT_UNSPECIFIED);
@@ -172,7 +193,7 @@ void TaskSubmitter::RequestLocked(LeaseNo no, ClassNo cls, Time now, LeaseEffect
 
 void TaskSubmitter::RequestInGroupLocked(LeaseNo no, Time now, LeaseEffects* out) {
   const ClassNo no_of_class = leases_.at(no).cls;
-  Class& cls = classes_[no_of_class];
+  Class& cls = classes_.at(no_of_class);
   const SchedulingStrategy& strategy = cls.tmpl.strategy;
   const GroupState state = deps_.groups->StateOf(strategy.placement_group_id);
   std::vector<NodeId> nodes;
@@ -194,15 +215,17 @@ void TaskSubmitter::RequestInGroupLocked(LeaseNo no, Time now, LeaseEffects* out
 }
 
 void TaskSubmitter::OnGroupChanged(const PlacementGroupId& group) {
-  {
-    MutexLock lock(&mu_);
-    if (!parked_.contains(group)) return;
-  }
   const GroupState state = deps_.groups->StateOf(group);
   Run(
       [&](Time now, LeaseEffects* out) {
+        if (closed_) return;
+        if (state.kind == GroupState::kGone) {  // others wait for what it had
+          for (const auto& [no, cls] : classes_) {
+            if (cls.tmpl.strategy.placement_group_id == group) pool_.ReturnUnused(no, out);
+          }
+        }
         const auto parked = parked_.extract(group);
-        if (parked.empty() || closed_) return;
+        if (parked.empty()) return;
         for (const LeaseNo no : parked.mapped()) {
           if (state.kind == GroupState::kGone) {
             leases_.erase(no);
@@ -244,7 +267,7 @@ rpc::ConnectionPtr TaskSubmitter::RayletOf(const NodeId& node) const {
 void TaskSubmitter::SendRequestLocked(LeaseNo no, const NodeId& node, v1::LeasePlacement placement) {
   Lease& lease = leases_.at(no);
   lease.node = node;
-  const TaskTemplate& tmpl = classes_[lease.cls].tmpl;
+  const TaskTemplate& tmpl = classes_.at(lease.cls).tmpl;
   v1::RequestLeaseRequest request;
   request.set_lease_id(lease.id.Binary());
   request.set_job_id(tmpl.job_id.Binary());
@@ -254,7 +277,7 @@ void TaskSubmitter::SendRequestLocked(LeaseNo no, const NodeId& node, v1::LeaseP
   ToProto(deps_.self, request.mutable_owner());
   request.set_task_name(tmpl.DisplayName());
   request.set_retriable(tmpl.max_retries != 0);
-  request.set_depth(classes_[lease.cls].depth);
+  request.set_depth(classes_.at(lease.cls).depth);
   request.set_placement(placement);
   request.set_locality(!lease.home.IsNil());
   const std::string asked = (node.IsNil() ? deps_.self.node_id : node).Binary();
@@ -284,7 +307,7 @@ bool TaskSubmitter::FollowLocked(LeaseNo no, const Status& status, const v1::Req
     return true;
   }
   // Turned away, or not to be reached: whoever decides is told, and decides anew. A bundle that has moved shows in the group's state.
-  const bool in_group = classes_[lease.cls].tmpl.strategy.kind == SchedulingStrategy::kPlacementGroup;
+  const bool in_group = classes_.at(lease.cls).tmpl.strategy.kind == SchedulingStrategy::kPlacementGroup;
   const bool elsewhere = lease.node != lease.home;
   const bool turned_away = status.ok() && reply.rejected();
   const bool unreachable = status.code() == StatusCode::kUnavailable && elsewhere;

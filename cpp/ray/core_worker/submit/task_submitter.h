@@ -46,7 +46,7 @@ class TaskSubmitter {
   void Submit(const PendingTaskPtr& task);
   // Marked cancelled before. Settles it if it was not sent, else tells its worker.
   void Cancel(const PendingTaskPtr& task, bool force, bool recursive);
-  // A placement group has changed: requests that wait for it go on. On the loop.
+  // A placement group has changed: requests that wait for it go on, and leases in one that was removed go back. On the loop.
   void OnGroupChanged(const PlacementGroupId& group);
   // kReclaimLeases.
   void Reclaim(const v1::ReclaimLeasesNotice& notice);
@@ -63,6 +63,8 @@ class TaskSubmitter {
     NodeId home;             // whose raylet decides: where most of their arguments are; nil: ours
     uint64_t next_node = 0;  // in a placement group: requests go to its nodes in turn
   };
+  // Below so many classes none is looked for that could be forgotten.
+  static constexpr size_t kFewClasses = 32;
   struct Lease {
     LeaseId id;
     ClassNo cls = 0;
@@ -87,6 +89,12 @@ class TaskSubmitter {
   // The other node that has most of the task's arguments in its store; nil: none, or not worth the way.
   NodeId HomeOf(const PendingTask& task) const;
   ClassNo ClassAtLocked(ClassNo cls, const NodeId& home) REQUIRES(mu_);
+  // The number of the class that `key` describes. New: `made` is it, its base being itself if it has no home.
+  ClassNo NumberLocked(std::string key, Class made) REQUIRES(mu_);
+  void AddClassLocked(ClassNo no, Class made) REQUIRES(mu_);
+  void EnsureClassLocked(const PendingTask& task) REQUIRES(mu_);  // it may have been forgotten
+  // Classes that nothing is left of. Whoever has the number of one brings it back by using it.
+  void ForgetClassesLocked() REQUIRES(mu_);
   void CarryOutLocked(LeaseEffects* effects, Time now, std::vector<Later>* later) REQUIRES(mu_);
   void PushLocked(LeaseNo no, TaskNo task_no) REQUIRES(mu_);
   void RequestLocked(LeaseNo no, ClassNo cls, Time now, LeaseEffects* out) REQUIRES(mu_);
@@ -114,7 +122,9 @@ class TaskSubmitter {
   Mutex mu_;
   LeasePoolCore pool_ GUARDED_BY(mu_);
   std::map<std::string, ClassNo> class_numbers_ GUARDED_BY(mu_);
-  std::vector<Class> classes_ GUARDED_BY(mu_);
+  std::unordered_map<ClassNo, Class> classes_ GUARDED_BY(mu_);
+  ClassNo next_class_ GUARDED_BY(mu_) = 0;  // never reused
+  size_t many_classes_ GUARDED_BY(mu_) = kFewClasses;
   std::unordered_map<LeaseNo, Lease> leases_ GUARDED_BY(mu_);
   std::unordered_map<PlacementGroupId, std::unordered_set<LeaseNo>, IdHash> parked_ GUARDED_BY(mu_);  // requests that wait for a group
   std::unordered_set<uint64_t> watched_ GUARDED_BY(mu_);                                              // connections whose end we hear of

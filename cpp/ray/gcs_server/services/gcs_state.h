@@ -9,6 +9,7 @@
 #include <string>
 
 #include "ray/async/loop.h"
+#include "ray/gcs_server/gcs_server.h"
 #include "ray/gcs_server/health/health_core.h"
 #include "ray/gcs_server/services/effect_runner.h"
 #include "ray/gcs_server/tables/actor_table_core.h"
@@ -25,16 +26,23 @@
 namespace ray::gcs {
 
 struct GcsState {
-  GcsState(async::Loop* loop, Storage* storage, NodeTableConfig config, HealthConfig health, EffectHandlers handlers)
-      : loop(loop), nodes(std::move(config)), health(health), runner(storage, std::move(handlers)) {}
+  GcsState(async::Loop* loop, Storage* storage, NodeTableConfig config, const GcsServerOptions& options, EffectHandlers handlers)
+      : loop(loop),
+        nodes(std::move(config)),
+        health(options.health),
+        jobs(options.remembered.jobs),
+        actors({.max_dead = options.remembered.actors}, &view),
+        groups({.max_removed = options.remembered.placement_groups}, &view),
+        workers(options.remembered.workers),
+        runner(storage, std::move(handlers)) {}
 
   async::Loop* const loop;
   NodeTableCore nodes;
   scheduling::ClusterView view;  // what nodes have free; the cores below take from it what they place
   HealthCore health;
   JobTableCore jobs;
-  ActorTableCore actors{{}, &view};
-  PlacementGroupTableCore groups{{}, &view};
+  ActorTableCore actors;
+  PlacementGroupTableCore groups;
   KvTableCore kv;
   WorkerTableCore workers;
   RequestLogCore requests;

@@ -517,6 +517,7 @@ void ActorTableCore::BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken c
     actor.spec = nullptr;
     out->push_back(Persist{kSpecTable, actor.id.Binary(), {}, true});
   }
+  actor.info.mutable_creation()->clear_method_table();  // nobody makes handles of it by its name any more
   dead_.push_back(actor.id);
   if (dead_.size() > config_.max_dead) {
     out->push_back(Persist{kTable, dead_.front().Binary(), {}, true});

@@ -483,6 +483,7 @@ void PlacementGroupTableCore::BecomeRemoved(Group& group, const std::string& rea
   group.steps.clear();
   group.info.set_state(v1::PLACEMENT_GROUP_STATE_REMOVED);
   group.info.set_scheduling_state(reason);
+  group.wants.clear();
   removed_.push_back(group.id);
   Changed(group, call, out);
   for (const NodeId& node : nodes) out->push_back(ReturnOnNode{node, group.id, 0, {}, reason});

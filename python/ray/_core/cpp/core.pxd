@@ -256,6 +256,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         Status GetLocations(const vector[Ref]& refs, int64_t timeout_ms, vector[vector[string]]* node_ids, vector[int64_t]* sizes)
         void Explain(const vector[WaitQuestion]& questions, int64_t timeout_ms, vector[WaitAnswer]* out)
         Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle)
+        void ReleaseTemplate(uint64_t handle)
         Status SubmitTask(uint64_t handle, const ValueIn& args, const vector[Ref]& refs, vector[ObjectId]* return_ids)
         Status CreateActor(uint64_t handle, const ActorOptions& options, const ValueIn& args, const vector[Ref]& refs, string* actor_id)
         Status SubmitActorTask(const ActorId& actor_id, uint64_t handle, const ValueIn& args, const vector[Ref]& refs,
