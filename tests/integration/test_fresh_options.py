@@ -75,11 +75,13 @@ def test_names_of_calls(cluster: None) -> None:
 
 
 def test_placement_groups(cluster: None) -> None:
+    nothing = ray.remote(lambda: None)  # travels by value: each group's worker is a new one, and need not load this file
+
     def work(n: int) -> None:
         # Many fit beside each other: that the node's share of a removed group is told to the GCS takes a moment.
         group = ray.util.placement_group([{"CPU": 0.01}])
         inside = PlacementGroupSchedulingStrategy(group)
-        assert ray.get(memory.options(num_cpus=0.01, scheduling_strategy=inside).remote(), timeout=60)
+        ray.get(nothing.options(num_cpus=0.01, scheduling_strategy=inside).remote(), timeout=60)
         ray.util.remove_placement_group(group)
 
     ours, _ = growth(work, lambda: 0, 300, 300)
@@ -87,7 +89,7 @@ def test_placement_groups(cluster: None) -> None:
 
 
 def test_equal_options_are_told_once(cluster: None) -> None:
-    """Tasks of equal options share what was learnt of them: short ones are pipelined, however often options are made."""
+    """Tasks of equal options share what was learnt of them, however often the options are made."""
     node = ray.get_runtime_context().get_node_id()
 
     def work(n: int) -> None:
