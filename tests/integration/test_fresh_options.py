@@ -75,7 +75,9 @@ def test_names_of_calls(cluster: None) -> None:
 
 
 def test_placement_groups(cluster: None) -> None:
-    nothing = ray.remote(lambda: None)  # travels by value: each group's worker is a new one, and need not load this file
+    nothing = ray.remote(
+        lambda: None
+    )  # travels by value: each group's worker is a new one, and need not load this file
 
     def work(n: int) -> None:
         # Many fit beside each other: that the node's share of a removed group is told to the GCS takes a moment.
