@@ -216,6 +216,7 @@ def _connect(
             namespace=namespace or job_config.pop("namespace", None) or str(uuid.uuid4()),
             job_config=job_config,
             log_to_driver=log_to_driver,
+            settings=system_config,
         )
     except BaseException:
         if attachment.node is not None:

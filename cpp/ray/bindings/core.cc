@@ -851,6 +851,7 @@ Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
   config.entrypoint = options.entrypoint;
   config.job_config_json = options.job_config_json;
   config.python_version = options.python_version;
+  RAY_ASSIGN_OR_RETURN(config.faults, rpc::FaultConfig::Parse(options.rpc_faults, options.rpc_faults_seed));
   config.max_inline_bytes = static_cast<size_t>(std::max<int64_t>(0, options.max_inline_bytes));
   config.oom_retries = options.oom_retries;
   config.oom_backoff = std::chrono::milliseconds(std::max<int64_t>(0, options.oom_backoff_ms));

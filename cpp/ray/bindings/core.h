@@ -36,6 +36,8 @@ struct CoreOptions {
   std::string log_file;         // of the C++ core; empty: stderr
   std::string log_level = "INFO";
   std::string python_version;
+  std::string rpc_faults;  // FaultConfig, for tests; empty: none
+  uint64_t rpc_faults_seed = 0;
   int64_t max_inline_bytes = 100 << 10;  // blobs up to this stay in the owner's memory
   int64_t lineage_cap_bytes = 1 << 30;
   int64_t oom_retries = -1;  // of tasks whose workers were ended for want of memory; -1: without end

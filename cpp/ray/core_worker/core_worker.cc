@@ -4,6 +4,7 @@
 
 #include "ray/core_worker/submit/dependency_resolver.h"
 #include "ray/object_manager/client/store_client.h"
+#include "ray/rpc/core/faulty_connection.h"
 #include "ray/util/logging.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/pubsub.pb.h"
@@ -34,7 +35,11 @@ Status CoreWorker::Connect() {
   dispatcher_ = std::make_shared<rpc::Dispatcher>();
   dispatcher_->RegisterFallback(
       [this](rpc::Request request, rpc::Responder responder) { HoldUntilReady(std::move(request), std::move(responder)); });
-  RAY_ASSIGN_OR_RETURN(carrier_, rpc::LocalCarrier::Make(loop_.get(), dispatcher_, {.sockets_dir = config_.session_dir + "/sockets"}));
+  if (!config_.faults.empty()) faults_ = std::make_shared<rpc::FaultInjector>(config_.faults, loop_.get());
+  rpc::LocalCarrierOptions carrier;
+  carrier.sockets_dir = config_.session_dir + "/sockets";
+  carrier.faults = faults_;
+  RAY_ASSIGN_OR_RETURN(carrier_, rpc::LocalCarrier::Make(loop_.get(), dispatcher_, std::move(carrier)));
   peers_ = PeerPool::Make([this](const std::string& socket) { return carrier_->Connect(socket); }, loop_.get());
   // Before registering: whoever is told of us may call at once.
   RAY_RETURN_NOT_OK(carrier_->Listen(WorkerSocketName(config_.worker_id), [](const rpc::ConnectionPtr&) {}));
@@ -112,6 +117,7 @@ void CoreWorker::MakeTunnels() {
   deps.dispatcher = dispatcher_;
   const rpc::ConnectionPtr raylet = peers_->raylet();
   deps.send = [raylet](MethodId method, std::string_view control, const PartList& parts) { raylet->NotifyRaw(method, control, parts); };
+  deps.faults = faults_;
   deps.flush = [raylet] { raylet->Flush(); };
   deps.on_peer_gone = [this](const Address& peer) {
     if (!peer.worker_id.IsNil()) peers_->MarkDead(peer.worker_id);
@@ -157,6 +163,7 @@ void CoreWorker::MakeServices() {
   tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), recovery_.get(), config_.oom_retries);
   groups_ = std::make_unique<PlacementGroupService>(PlacementGroupService::Deps{
       .loop = loop_.get(), .peers = peers_.get(), .objects = objects_.get(), .self = info_.address, .job_id = info_.job_id});
+  std::atomic<uint64_t>* push_numbers = faults_ != nullptr ? &push_numbers_ : nullptr;
   submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{.loop = loop_.get(),
                                                                    .peers = peers_.get(),
                                                                    .tasks = tasks_.get(),
@@ -165,10 +172,15 @@ void CoreWorker::MakeServices() {
                                                                    .objects = objects_.get(),
                                                                    .self = info_.address,
                                                                    .config = {},
-                                                                   .oom_backoff = config_.oom_backoff});
+                                                                   .oom_backoff = config_.oom_backoff,
+                                                                   .push_numbers = push_numbers});
   groups_->SetHandler([this](const PlacementGroupId& group) { submitter_->OnGroupChanged(group); });
-  actor_submitter_ = std::make_unique<ActorSubmitter>(ActorSubmitter::Deps{
-      .loop = loop_.get(), .peers = peers_.get(), .tasks = tasks_.get(), .objects = objects_.get(), .self = info_.address});
+  actor_submitter_ = std::make_unique<ActorSubmitter>(ActorSubmitter::Deps{.loop = loop_.get(),
+                                                                           .peers = peers_.get(),
+                                                                           .tasks = tasks_.get(),
+                                                                           .objects = objects_.get(),
+                                                                           .self = info_.address,
+                                                                           .push_numbers = push_numbers});
   actors_ = std::make_unique<ActorService>(ActorService::Deps{
       .loop = loop_.get(), .peers = peers_.get(), .objects = objects_.get(), .submitter = actor_submitter_.get(), .self = info_.address});
   TaskReceiver::Deps receive;
@@ -177,6 +189,7 @@ void CoreWorker::MakeServices() {
   receive.objects = objects_.get();
   receive.self = info_.address;
   receive.pid = getpid();
+  if (faults_ != nullptr) receive.kept_answers = 10'000;
   receive.cancel_owned = [this](const TaskId& id, bool force, bool recursive) { return CancelOwned(id, force, recursive); };
   receive.cancel_children = [this](const TaskId& parent, bool force) {
     for (const PendingTaskPtr& child : tasks_->ChildrenOf(parent)) CancelOwned(child->spec.task_id, force, true);
@@ -215,6 +228,10 @@ void CoreWorker::RegisterHandlers() {
   dispatcher_->RegisterTyped<v1::ReportGeneratorItemRequest>(
       MethodId::kReportGeneratorItem,
       [this](const v1::ReportGeneratorItemRequest& message, rpc::Request& request, rpc::Responder responder) {
+        // Streams lose no answers, so nobody asks again: then an item costs nothing more.
+        if (faults_ != nullptr && responder.valid() &&
+            !item_answers_.Begin(message.task_id() + std::to_string(message.attempt()) + ':' + std::to_string(message.index()), &responder))
+          return;
         size_t part = 0;
         TaskId task = TaskId::FromBinaryOrNil(message.task_id());
         ReturnValue item = ReturnFromProto(message.item(), request.parts, &part, info_.address);
@@ -542,6 +559,7 @@ Status CoreWorker::CancelTask(const ObjectRefInfo& ref, bool force, bool recursi
   if (owner.IsNil() || owner == info_.address) return Status::Ok();  // it is over
   RAY_ASSIGN_OR_RETURN(rpc::ConnectionPtr connection, peers_->Get(owner));
   v1::CancelTaskRequest request;
+  request.set_request_id(NewRequestId());
   request.set_task_id(id.Binary());
   request.set_force(force);
   request.set_recursive(recursive);

@@ -28,6 +28,8 @@
 #include "ray/core_worker/submit/template_table.h"
 #include "ray/core_worker/tasks/generator_streams.h"
 #include "ray/core_worker/tasks/task_manager.h"
+#include "ray/rpc/core/answer_log.h"
+#include "ray/rpc/core/fault_core.h"
 #include "ray/rpc/local/local_carrier.h"
 
 namespace ray::object_manager {
@@ -45,6 +47,7 @@ struct CoreWorkerConfig {
   JobId job_id;                                            // workers; drivers get theirs from AddJob
   std::string ray_namespace, entrypoint, job_config_json;  // drivers
   std::string python_version;
+  rpc::FaultConfig faults;  // of what this process sends, for tests; empty: none
   size_t max_inline_bytes = 100 << 10;
   int64_t oom_retries = -1;  // of a task whose worker was ended for want of memory; -1: without end
   Duration oom_backoff = std::chrono::seconds(1);
@@ -139,6 +142,9 @@ class CoreWorker {
   };
 
   const CoreWorkerConfig config_;
+  rpc::AnswerLog item_answers_{1024};           // to ReportGeneratorItem; with faults only
+  std::shared_ptr<rpc::FaultInjector> faults_;  // null: none
+  std::atomic<uint64_t> push_numbers_{0};       // with faults only
   CoreWorkerInfo info_;
   EventQueue events_;
   // In the order of construction; destroyed in reverse, after the loop has stopped.

@@ -15,6 +15,7 @@
 #include "ray/gcs_server/gcs_server.h"
 #include "ray/gcs_server/storage/redis_storage.h"
 #include "ray/gcs_server/storage/sqlite_storage.h"
+#include "ray/main/fault_flags.h"
 #include "ray/main/security_flags.h"
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/grpc/host_port.h"
@@ -36,6 +37,7 @@ constexpr std::string_view kMemoryStorage = "memory";
 constexpr std::string_view kSqliteStorage = "sqlite:";
 
 struct Options {
+  FaultFlags faults;
   std::vector<std::string> listen;
   std::string session_dir;
   std::string log_file;
@@ -112,8 +114,10 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
   flags.Add("max-finished-jobs", "how many finished jobs are remembered", &options->remembered.jobs);
   flags.ConfigGroup("Cluster");
   flags.Add("config", "JSON object of settings for the whole cluster, handed to every raylet as it is", &options->config);
+  options->faults.Add(&flags);
   RAY_ASSIGN_OR_RETURN(std::optional<std::string> text, flags.Parse(argc, argv));
   if (text) return text;
+  RAY_RETURN_NOT_OK(options->faults.Check());
   RAY_RETURN_NOT_OK(ParseLogLevel(options->log_level).status());
   if (IsRedis(options->storage)) {
     RAY_RETURN_NOT_OK(gcs::RedisServer::FromUrl(options->storage).status());
@@ -206,7 +210,9 @@ class Process {
     RAY_RETURN_NOT_OK(OpenStorage());
     RAY_ASSIGN_OR_RETURN(server_, gcs::GcsServer::Make(std::move(server_options), loop_.get(), storage_.get()));
     RAY_ASSIGN_OR_RETURN(auto security, rpc::Security::Make(options_.security, &clock_));
-    RAY_ASSIGN_OR_RETURN(grpc_, rpc::GrpcServer::Make({options_.listen, std::move(security)}, server_->dispatcher(), loop_.get()));
+    RAY_ASSIGN_OR_RETURN(grpc_,
+                         rpc::GrpcServer::Make({options_.listen, std::move(security), /*adopts=*/false, options_.faults.Make(loop_.get())},
+                                               server_->dispatcher(), loop_.get()));
     for (const std::string& address : grpc_->addresses()) RAY_LOG(INFO) << "gcs_server serves " << address << ", pid " << ::getpid();
     WriteReady(options_.ready_fd, grpc_->addresses());
     (void)SdNotify(notify_socket_, "READY=1");

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "ray/async/loop.h"
+#include "ray/main/fault_flags.h"
 #include "ray/main/gcs_query.h"
 #include "ray/main/security_flags.h"
 #include "ray/raylet/memory/memory_reader.h"
@@ -43,6 +44,7 @@ constexpr Duration kLinkSpin = std::chrono::microseconds(100);
 enum ExitCode { kOk = 0, kCannotStart = 1, kBadFlags = 2, kPeerGone = 3 };
 
 struct Options {
+  FaultFlags faults;
   RayletConfig config;
   double num_cpus = -1;
   double num_gpus = 0;
@@ -275,7 +277,9 @@ class Main {
     auto loop = async::EpollLoop::Make(loop_options);
     if (!loop.ok()) return Fail(loop.status());
     loop_ = std::move(*loop);
-    auto raylet = Raylet::Make(options_.config, loop_.get());
+    RayletConfig config = options_.config;
+    config.faults = options_.faults.Make(loop_.get());
+    auto raylet = Raylet::Make(std::move(config), loop_.get());
     if (!raylet.ok()) return Fail(raylet.status());
     raylet_ = std::move(*raylet);
     if (Status status = Wire(*signals); !status.ok()) return Fail(status);
@@ -392,12 +396,14 @@ int RunMain(int argc, char** argv) {
       "One node's scheduler, worker pool and object store. Exit codes: 0 stopped in good order, 1 could not start, 2 bad flags, "
       "3 a watched process or the GCS is gone.");
   AddFlags(&flags, &options);
+  options.faults.Add(&flags);
   auto help = flags.Parse(argc, argv);
   if (help.ok() && help->has_value()) {
     std::cout << **help;
     return kOk;
   }
   Status status = help.ok() ? Complete(&options) : help.status();
+  if (status.ok()) status = options.faults.Check();
   if (!status.ok()) {
     std::cerr << "raylet: " << status.message() << "\nTry --help." << std::endl;
     return kBadFlags;

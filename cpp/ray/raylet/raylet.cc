@@ -273,6 +273,7 @@ Status Raylet::Impl::Init() {
   hub_deps.self = Address{node_id, WorkerId::Nil()};
   hub_deps.dispatcher = dispatcher;
   hub_deps.send = [this](MethodId method, std::string_view control, const PartList& parts) { tunnels->SendOwn(method, control, parts); };
+  hub_deps.faults = config.faults;
   hub_deps.flush = [] {};  // links hold nothing back
   hub = rpc::TunnelHub::Make(std::move(hub_deps));
   tunnels->SetHub(hub);
@@ -352,10 +353,11 @@ Status Raylet::Impl::Init() {
 
   rpc::LocalCarrierOptions carrier_options;
   carrier_options.sockets_dir = sockets_dir;
+  carrier_options.faults = config.faults;
   RAY_ASSIGN_OR_RETURN(carrier, rpc::LocalCarrier::Make(loop, dispatcher, carrier_options));
   RAY_ASSIGN_OR_RETURN(security, rpc::Security::Make(config.security, &clock));
   if (!config.listen.empty()) RAY_RETURN_NOT_OK(security->CheckListener(config.listen));
-  grpc = std::make_unique<rpc::GrpcClient>(loop, security);
+  grpc = std::make_unique<rpc::GrpcClient>(loop, security, config.faults);
   if (!security->has_tls()) {
     tcp = std::make_unique<rpc::TcpCarrier>(
         rpc::TcpCarrier::Deps{loop, carrier.get(), [this] { return Bulk(); }, security, [this](int fd) { server->Adopt(fd); }});
@@ -369,10 +371,11 @@ Status Raylet::Impl::Start() {
   RAY_RETURN_NOT_OK(store->Start());
   if (!config.listen.empty()) {  // before it is told of, so that nobody dials in vain
     if (tcp != nullptr) {
-      RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{}, security, /*adopts=*/true}, dispatcher.get(), loop));
+      RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{}, security, /*adopts=*/true, config.faults}, dispatcher.get(), loop));
       RAY_ASSIGN_OR_RETURN(listen_address, tcp->Listen(config.listen));
     } else {
-      RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{config.listen}, security}, dispatcher.get(), loop));
+      RAY_ASSIGN_OR_RETURN(server,
+                           rpc::GrpcServer::Make({{config.listen}, security, /*adopts=*/false, config.faults}, dispatcher.get(), loop));
       listen_address = server->addresses().front();
     }
     RAY_LOG(INFO) << "listening on " << listen_address;

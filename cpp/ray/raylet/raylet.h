@@ -22,6 +22,10 @@
 #include "ray/scheduling/lease_queue_core.h"
 #include "ray/util/status.h"
 
+namespace ray::rpc {
+class FaultInjector;
+}  // namespace ray::rpc
+
 namespace ray::raylet {
 
 struct RayletConfig {
@@ -58,6 +62,7 @@ struct RayletConfig {
   Duration stop_grace = std::chrono::seconds(1);                    // from asking the workers to leave to SIGKILL
   Duration connect_timeout = std::chrono::seconds(10);              // for the first answer of the GCS
   Duration gcs_reconnect_timeout = std::chrono::seconds(60);        // for a durable GCS that has gone to be there again
+  std::shared_ptr<rpc::FaultInjector> faults;                       // for tests; null: none
 };
 
 class Raylet {

@@ -189,7 +189,7 @@ cdef class CoreWorker:
     @staticmethod
     def start(*, bint is_driver, session_dir, worker_id=b"", uint64_t startup_token=0, job_id=b"", ray_namespace="", entrypoint="",
               job_config_json="", log_file="", log_level="INFO", python_version="", max_inline_bytes=None, lineage_cap_bytes=None, oom_retries=None,
-              oom_backoff_ms=None, bint is_observer=False):
+              oom_backoff_ms=None, bint is_observer=False, rpc_faults="", uint64_t rpc_faults_seed=0):
         """Connects to the raylet of `session_dir`. Raises an error of `ray.exceptions` when nobody answers."""
         cdef CoreWorker made = CoreWorker.__new__(CoreWorker)
         cdef CoreOptions o
@@ -206,6 +206,8 @@ cdef class CoreWorker:
         o.log_file = of_str(log_file)
         o.log_level = of_str(log_level)
         o.python_version = of_str(python_version)
+        o.rpc_faults = of_str(rpc_faults)
+        o.rpc_faults_seed = rpc_faults_seed
         if max_inline_bytes is not None:
             o.max_inline_bytes = max_inline_bytes
         if lineage_cap_bytes is not None:

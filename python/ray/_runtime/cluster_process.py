@@ -298,7 +298,10 @@ class Node:
             command += ["--node-name", options.node_name]
         command += spilling.flags(options.object_spilling_directory, options.system_config)
         name = "raylet" if self.node_dir == self.session_dir else f"raylet.{self.node_dir.name.removeprefix('node_')}"
-        self.raylet = Process(name, command, self.session_dir / "logs", redirect_output=options.redirect_output)
+        environment = system_config.worker_environment(options.system_config)
+        self.raylet = Process(
+            name, command, self.session_dir / "logs", redirect_output=options.redirect_output, environment=environment
+        )
         return self.raylet
 
     def _wait_raylet(self, deadline: float, *, head: bool = False) -> None:

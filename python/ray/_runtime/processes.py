@@ -33,7 +33,15 @@ def binary(name: str) -> str:
 class Process:
     """A child with its READY line pending, and its log file for when that does not come."""
 
-    def __init__(self, name: str, command: list[str], logs: Path, *, redirect_output: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        logs: Path,
+        *,
+        redirect_output: bool = True,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.log_file = logs / f"{name}.out"
         self._output = logs / f"{name}.err"
@@ -48,7 +56,10 @@ class Process:
                     stderr=output if redirect_output else None,
                     pass_fds=(write_end,),
                     start_new_session=True,  # Ctrl-C in the terminal is for the driver
-                    env={name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES},
+                    env={
+                        **{name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES},
+                        **(environment or {}),
+                    },
                 )
         except BaseException:
             os.close(read_end)

@@ -8,7 +8,9 @@ import os
 import sys
 import textwrap
 import threading
+from collections.abc import Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ray._core import creation_sites, gcs, object_ref
@@ -17,7 +19,7 @@ from ray._core.call import CallPlan
 from ray._core.ids import ActorID, JobID, NodeID, TaskID, WorkerID
 from ray._core.object_ref import ObjectRef
 from ray._core.worker import CoreWorker, Template
-from ray._runtime import runtime_env
+from ray._runtime import runtime_env, system_config
 from ray._runtime.function_table import FunctionTable
 from ray._serialization import context as _context  # noqa: F401  # registers the pickler with the core
 from ray.exceptions import RayError, RaySystemError
@@ -327,6 +329,8 @@ class CoreSettings(TypedDict):
     oom_retries: int
     oom_backoff_ms: int
     lineage_cap_bytes: int
+    rpc_faults: str
+    rpc_faults_seed: int
 
 
 def _lineage_cap_bytes() -> int:
@@ -339,12 +343,14 @@ def _lineage_cap_bytes() -> int:
     return int(text) if text else 1 << 30
 
 
-def core_options() -> CoreSettings:
-    """What the environment says of the core of a driver or worker."""
+def core_options(given: Mapping[str, Any] = MappingProxyType({})) -> CoreSettings:
+    """What the environment says of the core of a driver or worker; `given` goes before it."""
     return {
         "oom_retries": min(int(os.environ.get("RAY_task_oom_retries", -1)), (1 << 63) - 1),  # noqa: SIM112  # Ray's names
         "oom_backoff_ms": int(os.environ.get("RAY_task_oom_retry_delay_base_ms", 1000)),  # noqa: SIM112
         "lineage_cap_bytes": _lineage_cap_bytes(),
+        "rpc_faults": str(system_config.lookup(system_config.FAULTS, given) or ""),
+        "rpc_faults_seed": int(system_config.lookup(system_config.FAULTS_SEED, given) or 0),
     }
 
 
@@ -380,11 +386,13 @@ def start_driver(
     namespace: str,
     job_config: dict[str, Any],
     log_to_driver: bool = True,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Session:
     """Connects this process as a driver to the raylet of `attachment` and makes that the current session.
 
     Args:
         address: what the user gave, for errors.
+        settings: `_system_config`, as far as it is for this process.
 
     Raises:
         ConnectionError: nobody answers there.
@@ -401,7 +409,7 @@ def start_driver(
             log_file=os.path.join(attachment.logs, f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
             log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL", "info").upper(),
             python_version=".".join(map(str, sys.version_info[:3])),
-            **core_options(),
+            **core_options(settings),
         )
     except Exception as error:
         raise ConnectionError(f"Could not connect to the Ray cluster at {address}: {error}") from error

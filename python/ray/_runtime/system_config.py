@@ -71,8 +71,15 @@ _GCS: dict[str, Callable[[Any], list[str]]] = {
     "maximum_gcs_finished_job_cached_count": _plain("max-finished-jobs"),
     "maximum_gcs_removed_placement_group_cached_count": _plain("max-removed-placement-groups"),
 }
-# Our own, for tests: where the memory monitor finds proc/ and sys/.
-_OWN: dict[str, Callable[[Any], list[str]]] = {"memory_root": _plain("memory-root")}
+# Of every process: its messages fare badly, for tests.
+FAULTS = "testing_rpc_failure"
+FAULTS_SEED = "testing_rpc_failure_seed"
+_EVERY: dict[str, Callable[[Any], list[str]]] = {
+    FAULTS: lambda value: [f"--testing-rpc-failure={value}"] if value else [],
+    FAULTS_SEED: _plain("testing-rpc-failure-seed"),
+}
+# Our own, for tests: where the memory monitor finds proc/ and sys/; which messages fare badly.
+_OWN: dict[str, Callable[[Any], list[str]]] = {"memory_root": _plain("memory-root"), FAULTS_SEED: _EVERY[FAULTS_SEED]}
 
 
 def parse(name: str, text: str) -> Setting:
@@ -112,12 +119,17 @@ def raylet_flags(given: Mapping[str, Any]) -> list[str]:
     unknown = sorted(set(given) - set(DEFAULTS) - set(_OWN))
     if unknown:
         logger.warning("Unknown names in _system_config, which have no effect: %s", ", ".join(unknown))
-    return _flags({**_RAYLET, **_OWN}, given)
+    return _flags({**_RAYLET, **_OWN, **_EVERY}, given)
 
 
 def gcs_flags(given: Mapping[str, Any]) -> list[str]:
     """The same for the GCS."""
-    return _flags(_GCS, given)
+    return _flags({**_GCS, **_EVERY}, given)
+
+
+def worker_environment(given: Mapping[str, Any]) -> dict[str, str]:
+    """What a raylet's environment must have so that its workers act on `given`, too."""
+    return {f"RAY_{name}": str(given[name]) for name in _EVERY if name in given}
 
 
 def _flags(table: Mapping[str, Callable[[Any], list[str]]], given: Mapping[str, Any]) -> list[str]:

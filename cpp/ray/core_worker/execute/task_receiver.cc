@@ -57,6 +57,9 @@ void TaskReceiver::RegisterHandlers(rpc::Dispatcher* dispatcher) {
 
 void TaskReceiver::HandlePush(const v1::PushTaskRequest& message, rpc::Request& request, rpc::Responder responder) {
   uint64_t connection = request.connection->id();
+  if (deps_.kept_answers > 0 && message.push() != 0 &&
+      !answers_.Begin(std::to_string(connection) + ':' + std::to_string(message.push()), &responder))
+    return;
   auto [caller, fresh] = callers_.try_emplace(connection);
   if (fresh) request.connection->OnClose([this, connection](const Status&) { OnConnectionClosed(connection); });
   auto decoded = caller->second.templates.Decode(message.spec(), std::move(request.parts));
@@ -182,6 +185,7 @@ void TaskReceiver::HandBack(uint32_t max) {
 }
 
 void TaskReceiver::HandleCancel(const v1::CancelTaskRequest& message, rpc::Responder responder) {
+  if (responder.valid() && !message.request_id().empty() && !cancels_done_.Begin(message.request_id(), &responder)) return;
   TaskId id = TaskId::FromBinaryOrNil(message.task_id());
   ReceivedTaskPtr queued;
   bool found = false;

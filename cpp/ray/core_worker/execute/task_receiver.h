@@ -20,6 +20,7 @@
 #include "ray/core_worker/execute/run_queue_core.h"
 #include "ray/core_worker/objects/object_service.h"
 #include "ray/core_worker/peers/peer_pool.h"
+#include "ray/rpc/core/answer_log.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/util/mutex.h"
 #include "ray/v1/explain.pb.h"
@@ -88,8 +89,10 @@ class TaskReceiver {
     std::function<void(const std::string& reason)> announce_end;
     // From the interruption of a task that ran past its timeout_s to the end of the process, if the task's code does not yield.
     Duration timeout_grace = std::chrono::seconds(2);
+    // How many answers are kept for callers that ask again, where a carrier may lose them. Those of ours do not, so none is kept.
+    size_t kept_answers = 0;
   };
-  explicit TaskReceiver(Deps deps) : deps_(std::move(deps)) {}
+  explicit TaskReceiver(Deps deps) : deps_(std::move(deps)), answers_(deps_.kept_answers, kKeptBytes) {}
 
   // kPushTask, kStealTasks, kCancelTask, kExit.
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
@@ -169,7 +172,11 @@ class TaskReceiver {
   void AnswerTimeout(const ReceivedTaskPtr& task, bool exiting);
   void EndProcess(const rpc::ConnectionPtr& connection, Time deadline);
 
+  static constexpr size_t kKeptBytes = size_t{64} << 20;
+
   const Deps deps_;
+  rpc::AnswerLog answers_;                        // by connection and push; with kept_answers only
+  rpc::AnswerLog cancels_done_{256};              // by request id
   std::unordered_map<uint64_t, Caller> callers_;  // on the loop; by connection
 
   Mutex mu_;

@@ -73,6 +73,7 @@ void Borrowing::SendAddBorrowers(const Address& owner, const Address& borrower, 
   if (!connection.ok()) return silent(connection.status());
   v1::AddBorrowersRequest request;
   ToProto(borrower, request.mutable_borrower());
+  request.set_request_id(LeaseId::FromRandom().Binary().substr(0, 16));
   for (const ObjectId& id : ids) request.add_object_ids(id.data(), ObjectId::kSize);
   rpc::CallTyped<v1::AddBorrowersReply>(**connection, MethodId::kAddBorrowers, request, {},
                                         [=, this](const Status& status, v1::AddBorrowersReply& reply, PartList) {
@@ -180,6 +181,7 @@ void Borrowing::HandOver(std::span<const ObjectRefInfo> nested, const Address& r
 }
 
 void Borrowing::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder) {
+  if (!message.request_id().empty() && !counted_.Begin(message.request_id(), &responder)) return;
   const Address borrower = FromProto(message.borrower());
   v1::AddBorrowersReply reply;
   for (const auto& bytes : message.object_ids()) {

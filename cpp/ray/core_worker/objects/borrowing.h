@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ray/core_worker/objects/object_context.h"
+#include "ray/rpc/core/answer_log.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/util/mutex.h"
 #include "ray/v1/worker_object.pb.h"
@@ -46,6 +47,7 @@ class Borrowing {
   void RegisterSelf(const Address& owner, std::vector<std::pair<ObjectId, ObjectId>> id_and_outer, std::shared_ptr<Barrier> barrier);
 
   ObjectContext& context_;
+  rpc::AnswerLog counted_{1024};  // AddBorrowers, by request id
   Mutex mu_;
   std::unordered_map<WorkerId, Mail, IdHash> mail_ GUARDED_BY(mu_);  // empty: no SendMail is posted
   std::unordered_map<ObjectId, std::vector<std::shared_ptr<Barrier>>, IdHash> awaited_

@@ -403,6 +403,7 @@ void ObjectReader::StartFetch(std::span<const ObjectRefInfo> refs, std::span<con
     request.set_object_id(ref.id.data(), ObjectId::kSize);
     ToProto(context_.self, request.mutable_requester());
     if (context_.owners->HasMoved(ref.owner)) request.set_owner_worker_id(ref.owner.worker_id.Binary());
+    request.set_request_id(requests_.fetch_add(1, std::memory_order_relaxed) + 1);
     copies_.TakeLostCopies(ref.id, &request);
     rpc::CallTyped<v1::GetObjectReply>(
         **connection, MethodId::kGetObject, request, {},

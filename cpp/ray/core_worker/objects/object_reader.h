@@ -4,6 +4,7 @@
 // stores are read from this node's, to which Pulls brings them. Thread-safe; no lock is held while calling out.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <unordered_set>
 #include <vector>
@@ -58,6 +59,7 @@ class ObjectReader {
   BlockedCalls& calls_;
   ObjectCopies& copies_;
   Pulls& pulls_;
+  std::atomic<uint64_t> requests_{0};  // GetObject
   Mutex mu_;
   ObjectIdSet fetching_ GUARDED_BY(mu_);
 };

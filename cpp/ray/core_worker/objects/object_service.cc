@@ -373,13 +373,13 @@ void ObjectService::ServeObject(const v1::GetObjectRequest& message, const rpc::
     shared->Send(reply);
     return;
   }
-  context_.memory.OnReady(id, [weak = weak_from_this(), id, requester, shared](bool) {
-    if (auto self = weak.lock()) self->SendObject(id, requester, shared);
+  context_.memory.OnReady(id, [weak = weak_from_this(), id, requester, request = message.request_id(), shared](bool) {
+    if (auto self = weak.lock()) self->SendObject(id, requester, request, shared);
   });
   DropIfUnheld(id);
 }
 
-void ObjectService::SendObject(const ObjectId& id, const Address& requester, std::shared_ptr<rpc::Responder> responder) {
+void ObjectService::SendObject(const ObjectId& id, const Address& requester, uint64_t request, std::shared_ptr<rpc::Responder> responder) {
   auto reply = std::make_shared<v1::GetObjectReply>();
   StoredValue value;
   if (!context_.memory.Get(id, &value)) {
@@ -393,6 +393,8 @@ void ObjectService::SendObject(const ObjectId& id, const Address& requester, std
   reply->set_attempt(value.attempt);
   for (const NodeId& node : value.node_ids) reply->add_node_ids(node.data(), NodeId::kSize);
   const std::vector<ObjectRefInfo> nested = context_.table.NestedOf(id);
+  // Each answer with refs inside makes the requester their borrower.
+  if (!nested.empty() && request != 0 && !given_.Begin(requester.worker_id.Binary() + std::to_string(request), responder.get())) return;
   for (const ObjectRefInfo& ref : nested) ToProto(ref, reply->add_nested());
   PartList parts;
   if (value.blob != nullptr) parts.push_back(std::move(value.blob));

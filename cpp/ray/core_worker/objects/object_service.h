@@ -24,6 +24,7 @@
 #include "ray/core_worker/objects/object_reader.h"
 #include "ray/core_worker/objects/owners.h"
 #include "ray/core_worker/objects/pulls.h"
+#include "ray/rpc/core/answer_log.h"
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/v1/explain.pb.h"
@@ -196,12 +197,13 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   void ServeObject(const v1::GetObjectRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder);
   void LoseOwner(const Address& owner, std::span<const ObjectId> orphans);
   void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
-  void SendObject(const ObjectId& id, const Address& requester, std::shared_ptr<rpc::Responder> responder);
+  void SendObject(const ObjectId& id, const Address& requester, uint64_t request, std::shared_ptr<rpc::Responder> responder);
 
   const Deps deps_;
   ObjectContext context_;
   PutIdGenerator put_ids_;
   std::atomic<bool> trim_due_{false};
+  rpc::AnswerLog given_{1024};  // GetObject of values with refs inside, by requester and request
   BlockedCalls calls_;
   ObjectCopies copies_;
   Borrowing borrowing_;

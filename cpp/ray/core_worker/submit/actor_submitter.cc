@@ -1,4 +1,5 @@
 #include "ray/core_worker/submit/actor_submitter.h"
+#include "ray/core_worker/services/sync_call.h"
 
 #include "ray/core_worker/submit/dependency_resolver.h"
 #include "ray/util/logging.h"
@@ -115,7 +116,7 @@ void ActorSubmitter::Connect(const QueuePtr& queue) {
   uint64_t epoch = 0;
   Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
     if (queue->address.worker_id != address.worker_id || core.phase() != ActorPhase::kDisconnected) return;  // other news came meanwhile
-    queue->channel = std::make_shared<TaskChannel>(*connection, address);
+    queue->channel = std::make_shared<TaskChannel>(*connection, address, deps_.push_numbers);
     core.Connected(out);
     epoch = core.epoch();
   });
@@ -268,6 +269,7 @@ void ActorSubmitter::Cancel(const ActorId& actor, const PendingTaskPtr& task, bo
     v1::CancelTaskRequest request;
     request.set_task_id(task->spec.task_id.Binary());
     request.set_recursive(recursive);
+    request.set_request_id(NewRequestId());
     connection->Call(MethodId::kCancelTask, request, {}, [](Status, rpc::Reply) {});
   }
 }

@@ -27,6 +27,7 @@ class ActorSubmitter {
     TaskManager* tasks = nullptr;
     ObjectService* objects = nullptr;
     Address self;
+    std::atomic<uint64_t>* push_numbers = nullptr;  // see TaskChannel
   };
   explicit ActorSubmitter(Deps deps) : deps_(deps) {}
 

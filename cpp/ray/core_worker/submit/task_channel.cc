@@ -16,6 +16,7 @@ void TaskChannel::Push(const TaskSpec& spec, const Instances* instances, rpc::Re
   }
   {
     MutexLock lock(&mu_);
+    if (numbers_ != nullptr) request.set_push(numbers_->fetch_add(1, std::memory_order_relaxed) + 1);
     sender_.Encode(spec, request.mutable_spec(), &parts);
     connection_->Call(MethodId::kPushTask, request, parts, std::move(callback), options);
   }

@@ -20,7 +20,9 @@ using Instances = std::vector<v1::AssignedInstances>;
 
 class TaskChannel {
  public:
-  TaskChannel(rpc::ConnectionPtr connection, const Address& peer) : connection_(std::move(connection)), peer_(peer) {}
+  // `numbers`: from which pushes get the number by which the receiver knows a repeat; several channels may share the connection. Null: nothing is sent again.
+  TaskChannel(rpc::ConnectionPtr connection, const Address& peer, std::atomic<uint64_t>* numbers)
+      : connection_(std::move(connection)), peer_(peer), numbers_(numbers) {}
 
   // `callback` runs on the loop, never before the return. It must call OnAnswer.
   void Push(const TaskSpec& spec, const Instances* instances, rpc::ReplyCallback callback);
@@ -32,6 +34,7 @@ class TaskChannel {
   static constexpr int32_t kUncorked = 4;  // unanswered calls up to which a frame leaves at once
   const rpc::ConnectionPtr connection_;
   const Address peer_;
+  std::atomic<uint64_t>* const numbers_;
   std::atomic<int32_t> in_flight_{0};
   Mutex mu_;  // held over encoding and sending: a template's definition leaves before its uses
   TemplateSender sender_ GUARDED_BY(mu_);

@@ -1,4 +1,5 @@
 #include "ray/core_worker/submit/task_submitter.h"
+#include "ray/core_worker/services/sync_call.h"
 
 #include <algorithm>
 
@@ -279,6 +280,7 @@ void TaskSubmitter::SendRequestLocked(LeaseNo no, const NodeId& node, v1::LeaseP
   request.set_retriable(tmpl.max_retries != 0);
   request.set_depth(classes_.at(lease.cls).depth);
   request.set_placement(placement);
+  request.set_ask(++lease.asks);
   request.set_locality(!lease.home.IsNil());
   const std::string asked = (node.IsNil() ? deps_.self.node_id : node).Binary();
   for (const v1::LeaseArgument& argument : lease.arguments) {
@@ -363,7 +365,7 @@ void TaskSubmitter::OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply) {
       pool_.Refused(no, false, false, now, out);
       return;
     }
-    lease.channel = std::make_shared<TaskChannel>(*connection, worker);
+    lease.channel = std::make_shared<TaskChannel>(*connection, worker, deps_.push_numbers);
     lease.instances.assign(reply.instances().begin(), reply.instances().end());
     lease.pid = reply.worker_pid();
     // One callback for each connection, however often its worker is leased.
@@ -473,6 +475,7 @@ void TaskSubmitter::Cancel(const PendingTaskPtr& task, bool force, bool recursiv
     request.set_task_id(task->spec.task_id.Binary());
     request.set_force(force);
     request.set_recursive(recursive);
+    request.set_request_id(NewRequestId());
     connection->Call(MethodId::kCancelTask, request, {}, [](Status, rpc::Reply) {});
   } else {
     deps_.tasks->Fail(*task, CancelledError(task->spec.task_id));

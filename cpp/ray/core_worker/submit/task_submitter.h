@@ -37,6 +37,7 @@ class TaskSubmitter {
     LeasePoolConfig config;
     // Before a task runs again whose worker was ended for want of memory; doubles with each time, up to the maximum.
     Duration oom_backoff = std::chrono::seconds(1), max_oom_backoff = std::chrono::seconds(60);
+    std::atomic<uint64_t>* push_numbers = nullptr;  // see TaskChannel
   };
   explicit TaskSubmitter(Deps deps) : deps_(std::move(deps)), pool_(deps_.config) {}
 
@@ -76,6 +77,7 @@ class TaskSubmitter {
     std::vector<NodeId> rejected_by;           // since it was asked for, the latest last
     bool cancelled = false;                    // on the way from one raylet to the next
     std::vector<v1::LeaseArgument> arguments;  // of the task that it was asked for
+    uint32_t asks = 0;                         // requests for it that were sent
   };
   // What has to be done without the lock.
   struct Later {

@@ -209,6 +209,9 @@ void AdoptionService::HandleGet(const v1::GetObjectRequest& message, rpc::Reques
     nested = value.nested;
   }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));
+  if (!nested.empty() && message.request_id() != 0 && answer->valid() &&
+      !given_.Begin(requester.worker_id.Binary() + std::to_string(message.request_id()), answer.get()))
+    return;
   HandOver(nested, requester, [answer, reply, parts = std::move(parts)] {
     if (answer->valid()) answer->Send(*reply, parts);
   });
@@ -230,6 +233,7 @@ void AdoptionService::HandOver(const std::vector<ObjectRefInfo>& nested, const A
     if (connection == nullptr) continue;  // an owner that is gone is for the receiver to find out
     v1::AddBorrowersRequest request;
     ToProto(receiver, request.mutable_borrower());
+    request.set_request_id(LeaseId::FromRandom().Binary().substr(0, 16));
     for (const ObjectId& id : to.second) request.add_object_ids(id.Binary());
     rpc::CallTyped<v1::AddBorrowersReply>(
         *connection, MethodId::kAddBorrowers, request, {},
@@ -241,6 +245,7 @@ void AdoptionService::HandOver(const std::vector<ObjectRefInfo>& nested, const A
 }
 
 void AdoptionService::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder) {
+  if (responder.valid() && !message.request_id().empty() && !counted_.Begin(message.request_id(), &responder)) return;
   const Address borrower = FromProto(message.borrower());
   v1::AddBorrowersReply reply;
   for (const auto& bytes : message.object_ids()) {

@@ -14,6 +14,7 @@
 #include "ray/async/loop.h"
 #include "ray/raylet/adoption/adoption_core.h"
 #include "ray/raylet/objects/transfer_service.h"
+#include "ray/rpc/core/answer_log.h"
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/v1/explain.pb.h"
@@ -67,6 +68,8 @@ class AdoptionService {
 
   const Deps deps_;
   AdoptionCore core_;
+  rpc::AnswerLog counted_{1024};                     // AddBorrowers, by request id
+  rpc::AnswerLog given_{1024};                       // GetObject of values with refs inside, by requester and request
   std::map<WorkerId, rpc::ConnectionPtr> outgoing_;  // that we opened
   // On which processes asked for values: what we tell them after a reply must not overtake it.
   std::map<WorkerId, rpc::ConnectionPtr> incoming_;

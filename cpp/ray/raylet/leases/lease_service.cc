@@ -165,6 +165,8 @@ void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, const rp
     }
     WatchRemoteOwner(request.owner, connection);
   }
+  // Sent again: also when the lease is over, since nobody would know of another grant.
+  if (message.ask() != 0 && !asked_.Begin(message.lease_id() + std::to_string(message.ask()), &responder)) return;
   if (const auto known = leases_.find(request.lease); known != leases_.end()) {  // asked again: the answer goes to the latest request
     known->second.responder = std::move(responder);
     if (!known->second.worker.IsNil()) AnswerLease(&known->second);
@@ -539,6 +541,7 @@ void LeaseService::PushCreation(const std::shared_ptr<Actor>& actor) {
   *push.mutable_spec() = actor->request.spec();
   push.mutable_spec()->set_template_id(0);
   push.mutable_spec()->set_attempt(actor->restart);
+  push.set_push(1);  // a worker gets no other from its raylet
   if (const auto* held = queue_.AllocationOf(actor->lease)) {
     for (const auto& instance : held->instances) FillInstances(instance, push.add_instances());
   }

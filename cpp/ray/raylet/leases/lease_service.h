@@ -20,6 +20,7 @@
 #include "ray/async/tick_timer.h"
 #include "ray/raylet/memory/memory_monitor_core.h"
 #include "ray/raylet/workers/worker_service.h"
+#include "ray/rpc/core/answer_log.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/scheduling/lease_queue_core.h"
 #include "ray/v1/explain.pb.h"
@@ -169,6 +170,7 @@ class LeaseService {
   const Deps deps_;
   scheduling::LeaseQueueCore queue_;
   std::map<LeaseId, Lease> leases_;
+  rpc::AnswerLog asked_{4096};  // RequestLease, by lease and ask
   std::unordered_map<WorkerId, LeaseId, IdHash> by_worker_;
   std::map<ActorId, std::shared_ptr<Actor>> actors_;
   std::deque<std::pair<std::pair<ActorId, uint32_t>, std::shared_ptr<v1::StartActorReply>>> failed_starts_;  // oldest first

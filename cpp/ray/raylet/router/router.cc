@@ -24,6 +24,10 @@ void Router::RegisterHandlers(rpc::Dispatcher* dispatcher) {
                                               [this](const v1::KvGetRequest& message, rpc::Request& request, rpc::Responder responder) {
                                                 KvGet(message, request, std::move(responder));
                                               });
+  dispatcher->RegisterTyped<v1::KvPutRequest>(MethodId::kKvPut,
+                                              [this](const v1::KvPutRequest& message, rpc::Request& request, rpc::Responder responder) {
+                                                KvPut(message, request, std::move(responder));
+                                              });
   dispatcher->RegisterFallback(
       [this](rpc::Request request, rpc::Responder responder) { Forward(std::move(request), std::move(responder)); });
 }
@@ -95,6 +99,32 @@ void Router::KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::
     }
     answer->SendRaw(reply.control, reply.parts);
   });
+}
+
+// A definition is its exporter's business no longer once it is here: the node's workers get it from here, and the GCS gets it from us, when it is there. So the
+// first call of a function does not wait for the GCS.
+void Router::KvPut(const v1::KvPutRequest& message, rpc::Request& request, rpc::Responder responder) {
+  const bool definition = message.ns() == FunctionCache::kNamespace && !message.overwrite();
+  if (!definition || !responder.valid() || request.connection == calls_.link()) return Forward(std::move(request), std::move(responder));
+  v1::KvGetReply known;
+  known.set_found(true);
+  known.set_value(message.value());
+  functions_.Put(message.key(), known.SerializeAsString());
+  auto answer = std::make_shared<rpc::Responder>(std::move(responder));
+  const bool here = functions_.Find(message.key()) != nullptr;
+  calls_.Call(MethodId::kKvPut, std::string(request.control), {}, [answer](const Status& status, const rpc::Reply& reply) {
+    if (!answer->valid()) {
+      if (!status.ok()) RAY_LOG(WARNING) << "a function was not exported: " << status.ToString();
+    } else if (status.ok()) {
+      answer->SendRaw(reply.control, reply.parts);
+    } else {
+      answer->Fail(status);
+    }
+  });
+  if (!here || !answer->valid()) return;  // too large to be kept, or refused
+  v1::KvPutReply reply;
+  reply.set_added(true);
+  answer->Send(reply);
 }
 
 void Router::Subscribe(const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder) {

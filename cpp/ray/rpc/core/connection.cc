@@ -35,7 +35,7 @@ Responder::Responder(ConnectionPtr connection, MethodId method, uint64_t call_id
     : connection_(std::move(connection)), method_(method), call_id_(call_id) {}
 
 Responder::Responder(Responder&& other) noexcept
-    : connection_(std::move(other.connection_)), method_(other.method_), call_id_(other.call_id_) {
+    : connection_(std::move(other.connection_)), method_(other.method_), call_id_(other.call_id_), watch_(std::move(other.watch_)) {
   other.connection_ = nullptr;
 }
 
@@ -43,6 +43,7 @@ Responder& Responder::operator=(Responder&& other) noexcept {
   std::swap(connection_, other.connection_);
   std::swap(method_, other.method_);
   std::swap(call_id_, other.call_id_);
+  std::swap(watch_, other.watch_);
   return *this;
 }
 
@@ -52,12 +53,14 @@ Responder::~Responder() {
 
 void Responder::Send(const MessageLite& reply, const PartList& parts, bool corked) {
   RAY_CHECK(valid()) << "a second answer to one request";
+  if (watch_ != nullptr) std::exchange(watch_, nullptr)->Answered(reply.SerializeAsString(), parts);
   ConnectionPtr connection = std::exchange(connection_, nullptr);
   connection->SendReply(method_, call_id_, FrameKind::kReply, {}, &reply, parts, -1, corked);
 }
 
 void Responder::SendRaw(std::string_view control, const PartList& parts) {
   RAY_CHECK(valid()) << "a second answer to one request";
+  if (watch_ != nullptr) std::exchange(watch_, nullptr)->Answered(std::string(control), parts);
   ConnectionPtr connection = std::exchange(connection_, nullptr);
   connection->SendReply(method_, call_id_, FrameKind::kReply, control, nullptr, parts, -1, false);
 }
@@ -71,6 +74,7 @@ void Responder::SendWithFd(const MessageLite& reply, int fd) {
 void Responder::Fail(const Status& status) {
   RAY_CHECK(valid()) << "a second answer to one request";
   RAY_CHECK(!status.ok()) << "a failure needs an error";
+  if (watch_ != nullptr) std::exchange(watch_, nullptr)->Failed(status);
   ConnectionPtr connection = std::exchange(connection_, nullptr);
   connection->SendReply(method_, call_id_, FrameKind::kError, EncodeError(status), nullptr, {}, -1, false);
 }

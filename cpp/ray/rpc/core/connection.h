@@ -48,6 +48,14 @@ struct CallOptions {
   std::shared_ptr<Landing> landing = nullptr;
 };
 
+// Is told of the answer to a request before it leaves (AnswerLog).
+class AnswerWatch {
+ public:
+  virtual ~AnswerWatch() = default;
+  virtual void Answered(std::string control, const PartList& parts) = 0;
+  virtual void Failed(const Status& status) = 0;
+};
+
 // Answers one request, exactly once; destroyed unanswered it fails the call with INTERNAL. Movable, any thread.
 class Responder {
  public:
@@ -62,12 +70,15 @@ class Responder {
   void SendWithFd(const MessageLite& reply, int fd);  // `fd` is duplicated
   void Fail(const Status& status);
   bool valid() const { return connection_ != nullptr; }
+  // At most one. Not of answers that carry a descriptor.
+  void SetWatch(std::unique_ptr<AnswerWatch> watch) { watch_ = std::move(watch); }
   const ConnectionPtr& connection() const { return connection_; }
 
  private:
   ConnectionPtr connection_;
   MethodId method_{};
   uint64_t call_id_ = 0;
+  std::unique_ptr<AnswerWatch> watch_;
 };
 
 // A request or one-way message as received. `control` is valid during the handler only.

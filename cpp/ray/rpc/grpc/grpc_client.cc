@@ -7,6 +7,7 @@
 
 #include <optional>
 
+#include "ray/rpc/core/faulty_connection.h"
 #include "ray/rpc/grpc/channel_arguments.h"
 #include "ray/rpc/grpc/grpc_stream.h"
 #include "ray/rpc/grpc/host_port.h"
@@ -54,18 +55,19 @@ struct NoCall final : StreamCall {
 }  // namespace
 
 struct GrpcClient::Impl {
-  Impl(async::Loop* l, std::shared_ptr<Security> s)
-      : loop(l), security(std::move(s)), thread(std::make_unique<grpc::CompletionQueue>(), "grpc-client") {}
+  Impl(async::Loop* l, std::shared_ptr<Security> s, std::shared_ptr<FaultInjector> f)
+      : loop(l), security(std::move(s)), faults(std::move(f)), thread(std::make_unique<grpc::CompletionQueue>(), "grpc-client") {}
   async::Loop* const loop;
   const std::shared_ptr<Security> security;
+  const std::shared_ptr<FaultInjector> faults;
   const std::shared_ptr<grpc::ChannelCredentials> unix_credentials = ChannelCredentialsFor(nullptr);
   const std::shared_ptr<grpc::ChannelCredentials> tcp_credentials = ChannelCredentialsFor(security.get());
   CompletionThread thread;
 };
 
-GrpcClient::GrpcClient(async::Loop* loop, std::shared_ptr<Security> security) {
+GrpcClient::GrpcClient(async::Loop* loop, std::shared_ptr<Security> security, std::shared_ptr<FaultInjector> faults) {
   UseTaskEngine();
-  impl_ = std::make_unique<Impl>(loop, std::move(security));
+  impl_ = std::make_unique<Impl>(loop, std::move(security), std::move(faults));
 }
 
 GrpcClient::~GrpcClient() { Stop(); }
@@ -82,7 +84,7 @@ ConnectionPtr GrpcClient::Connect(const std::string& target, const Dispatcher* d
   const std::string token = impl_->security == nullptr || IsUnixAddress(target) ? "" : impl_->security->Token();
   const auto& credentials = IsUnixAddress(target) ? impl_->unix_credentials : impl_->tcp_credentials;
   auto call = std::make_shared<ClientCall>(std::move(where).value(), token, credentials, impl_->thread.queue());
-  auto stream = std::make_shared<GrpcStream>(call, &impl_->thread, dispatcher, impl_->loop);
+  auto stream = MakeConnection<GrpcStream>(impl_->faults, call, &impl_->thread, dispatcher, impl_->loop);
   stream->Open([&call](void* tag) { call->io->StartCall(tag); });
   return stream;
 }

@@ -11,10 +11,12 @@
 
 namespace ray::rpc {
 
+class FaultInjector;  // faulty_connection.h
+
 class GrpcClient {
  public:
-  // `security` gives the token that TCP peers are shown; null: none.
-  explicit GrpcClient(async::Loop* loop, std::shared_ptr<Security> security = nullptr);
+  // `security` gives the token that TCP peers are shown; null: none. `faults`: for tests.
+  explicit GrpcClient(async::Loop* loop, std::shared_ptr<Security> security = nullptr, std::shared_ptr<FaultInjector> faults = nullptr);
   ~GrpcClient();  // stops
   // A link to `target` ("unix:/path" or "host:port"), usable at once: calls wait until the stream is up. If it cannot be had, the
   // connection closes with UNAVAILABLE and the reason, or with UNAUTHENTICATED. There is no reconnecting: connect again. `dispatcher` serves what the peer calls and

@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "ray/rpc/core/faulty_connection.h"
 #include "ray/rpc/grpc/channel_arguments.h"
 #include "ray/rpc/grpc/grpc_stream.h"
 #include "ray/rpc/grpc/host_port.h"
@@ -159,7 +160,8 @@ class UnaryCall final : public Connection, public CompletionThread::Member {
 
 // Takes one call after the other from gRPC.
 struct GrpcServer::Impl final : CompletionThread::Member, std::enable_shared_from_this<Impl> {
-  Impl(const Dispatcher* d, async::Loop* l, std::shared_ptr<Security> s) : dispatcher(d), loop(l), security(std::move(s)) {}
+  Impl(const Dispatcher* d, async::Loop* l, std::shared_ptr<Security> s, std::shared_ptr<FaultInjector> f)
+      : dispatcher(d), loop(l), security(std::move(s)), faults(std::move(f)) {}
 
   void Accept() {
     MutexLock lock(&mu);
@@ -171,7 +173,7 @@ struct GrpcServer::Impl final : CompletionThread::Member, std::enable_shared_fro
                           if (Status status = self->Admit(call->context); !status.ok()) {
                             self->Refuse(call, status);
                           } else if (call->context.method() == kStreamPath) {
-                            std::make_shared<GrpcStream>(call, self->thread.get(), self->dispatcher, self->loop)->Open(nullptr);
+                            MakeConnection<GrpcStream>(self->faults, call, self->thread.get(), self->dispatcher, self->loop)->Open(nullptr);
                           } else {
                             std::make_shared<UnaryCall>(call, self->thread.get(), self->dispatcher, self->loop)->Open();
                           }
@@ -201,6 +203,7 @@ struct GrpcServer::Impl final : CompletionThread::Member, std::enable_shared_fro
   const Dispatcher* const dispatcher;
   async::Loop* const loop;
   const std::shared_ptr<Security> security;
+  const std::shared_ptr<FaultInjector> faults;
   std::vector<std::string> addresses;
   std::vector<UnixTarget> targets;
   grpc::AsyncGenericService service;
@@ -223,7 +226,7 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, 
     RAY_RETURN_NOT_OK(options.security->CheckListener(address));
   }
   UseTaskEngine();
-  auto impl = std::make_shared<Impl>(dispatcher, loop, options.security);
+  auto impl = std::make_shared<Impl>(dispatcher, loop, options.security, options.faults);
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(-1);
   builder.SetMaxSendMessageSize(-1);

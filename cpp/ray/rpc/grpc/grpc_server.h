@@ -18,12 +18,15 @@
 
 namespace ray::rpc {
 
+class FaultInjector;  // faulty_connection.h
+
 inline constexpr size_t kGrpcMaxFrameBytes = size_t{512} << 20;
 
 struct GrpcServerOptions {
   std::vector<std::string> addresses;  // "unix:/path" (of any length) or "host:port", port 0: any that is free
   std::shared_ptr<Security> security;  // asked about every call over TCP; needed for TCP addresses and adopted connections
   bool adopts = false;                 // takes connections that somebody else has accepted; else at least one address is needed
+  std::shared_ptr<FaultInjector> faults = nullptr;  // of streams, for tests; null: none
 };
 
 class GrpcServer {

@@ -34,7 +34,7 @@ struct StreamCall {
   virtual bool Finish(grpc::Status* status, void* tag) { return false; }
 };
 
-class GrpcStream final : public Connection, public CompletionThread::Member {
+class GrpcStream : public Connection, public CompletionThread::Member {
  public:
   GrpcStream(std::shared_ptr<StreamCall> call, CompletionThread* thread, const Dispatcher* dispatcher, async::Loop* loop);
 

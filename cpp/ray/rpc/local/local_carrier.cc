@@ -11,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ray/rpc/core/faulty_connection.h"
 #include "ray/rpc/local/local_connection.h"
 #include "ray/util/logging.h"
 
@@ -60,14 +61,14 @@ Status AddConnection(const std::shared_ptr<LocalCarrier::Shared>& shared, const 
   return {};
 }
 
-Result<std::shared_ptr<LocalConnection>> MakeConnection(const std::shared_ptr<LocalCarrier::Shared>& shared, int fd) {
+Result<std::shared_ptr<LocalConnection>> AcceptPeer(const std::shared_ptr<LocalCarrier::Shared>& shared, int fd) {
   Result<int64_t> pid = CheckPeer(fd);
   if (!pid.ok()) {
     ::close(fd);
     return pid.status();
   }
   EnlargeBuffers(fd, shared->options.socket_buffer_bytes);
-  auto connection = std::make_shared<LocalConnection>(shared, fd, *pid, std::nullopt);  // owns fd
+  auto connection = MakeConnection<LocalConnection>(shared->options.faults, shared, fd, *pid, std::nullopt);  // owns fd
   RAY_RETURN_NOT_OK(AddConnection(shared, connection));
   return connection;
 }
@@ -105,7 +106,7 @@ struct LocalCarrier::Shared::Listener : std::enable_shared_from_this<Listener> {
         if (errno != EAGAIN && errno != EWOULDBLOCK) Pause(errno);
         return;
       }
-      Result<std::shared_ptr<LocalConnection>> connection = MakeConnection(carrier, peer);
+      Result<std::shared_ptr<LocalConnection>> connection = AcceptPeer(carrier, peer);
       if (!connection.ok()) {
         RAY_LOG(WARNING) << "connection to " << name << " refused: " << connection.status().ToString();
         continue;
@@ -178,12 +179,13 @@ Result<ConnectionPtr> LocalCarrier::Connect(const std::string& socket_name) {
 }
 
 Result<ConnectionPtr> LocalCarrier::Adopt(int fd) {
-  RAY_ASSIGN_OR_RETURN(std::shared_ptr<LocalConnection> connection, MakeConnection(shared_, fd));
+  RAY_ASSIGN_OR_RETURN(std::shared_ptr<LocalConnection> connection, AcceptPeer(shared_, fd));
   return StartConnection(connection);
 }
 
 Result<ConnectionPtr> LocalCarrier::AdoptStream(int fd, StreamOptions options) {
-  auto connection = std::make_shared<LocalConnection>(shared_, fd, -1, std::move(options));  // owns fd
+  auto connection =
+      MakeConnection<LocalConnection>(shared_->options.faults, shared_, fd, -1, std::optional(std::move(options)));  // owns fd
   RAY_RETURN_NOT_OK(AddConnection(shared_, connection));
   return StartConnection(connection);
 }

@@ -18,6 +18,8 @@
 
 namespace ray::rpc {
 
+class FaultInjector;  // faulty_connection.h
+
 struct LocalCarrierOptions {
   std::string sockets_dir;                       // made with mode 0700 if missing; refused if others may enter it
   size_t max_frame_bytes = size_t{1} << 30;      // larger messages are not sent, and end the connection that brings them
@@ -26,6 +28,7 @@ struct LocalCarrierOptions {
   // Where handlers, callbacks and OnClose run, if not on the carrier's loop: that one then only reads and writes. For connections that bring much: what
   // they bring delays nothing else. Must outlive the carrier and its connections. Descriptors do not travel on them.
   async::Loop* handlers = nullptr;
+  std::shared_ptr<FaultInjector> faults;  // for tests; null: none
 };
 
 // A stream socket that does not come from a Unix socket of ours: of another machine, say. The peer's user is not looked at, and descriptors do not travel on it.

@@ -47,7 +47,7 @@ struct LocalCarrier::Shared {
   void FlushDirty();  // on the loop
 };
 
-class LocalConnection final : public Connection {
+class LocalConnection : public Connection {
  public:
   // Takes `fd`. Nothing is read before Start. Without `stream` the peer is a process of this machine.
   LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, int fd, int64_t peer_pid, std::optional<StreamOptions> stream);

@@ -15,7 +15,7 @@
 
 namespace ray::rpc {
 
-class TunnelConnection final : public Connection {
+class TunnelConnection : public Connection {
  public:
   TunnelConnection(std::shared_ptr<TunnelHub> hub, const Address& peer, uint64_t channel, bool opener);
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "ray/rpc/core/faulty_connection.h"
 #include "ray/rpc/tunnel/tunnel_connection.h"
 #include "ray/wire/convert.h"
 
@@ -21,7 +22,7 @@ ConnectionPtr TunnelHub::Connect(const Address& peer) {
   {
     MutexLock lock(&mu_);
     const uint64_t channel = ++last_channel_;
-    connection = std::make_shared<TunnelConnection>(shared_from_this(), peer, channel, /*opener=*/true);
+    connection = MakeConnection<TunnelConnection>(deps_.faults, shared_from_this(), peer, channel, /*opener=*/true);
     refused = shut_down_;
     if (!refused) opened_.emplace(channel, connection);
   }
@@ -41,7 +42,7 @@ TunnelHub::TunnelPtr TunnelHub::Find(const v1::TunnelFrames& envelope) {
   if (it != incoming_.end()) return it->second;
   // Later envelopes of a channel that has ended here do not open it again.
   if (envelope.sequence() != 0 || shut_down_) return nullptr;
-  auto connection = std::make_shared<TunnelConnection>(shared_from_this(), from, envelope.channel(), /*opener=*/false);
+  auto connection = MakeConnection<TunnelConnection>(deps_.faults, shared_from_this(), from, envelope.channel(), /*opener=*/false);
   incoming_.emplace(key, connection);
   return connection;
 }

@@ -22,6 +22,8 @@
 
 namespace ray::rpc {
 
+class FaultInjector;  // faulty_connection.h
+
 class TunnelConnection;
 
 struct TunnelConfig {
@@ -42,6 +44,7 @@ class TunnelHub : public std::enable_shared_from_this<TunnelHub> {
     // The process `peer` has ended for good: its raylet says so. On the loop; may be empty.
     std::function<void(const Address& peer)> on_peer_gone;
     TunnelConfig config;
+    std::shared_ptr<FaultInjector> faults = nullptr;  // for tests; null: none
   };
   static std::shared_ptr<TunnelHub> Make(Deps deps);
 

@@ -68,7 +68,8 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         bool is_driver, is_observer
         string session_dir, worker_id
         uint64_t startup_token
-        string job_id, ray_namespace, entrypoint, job_config_json, log_file, log_level, python_version
+        string job_id, ray_namespace, entrypoint, job_config_json, log_file, log_level, python_version, rpc_faults
+        uint64_t rpc_faults_seed
         int64_t max_inline_bytes, lineage_cap_bytes, oom_retries, oom_backoff_ms
 
     cdef cppclass CoreInfo:
