@@ -134,7 +134,7 @@ class SpinPolicy {
   uint32_t skip_ = 0;
   uint32_t skip_left_ = 0;
   int64_t missing_since_ = 0;
-  static constexpr int64_t kHurtFactor = 1000;
+  static constexpr int64_t kHurtFactor = 100;
   int64_t none_before_ = 0;
   int64_t last_hop_ = 0, hop_after_ = kHopAfter;
   bool hopped_ = false;  // and no success since
@@ -358,15 +358,26 @@ struct EpollLoop::Impl {
     }
   }
 
+  // Whether to poll before sleeping; `expects`: with yields.
+  bool MaySpin(bool expects) {
+    if (expects && options.expect_spin.count() > 0) return !spin.IsHurt(clock.Now().ns) && spin.ShouldSpin();
+    return options.max_spin.count() > 0 && spin.ShouldSpin();
+  }
+
   WaitResult Lead(Waiter* waiter, Time deadline, Time signal_check, bool may_spin) {
     epoll_event events[kMaxEvents];
-    Round(nullptr, 0);  // posts and corked sends of the caller
+    bool expects = false;  // in this wait
+    Round(nullptr, 0);     // posts and corked sends of the caller
     for (;;) {
       if (waiter->IsSet()) return WaitResult::kDone;
       if (stopping) return WaitResult::kInterrupted;
       int n = 0;
-      if (may_spin && n_posts.load() == 0 && options.max_spin.count() > 0 && spin.ShouldSpin()) {
-        n = Spin(events, options.max_spin, /*yields=*/false, [&] { return waiter->IsSet(); });
+      if (expecting.load(std::memory_order_relaxed) && options.expect_spin.count() > 0) {
+        expecting.store(false, std::memory_order_relaxed);
+        expects = true;
+      }
+      if (may_spin && n_posts.load() == 0 && MaySpin(expects)) {
+        n = Spin(events, expects ? options.expect_spin : options.max_spin, /*yields=*/expects, [&] { return waiter->IsSet(); });
         if (waiter->IsSet()) {
           if (n > 0) Round(events, n);
           continue;
@@ -575,7 +586,7 @@ struct EpollLoop::Impl {
         std::lock_guard lock(mu);
         if (polls != 0) return;
       }
-      if (stopping || spin.IsHurt(clock.Now().ns) || !spin.ShouldSpin()) return;
+      if (stopping || !MaySpin(expects)) return;
       int n = Spin(events, expects ? options.expect_spin : options.max_spin, expects,
                    [this] { return n_followers.load(std::memory_order_relaxed) > 0; });
       if (n == 0 && n_posts.load() == 0) return;

@@ -63,8 +63,8 @@ using FdCallback = std::function<void(uint32_t events)>;
 struct LoopOptions {
   std::string name = "io";                            // name of the I/O thread
   Duration max_spin = std::chrono::microseconds(50);  // success-adaptive polling before sleeping; 0: never spin
-  // After ExpectSoon the I/O thread polls that long before it sleeps, as long as that pays off. Between two looks it lets others run: it keeps a processor from
-  // halting, not from those who need it.
+  // After ExpectSoon who waits, or the I/O thread, polls that long before it sleeps, as long as that pays off. Between two looks it lets others run: it keeps a
+  // processor from halting, not from those who need it.
   Duration expect_spin = Duration::zero();
   Duration watch_interval = std::chrono::milliseconds(1);  // how long a busy user thread may leave frames unread in a hot burst
 };

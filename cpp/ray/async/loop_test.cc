@@ -37,6 +37,24 @@ class LoopTest : public testing::Test {
   std::unique_ptr<EpollLoop> loop_;
 };
 
+// What was expected comes, late or not at all: the wait ends all the same.
+TEST_F(LoopTest, AWaitThatExpectsSomethingPollsAndThenSleeps) {
+  Make({.expect_spin = milliseconds(1)});
+  for (int i = 0; i < 50; ++i) {
+    Waiter waiter;
+    std::thread peer([&] {
+      if (i % 2 == 0) std::this_thread::sleep_for(milliseconds(2));  // it sleeps by then
+      loop_->Post("t", [&] { waiter.Notify(); });
+    });
+    loop_->ExpectSoon();
+    Await(&waiter);
+    peer.join();
+  }
+  Waiter never;
+  loop_->ExpectSoon();
+  EXPECT_EQ(loop_->Wait(&never, loop_->clock().Now() + milliseconds(5)), WaitResult::kDeadline);
+}
+
 TEST_F(LoopTest, PostsRunInOrderOnTheLoop) {
   std::vector<int> seen;
   Waiter done;

@@ -14,11 +14,17 @@
 #include "ray/wire/version.h"
 
 namespace ray::core {
+namespace {
+
+constexpr Duration kTunnelSpin = std::chrono::microseconds(100);
+
+}  // namespace
+
 // --- life ---
 
 Result<std::unique_ptr<CoreWorker>> CoreWorker::Start(const CoreWorkerConfig& config) {
   std::unique_ptr<CoreWorker> worker(new CoreWorker(config));
-  RAY_ASSIGN_OR_RETURN(worker->loop_, async::EpollLoop::Make({.name = "ray_io"}));
+  RAY_ASSIGN_OR_RETURN(worker->loop_, async::EpollLoop::Make({.name = "ray_io", .expect_spin = kTunnelSpin}));
   RAY_RETURN_NOT_OK(worker->loop_->Start());
   Status status = worker->Connect();
   if (!status.ok()) {

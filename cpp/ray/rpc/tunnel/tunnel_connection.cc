@@ -150,6 +150,8 @@ void TunnelConnection::SendEnvelopeLocked(std::string* chunk) {
   if (chunk != nullptr) {
     envelope_.set_sequence(core_.OnSent(chunk->size()));
     parts.push_back(std::make_shared<StringBuffer>(std::move(*chunk)));
+    hub_->deps_.loop
+        ->ExpectSoon();  // an answer, or the next call; it takes four processes, so that polling must not keep them from running
   }
   envelope_.set_consumed(core_.TellConsumed());
   hub_->deps_.send(MethodId::kTunnel, envelope_.SerializeAsString(), parts);
