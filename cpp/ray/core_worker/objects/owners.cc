@@ -48,8 +48,9 @@ bool Owners::IsGone(const Address& owner, const Status& status) const {
 }
 
 void Owners::Move(const WorkerId& owner, const NodeId& adopter) {
-  context_.table.OwnerMoved(owner, adopter);
+  const std::vector<WorkerId> forgotten = context_.table.OwnerMoved(owner, adopter);
   MutexLock lock(&mu_);
+  for (const WorkerId& other : forgotten) moved_.erase(other);
   moved_[owner] = adopter;
 }
 

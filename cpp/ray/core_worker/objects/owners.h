@@ -10,11 +10,11 @@
 #include <functional>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "ray/core_worker/objects/object_context.h"
 #include "ray/util/mutex.h"
+#include "ray/util/recent_set.h"
 
 namespace ray::core {
 
@@ -45,8 +45,8 @@ class Owners {
   ObjectContext& context_;
   const NodeId adopter_;
   mutable Mutex mu_;
-  std::unordered_map<WorkerId, NodeId, IdHash> moved_ GUARDED_BY(mu_);
-  std::unordered_set<WorkerId, IdHash> lost_ GUARDED_BY(mu_);
+  std::unordered_map<WorkerId, NodeId, IdHash> moved_ GUARDED_BY(mu_);  // the reference table says which may be forgotten
+  RecentSet<WorkerId, IdHash> lost_ GUARDED_BY(mu_);
   std::unordered_map<WorkerId, std::vector<std::function<void(bool)>>, IdHash> asking_ GUARDED_BY(mu_);
 };
 

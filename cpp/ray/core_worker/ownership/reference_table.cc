@@ -336,9 +336,18 @@ std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffe
   return {};
 }
 
-void ReferenceTable::OwnerMoved(const WorkerId& owner, const NodeId& adopter) {
+std::vector<WorkerId> ReferenceTable::OwnerMoved(const WorkerId& owner, const NodeId& adopter) {
+  std::vector<WorkerId> forgotten;
   MutexLock lock(&mu_);
   moved_[owner] = adopter;
+  if (moved_.size() <= max_moved_) return forgotten;
+  std::erase_if(moved_, [&](const auto& entry) {
+    if (entry.first == owner || related_.contains(entry.first)) return false;
+    forgotten.push_back(entry.first);
+    return true;
+  });
+  max_moved_ = std::max(kMinMoved, moved_.size() * 2);
+  return forgotten;
 }
 
 std::vector<WorkerId> ReferenceTable::NodeDied(const NodeId& node) {

@@ -86,7 +86,8 @@ class ReferenceTable {
   // As a borrower it holds nothing any more. Returns the objects here that it owned: their values will never come.
   std::vector<ObjectId> WorkerDied(const WorkerId& worker, RefEffects* effects);
   // What it owned has been handed over, and does not end with it: the raylet of that node answers for it from now on.
-  void OwnerMoved(const WorkerId& owner, const NodeId& adopter);
+  // Returns owners that left before and of which nothing is held any more: they are forgotten, and found again by asking the adopter.
+  std::vector<WorkerId> OwnerMoved(const WorkerId& owner, const NodeId& adopter);
   // Those of the node that this process has to do with, as owners or borrowers. They are dead from now on, and so are others that are named later.
   std::vector<WorkerId> NodeDied(const NodeId& node);
 
@@ -129,6 +130,7 @@ class ReferenceTable {
   void ForgetRelationLocked(const WorkerId& worker, const ObjectId& id) REQUIRES(mu_);
   static Rare& RareOf(Entry* entry);  // makes it
 
+  static constexpr size_t kMinMoved = 1024;
   const Address self_;
   mutable Mutex mu_;
   Map entries_ GUARDED_BY(mu_);
@@ -148,6 +150,7 @@ class ReferenceTable {
   }
   std::unordered_map<WorkerId, Related, IdHash> related_ GUARDED_BY(mu_);
   std::unordered_map<WorkerId, NodeId, IdHash> moved_ GUARDED_BY(mu_);  // owners that have left, and who answers for them
+  size_t max_moved_ GUARDED_BY(mu_) = kMinMoved;                        // from there on those are looked for that may be forgotten
   RecentSet<WorkerId, IdHash> dead_ GUARDED_BY(mu_);
   RecentSet<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
 };

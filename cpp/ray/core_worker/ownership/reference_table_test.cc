@@ -196,6 +196,27 @@ TEST_F(ReferenceTableTest, WhatAnOwnerHandedOverOutlivesIt) {
   EXPECT_TRUE(Remove(b_).give_back.empty());
 }
 
+TEST_F(ReferenceTableTest, OwnersThatMovedAreForgottenUnlessSomethingOfThemIsHeld) {
+  const NodeId adopter = NodeId::FromRandom();
+  RefEffects effects;
+  EXPECT_EQ(Borrow(b_), ReferenceTable::Borrow::kRegister);
+  table_.OnRegistered(b_, ObjectId::Nil(), true, &effects);
+  EXPECT_TRUE(table_.OwnerMoved(owner_.worker_id, adopter).empty());
+  size_t forgotten = 0;
+  for (int i = 0; i < 5000; ++i) {
+    const WorkerId other = WorkerId::FromRandom();
+    for (const WorkerId& gone : table_.OwnerMoved(other, adopter)) {
+      ++forgotten;
+      EXPECT_NE(gone, owner_.worker_id);
+      EXPECT_NE(gone, other);
+    }
+  }
+  EXPECT_GT(forgotten, 3000u);
+  // Of the one that is held nothing is lost.
+  EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects).empty());
+  EXPECT_EQ(Remove(b_).give_back.size(), 1u);
+}
+
 TEST_F(ReferenceTableTest, WhatIsLentOutIsToldWithItsContents) {
   const Address other = NewAddress();
   table_.AddOwned(a_);
