@@ -283,7 +283,8 @@ Status Raylet::Impl::Init() {
   pull.budget_bytes = std::max<uint64_t>(config.object_store_memory / 2, pull.chunk_bytes);  // the rest is for what is used and made here
   transfers = std::make_unique<TransferService>(
       TransferService::Deps{loop, store.get(), node_id, [this](const NodeId& node) { return nodes->BulkLink(node); },
-                            [this](const NodeId& node) { return nodes->Link(node); }},
+                            [this](const NodeId& node) { return nodes->Link(node); },
+                            [this](const JobId& job, const std::string& message) { workers->NotifyDrivers(job, "fetch", message); }},
       pull, object_manager::PushConfig());
   nodes->OnNodeDead([this](const NodeId& node, const std::string&) { transfers->OnNodeDead(node); });
   AdoptionService::Deps adopt;

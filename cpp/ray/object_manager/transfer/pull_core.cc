@@ -19,6 +19,11 @@ uint64_t Rank(const NodeId& reader, const ObjectId& id, const NodeId& source) {
 
 }  // namespace
 
+void PullCore::Progressed(Object* object, Time now) {
+  object->last_progress = now;
+  object->warnings = 0;
+}
+
 uint64_t PullCore::LengthOf(const Object& object, uint32_t chunk) const {
   return std::min(config_.chunk_bytes, object.size - uint64_t{chunk} * config_.chunk_bytes);
 }
@@ -123,7 +128,7 @@ void PullCore::OnRoom(const ObjectId& id, uint64_t round, const Status& status, 
     Answer(&object, status, out);
   } else {
     object.state = State::kReceiving;
-    object.last_progress = now;
+    Progressed(&object, now);
     if (object.chunks.empty()) {
       out->push_back(PullComplete{id, round});
       Answer(&object, Status::Ok(), out);
@@ -202,7 +207,7 @@ bool PullCore::OnArrived(FetchNo fetch, Time now) {
   it->second.arrived = true;
   Object& object = objects_.at(it->second.id);
   object.chunks[it->second.chunk] = Chunk::kWriting;
-  object.last_progress = now;
+  Progressed(&object, now);
   if (auto source = object.sources.find(it->second.node); source != object.sources.end()) source->second.failures = 0;
   return true;
 }
@@ -349,9 +354,13 @@ void PullCore::OnTimer(Time now, PullEffects* out) {
     const bool stalled = object.busy != 0 && !object.source.IsNil() && StallsAt(object) <= now;
     if (object.last_progress + config_.give_up <= now) {
       Answer(&object, Status::DeadlineExceeded("no node gave object " + id.Hex() + " in time"), out);
-    } else if (stalled) {
-      OnUnreachable(&object, now, out);
+      continue;
     }
+    if (object.last_progress + NextWarning(object) <= now) {
+      while (object.last_progress + NextWarning(object) <= now) ++object.warnings;
+      out->push_back(PullLate{id, now - object.last_progress});
+    }
+    if (stalled) OnUnreachable(&object, now, out);
   }
   Schedule(now, out);
   FillAll(now, out);
@@ -362,7 +371,7 @@ Time PullCore::NextDeadline() const {
   for (const auto& [key, id] : active_) {
     const Object& object = objects_.at(id);
     if (object.state != State::kReceiving) continue;
-    next = std::min(next, object.last_progress + config_.give_up);
+    next = std::min(next, object.last_progress + std::min(config_.give_up, NextWarning(object)));
     if (!object.source.IsNil()) {
       if (object.busy != 0) next = std::min(next, StallsAt(object));
       continue;
@@ -381,7 +390,11 @@ std::string PullCore::Explain(const ObjectId& id) const {
   }
   if (object.state == State::kRoom) return "its fetch waits for room in the object store";
   std::string text = std::to_string(object.here) + " of " + std::to_string(object.chunks.size()) + " chunks of it are here; ";
-  return text + (object.source.IsNil() ? "no node that has it can be reached now" : "the next come from node " + object.source.Hex());
+  if (!object.source.IsNil()) return text + "the next come from node " + object.source.Hex();
+  text += "no node that has it can be reached now";
+  for (const auto& [node, source] : object.sources)
+    text += (node == object.sources.begin()->first ? ", that is none of " : " ") + node.Hex();
+  return text;
 }
 
 }  // namespace ray::object_manager

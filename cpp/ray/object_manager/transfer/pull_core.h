@@ -42,6 +42,8 @@ struct PullConfig {
   Duration stall = std::chrono::seconds(10);
   // A source that could not be reached is tried again after this, doubling to the maximum.
   Duration retry_min = std::chrono::milliseconds(50), retry_max = std::chrono::seconds(2);
+  // Somebody is told of an object of which nothing came for so long; again each time after twice the time.
+  Duration warn_after = std::chrono::minutes(1);
   // An object of which nothing came for so long is given up.
   Duration give_up = std::chrono::minutes(10);
 };
@@ -83,12 +85,16 @@ struct PullDropped {  // the room is of no use any more
   ObjectId id;
   uint64_t round = 0;
 };
+struct PullLate {  // nothing of it has come for so long
+  ObjectId id;
+  Duration silence{};
+};
 struct PullAnswered {
   WantNo want = 0;
   Status status;                // NOT_FOUND: no source is left; DEADLINE_EXCEEDED: given up; or why there is no room
   std::vector<NodeId> missing;  // nodes that do not have it, or are dead
 };
-using PullEffect = std::variant<RoomWanted, FetchWanted, FetchForgotten, SourceLeft, PullComplete, PullDropped, PullAnswered>;
+using PullEffect = std::variant<RoomWanted, FetchWanted, FetchForgotten, SourceLeft, PullComplete, PullDropped, PullLate, PullAnswered>;
 using PullEffects = std::vector<PullEffect>;
 
 enum class Refusal { kNotThere, kElsewhere, kUnreachable };
@@ -147,6 +153,7 @@ class PullCore {
     uint32_t here = 0, busy = 0;  // chunks kHere; kAsked or kWriting
     uint32_t first_missing = 0;   // none before it is kMissing
     Time last_progress;           // when the last chunk came, or the wait for the first began
+    int warnings = 0;             // since then
     Time asked_at;                // when it was asked for something after it had waited for nothing
   };
   struct Fetch {
@@ -159,6 +166,9 @@ class PullCore {
   using Map = std::unordered_map<ObjectId, Object, IdHash>;
   using QueueKey = std::pair<PullPriority, uint64_t>;
 
+  // Something of it has come, or may come from now on.
+  static void Progressed(Object* object, Time now);
+  Duration NextWarning(const Object& object) const { return config_.warn_after * (int64_t{1} << std::min(object.warnings, 20)); }
   Time StallsAt(const Object& object) const { return std::max(object.last_progress, object.asked_at) + config_.stall; }
   uint64_t LengthOf(const Object& object, uint32_t chunk) const;
   void Schedule(Time now, PullEffects* out);

@@ -98,6 +98,9 @@ class Puller {
   std::string Text(const SourceLeft& e) { return "left n" + N(Number(e.node)); }
   std::string Text(const PullComplete& e) { return "complete o" + N(Number(e.id)); }
   std::string Text(const PullDropped& e) { return "drop r" + N(e.round); }
+  std::string Text(const PullLate& e) {
+    return "late o" + N(Number(e.id)) + " " + std::to_string(std::chrono::duration_cast<std::chrono::seconds>(e.silence).count()) + " s";
+  }
   std::string Text(const PullAnswered& e) {
     std::string text = "answer w" + N(e.want) + " " + (e.status.ok() ? "ok" : std::string(StatusCodeName(e.status.code())));
     for (const NodeId& node : e.missing) text += " -n" + N(Number(node));
@@ -169,6 +172,30 @@ TEST(PullCore, AStalledSourceIsLeftAndAnObjectGivenUpInTheEnd) {
   for (int i = 0; i < 100 && p.core.size() > 0; ++i) last = p.After(p.core.NextDeadline() - p.now);
   EXPECT_NE(last.find("answer w1 DEADLINE_EXCEEDED"), std::string::npos) << last;
   EXPECT_GE(p.now, Time{int64_t{1000000000}} + std::chrono::minutes(10));
+}
+
+TEST(PullCore, AnObjectOfWhichNothingComesIsToldOfAfterAMinuteAndThenMoreRarely) {
+  PullConfig config = Config();
+  config.window = 1;
+  Puller p(config);
+  p.Want(1, 7, 8, {1});
+  p.Room(7, 1);
+  const auto next_warning = [&p] {
+    for (;;) {
+      const std::string text = p.After(p.core.NextDeadline() - p.now);
+      if (const size_t at = text.find("late"); at != std::string::npos) return text.substr(at, text.find(" s", at) + 2 - at);
+      if (text.find("answer") != std::string::npos) return text;
+      for (FetchNo fetch = 1; fetch < 1000; ++fetch) p.Refused(fetch, Refusal::kUnreachable);
+    }
+  };
+  EXPECT_EQ(next_warning(), "late o7 60 s");
+  EXPECT_EQ(next_warning(), "late o7 120 s");
+  // Something comes: from then on the time is counted anew.
+  std::string fetch;
+  while (fetch.find("fetch") == std::string::npos) fetch = p.After(p.core.NextDeadline() - p.now);
+  p.Written(std::strtoull(fetch.c_str() + fetch.find("fetch") + 5, nullptr, 10));
+  for (const char* late : {"late o7 60 s", "late o7 120 s", "late o7 240 s", "late o7 480 s"}) EXPECT_EQ(next_warning(), late);
+  EXPECT_NE(next_warning().find("answer w1 DEADLINE_EXCEEDED"), std::string::npos);
 }
 
 TEST(PullCore, ANamedNodeIsAskedAndTheFirstInsistedOnIfThatFails) {

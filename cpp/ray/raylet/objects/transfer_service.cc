@@ -34,7 +34,9 @@ PullPriority PriorityOf(v1::PullReason reason) {
 }  // namespace
 
 TransferService::TransferService(Deps deps, const PullConfig& pull, const PushConfig& push)
-    : deps_(std::move(deps)), stall_(pull.stall), pull_(pull), push_(push), timer_(deps_.loop, [this] { OnTick(); }) {}
+    : deps_(std::move(deps)), stall_(pull.stall), give_up_(pull.give_up), pull_(pull), push_(push), timer_(deps_.loop, [this] {
+        OnTick();
+      }) {}
 
 TransferService::~TransferService() { Stop(); }
 
@@ -322,6 +324,17 @@ void TransferService::Apply(const PullDropped& effect) {
   if (it == receiving_.end() || it->second.round != effect.round) return;
   if (!it->second.complete) push_.OnPartialEnd(effect.id, false, &pushes_out_);
   receiving_.erase(it);
+}
+
+void TransferService::Apply(const PullLate& effect) {
+  const std::string standing = pull_.Explain(effect.id);
+  if (standing.empty()) return;  // it was answered since
+  const std::string text = "Object " + effect.id.Hex() + " could not be fetched to node " + deps_.self.Hex() + " for " +
+                           std::to_string(std::chrono::duration_cast<std::chrono::seconds>(effect.silence).count()) + " s: " + standing +
+                           ". It is tried until " + std::to_string(std::chrono::duration_cast<std::chrono::seconds>(give_up_).count()) +
+                           " s have passed; `ray explain " + effect.id.Hex() + "` tells more.";
+  RAY_LOG(WARNING) << text;
+  if (deps_.warn) deps_.warn(effect.id.task_id().job_id(), text);
 }
 
 void TransferService::Apply(const PullAnswered& effect) {

@@ -44,6 +44,8 @@ class TransferService {
     NodeId self;
     // Links to the raylet of another node, for chunks and for notices; null: it is dead or unknown.
     std::function<rpc::ConnectionPtr(const NodeId&)> bulk_link, link;
+    // Tells the drivers of the job; not set: nobody.
+    std::function<void(const JobId& job, const std::string& message)> warn = nullptr;
   };
   TransferService(Deps deps, const object_manager::PullConfig& pull, const object_manager::PushConfig& push);
   ~TransferService();
@@ -95,6 +97,7 @@ class TransferService {
   void Apply(const object_manager::SourceLeft& effect);
   void Apply(const object_manager::PullComplete& effect);
   void Apply(const object_manager::PullDropped& effect);
+  void Apply(const object_manager::PullLate& effect);
   void Apply(const object_manager::PullAnswered& effect);
   void Apply(const object_manager::PinWanted& effect);
   void Apply(const object_manager::PinDropped& effect);
@@ -106,7 +109,7 @@ class TransferService {
   Time Now() const { return deps_.loop->clock().Now(); }
 
   const Deps deps_;
-  const Duration stall_;
+  const Duration stall_, give_up_;
   object_manager::TaskThread copier_{"transfer"};  // copies chunks, makes pages for those that need no copy
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   object_manager::PullCore pull_;

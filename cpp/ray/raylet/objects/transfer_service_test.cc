@@ -31,7 +31,7 @@ std::string Bytes(size_t size, uint32_t seed) {
 class TestNode {
  public:
   using Directory = std::function<TestNode*(const NodeId&)>;
-  TestNode(const std::string& dir, Directory directory, uint64_t capacity) : directory_(std::move(directory)) {
+  TestNode(const std::string& dir, Directory directory, uint64_t capacity, Duration warn_after) : directory_(std::move(directory)) {
     object_manager::StoreConfig config;
     config.capacity = capacity;
     config.sockets_dir = dir;
@@ -46,8 +46,12 @@ class TestNode {
     pull.self = id;
     pull.budget_bytes = capacity / 2;
     pull.stall = std::chrono::seconds(2);
+    pull.warn_after = warn_after;
     auto link = [this](const NodeId& node) { return Link(node); };
-    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store.get(), id, link, link}, pull,
+    auto warn = [this](const JobId& job, const std::string& message) {
+      if (auto told = std::exchange(on_warning, nullptr)) told(job, message);
+    };
+    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store.get(), id, link, link, warn}, pull,
                                                   object_manager::PushConfig());
     transfers->RegisterHandlers(dispatcher.get());
     carrier = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir}).value();
@@ -142,6 +146,7 @@ class TestNode {
   std::unique_ptr<rpc::LocalCarrier> carrier, user;
   std::unique_ptr<object_manager::StoreClient> client;
   rpc::ConnectionPtr raylet;
+  std::function<void(const JobId& job, const std::string& message)> on_warning;  // on the loop; the first is told
 
  private:
   const Directory directory_;
@@ -163,9 +168,9 @@ class TransferServiceTest : public testing::Test {
     nodes_.clear();
     std::filesystem::remove_all(dir_);
   }
-  TestNode& New(uint64_t capacity = 100 * kMiB) {
+  TestNode& New(uint64_t capacity = 100 * kMiB, Duration warn_after = std::chrono::minutes(1)) {
     nodes_.push_back(std::make_unique<TestNode>(
-        dir_, [this](const NodeId& node) { return Find(node); }, capacity));
+        dir_, [this](const NodeId& node) { return Find(node); }, capacity, warn_after));
     std::lock_guard lock(mu_);
     by_id_[nodes_.back()->id] = nodes_.back().get();
     return *nodes_.back();
@@ -343,6 +348,25 @@ TEST_F(TransferServiceTest, WhatIsWantedSoonIsFetchedAheadAndGivenUpWhenItIsNot)
   });
   while (b.store->Stats().num_objects != 1) std::this_thread::yield();
   EXPECT_EQ(b.Read(id) == bytes, true);
+}
+
+TEST_F(TransferServiceTest, ThatAnObjectDoesNotComeIsTold) {
+  TestNode &a = New(100 * kMiB, std::chrono::milliseconds(20)), &silent = New();
+  silent.Run([&] { silent.transfers->Stop(); });
+  const ObjectId id = Object();
+  TestPromise<std::pair<JobId, std::string>> told;
+  a.Run([&] { a.on_warning = [told](const JobId& job, const std::string& message) { told.set_value({job, message}); }; });
+  uint64_t pull = 0;
+  auto reply = a.Pull(id, kMiB, {silent.id}, &pull);
+  const auto [job, message] = told.get_future().get();
+  EXPECT_EQ(job, id.task_id().job_id());
+  EXPECT_NE(message.find(id.Hex()), std::string::npos) << message;
+  EXPECT_NE(message.find("0 of 1 chunks of it are here"), std::string::npos) << message;
+  EXPECT_NE(message.find(silent.id.Hex()), std::string::npos) << message;
+  v1::CancelPullNotice notice;
+  notice.set_pull_id(pull);
+  a.raylet->Notify(MethodId::kCancelPull, notice);
+  EXPECT_FALSE(reply.get().ready());
 }
 
 // Links on TCP receive into the store's memory: a transfer takes no memory of its own but for a few buffers.
