@@ -26,7 +26,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 @ray.remote(num_cpus=0)
 class Counter(Counting):
-    pass
+    def stay_once(self, path: str) -> str:
+        """Where it runs; the first time it does not come back."""
+        if not os.path.exists(path):
+            pathlib.Path(path).touch()
+            time.sleep(1000)
+        return self.node()
 
 
 @ray.remote
@@ -134,6 +139,47 @@ def test_what_is_asked_meanwhile_waits(durable: Callable[..., HandCluster]) -> N
     for thread in threads:
         thread.join(30)
     assert answers == {"actor": 2, "named": 1, "plain": 1, "group": True, "kv": False, "nodes": 1}
+
+
+def test_what_is_asked_meanwhile_fails_in_time(
+    durable: Callable[..., HandCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_gcs_server_request_timeout_seconds", "1")
+    cluster = durable(1)
+    cluster.connect(namespace="n")
+    old = Counter.options(name="old").remote()
+    assert ray.get(old.add.remote(), timeout=30) == 1
+    cluster.kill_gcs()
+    began = time.monotonic()
+    for ask in (
+        lambda: ray.get_actor("old"),
+        lambda: Counter.options(name="new").remote(),
+        lambda: _internal_kv_put("k", "v", namespace="test"),
+    ):
+        with pytest.raises(ray.exceptions.GetTimeoutError, match=r"GCS did not answer .* within 1000 ms"):
+            ask()
+    assert time.monotonic() - began < 10
+    assert ray.get(old.add.remote(), timeout=10) == 2, "what needs no GCS goes on"
+    cluster.restart_gcs()
+    wait_until(lambda: len(ray.nodes()) == 1, 10, "it answers again")
+    assert ray.get(ray.get_actor("old").add.remote(), timeout=10) == 3
+
+
+def test_a_call_to_a_node_that_died_meanwhile_keeps_its_retries(
+    durable: Callable[..., HandCluster], tmp_path: pathlib.Path
+) -> None:
+    cluster = durable(2, "--node-return-timeout", "1s")
+    cluster.connect()
+    there = NodeAffinitySchedulingStrategy(cluster.node_id(1), soft=True)
+    actor = Counter.options(max_restarts=1, max_task_retries=1, scheduling_strategy=there).remote()
+    started = tmp_path / "started"
+    ref = actor.stay_once.remote(str(started))
+    wait_until(started.exists, 30, "the call runs on the node that is to die")
+    cluster.kill_gcs()
+    cluster.raylets[1].end()
+    time.sleep(1)  # it is looked for there again and again: the GCS cannot say that it is dead
+    cluster.restart_gcs()
+    assert ray.get(ref, timeout=30) == cluster.node_id(0)
 
 
 def test_actor_that_died_meanwhile_is_noticed(durable: Callable[..., HandCluster]) -> None:

@@ -113,6 +113,21 @@ def test_token_rotates_without_a_restart(cluster_of: Callable[..., HandCluster])
     wait_until(lambda: sum(n["Alive"] for n in ray.nodes()) == 2, 10, "open links have stayed")
 
 
+def test_the_token_before_stays_good_over_a_restart_of_the_gcs(cluster_of: Callable[..., HandCluster]) -> None:
+    cluster = cluster_of(0)
+    old = cluster.token_file.read_text().strip()
+    new = "the-token-that-comes-after-the-first"
+    cluster.kill_gcs()
+    cluster.token_file.write_text(new)
+    cluster.restart_gcs()
+    for token in (old, new):
+        assert call(cluster.gcs_address, "/ray.v1.GcsNode/ListNodes", f"Bearer {token}")[0] == grpc.StatusCode.OK
+    state = cluster.gcs.session_dir / "gcs_tokens"
+    assert state.stat().st_mode & 0o777 == 0o600
+    answer = call(cluster.gcs_address, "/ray.v1.GcsNode/ListNodes", "Bearer one-that-never-was-good")
+    assert answer[0] == grpc.StatusCode.UNAUTHENTICATED
+
+
 @pytest.mark.parametrize(
     ("program", "arguments", "word"),
     [

@@ -170,3 +170,35 @@ def test_an_actor_killed_while_several_tasks_call_it_restarts_for_all(tmp_path: 
         wait_until(lambda gone=pid: ray.get(echo.pid.remote(), timeout=30) != gone, 30, "the actor to come back")
     pathlib.Path(path).touch()
     assert all(n > 0 for n in ray.get(callers, timeout=30))
+
+
+@ray.remote(num_cpus=0)
+class Incarnation:
+    def pid(self) -> int:
+        return os.getpid()
+
+    def leave_after(self, answers: int) -> int:
+        """The last of several answers comes together with the end of the process."""
+        if answers == 0:
+            ray.actor.exit_actor()
+        return answers
+
+
+def test_a_call_behind_a_kill_is_not_answered_by_what_was_killed() -> None:
+    actor = Incarnation.options(max_restarts=-1, max_task_retries=-1).remote()
+    for _ in range(20):
+        before = ray.get(actor.pid.remote(), timeout=30)
+        ray.kill(actor, no_restart=False)
+        assert ray.get(actor.pid.remote(), timeout=30) != before
+    ray.kill(actor)
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(actor.pid.remote(), timeout=30)
+
+
+def test_answers_given_before_an_actor_left_are_heard() -> None:
+    for _ in range(20):
+        actor = Incarnation.remote()
+        refs = [actor.leave_after.remote(n) for n in (3, 2, 1, 0)]
+        assert ray.get(refs[:3], timeout=30) == [3, 2, 1]
+        with pytest.raises(ray.exceptions.ActorDiedError):
+            ray.get(refs[3], timeout=30)

@@ -854,6 +854,7 @@ Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
   RAY_ASSIGN_OR_RETURN(config.faults, rpc::FaultConfig::Parse(options.rpc_faults, options.rpc_faults_seed));
   config.max_inline_bytes = static_cast<size_t>(std::max<int64_t>(0, options.max_inline_bytes));
   config.oom_retries = options.oom_retries;
+  config.gcs_timeout = std::chrono::milliseconds(std::max<int64_t>(1, options.gcs_timeout_ms));
   config.oom_backoff = std::chrono::milliseconds(std::max<int64_t>(0, options.oom_backoff_ms));
   config.lineage_cap_bytes = static_cast<uint64_t>(std::max<int64_t>(0, options.lineage_cap_bytes));
   RAY_ASSIGN_OR_RETURN(auto worker, core::CoreWorker::Start(config));

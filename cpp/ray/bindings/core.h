@@ -42,6 +42,7 @@ struct CoreOptions {
   int64_t lineage_cap_bytes = 1 << 30;
   int64_t oom_retries = -1;  // of tasks whose workers were ended for want of memory; -1: without end
   int64_t oom_backoff_ms = 1000;
+  int64_t gcs_timeout_ms = 60'000;  // for each answer of the GCS that a user waits for
 };
 
 struct CoreInfo {  // constant after Start

@@ -167,8 +167,12 @@ void CoreWorker::MakeServices() {
       }});
   streams_ = std::make_unique<GeneratorStreams>(objects_.get());
   tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), recovery_.get(), config_.oom_retries);
-  groups_ = std::make_unique<PlacementGroupService>(PlacementGroupService::Deps{
-      .loop = loop_.get(), .peers = peers_.get(), .objects = objects_.get(), .self = info_.address, .job_id = info_.job_id});
+  groups_ = std::make_unique<PlacementGroupService>(PlacementGroupService::Deps{.loop = loop_.get(),
+                                                                                .peers = peers_.get(),
+                                                                                .objects = objects_.get(),
+                                                                                .self = info_.address,
+                                                                                .job_id = info_.job_id,
+                                                                                .gcs_timeout = config_.gcs_timeout});
   std::atomic<uint64_t>* push_numbers = faults_ != nullptr ? &push_numbers_ : nullptr;
   submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{.loop = loop_.get(),
                                                                    .peers = peers_.get(),
@@ -187,8 +191,12 @@ void CoreWorker::MakeServices() {
                                                                            .objects = objects_.get(),
                                                                            .self = info_.address,
                                                                            .push_numbers = push_numbers});
-  actors_ = std::make_unique<ActorService>(ActorService::Deps{
-      .loop = loop_.get(), .peers = peers_.get(), .objects = objects_.get(), .submitter = actor_submitter_.get(), .self = info_.address});
+  actors_ = std::make_unique<ActorService>(ActorService::Deps{.loop = loop_.get(),
+                                                              .peers = peers_.get(),
+                                                              .objects = objects_.get(),
+                                                              .submitter = actor_submitter_.get(),
+                                                              .self = info_.address,
+                                                              .gcs_timeout = config_.gcs_timeout});
   TaskReceiver::Deps receive;
   receive.loop = loop_.get();
   receive.peers = peers_.get();

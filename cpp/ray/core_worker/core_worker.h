@@ -51,7 +51,8 @@ struct CoreWorkerConfig {
   size_t max_inline_bytes = 100 << 10;
   int64_t oom_retries = -1;  // of a task whose worker was ended for want of memory; -1: without end
   Duration oom_backoff = std::chrono::seconds(1);
-  uint64_t lineage_cap_bytes = uint64_t{1} << 30;  // of tasks that could be run again for what is lost; 0: none is
+  Duration gcs_timeout = std::chrono::seconds(60);  // for each answer of the GCS that a user waits for
+  uint64_t lineage_cap_bytes = uint64_t{1} << 30;   // of tasks that could be run again for what is lost; 0: none is
 };
 
 struct CoreWorkerInfo {  // constant after Start
@@ -93,7 +94,7 @@ class CoreWorker {
   // [blocks] A call to the raylet or, through it, the GCS.
   template <typename ReplyMessage>
   Status CallRaylet(MethodId method, const rpc::MessageLite& request, ReplyMessage* reply) {
-    return SyncCall(loop_.get(), peers_->raylet(), method, request, {}, reply);
+    return SyncCall(loop_.get(), peers_->raylet(), method, request, {}, reply, config_.gcs_timeout);
   }
   // [blocks] A call to the raylet of some node. UNAVAILABLE: it is dead.
   template <typename ReplyMessage>

@@ -132,6 +132,7 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
     options->listen.push_back("unix:" + options->session_dir + "/sockets/gcs.sock");
   }
   RAY_RETURN_NOT_OK(CompleteSecurity(options->auth_mode, &options->security));
+  if (!options->session_dir.empty()) options->security.state_file = options->session_dir + "/gcs_tokens";
   for (const std::string& address : options->listen) {
     if (address == "unix:") return Status::InvalidArgument("--listen unix: wants a path");
     if (!rpc::IsUnixAddress(address)) RAY_RETURN_NOT_OK(rpc::ParseHostPort(address).status());

@@ -27,6 +27,7 @@ class CoreWorker:
         lineage_cap_bytes: int | None = None,
         oom_retries: int | None = None,
         oom_backoff_ms: int | None = None,
+        gcs_timeout_ms: int | None = None,
         is_observer: bool = False,
         rpc_faults: str = ...,
         rpc_faults_seed: int = ...,

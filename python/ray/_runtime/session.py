@@ -328,6 +328,7 @@ class CoreSettings(TypedDict):
 
     oom_retries: int
     oom_backoff_ms: int
+    gcs_timeout_ms: int
     lineage_cap_bytes: int
     rpc_faults: str
     rpc_faults_seed: int
@@ -348,8 +349,9 @@ def core_options(given: Mapping[str, Any] = MappingProxyType({})) -> CoreSetting
     return {
         "oom_retries": min(int(os.environ.get("RAY_task_oom_retries", -1)), (1 << 63) - 1),  # noqa: SIM112  # Ray's names
         "oom_backoff_ms": int(os.environ.get("RAY_task_oom_retry_delay_base_ms", 1000)),  # noqa: SIM112
+        "gcs_timeout_ms": int(float(system_config.lookup(system_config.GCS_TIMEOUT, given) or 60) * 1000),
         "lineage_cap_bytes": _lineage_cap_bytes(),
-        "rpc_faults": str(system_config.lookup(system_config.FAULTS, given) or ""),
+        "rpc_faults": system_config.faults(given),
         "rpc_faults_seed": int(system_config.lookup(system_config.FAULTS_SEED, given) or 0),
     }
 

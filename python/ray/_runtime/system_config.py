@@ -74,12 +74,30 @@ _GCS: dict[str, Callable[[Any], list[str]]] = {
 # Of every process: its messages fare badly, for tests.
 FAULTS = "testing_rpc_failure"
 FAULTS_SEED = "testing_rpc_failure_seed"
+DELAYS = "testing_asio_delay_us"
 _EVERY: dict[str, Callable[[Any], list[str]]] = {
-    FAULTS: lambda value: [f"--testing-rpc-failure={value}"] if value else [],
     FAULTS_SEED: _plain("testing-rpc-failure-seed"),
 }
+# How long a driver or worker waits for an answer of the GCS.
+GCS_TIMEOUT = "gcs_server_request_timeout_seconds"
 # Our own, for tests: where the memory monitor finds proc/ and sys/; which messages fare badly.
 _OWN: dict[str, Callable[[Any], list[str]]] = {"memory_root": _plain("memory-root"), FAULTS_SEED: _EVERY[FAULTS_SEED]}
+
+
+def faults(given: Mapping[str, Any]) -> str:
+    """What the messages of each process are to suffer, as the core takes it; Ray's METHOD=MIN:MAX delays included.
+
+    Raises:
+        ValueError: a delay that is not of that form.
+    """
+    entries = [str(lookup(FAULTS, given) or "")]
+    for entry in filter(None, str(lookup(DELAYS, given) or "").split(",")):
+        method, _, delay = entry.partition("=")
+        least, _, most = delay.partition(":")
+        if not (method and least.isdigit() and most.isdigit()):
+            raise ValueError(f"{DELAYS}: {entry!r} is not METHOD=MIN:MAX in microseconds.")
+        entries.append(f"{method}=:delay=100@{least}us-{most}us")
+    return ",".join(filter(None, entries))
 
 
 def parse(name: str, text: str) -> Setting:
@@ -119,17 +137,22 @@ def raylet_flags(given: Mapping[str, Any]) -> list[str]:
     unknown = sorted(set(given) - set(DEFAULTS) - set(_OWN))
     if unknown:
         logger.warning("Unknown names in _system_config, which have no effect: %s", ", ".join(unknown))
-    return _flags({**_RAYLET, **_OWN, **_EVERY}, given)
+    return _flags({**_RAYLET, **_OWN, **_EVERY}, given) + _fault_flags(given)
 
 
 def gcs_flags(given: Mapping[str, Any]) -> list[str]:
     """The same for the GCS."""
-    return _flags({**_GCS, **_EVERY}, given)
+    return _flags({**_GCS, **_EVERY}, given) + _fault_flags(given)
+
+
+def _fault_flags(given: Mapping[str, Any]) -> list[str]:
+    text = faults(given)
+    return [f"--testing-rpc-failure={text}"] if text else []
 
 
 def worker_environment(given: Mapping[str, Any]) -> dict[str, str]:
     """What a raylet's environment must have so that its workers act on `given`, too."""
-    return {f"RAY_{name}": str(given[name]) for name in _EVERY if name in given}
+    return {f"RAY_{name}": str(given[name]) for name in (FAULTS, DELAYS, *_EVERY, GCS_TIMEOUT) if name in given}
 
 
 def _flags(table: Mapping[str, Callable[[Any], list[str]]], given: Mapping[str, Any]) -> list[str]:

@@ -37,7 +37,7 @@ Status ActorService::Create(const PendingTaskPtr& task) {
   }
   if (!creation.name.empty()) {
     v1::RegisterActorReply reply;
-    RAY_RETURN_NOT_OK(SyncCall(deps_.loop, raylet, MethodId::kRegisterActor, request, {}, &reply));
+    RAY_RETURN_NOT_OK(SyncCall(deps_.loop, raylet, MethodId::kRegisterActor, request, {}, &reply, deps_.gcs_timeout));
     if (reply.has_existing())
       return Status::AlreadyExists("the name " + creation.name + " is taken by actor " + BytesToHex(reply.existing().actor_id()));
   } else {
@@ -138,7 +138,10 @@ Status ActorService::Kill(const ActorId& actor, bool no_restart) {
   request.set_no_restart(no_restart);
   if (!no_restart) request.set_request_id(NewRequestId());
   v1::ActorEmpty reply;
-  return SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kKillActor, request, {}, &reply);
+  const auto incarnation = deps_.submitter->IncarnationOf(actor);
+  RAY_RETURN_NOT_OK(SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kKillActor, request, {}, &reply, deps_.gcs_timeout));
+  if (incarnation) deps_.submitter->OnEnding(actor, *incarnation);  // before the caller calls the actor again
+  return Status::Ok();
 }
 
 Status ActorService::GetNamed(const std::string& name, const std::string& ray_namespace, v1::ActorInfo* out) {
@@ -146,13 +149,13 @@ Status ActorService::GetNamed(const std::string& name, const std::string& ray_na
   request.set_name(name);
   request.set_ray_namespace(ray_namespace);
   v1::GetActorReply reply;
-  RAY_RETURN_NOT_OK(SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kGetNamedActor, request, {}, &reply));
+  RAY_RETURN_NOT_OK(SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kGetNamedActor, request, {}, &reply, deps_.gcs_timeout));
   out->Swap(reply.mutable_actor());
   return Status::Ok();
 }
 
 Status ActorService::List(const v1::ListActorsRequest& request, v1::ListActorsReply* out) {
-  return SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kListActors, request, {}, out);
+  return SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kListActors, request, {}, out, deps_.gcs_timeout);
 }
 
 void ActorService::OnHandlesGone(const std::vector<ActorId>& created, const std::vector<ActorId>& borrowed) {

@@ -28,6 +28,7 @@ class ActorService {
     ObjectService* objects = nullptr;
     ActorSubmitter* submitter = nullptr;
     Address self;
+    Duration gcs_timeout = std::chrono::seconds(60);  // for each answer that a user waits for
   };
   explicit ActorService(Deps deps) : deps_(deps) {}
   // `task` is the creation task, arguments not resolved. Named actors are registered before the return (ALREADY_EXISTS), others on the way. One

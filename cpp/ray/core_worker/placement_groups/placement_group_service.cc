@@ -70,7 +70,8 @@ Status PlacementGroupService::Create(v1::PlacementGroupInfo info, PlacementGroup
   *request.mutable_group() = std::move(info);
   if (named) {
     v1::PlacementGroupEmpty reply;
-    if (Status status = SyncCall(deps_.loop, raylet, MethodId::kCreatePlacementGroup, request, {}, &reply); !status.ok()) {
+    if (Status status = SyncCall(deps_.loop, raylet, MethodId::kCreatePlacementGroup, request, {}, &reply, deps_.gcs_timeout);
+        !status.ok()) {
       MutexLock lock(&mu_);
       groups_.erase(*id);
       return status;
@@ -203,13 +204,13 @@ void PlacementGroupService::Update(const PlacementGroupId& id, uint64_t version,
 
 Status PlacementGroupService::Get(const v1::GetPlacementGroupRequest& request, v1::PlacementGroupInfo* out) {
   v1::GetPlacementGroupReply reply;
-  RAY_RETURN_NOT_OK(SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kGetPlacementGroup, request, {}, &reply));
+  RAY_RETURN_NOT_OK(SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kGetPlacementGroup, request, {}, &reply, deps_.gcs_timeout));
   out->Swap(reply.mutable_group());
   return Status::Ok();
 }
 
 Status PlacementGroupService::List(v1::ListPlacementGroupsReply* out) {
-  return SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kListPlacementGroups, v1::PlacementGroupEmpty(), {}, out);
+  return SyncCall(deps_.loop, deps_.peers->raylet(), MethodId::kListPlacementGroups, v1::PlacementGroupEmpty(), {}, out, deps_.gcs_timeout);
 }
 
 }  // namespace ray::core

@@ -40,6 +40,7 @@ class PlacementGroupService {
     ObjectService* objects = nullptr;
     Address self;
     JobId job_id;
+    Duration gcs_timeout = std::chrono::seconds(60);  // for each answer that a user waits for
   };
   explicit PlacementGroupService(Deps deps) : deps_(std::move(deps)) {}
   // Called on the loop with the id of each group that has changed. REQUIRES: set before the first use.

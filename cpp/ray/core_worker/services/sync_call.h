@@ -13,10 +13,10 @@ namespace ray::core {
 // Names a request that changes something and does so once, however often it reaches the GCS.
 inline std::string NewRequestId() { return LeaseId::FromRandom().Binary().substr(0, 16); }
 
-// DEADLINE_EXCEEDED after `timeout` (0: none). UNAVAILABLE without a connection. REQUIRES: not on the loop, GIL not held.
+// DEADLINE_EXCEEDED after `timeout` (0: none): what was asked may be done all the same, or later. UNAVAILABLE without a connection. REQUIRES: not on the loop, GIL not held.
 template <typename ReplyMessage>
 Status SyncCall(async::EpollLoop* loop, const rpc::ConnectionPtr& connection, MethodId method, const rpc::MessageLite& request,
-                const PartList& parts, ReplyMessage* reply, Duration timeout = std::chrono::seconds(60)) {
+                const PartList& parts, ReplyMessage* reply, Duration timeout) {
   if (connection == nullptr) return Status::Unavailable("not connected to the raylet");
   struct State {
     async::Waiter waiter;
@@ -40,9 +40,11 @@ Status SyncCall(async::EpollLoop* loop, const rpc::ConnectionPtr& connection, Me
   do {
     result = loop->Wait(&state->waiter, deadline);
   } while (result == async::WaitResult::kInterrupted && loop->clock().Now() < deadline && !connection->closed());
-  if (!state->waiter.IsSet()) {
-    return connection->closed() ? Status::Unavailable("the connection to the raylet broke")
-                                : Status::DeadlineExceeded("no answer to " + std::string(MethodName(method)));
+  if (!state->waiter.IsSet() && connection->closed()) return Status::Unavailable("the connection to the raylet broke");
+  if (!state->waiter.IsSet() || state->status.code() == StatusCode::kDeadlineExceeded) {
+    return Status::DeadlineExceeded(std::string(IsGcsMethod(method) ? "the GCS" : "the raylet") + " did not answer " +
+                                    std::string(MethodName(method)) + " within " +
+                                    std::to_string(std::chrono::duration_cast<std::chrono::milliseconds>(timeout).count()) + " ms");
   }
   if (state->status.ok()) reply->Swap(&state->reply);
   return state->status;

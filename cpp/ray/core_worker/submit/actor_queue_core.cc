@@ -6,13 +6,13 @@
 namespace ray::core {
 
 void ActorQueueCore::Submit(CallNo no, bool ready, bool out_of_order, int32_t retries, ActorEffects* out) {
-  if (phase_ == ActorPhase::kDead) {
+  if (dead()) {
     out->push_back({ActorEffect::kFailDead, no});
     return;
   }
   Call call{no, retries, ready, out_of_order};
   overtakers_ |= out_of_order;
-  if (phase_ == ActorPhase::kAlive && ready && (waiting_.empty() || out_of_order)) {
+  if (ready && Sends() && (waiting_.empty() || out_of_order)) {
     Send(call, out);
     return;
   }
@@ -24,7 +24,7 @@ void ActorQueueCore::Ready(CallNo no, ActorEffects* out) {
   auto it = std::find_if(waiting_.begin(), waiting_.end(), [&](const Call& c) { return c.no == no; });
   if (it == waiting_.end()) return;
   it->ready = true;
-  if (phase_ == ActorPhase::kAlive && it->out_of_order && it != waiting_.begin()) {
+  if (Sends() && it->out_of_order && it != waiting_.begin()) {
     Call call = *it;
     waiting_.erase(it);
     Send(call, out);
@@ -80,17 +80,11 @@ bool ActorQueueCore::Answered(uint64_t epoch, uint64_t sequence) {
 }
 
 void ActorQueueCore::OnAlive(uint64_t incarnation, bool moved, ActorEffects* out) {
-  if (phase_ == ActorPhase::kDead || incarnation < incarnation_) return;
+  if (dead() || incarnation < incarnation_) return;
   // The same news twice, or of the connection that stands.
   if (phase_ == ActorPhase::kAlive && incarnation == incarnation_) return;
   const bool next = incarnation == incarnation_ + 1;  // else there was a process in between of which nothing is known
-  if (phase_ == ActorPhase::kAlive) {
-    if (moved && next) {
-      deferred_ = Deferred{incarnation, true};
-      return;
-    }
-    LoseInFlight();
-  }
+  if (Defer({News::kAlive, incarnation, moved && next}, out)) return;
   if (incarnation != incarnation_) moving_ = moved && next;
   incarnation_ = incarnation;
   phase_ = ActorPhase::kDisconnected;
@@ -112,26 +106,34 @@ void ActorQueueCore::ConnectionLost(uint64_t epoch, ActorEffects* out) {
   const auto news = std::exchange(deferred_, std::nullopt);
   LoseInFlight();
   phase_ = ActorPhase::kDisconnected;
-  if (news) {
-    if (news->alive) {
-      OnAlive(news->incarnation, true, out);
-    } else {
-      OnRestarting(news->incarnation, true, out);
-    }
+  if (!news) return;
+  switch (news->kind) {
+    case News::kAlive: return OnAlive(news->incarnation, news->moved, out);
+    case News::kRestarting: return OnRestarting(news->incarnation, news->moved, out);
+    case News::kDead: return OnDead(out);
   }
 }
 
-void ActorQueueCore::OnRestarting(uint64_t incarnation, bool moved, ActorEffects* out) {
-  if (phase_ == ActorPhase::kDead || incarnation < incarnation_) return;
-  const bool next = incarnation == incarnation_ + 1;
-  if (phase_ == ActorPhase::kAlive) {
-    if (incarnation == incarnation_) return;
-    if (moved && next) {
-      deferred_ = Deferred{incarnation, false};
-      return;
-    }
+bool ActorQueueCore::Defer(News news, ActorEffects* out) {
+  if (phase_ != ActorPhase::kAlive) return false;
+  if (in_flight_live_ == 0) {  // no answer can come
     LoseInFlight();
+    return false;
   }
+  if (deferred_ && news.kind != News::kDead &&
+      (news.incarnation < deferred_->incarnation || (news.incarnation == deferred_->incarnation && news.kind == News::kRestarting)))
+    return true;
+  // A process that is moved has the time to finish what it runs.
+  if (!news.moved && (!deferred_ || deferred_->moved)) out->push_back({ActorEffect::kAwaitEnd, 0, 0, epoch_});
+  deferred_ = news;
+  return true;
+}
+
+void ActorQueueCore::OnRestarting(uint64_t incarnation, bool moved, ActorEffects* out) {
+  if (dead() || incarnation < incarnation_) return;
+  const bool next = incarnation == incarnation_ + 1;
+  if (phase_ == ActorPhase::kAlive && incarnation == incarnation_) return;
+  if (Defer({News::kRestarting, incarnation, moved && next}, out)) return;
   if (incarnation != incarnation_) moving_ = moved && next;
   incarnation_ = incarnation;
   phase_ = ActorPhase::kRestarting;
@@ -140,14 +142,12 @@ void ActorQueueCore::OnRestarting(uint64_t incarnation, bool moved, ActorEffects
 }
 
 void ActorQueueCore::OnDead(ActorEffects* out) {
-  if (phase_ == ActorPhase::kDead) return;
-  LoseInFlight();
-  phase_ = ActorPhase::kDead;
-  for (const auto* calls : {&lost_, &waiting_}) {
+  if (dead()) return;
+  if (!Defer({News::kDead, incarnation_, false}, out)) phase_ = ActorPhase::kDead;
+  for (auto* calls : {&lost_, &waiting_}) {
     for (const Call& call : *calls) out->push_back({ActorEffect::kFailDead, call.no});
+    calls->clear();
   }
-  lost_.clear();
-  waiting_.clear();
 }
 
 void ActorQueueCore::LoseInFlight() {
@@ -182,7 +182,7 @@ void ActorQueueCore::SettleLost(ActorEffects* out) {
 }
 
 void ActorQueueCore::Drain(ActorEffects* out) {
-  if (phase_ == ActorPhase::kAlive) {
+  if (Sends()) {
     while (!waiting_.empty() && waiting_.front().ready) {
       Call call = waiting_.front();
       waiting_.pop_front();

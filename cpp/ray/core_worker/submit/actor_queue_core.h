@@ -5,12 +5,15 @@
 // When the connection breaks nobody knows which calls ran: they wait for the GCS's word. RESTARTING or ALIVE again: those with retries left go
 // first in the next epoch, in their old order, the others fail as "unavailable"; DEAD: all fail. While the actor restarts, calls without retries
 // fail at once, since "at most once" cannot wait for what may never come.
+// The news that a process has gone travels another way than its answers, and may overtake them. So while calls are in flight it waits for the end of their
+// connection, behind which no answer comes. Nothing more is sent there; what is submitted meanwhile waits too, or fails if the actor is dead.
 // An actor that is *moved* ends its process in good order: whatever that has not answered by the end of its connection was not begun. So nothing fails, and
-// nothing is charged: such calls, and those that are made meanwhile, wait for the next process. News of the move may overtake answers; it waits for that end.
+// nothing is charged: such calls, and those that are made meanwhile, wait for the next process.
 //
 // Pure; not thread-safe, its shell holds a lock.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
@@ -37,6 +40,7 @@ struct ActorEffect {
     kRetried,          // `call` uses up a retry; it will be sent again
     kFailUnavailable,  // `call` may have run, or cannot wait
     kFailDead,         // with the cause of death
+    kAwaitEnd,         // the process of `epoch` has gone: if its connection does not end by itself soon, end it
   };
   Kind kind;
   CallNo call = 0;
@@ -68,12 +72,17 @@ class ActorQueueCore {
   void OnAlive(uint64_t incarnation, bool moved, ActorEffects* out);
   void OnRestarting(uint64_t incarnation, bool moved, ActorEffects* out);
   void OnDead(ActorEffects* out);
+  // The process of that incarnation was told to end: nothing more is sent to it. Its end will be told as always.
+  void OnEnding(uint64_t incarnation) { ending_ = std::max(ending_, static_cast<int64_t>(incarnation)); }
   // Results of kConnect, and the end of a connection. `epoch`: the one that ended.
   void Connected(ActorEffects* out);
   void ConnectionLost(uint64_t epoch, ActorEffects* out);
 
   ActorPhase phase() const { return phase_; }
+  // Nothing that is submitted now will be done.
+  bool dead() const { return phase_ == ActorPhase::kDead || (deferred_ && deferred_->kind == News::kDead); }
   uint64_t epoch() const { return epoch_; }
+  uint64_t incarnation() const { return incarnation_; }
   size_t pending() const { return waiting_.size() + in_flight_live_ + lost_.size(); }
   size_t in_flight() const { return in_flight_live_; }
   // For people; looks through the queues.
@@ -92,6 +101,15 @@ class ActorQueueCore {
     bool retried = false;  // used up a retry to wait for the restart
     bool done = false;     // in flight: answered
   };
+  struct News {
+    enum Kind { kAlive, kRestarting, kDead } kind;
+    uint64_t incarnation;
+    bool moved;
+  };
+  // Whether what is ready is sent at once.
+  bool Sends() const { return phase_ == ActorPhase::kAlive && static_cast<int64_t>(incarnation_) > ending_ && !deferred_; }
+  // Whether it has to wait; then it was noted.
+  bool Defer(News news, ActorEffects* out);
   void Drain(ActorEffects* out);
   void Send(Call call, ActorEffects* out);
   void LoseInFlight();
@@ -100,19 +118,16 @@ class ActorQueueCore {
   ActorPhase phase_;
   int64_t max_pending_;
   uint64_t incarnation_ = 0;
-  uint64_t epoch_ = 0;           // of the present or last connection
-  uint64_t first_sequence_ = 0;  // of in_flight_.front()
-  std::deque<Call> in_flight_;   // by sequence; empty unless kAlive
-  size_t in_flight_live_ = 0;    // those not done
-  std::deque<Call> lost_;        // were in flight when the connection broke; not empty only while kDisconnected
-  std::deque<Call> waiting_;     // in order of submission
-  bool overtakers_ = false;      // an out_of_order call was seen
-  bool moving_ = false;          // between the connections of a move
-  struct Deferred {
-    uint64_t incarnation;
-    bool alive;
-  };
-  std::optional<Deferred> deferred_;  // news of a move, until the connection ends; only while kAlive
+  uint64_t epoch_ = 0;            // of the present or last connection
+  uint64_t first_sequence_ = 0;   // of in_flight_.front()
+  std::deque<Call> in_flight_;    // by sequence; empty unless kAlive
+  size_t in_flight_live_ = 0;     // those not done
+  std::deque<Call> lost_;         // were in flight when the connection broke; not empty only while kDisconnected
+  std::deque<Call> waiting_;      // in order of submission
+  bool overtakers_ = false;       // an out_of_order call was seen
+  bool moving_ = false;           // between the connections of a move
+  int64_t ending_ = -1;           // the last incarnation that was told to end
+  std::optional<News> deferred_;  // the latest, until the connection ends; only while kAlive
 };
 
 }  // namespace ray::core

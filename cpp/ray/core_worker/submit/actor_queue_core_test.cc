@@ -23,6 +23,7 @@ class Queue {
         case ActorEffect::kRetried: text += "retried " + call; break;
         case ActorEffect::kFailUnavailable: text += "unavailable " + call; break;
         case ActorEffect::kFailDead: text += "dead " + call; break;
+        case ActorEffect::kAwaitEnd: text += "await end @" + std::to_string(e.epoch); break;
       }
     }
     out.clear();
@@ -203,6 +204,52 @@ TEST(ActorQueueCore, AMoveFailsNothingAndChargesNothing) {
   EXPECT_EQ(q.Submit(4), "");  // made meanwhile: waits, though it has no retries
   EXPECT_EQ(q.Alive(1, /*moved=*/true), "connect");
   EXPECT_EQ(q.Connected(), "send 2#0@2, send 3#1@2, send 4#2@2");
+}
+
+TEST(ActorQueueCore, NewsOfADeathWaitsForTheLastAnswers) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  q.Submit(1);
+  q.Submit(2);
+  q.Submit(3, 0, /*ready=*/false);
+  EXPECT_EQ(q.Dead(), "await end @1, dead 3");
+  EXPECT_TRUE(q.core.dead());
+  EXPECT_EQ(q.Submit(4), "dead 4");
+  EXPECT_TRUE(q.core.Answered(1, 0));
+  EXPECT_EQ(q.Dead(), "");
+  EXPECT_EQ(q.Lost(1), "dead 2");
+  EXPECT_EQ(q.core.phase(), ActorPhase::kDead);
+}
+
+TEST(ActorQueueCore, NewsOfARestartWaitsForTheLastAnswers) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  q.Submit(1);
+  q.Submit(2, 1);
+  EXPECT_EQ(q.Restarting(1), "await end @1");
+  EXPECT_EQ(q.Submit(3, 1), "");  // not to the process that has gone
+  EXPECT_EQ(q.Alive(1), "");      // the later news stands
+  EXPECT_EQ(q.Restarting(1), "");
+  EXPECT_TRUE(q.core.Answered(1, 0));
+  EXPECT_EQ(q.Lost(1), "connect");
+  EXPECT_EQ(q.Connected(), "retried 2, send 2#0@2, send 3#1@2");
+}
+
+TEST(ActorQueueCore, NothingIsSentToAProcessThatWasToldToEnd) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  q.Submit(1);
+  q.Submit(2);
+  q.core.OnEnding(0);
+  EXPECT_EQ(q.Submit(3, -1), "");
+  EXPECT_TRUE(q.core.Answered(1, 0));
+  EXPECT_EQ(q.Lost(1), "");
+  EXPECT_EQ(q.Restarting(1), "unavailable 2");
+  EXPECT_EQ(q.Alive(1), "connect");
+  EXPECT_EQ(q.Connected(), "send 3#0@2");
 }
 
 TEST(ActorQueueCore, AfterAMoveACrashIsACrash) {

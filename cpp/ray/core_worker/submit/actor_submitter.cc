@@ -1,8 +1,9 @@
 #include "ray/core_worker/submit/actor_submitter.h"
-#include "ray/core_worker/services/sync_call.h"
 
+#include "ray/core_worker/services/sync_call.h"
 #include "ray/core_worker/submit/dependency_resolver.h"
 #include "ray/util/logging.h"
+#include "ray/v1/worker_object.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/wait_fact.h"
 
@@ -10,6 +11,8 @@ namespace ray::core {
 namespace {
 
 constexpr Duration kReconnect = std::chrono::milliseconds(100);
+constexpr Duration kProbe = std::chrono::seconds(5);
+constexpr Duration kLastWords = std::chrono::seconds(1);  // of a process that has gone, until its connection is ended here
 
 int32_t RetriesLeft(const PendingTask& task) {
   int32_t max = task.spec.tmpl->max_retries;
@@ -81,6 +84,12 @@ bool ActorSubmitter::CarryOutLocked(const QueuePtr& queue, const ActorEffects& e
       connect = true;
       continue;
     }
+    if (e.kind == ActorEffect::kAwaitEnd) {
+      deps_.loop->AddTimer(kLastWords, [connection = queue->channel->connection()] {
+        connection->Close(Status::Unavailable("the actor's process has gone"));
+      });
+      continue;
+    }
     PendingTaskPtr task = PendingTask::FromNumber(e.call)->shared_from_this();
     if (e.kind == ActorEffect::kSend) {
       task->spec.sequence = e.sequence;
@@ -102,9 +111,11 @@ bool ActorSubmitter::CarryOutLocked(const QueuePtr& queue, const ActorEffects& e
 
 void ActorSubmitter::Connect(const QueuePtr& queue) {
   Address address;
+  bool again;
   {
     MutexLock lock(&queue->mu);
     address = queue->address;
+    again = queue->channel != nullptr && queue->channel->peer() == address;
   }
   auto connection = deps_.peers->Get(address);
   if (!connection.ok()) {
@@ -113,20 +124,43 @@ void ActorSubmitter::Connect(const QueuePtr& queue) {
     ReconnectLaterLocked(queue);
     return;
   }
+  if (!again || !deps_.peers->IsRemote(address)) return UseConnection(queue, address, *connection);
+  // A tunnel to the process that was lost: whether anybody is there shows when it answers. Calls go there only then, so that a node of whose death nobody knows
+  // yet (the GCS may be away) uses up none of their retries.
+  rpc::CallOptions options;
+  options.timeout = kProbe;
+  (*connection)
+      ->Call(
+          MethodId::kGetLocations, v1::GetLocationsRequest(), {},
+          [this, queue, address, connection = *connection](const Status& status, const rpc::Reply&) {
+            if (status.ok()) return UseConnection(queue, address, connection);
+            MutexLock lock(&queue->mu);
+            ReconnectLaterLocked(queue);
+          },
+          options);
+}
+
+void ActorSubmitter::UseConnection(const QueuePtr& queue, const Address& address, const rpc::ConnectionPtr& connection) {
   uint64_t epoch = 0;
   Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
     if (queue->address.worker_id != address.worker_id || core.phase() != ActorPhase::kDisconnected) return;  // other news came meanwhile
-    queue->channel = std::make_shared<TaskChannel>(*connection, address, deps_.push_numbers);
+    queue->channel = std::make_shared<TaskChannel>(connection, address, deps_.push_numbers);
     core.Connected(out);
     epoch = core.epoch();
   });
   if (epoch == 0) return;
-  (*connection)->OnClose([this, queue, epoch](const Status&) {
-    Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
-      core.ConnectionLost(epoch, out);
-      if (core.phase() == ActorPhase::kDisconnected) ReconnectLaterLocked(queue);
-    });
+  connection->OnClose([this, queue, epoch](const Status&) { OnConnectionLost(queue, epoch); });
+}
+
+void ActorSubmitter::OnConnectionLost(const QueuePtr& queue, uint64_t epoch) {
+  bool dead = false;
+  Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
+    core.ConnectionLost(epoch, out);
+    if (core.phase() == ActorPhase::kDisconnected) ReconnectLaterLocked(queue);
+    dead = core.phase() == ActorPhase::kDead;
+    if (dead) queue->channel = nullptr;
   });
+  if (dead) MaybeForget(queue);
 }
 
 // The GCS will say what became of it; should only the connection have broken, a new one settles the matter.
@@ -194,13 +228,7 @@ void ActorSubmitter::EnqueueAndResolve(const QueuePtr& queue, const PendingTaskP
 void ActorSubmitter::OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskChannel>& channel, const PendingTaskPtr& task,
                               uint64_t epoch, uint64_t sequence, Status status, rpc::Reply reply) {
   channel->OnAnswer();
-  if (!status.ok() && status.code() == StatusCode::kUnavailable && channel->connection()->closed()) {
-    Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
-      core.ConnectionLost(epoch, out);
-      if (core.phase() == ActorPhase::kDisconnected) ReconnectLaterLocked(queue);
-    });
-    return;
-  }
+  if (!status.ok() && status.code() == StatusCode::kUnavailable && channel->connection()->closed()) return OnConnectionLost(queue, epoch);
   {
     MutexLock lock(&queue->mu);
     if (!queue->core.Answered(epoch, sequence)) return;
@@ -307,11 +335,25 @@ void ActorSubmitter::OnDead(const ActorId& actor, const v1::ErrorDetail& cause) 
   if (detail.actor_id().empty()) detail.set_actor_id(actor.Binary());
   if (detail.class_name().empty()) detail.set_class_name(queue->class_name);
   Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
-    if (core.phase() != ActorPhase::kDead) queue->death = MakeErrorValue(detail);
+    if (!core.dead()) queue->death = MakeErrorValue(detail);
     core.OnDead(out);
-    queue->channel = nullptr;
+    if (core.phase() == ActorPhase::kDead) queue->channel = nullptr;  // else answers may still come
   });
   MaybeForget(queue);
+}
+
+std::optional<uint64_t> ActorSubmitter::IncarnationOf(const ActorId& actor) {
+  QueuePtr queue = Find(actor);
+  if (queue == nullptr) return std::nullopt;
+  MutexLock lock(&queue->mu);
+  return queue->core.incarnation();
+}
+
+void ActorSubmitter::OnEnding(const ActorId& actor, uint64_t incarnation) {
+  QueuePtr queue = Find(actor);
+  if (queue == nullptr) return;
+  MutexLock lock(&queue->mu);
+  queue->core.OnEnding(incarnation);
 }
 
 ActorPhase ActorSubmitter::PhaseOf(const ActorId& actor) {

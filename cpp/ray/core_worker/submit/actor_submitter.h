@@ -5,6 +5,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -43,6 +44,10 @@ class ActorSubmitter {
   // News from the GCS (kPublish), or of our own failed creation.
   void OnActorInfo(const v1::ActorInfo& info);
   void OnDead(const ActorId& actor, const v1::ErrorDetail& cause);
+  // How often it was restarted, as far as is known here; none: it is unknown.
+  std::optional<uint64_t> IncarnationOf(const ActorId& actor);
+  // That incarnation was told to end: what is submitted from now on is not done by it.
+  void OnEnding(const ActorId& actor, uint64_t incarnation);
   // No handle of it is left here, and no call is pending: once it is dead, nobody asks for it any more.
   void OnHandlesGone(const ActorId& actor);
   // Where a call is, whether its arguments are ready or not.
@@ -79,6 +84,8 @@ class ActorSubmitter {
   void Run(const QueuePtr& queue, Event event);
   bool CarryOutLocked(const QueuePtr& queue, const ActorEffects& effects, std::vector<Later>* later);
   void Connect(const QueuePtr& queue);
+  void UseConnection(const QueuePtr& queue, const Address& address, const rpc::ConnectionPtr& connection);
+  void OnConnectionLost(const QueuePtr& queue, uint64_t epoch);
   void ReconnectLaterLocked(const QueuePtr& queue);
   void OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskChannel>& channel, const PendingTaskPtr& task, uint64_t epoch,
                 uint64_t sequence, Status status, rpc::Reply reply);

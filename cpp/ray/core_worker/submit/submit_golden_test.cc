@@ -84,6 +84,7 @@ std::string Show(const ActorEffect& e) {
     case ActorEffect::kRetried: os << "retry call " << e.call; break;
     case ActorEffect::kFailUnavailable: os << "fail call " << e.call << " as unavailable"; break;
     case ActorEffect::kFailDead: os << "fail call " << e.call << " as dead"; break;
+    case ActorEffect::kAwaitEnd: os << "await the end of connection " << e.epoch; break;
   }
   return os.str();
 }

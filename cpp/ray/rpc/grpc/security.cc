@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstddef>
+#include <sstream>
 #include <utility>
 
 #include "ray/rpc/grpc/host_port.h"
@@ -17,6 +19,7 @@ namespace {
 constexpr size_t kMinToken = 16, kMaxToken = 4096;
 constexpr Duration kLookInterval = std::chrono::seconds(1);
 constexpr std::string_view kBearer = "Bearer ";
+constexpr std::string_view kStateTitle = "tokens 1";
 constexpr char kHowTo[] =
     "give the cluster's token to this process: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token for Python programs and ray start, "
     "--auth-token-file for gcs_server and raylet, the metadata 'authorization: Bearer TOKEN' for any other client";
@@ -85,6 +88,12 @@ void TokenCore::Set(std::string token, Time now) {
   current_ = std::move(token);
 }
 
+void TokenCore::Restore(std::string current, std::string previous, Time previous_until) {
+  current_ = std::move(current);
+  previous_ = std::move(previous);
+  previous_until_ = previous_until;
+}
+
 bool TokenCore::Accepts(std::string_view token, Time now) const {
   // Both are compared, whatever the first says.
   const bool is_current = !current_.empty() && ConstantTimeEquals(token, current_);
@@ -100,7 +109,9 @@ Result<std::shared_ptr<Security>> Security::Make(SecurityConfig config, const Cl
   MutexLock lock(&security->mu_);
   RAY_ASSIGN_OR_RETURN(security->stamp_, StampOf(path));
   RAY_ASSIGN_OR_RETURN(std::string token, ReadToken(path));
+  security->LoadStateLocked();
   security->tokens_.Set(std::move(token), clock->Now());
+  security->SaveStateLocked();
   security->looked_at_ = clock->Now();
   return security;
 }
@@ -134,7 +145,43 @@ void Security::RefreshLocked(bool even_so) {
   stamp_ = *std::move(stamp);
   if (*token == tokens_.current()) return;
   tokens_.Set(*std::move(token), now);
+  SaveStateLocked();
   RAY_LOG(INFO) << "the token has changed; the one before stays good for " << config_.token_grace.count() / 1'000'000 << " ms";
+}
+
+// Lines: a title, the token in force, the one before it, and until when that is good, in milliseconds of the wall clock.
+void Security::LoadStateLocked() {
+  if (config_.state_file.empty()) return;
+  struct stat st {};
+  if (::stat(config_.state_file.c_str(), &st) != 0) return;
+  auto text = (st.st_mode & 077) == 0 ? ReadFile(config_.state_file) : Result<std::string>(Status::PermissionDenied("open to other users"));
+  std::string lines[4];
+  if (text.ok()) {
+    std::istringstream in(*text);
+    for (std::string& line : lines) std::getline(in, line);
+  }
+  int64_t until = 0;
+  const auto [end, error] = std::from_chars(lines[3].data(), lines[3].data() + lines[3].size(), until);
+  if (lines[0] != kStateTitle || lines[1].empty() || error != std::errc() || end != lines[3].data() + lines[3].size()) {
+    RAY_LOG(WARNING) << "the state of an earlier process in " << config_.state_file
+                     << " cannot be used: the token before the present one is not accepted";
+    return;
+  }
+  // Whatever the wall clock has done meanwhile, it is never good for longer than the grace.
+  const Duration left =
+      std::clamp<Duration>(std::chrono::milliseconds(until - clock_->WallMillis()), Duration::zero(), config_.token_grace);
+  tokens_.Restore(std::move(lines[1]), std::move(lines[2]), clock_->Now() + left);
+}
+
+void Security::SaveStateLocked() {
+  if (config_.state_file.empty()) return;
+  const Time now = clock_->Now();
+  const bool good = !tokens_.previous().empty() && now < tokens_.previous_until();
+  const int64_t until =
+      good ? clock_->WallMillis() + std::chrono::duration_cast<std::chrono::milliseconds>(tokens_.previous_until() - now).count() : 0;
+  const Status status = WriteFileAtomic(config_.state_file, std::string(kStateTitle) + '\n' + tokens_.current() + '\n' +
+                                                                (good ? tokens_.previous() : "") + '\n' + std::to_string(until) + '\n');
+  if (!status.ok()) RAY_LOG(WARNING) << "a restart will not know of the token before the present one: " << status.ToString();
 }
 
 std::string Security::Token() {

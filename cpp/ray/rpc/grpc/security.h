@@ -2,7 +2,8 @@
 //
 // Every call on a TCP connection, unary or stream, carries the cluster's token as the metadata "authorization: Bearer <token>". Unix sockets need none: they
 // lie in a folder that only their user can enter. The token's file is looked at again at most once a second, when it is used; after a
-// change the token before stays good for a while, so that the nodes of a cluster need not change over at the same instant. Streams that are open stay open.
+// change the token before stays good for a while, so that the nodes of a cluster need not change over at the same instant; with a state file also over a restart of this
+// process, and if the change was made meanwhile. Streams that are open stay open.
 // Thread-safe.
 #pragma once
 
@@ -21,6 +22,7 @@ struct SecurityConfig {
   std::string token_file;                          // one line, readable by its owner alone; empty: no token
   bool disabled = false;                           // no token is asked for; for listeners on loopback addresses only
   Duration token_grace = std::chrono::minutes(1);  // how long the token before the last change stays good
+  std::string state_file;                          // where this process notes both, for the next one in its place; empty: nowhere
   std::string tls_cert, tls_key, tls_ca;  // PEM files: certificate, its key, the cluster's authority; none or all: mutual TLS on TCP
 };
 
@@ -29,8 +31,12 @@ class TokenCore {
  public:
   explicit TokenCore(Duration grace) : grace_(grace) {}
   void Set(std::string token, Time now);
+  // What an earlier process knew. REQUIRES: nothing was set yet.
+  void Restore(std::string current, std::string previous, Time previous_until);
   bool Accepts(std::string_view token, Time now) const;
   const std::string& current() const { return current_; }
+  const std::string& previous() const { return previous_; }  // empty: there was none
+  Time previous_until() const { return previous_until_; }
 
  private:
   const Duration grace_;
@@ -56,6 +62,9 @@ class Security {
   Security(SecurityConfig config, const Clock* clock) : config_(std::move(config)), clock_(clock), tokens_(config_.token_grace) {}
   // Takes the file's token over if the file has changed since. `even_so`: also if it was looked at a moment ago.
   void RefreshLocked(bool even_so) REQUIRES(mu_);
+  // A state that cannot be read or written costs the grace over a restart, no more.
+  void LoadStateLocked() REQUIRES(mu_);
+  void SaveStateLocked() REQUIRES(mu_);
 
   const SecurityConfig config_;
   const Clock* const clock_;

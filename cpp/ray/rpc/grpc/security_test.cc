@@ -18,7 +18,8 @@ const std::string kOld = "old-token-of-the-cluster", kNew = "new-token-of-the-cl
 class ManualClock final : public Clock {
  public:
   Time Now() const override { return now; }
-  int64_t WallMillis() const override { return 0; }
+  int64_t WallMillis() const override { return now.ns / 1'000'000 + wall_ahead; }
+  int64_t wall_ahead = 0;
   Time now{int64_t{1} << 40};
 };
 
@@ -135,6 +136,49 @@ TEST_F(SecurityTest, TokenChangesWithoutRestart) {
   EXPECT_EQ(security->Token(), kNew);
   EXPECT_TRUE(security->Check(Bearer(kNew)).ok());
   EXPECT_FALSE(security->Check(Bearer(kOld)).ok());
+}
+
+TEST_F(SecurityTest, TheGraceOutlivesTheProcess) {
+  config_.state_file = config_.token_file + ".state";
+  Write(kOld);
+  auto first = *Security::Make(config_, &clock_);
+  Write(kNew);
+  EXPECT_TRUE(first->Check(Bearer(kNew)).ok());
+  first.reset();
+  // Another machine's idea of "now" since it started: only the wall clock goes on.
+  clock_.wall_ahead = clock_.now.ns / 1'000'000 + 1000;
+  clock_.now = Time{1};
+  auto second = *Security::Make(config_, &clock_);
+  EXPECT_TRUE(second->Check(Bearer(kOld)).ok());
+  EXPECT_TRUE(second->Check(Bearer(kNew)).ok());
+  second.reset();
+  // However often it is started, and whatever the wall clock says, the grace is over when it is over.
+  clock_.now = clock_.now + config_.token_grace / 2;
+  auto third = *Security::Make(config_, &clock_);
+  EXPECT_TRUE(third->Check(Bearer(kOld)).ok());
+  clock_.now = clock_.now + config_.token_grace / 2;
+  EXPECT_FALSE(third->Check(Bearer(kOld)).ok());
+  third.reset();
+  auto fourth = *Security::Make(config_, &clock_);
+  EXPECT_FALSE(fourth->Check(Bearer(kOld)).ok());
+}
+
+TEST_F(SecurityTest, ATokenThatWasChangedMeanwhileHasItsGrace) {
+  config_.state_file = config_.token_file + ".state";
+  Write(kOld);
+  (*Security::Make(config_, &clock_)).reset();
+  Write(kNew);
+  auto second = *Security::Make(config_, &clock_);
+  EXPECT_TRUE(second->Check(Bearer(kOld)).ok());
+  EXPECT_TRUE(second->Check(Bearer(kNew)).ok());
+  // A state that is damaged, or open to others, is none.
+  second.reset();
+  ASSERT_TRUE(WriteFileAtomic(config_.state_file, "tokens 1\n" + kOld + "\n\nsoon\n").ok());
+  EXPECT_FALSE((*Security::Make(config_, &clock_))->Check(Bearer(kOld)).ok());
+  ASSERT_TRUE(WriteFileAtomic(config_.state_file, "tokens 1\n" + kOld + "\n\n0\n", 0644).ok());
+  auto third = *Security::Make(config_, &clock_);
+  EXPECT_FALSE(third->Check(Bearer(kOld)).ok());
+  EXPECT_TRUE(third->Check(Bearer(kNew)).ok());
 }
 
 }  // namespace

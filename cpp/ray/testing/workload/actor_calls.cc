@@ -16,6 +16,7 @@ namespace ray::sim {
 namespace {
 
 constexpr Duration kReconnect = std::chrono::milliseconds(100);
+constexpr Duration kLastWords = std::chrono::seconds(1);
 
 struct CallFrame {
   CallId call;
@@ -159,6 +160,9 @@ class CallerProgram {
         case core::ActorEffect::kRetried: break;
         case core::ActorEffect::kFailUnavailable: Settle(e.call, CallOutcome::kUnavailable, {}); break;
         case core::ActorEffect::kFailDead: Settle(e.call, CallOutcome::kDead, {}); break;
+        case core::ActorEffect::kAwaitEnd:
+          process_->loop()->AddTimer(kLastWords, [connection = connection_] { connection->Close(Status::Unavailable("gone")); });
+          break;
       }
     }
     if (connect) Connect();

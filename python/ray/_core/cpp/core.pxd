@@ -70,7 +70,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         uint64_t startup_token
         string job_id, ray_namespace, entrypoint, job_config_json, log_file, log_level, python_version, rpc_faults
         uint64_t rpc_faults_seed
-        int64_t max_inline_bytes, lineage_cap_bytes, oom_retries, oom_backoff_ms
+        int64_t max_inline_bytes, lineage_cap_bytes, oom_retries, oom_backoff_ms, gcs_timeout_ms
 
     cdef cppclass CoreInfo:
         string worker_id, node_id, job_id, node_ip, session_dir, session_name, gcs_address, config_json, address
