@@ -18,7 +18,7 @@ struct FaultFlags {
     flags->ConfigGroup("For tests");
     flags->Add("testing-rpc-failure",
                "messages that are lost, doubled, late or overtaken: METHOD=MAX:REQUEST:REPLY[:IN_FLIGHT][:NAME=PERCENT]..., as "
-               "docs/architecture/failure.md says",
+               "docs/architecture/rpc.md says",
                &failures);
     flags->Add("testing-rpc-failure-seed", "settles which ones", &seed);
   }

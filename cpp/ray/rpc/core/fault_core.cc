@@ -42,11 +42,27 @@ std::optional<MethodId> FindMethod(std::string_view name) {
   return found;
 }
 
-Result<MethodFaults> ParseFaults(std::string_view text, std::string_view all) {
-  MethodFaults faults;
+// "20" (milliseconds), "5000us", or two of them with '-' in between.
+bool ParseDelay(std::string_view text, MethodFaults* faults) {
+  const auto parse = [](std::string_view one, Duration* value) {
+    const bool micros = one.ends_with("us");
+    if (micros) one.remove_suffix(2);
+    int64_t number = 0;
+    if (!ParseNumber(one, &number) || number < 0 || number > 60'000 * (micros ? 1000 : 1)) return false;
+    *value = micros ? Duration(std::chrono::microseconds(number)) : Duration(std::chrono::milliseconds(number));
+    return true;
+  };
+  const size_t dash = text.find('-');
+  faults->min_delay = Duration::zero();
+  if (dash != text.npos && !parse(text.substr(0, dash), &faults->min_delay)) return false;
+  return parse(dash == text.npos ? text : text.substr(dash + 1), &faults->max_delay) && faults->min_delay <= faults->max_delay;
+}
+
+// `faults`: what was said of the same methods before; what is not said again stays.
+Result<MethodFaults> ParseFaults(std::string_view text, std::string_view all, MethodFaults faults) {
   double* const in_order[] = {&faults.lose_request, &faults.lose_reply, &faults.lose_in_flight};
   const auto pieces = Split(text, ':');
-  if (!ParseNumber(pieces[0], &faults.max_losses) || faults.max_losses < -1)
+  if (!pieces[0].empty() && (!ParseNumber(pieces[0], &faults.max_losses) || faults.max_losses < -1))
     return BadFault(all, "the most losses must be a number, or -1");
   for (size_t i = 1; i < pieces.size(); ++i) {
     std::string_view piece = pieces[i];
@@ -61,10 +77,8 @@ Result<MethodFaults> ParseFaults(std::string_view text, std::string_view all) {
                                : nullptr;
       if (to == nullptr) return BadFault(all, "'" + std::string(name) + "' is none of duplicate, delay, reorder and break");
       if (const size_t at = piece.find('@'); name == "delay" && at != piece.npos) {
-        int64_t millis = 0;
-        if (!ParseNumber(piece.substr(at + 1), &millis) || millis < 1 || millis > 60'000)
-          return BadFault(all, "a delay is PERCENT@MILLISECONDS, of at most 60000");
-        faults.max_delay = std::chrono::milliseconds(millis);
+        if (!ParseDelay(piece.substr(at + 1), &faults))
+          return BadFault(all, "a delay is PERCENT@MILLISECONDS, of at most 60000, or PERCENT@MINus-MAXus");
         piece = piece.substr(0, at);
       }
     }
@@ -95,15 +109,14 @@ Result<FaultConfig> FaultConfig::Parse(std::string_view text, uint64_t seed) {
   for (const std::string_view entry : Split(text, ',')) {
     const size_t equals = entry.find('=');
     if (equals == entry.npos || equals == 0) return BadFault(entry, "it is not METHOD=MAX:REQUEST:REPLY...");
-    RAY_ASSIGN_OR_RETURN(const MethodFaults faults, ParseFaults(entry.substr(equals + 1), entry));
-    const std::string_view name = entry.substr(0, equals);
+    const std::string_view name = entry.substr(0, equals), what = entry.substr(equals + 1);
     if (name == "*") {
-      config.any = faults;
+      RAY_ASSIGN_OR_RETURN(config.any, ParseFaults(what, entry, config.any.value_or(MethodFaults())));
       continue;
     }
     const auto method = FindMethod(name);
     if (!method) return BadFault(entry, "there is no method '" + std::string(name) + "'");
-    config.named[*method] = faults;
+    RAY_ASSIGN_OR_RETURN(config.named[*method], ParseFaults(what, entry, config.named[*method]));
   }
   return config;
 }
@@ -144,7 +157,9 @@ Fate FaultCore::Next(MethodId method) {
   }
   fate.duplicate = doubled < faults.duplicate && rule->MayRepeat();
   fate.overtaken = passed < faults.reorder && rule->unordered;
-  if (late < faults.delay) fate.delay = std::chrono::duration_cast<Duration>(length * faults.max_delay) + Duration(1);
+  if (late < faults.delay) {
+    fate.delay = faults.min_delay + std::chrono::duration_cast<Duration>(length * (faults.max_delay - faults.min_delay)) + Duration(1);
+  }
   if (fate.loss != Loss::kNone) fate.delay += kRepeatAfter;
   if (fate.broken) fate = Fate{.broken = true};
   counts_.lost += fate.loss != Loss::kNone;

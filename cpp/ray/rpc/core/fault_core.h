@@ -27,9 +27,9 @@ struct MethodFaults {
   double lose_in_flight = 0;  // sent again while the first one is being handled
   double duplicate = 0;
   double delay = 0;
-  double reorder = 0;                                  // of methods that are `unordered`
-  double break_connection = 0;                         // instead of sending it
-  Duration max_delay = std::chrono::milliseconds(20);  // of delays
+  double reorder = 0;                                               // of methods that are `unordered`
+  double break_connection = 0;                                      // instead of sending it
+  Duration min_delay{}, max_delay = std::chrono::milliseconds(20);  // of delays
 };
 
 struct FaultConfig {
@@ -38,8 +38,8 @@ struct FaultConfig {
   uint64_t seed = 0;
 
   // Ray's RAY_testing_rpc_failure, "METHOD=MAX:REQUEST:REPLY[:IN_FLIGHT][:NAME=PERCENT]...", several separated by commas. METHOD is "*", or a name as "PushTask",
-  // "WorkerTask.PushTask", or any with such an end. MAX bounds the losses, -1 does not. Further NAMEs: duplicate, reorder, break, and delay as PERCENT@MILLISECONDS.
-  // INVALID_ARGUMENT, with what is wrong.
+  // "WorkerTask.PushTask", or any with such an end. MAX bounds the losses, -1 does not. Further NAMEs: duplicate, reorder, break, and delay as PERCENT@MILLISECONDS
+  // or PERCENT@MINus-MAXus. A method may be named again to add to what was said of it; MAX may be empty then. INVALID_ARGUMENT, with what is wrong.
   static Result<FaultConfig> Parse(std::string_view text, uint64_t seed);
   bool empty() const { return named.empty() && !any; }
 };

@@ -38,6 +38,11 @@ TEST(FaultConfigTest, TakesRaysSyntaxAndMore) {
   EXPECT_EQ(config.any->duplicate, 5);
   EXPECT_EQ(config.any->reorder, 6);
   EXPECT_EQ(config.named.at(MethodId::kKvPut).break_connection, 0.5);
+  const MethodFaults late = Faults("PushTask=2:10:20,PushTask=:delay=100@1000us-5000us").named.at(MethodId::kPushTask);
+  EXPECT_EQ(late.max_losses, 2);
+  EXPECT_EQ(late.lose_reply, 20);
+  EXPECT_EQ(late.min_delay, milliseconds(1));
+  EXPECT_EQ(late.max_delay, milliseconds(5));
   EXPECT_TRUE(Faults("").empty());
   EXPECT_TRUE(Faults("ray::rpc::CoreWorkerService.grpc_client.PushTask=1:1:1").named.contains(MethodId::kPushTask)) << "a name of Ray's";
   EXPECT_TRUE(Faults("GcsActor/KillActor=1:1:1").named.contains(MethodId::kKillActor));
@@ -46,11 +51,21 @@ TEST(FaultConfigTest, TakesRaysSyntaxAndMore) {
 
 TEST(FaultConfigTest, SaysWhatIsWrong) {
   const std::vector<std::pair<std::string, std::string>> bad = {
-      {"PushTask", "METHOD="},         {"=1:1:1", "METHOD="},         {"NoSuch=1:1:1", "no method 'NoSuch'"},
-      {"*=x:1:1", "number"},           {"*=-2:1:1", "number"},        {"*=1:101:0", "percentage"},
-      {"*=1:-1:0", "percentage"},      {"*=1:60:60", "100 %"},        {"*=-1:100:0", "95 %"},
-      {"*=1:1:1:1:1", "more numbers"}, {"*=1:1:1:lose=1", "none of"}, {"*=1:1:1:delay=1@x", "MILLISECONDS"},
-      {"*=1:nan:0", "percentage"},     {"*=1:1:1,,", "METHOD="},
+      {"PushTask", "METHOD="},
+      {"=1:1:1", "METHOD="},
+      {"NoSuch=1:1:1", "no method 'NoSuch'"},
+      {"*=x:1:1", "number"},
+      {"*=-2:1:1", "number"},
+      {"*=1:101:0", "percentage"},
+      {"*=1:-1:0", "percentage"},
+      {"*=1:60:60", "100 %"},
+      {"*=-1:100:0", "95 %"},
+      {"*=1:1:1:1:1", "more numbers"},
+      {"*=1:1:1:lose=1", "none of"},
+      {"*=1:1:1:delay=1@x", "MILLISECONDS"},
+      {"*=1:1:1:delay=1@5-1", "MILLISECONDS"},
+      {"*=1:nan:0", "percentage"},
+      {"*=1:1:1,,", "METHOD="},
   };
   for (const auto& [text, what] : bad) {
     const Status status = FaultConfig::Parse(text, 0).status();
