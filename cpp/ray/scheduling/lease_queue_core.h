@@ -130,6 +130,7 @@ class LeaseQueueCore {
   void OwnerDied(const WorkerId& owner, Time now, LeaseEffects* out);
   // --- what is known of the other nodes. After a batch of news, ViewChanged.
   ClusterView* view() { return &view_; }
+  const ClusterView& view() const { return view_; }
   void ViewChanged(Time now, LeaseEffects* out);
   // Its queued requests are cancelled, save those whose owner `keep_owner` holds for; its leases end with their workers.
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_owner, Time now, LeaseEffects* out);

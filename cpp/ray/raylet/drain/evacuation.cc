@@ -27,7 +27,7 @@ void Evacuation::Run(std::function<void(size_t)> done) {
   auto pass = std::make_shared<Pass>([alive = alive_, done = std::move(done)](size_t left) {
     if (*alive) done(left);
   });
-  deps_.store->ListPrimary([this, alive = alive_, pass = std::move(pass)](Copies copies) mutable {
+  deps_.objects->ListPrimary([this, alive = alive_, pass = std::move(pass)](Copies copies) mutable {
     deps_.loop->Post("raylet.evacuate", [this, alive, copies = std::move(copies), pass = std::move(pass)] {
       if (*alive) Assign(copies, pass);
     });
@@ -91,7 +91,7 @@ void Evacuation::Ask(const Address& owner, const NodeId& target, const std::vect
         for (const ObjectId& id : ids) {
           if (!not_moved.contains(id.Binary())) moved.push_back(id);
         }
-        deps_.store->Unkeep(std::move(moved));
+        deps_.objects->Unkeep(std::move(moved));
       },
       options);
 }

@@ -2,7 +2,7 @@
 //
 // Owners know what is still wanted, where else it is, and of which attempt a copy is; so they are asked, and this node chooses where it goes. Objects of
 // this node's own workers wait until these have handed them over (core_worker/objects/handover); those of its drivers go with them.
-// On the loop only, but for what the store posts to it; owned by Raylet.
+// On the loop only, but for what the store posts to it; owned by NodeServices.
 #pragma once
 
 #include <functional>
@@ -13,6 +13,7 @@
 #include "ray/async/loop.h"
 #include "ray/common/address.h"
 #include "ray/object_manager/store/store_service.h"
+#include "ray/raylet/objects/node_objects.h"
 #include "ray/rpc/core/connection.h"
 
 namespace ray::raylet {
@@ -26,7 +27,7 @@ class Evacuation {
   struct Deps {
     async::Loop* loop = nullptr;
     NodeId self;
-    object_manager::StoreService* store = nullptr;
+    NodeObjects* objects = nullptr;
     // Nodes that stay, and those that are about to leave.
     std::function<std::vector<Target>()> targets;
     std::function<std::vector<NodeId>()> leaving;

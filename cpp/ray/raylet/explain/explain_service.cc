@@ -58,8 +58,8 @@ void ExplainService::Explain(const v1::ExplainRequest& message, rpc::Responder r
 }
 
 void ExplainService::AskStore(const ObjectId& id, const std::shared_ptr<Gathering>& gathering) {
-  const std::string pull = deps_.transfers->Explain(id);
-  deps_.store->Describe(id, [this, id, pull, gathering, alive = alive_](std::string text, bool readable) mutable {
+  const std::string pull = deps_.objects->ExplainPull(id);
+  deps_.objects->Describe(id, [this, id, pull, gathering, alive = alive_](std::string text, bool readable) mutable {
     // Back on the loop, also for the end of `gathering`, which answers.
     deps_.loop->Post("explain.store", [this, id, pull, text, readable, gathering = std::move(gathering), alive] {
       if (!*alive || (text.empty() && pull.empty())) return;

@@ -8,10 +8,9 @@
 #include <memory>
 
 #include "ray/async/loop.h"
-#include "ray/object_manager/store/store_service.h"
 #include "ray/raylet/adoption/adoption_service.h"
 #include "ray/raylet/leases/lease_service.h"
-#include "ray/raylet/objects/transfer_service.h"
+#include "ray/raylet/objects/node_objects.h"
 #include "ray/raylet/workers/worker_service.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/v1/explain.pb.h"
@@ -25,9 +24,8 @@ class ExplainService {
     NodeId self;
     WorkerService* workers = nullptr;
     LeaseService* leases = nullptr;
-    TransferService* transfers = nullptr;
     AdoptionService* adoption = nullptr;
-    object_manager::StoreService* store = nullptr;
+    NodeObjects* objects = nullptr;
     Duration process_timeout = std::chrono::seconds(1);  // for the answer of a process of this node; its answer is left out after that
   };
   explicit ExplainService(const Deps& deps) : deps_(deps) {}

@@ -93,7 +93,8 @@ class LeaseService {
 
   const scheduling::NodeResources& resources() const { return queue_.resources(); }
   std::map<ResourceSet, int64_t> WaitingDemand() const { return queue_.WaitingDemand(); }
-  const scheduling::ClusterView& view() { return *queue_.view(); }
+  // What it knows of other nodes.
+  const scheduling::ClusterView& view() const { return queue_.view(); }
   // The workers that run something, for the memory monitor.
   std::vector<MemoryCandidate> RunningWork() const;
   std::vector<HeldLease> Held() const;  // by id

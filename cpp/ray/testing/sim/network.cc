@@ -79,6 +79,11 @@ void SimConnection::Close(Status reason) {
   if (closed_) return;
   closed_ = true;
   reason_ = reason.ok() ? Status::Unavailable("connection closed") : std::move(reason);
+  if (!out_.empty() && out_.front().kind == Kind::kOpen) {  // it was not there yet: nothing of it is repeated
+    out_.clear();
+    unsent_ = 0;
+    ended_ = true;
+  }
   Send({Kind::kEnd, {}, {}, 0, {}, {}, {}});
   ended_ = true;
   process_->loop()->Post("connection closed", [self = std::static_pointer_cast<SimConnection>(shared_from_this())] { self->Teardown(); });

@@ -43,6 +43,7 @@ class World {
   Time now() const { return now_; }
   Random& random() { return random_; }
   Trace& trace() { return trace_; }
+  const Trace& trace() const { return trace_; }
   void Record(const char* what, std::string_view subject = {}, uint64_t a = 0, uint64_t b = 0);
 
   EventId At(Time at, std::function<void()> fn);

@@ -1,0 +1,840 @@
+#include "ray/raylet/node_services.h"
+
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "ray/raylet/adoption/adoption_service.h"
+#include "ray/raylet/chaos/chaos_service.h"
+#include "ray/raylet/drain/drain_core.h"
+#include "ray/raylet/drain/evacuation.h"
+#include "ray/raylet/explain/explain_service.h"
+#include "ray/raylet/leases/lease_service.h"
+#include "ray/raylet/logs/driver_relay.h"
+#include "ray/raylet/memory/memory_reader.h"
+#include "ray/raylet/nodes/node_directory.h"
+#include "ray/raylet/router/router.h"
+#include "ray/raylet/workers/json.h"
+#include "ray/raylet/workers/worker_service.h"
+#include "ray/rpc/grpc/host_port.h"
+#include "ray/util/flags.h"
+#include "ray/util/logging.h"
+#include "ray/v1/gcs_job.pb.h"
+#include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/node_link.pb.h"
+#include "ray/wire/convert.h"
+#include "ray/wire/version.h"
+
+namespace ray::raylet {
+namespace {
+
+constexpr std::string_view kStoreMemory = "object_store_memory";
+constexpr Duration kConnectRetry = std::chrono::milliseconds(20);
+constexpr Duration kReconnectRetry = std::chrono::milliseconds(100);
+// Deaths of processes that a GCS which is started again is told of; it may have heard of them, and lost them with its memory.
+constexpr Duration kDeathsKept = std::chrono::minutes(10);
+constexpr size_t kMaxDeathsKept = 10000;
+constexpr Duration kDrainLogsWait = std::chrono::milliseconds(300);
+constexpr Duration kUnregisterWait = std::chrono::milliseconds(300);
+
+std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+int64_t Units(uint64_t amount) { return static_cast<int64_t>(amount) * ResourceSet::kUnit; }
+
+ResourceSet TotalOf(const RayletConfig& config) {
+  if (config.driver_only) return ResourceSet();  // its store is the driver's own
+  ResourceSet total = config.resources;
+  total.Set(kStoreMemory, Units(config.object_store_memory));
+  total.Set("node:" + config.node_ip, ResourceSet::kUnit);
+  if (config.is_head) total.Set("node:__internal_head__", ResourceSet::kUnit);
+  return total;
+}
+
+}  // namespace
+
+struct NodeServices::Impl {
+  Impl(RayletConfig c, Deps d)
+      : config(std::move(c)),
+        deps(std::move(d)),
+        loop(deps.loop),
+        carriers(deps.carriers),
+        objects(deps.objects),
+        node_id(deps.node_id),
+        sockets_dir(config.node_dir + "/sockets"),
+        total(TotalOf(config)),
+        start_ms(loop->clock().WallMillis()) {}
+
+  void Init();
+  void RegisterHandlers();
+  void Connect();
+  void OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status);
+  void LoseGcs(const Status& status);
+  void FillState(v1::NodeState* state);
+  void OnRegisteredAgain(const Status& status);
+  void OnRegistered(const Status& status, const v1::RegisterNodeReply& reply);
+  void OnLauncherReady(const Status& status);
+  void MaybeReady();
+  void End(const Status& status) {
+    if (auto fn = std::exchange(on_end, nullptr)) fn(status);
+  }
+  void Stop(const std::string& reason, std::function<void()> done);
+  void Leave(const std::string& reason, std::function<void()> done);
+  void OnNews(const v1::PublishNotice& news);
+  void OnNodeDead(const NodeId& node, const std::string& reason);
+  void OnProcessEnded(const ProcessEnd& end);
+  void ReportSoon();
+  void Report();
+  ResourceSet Available() const;
+  void FillReport(const ResourceSet& available, v1::ReportResourcesRequest* report);
+  void LookAtStore();
+  void OnStoreUse();
+  void Drain(const std::string& reason, Duration deadline);
+  void TellDraining(const std::string& reason, Duration left);
+  void CountWork();
+  void MakeEvacuation();
+  void RunDrain(const DrainEffects& effects);
+  void MakeRelay();
+  void DrainJobLogs(const JobId& job, std::function<void()> done);
+  void FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done);
+  std::shared_ptr<void> Prefetch(const v1::RequestLeaseRequest& message);
+  std::string Stats() const;
+
+  const RayletConfig config;
+  const Deps deps;
+  async::Loop* const loop;
+  NodeCarriers* const carriers;
+  NodeObjects* const objects;
+  const NodeId node_id;
+  const std::string sockets_dir;
+  const ResourceSet total;
+  const int64_t start_ms;
+
+  std::function<void()> on_ready;
+  std::function<void(const Status&)> on_end;
+  std::function<void(const std::string&)> on_shutdown;
+
+  // In the order of construction; destroyed in reverse.
+  std::shared_ptr<rpc::Dispatcher> dispatcher = std::make_shared<rpc::Dispatcher>();
+  std::unique_ptr<WorkerService> workers;
+  std::unique_ptr<LeaseService> leases;
+  std::unique_ptr<MemoryMonitor> memory;
+  std::unique_ptr<Router> router;
+  std::unique_ptr<NodeDirectory> nodes;
+  std::unique_ptr<AdoptionService> adoption;
+  std::unique_ptr<ChaosService> chaos;
+  std::unique_ptr<ExplainService> explain;
+  std::unique_ptr<DriverRelay> relay;
+  std::unique_ptr<TunnelRouter> tunnels;
+  std::shared_ptr<rpc::TunnelHub> hub;  // the raylet's own end of tunnels
+  std::string listen_address;           // port filled in; empty: not listening
+  bool plain_links = false;
+  rpc::ConnectionPtr gcs;
+  Time connect_deadline;
+
+  bool registered = false;
+  bool can_fork = false;  // the zygote is ready
+  std::string cluster_id;
+  bool gcs_durable = false;  // one that is started again will know this node
+  std::string gcs_lost;      // why the link ended; empty: there is one
+  async::TimerId gcs_lost_timer = 0;
+  std::deque<std::pair<Time, v1::ReportWorkerDiedRequest>> deaths;  // of late, oldest first
+  std::optional<std::pair<std::string, Time>> draining;             // what the GCS was told: why, until when
+  bool stopping = false;
+  uint64_t report_version = 0;
+  ResourceSet reported;  // available, as of the last report
+  std::map<ResourceSet, int64_t> reported_waiting;
+  uint64_t store_used = 0;
+  Time last_report{INT64_MIN / 2};
+  async::TimerId report_timer = 0;
+  async::TimerId store_timer = 0;
+  DrainCore drain;
+  std::unique_ptr<Evacuation> evacuation;
+  async::TimerId drain_timer = 0;
+};
+
+void NodeServices::Impl::Init() {
+  WorkerServiceConfig worker_config;
+  worker_config.pool = config.pool;
+  worker_config.node_id = node_id;
+  worker_config.node_ip = config.node_ip;
+  worker_config.sockets_dir = sockets_dir;
+  auto& welcome = worker_config.welcome;
+  welcome.set_node_id(node_id.Binary());
+  welcome.set_node_ip(config.node_ip);
+  welcome.set_session_dir(config.session_dir);
+  welcome.set_session_name(BaseName(config.session_dir));
+  welcome.set_gcs_address(config.gcs_address);
+  welcome.set_node_leaves(config.driver_only);
+  workers = std::make_unique<WorkerService>(
+      std::move(worker_config), loop, deps.launcher,
+      WorkerServiceHooks{[this](const LeaseId& lease, const WorkerId& worker) {
+                           leases->OnAssigned(lease, worker);
+                           memory->OnWork();
+                         },
+                         [this](const WorkerPopFailed& failure) { leases->OnPopFailed(failure); },
+                         [this](const ProcessEnd& end) { OnProcessEnded(end); },
+                         [this](const JobId& job, v1::LogLinesNotice lines) { relay->Lines(job, std::move(lines)); },
+                         [this](const JobId& job, v1::DriverMessageNotice message) { relay->Message(job, std::move(message)); },
+                         [this](const WorkerId& worker, const rpc::ConnectionPtr& connection) {
+                           tunnels->AddProcess(worker, connection);
+                           if (drain.draining()) loop->Post("raylet.drain", [this] { CountWork(); });  // it came too late
+                         },
+                         [this](const WorkerId& worker) { objects->OnWorkerDied(worker); }});  // nobody reads what it owned from now on
+
+  scheduling::LeaseQueueConfig queue_config = config.leases;
+  queue_config.node = node_id;
+  queue_config.labels = {config.labels.begin(), config.labels.end()};
+  queue_config.seed = IdHash()(node_id);
+  leases =
+      std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id,
+                                                        [this] {
+                                                          ReportSoon();
+                                                          if (drain.draining()) CountWork();
+                                                        },
+                                                        [this](v1::ReportResourcesRequest* report) { FillReport(Available(), report); },
+                                                        [this](const v1::RequestLeaseRequest& message) { return Prefetch(message); }},
+                                     queue_config, scheduling::NodeResources(total));
+  memory = std::make_unique<MemoryMonitor>(
+      config.memory_monitor,
+      MemoryMonitor::Deps{loop, "IP: " + config.node_ip + ", ID: " + node_id.Hex(), [this] { return leases->num_running() > 0; },
+                          [this] { return leases->RunningWork(); }, [this] { return workers->Pids(); },
+                          [this](const MemoryCandidate& victim, const std::string& reason) {
+                            RAY_LOG(WARNING) << reason;
+                            workers->KillForMemory(victim.worker, reason);
+                          }});
+  router = std::make_unique<Router>(
+      node_id, RouterHooks{[this](uint64_t connection, const v1::JobInfo& job) { workers->BindDriverJob(connection, job); },
+                           [this](const JobId& job, std::function<void()> done) { DrainJobLogs(job, std::move(done)); },
+                           [this](const v1::PublishNotice& news) { OnNews(news); }});
+  nodes = std::make_unique<NodeDirectory>(
+      NodeDirectory::Deps{loop, node_id, !config.listen.empty(),
+                          [this](const std::string& address, Lane lane, bool plain) { return carriers->Dial(address, lane, plain); },
+                          [this](const Status& status) { End(status); }},
+      config.links);
+  nodes->OnNodeDead(
+      [this](const NodeId& node, const std::string& reason) { OnNodeDead(node, reason); });  // before tunnels end for that reason
+  tunnels = std::make_unique<TunnelRouter>(TunnelRouter::Deps{loop, node_id, nodes.get()}, config.tunnels);
+  rpc::TunnelHub::Deps hub_deps;
+  hub_deps.loop = loop;
+  hub_deps.self = Address{node_id, WorkerId::Nil()};
+  hub_deps.dispatcher = dispatcher;
+  hub_deps.send = [this](MethodId method, std::string_view control, const PartList& parts) { tunnels->SendOwn(method, control, parts); };
+  hub_deps.faults = config.faults;
+  hub_deps.flush = [] {};  // links hold nothing back
+  hub = rpc::TunnelHub::Make(std::move(hub_deps));
+  tunnels->SetHub(hub);
+
+  AdoptionService::Deps adopt;
+  adopt.loop = loop;
+  adopt.self = node_id;
+  adopt.link = [this](const NodeId& node) { return nodes->Link(node); };
+  adopt.connect = [this](const Address& process) { return hub->Connect(process); };
+  adopt.reown = [this](std::vector<ObjectId> ids, const Address& owner) { objects->Reown(std::move(ids), owner); };
+  adopt.free = [this](std::vector<ObjectId> ids) { objects->Free(std::move(ids)); };
+  adopt.keep = [this](std::vector<ObjectId> ids) { objects->Keep(std::move(ids)); };
+  adopt.save = [this](const CopyToSave& copy, std::function<void(const Status&)> done) { objects->Save(copy, std::move(done)); };
+  adoption = std::make_unique<AdoptionService>(std::move(adopt));
+  nodes->OnNodeDead([this](const NodeId& node, const std::string&) { adoption->OnNodeDead(node); });
+  nodes->OnNodeAdded([this](const NodeDescription& node) {
+    if (node.is_head) workers->SetAdopter(node.id);
+  });
+  explain = std::make_unique<ExplainService>(ExplainService::Deps{loop, node_id, workers.get(), leases.get(), adoption.get(), objects});
+  MakeRelay();
+  MakeEvacuation();
+
+  RegisterHandlers();
+}
+
+void NodeServices::Impl::RegisterHandlers() {
+  workers->RegisterHandlers(dispatcher.get());
+  adoption->RegisterHandlers(dispatcher.get());
+  explain->RegisterHandlers(dispatcher.get());
+  leases->RegisterHandlers(dispatcher.get());
+  router->RegisterHandlers(dispatcher.get());
+  nodes->RegisterHandlers(dispatcher.get());
+  tunnels->RegisterHandlers(dispatcher.get());
+  chaos = std::make_unique<ChaosService>(
+      ChaosService::Deps{loop, leases.get(), workers.get(), node_id, &MemoryReader::CommandOf, deps.kill_node});
+  chaos->RegisterHandlers(dispatcher.get());
+  dispatcher->RegisterTyped<v1::WorkerEmpty>(MethodId::kGetNodeStats,
+                                             [this](const v1::WorkerEmpty&, rpc::Request&, rpc::Responder responder) {
+                                               v1::GetNodeStatsReply reply;
+                                               reply.set_json(Stats());
+                                               if (responder.valid()) responder.Send(reply);
+                                             });
+  dispatcher->RegisterTyped<v1::LinkEmpty>(MethodId::kLinkProbe, [](const v1::LinkEmpty&, rpc::Request&, rpc::Responder responder) {
+    if (responder.valid()) responder.Send(v1::LinkEmpty());
+  });
+  dispatcher->RegisterTyped<v1::ResourceViewsNotice>(
+      MethodId::kResourceViews, [this](const v1::ResourceViewsNotice& notice, rpc::Request& request, rpc::Responder responder) {
+        if (request.connection == gcs) leases->OnResourceViews(notice);
+        if (responder.valid()) responder.Send(v1::SyncEmpty());
+      });
+  dispatcher->RegisterTyped<v1::LeaseEmpty>(MethodId::kShutdownNode,
+                                            [this](const v1::LeaseEmpty&, rpc::Request& request, rpc::Responder responder) {
+                                              if (request.connection != gcs) {
+                                                if (responder.valid())
+                                                  responder.Fail(Status::PermissionDenied("only the GCS may stop a node"));
+                                                return;
+                                              }
+                                              if (responder.valid()) responder.Send(v1::LeaseEmpty());
+                                              if (on_shutdown != nullptr) on_shutdown("the GCS asked for it");
+                                            });
+  dispatcher->RegisterTyped<v1::DrainNotice>(MethodId::kDrain,
+                                             [this](const v1::DrainNotice& message, rpc::Request& request, rpc::Responder responder) {
+                                               if (request.connection != gcs) {
+                                                 if (responder.valid())
+                                                   responder.Fail(Status::PermissionDenied("only the GCS may drain a node"));
+                                                 return;
+                                               }
+                                               if (responder.valid()) responder.Send(v1::LeaseEmpty());
+                                               Drain(message.reason(), std::chrono::milliseconds(message.deadline_ms()));
+                                             });
+}
+
+// ---- the GCS ----
+
+void NodeServices::Impl::Connect() {
+  if (stopping) return;
+  gcs = carriers->ConnectGcs();
+  gcs->OnClose([this, link = gcs](const Status& status) { OnGcsClosed(link, status); });
+  v1::RegisterNodeRequest request;
+  request.set_protocol_version(std::string(kProtocolVersion));
+  auto* node = request.mutable_node();
+  node->set_node_id(node_id.Binary());
+  node->set_node_name(config.node_name.empty() ? node_id.Hex() : config.node_name);
+  node->set_ip(config.node_ip);
+  node->set_hostname(deps.hostname);
+  node->set_alive(true);
+  node->set_is_head(config.is_head);
+  node->set_driver_only(config.driver_only);
+  node->set_raylet_socket(sockets_dir + "/" + kRayletSocket);
+  node->set_store_socket(sockets_dir + "/" + kStoreSocket);
+  ToProto(total, node->mutable_total());
+  ToProto(total, node->mutable_available());
+  (*node->mutable_labels())["ray.io/node-id"] = node_id.Hex();
+  for (const auto& [key, value] : config.labels) (*node->mutable_labels())[key] = value;
+  node->set_session_dir(config.session_dir);
+  node->set_start_time_ms(start_ms);
+  if (!listen_address.empty()) {
+    node->set_port(rpc::ParseHostPort(listen_address)->port);
+    node->set_plain_links(plain_links);
+    node->set_plain_bulk(plain_links);
+  }
+  node->set_python_version(config.python_version);
+  if (registered) FillState(request.mutable_state());
+  rpc::CallOptions options;
+  options.timeout = config.connect_timeout;
+  rpc::CallTyped<v1::RegisterNodeReply>(
+      *gcs, MethodId::kRegisterNode, request, {},
+      [this, link = gcs](Status status, v1::RegisterNodeReply& reply, PartList) {
+        if (link != gcs) return;
+        if (registered) {
+          OnRegisteredAgain(status);
+        } else {
+          OnRegistered(status, reply);
+        }
+      },
+      options);
+}
+
+void NodeServices::Impl::OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status) {
+  if (stopping || link != gcs) return;
+  if (status.code() == StatusCode::kUnauthenticated) return End(status);
+  if (!registered && loop->clock().Now() < connect_deadline) {  // it may still be coming up
+    loop->AddTimer(kConnectRetry, [this] { Connect(); });
+    return;
+  }
+  LoseGcs(status);
+}
+
+// What runs here goes on. A GCS that comes back within the time knows this node again.
+void NodeServices::Impl::LoseGcs(const Status& status) {
+  const std::string broke = "the link to the GCS at " + config.gcs_address + " broke: " + status.message();
+  if (!registered || !gcs_durable || config.gcs_reconnect_timeout <= Duration::zero()) return End(Status::Unavailable(broke));
+  if (gcs_lost.empty()) {
+    gcs_lost = broke;
+    router->WaitForGcs();
+    RAY_LOG(WARNING) << broke << "; this node goes on, and waits " << FormatDuration(config.gcs_reconnect_timeout) << " for it";
+    gcs_lost_timer = loop->AddTimer(config.gcs_reconnect_timeout, [this] {
+      gcs_lost_timer = 0;
+      if (!stopping) End(Status::Unavailable(gcs_lost + "; it was not back after " + FormatDuration(config.gcs_reconnect_timeout)));
+    });
+  }
+  loop->AddTimer(kReconnectRetry, [this] { Connect(); });
+}
+
+void NodeServices::Impl::FillState(v1::NodeState* state) {
+  state->set_cluster_id(cluster_id);
+  leases->FillState(state);
+  FillReport(Available(), state->mutable_resources());
+  for (const auto& [time, death] : deaths) *state->add_deaths() = death;
+  std::set<JobId> jobs = leases->Jobs();
+  jobs.merge(workers->Jobs());
+  for (const JobId& job : jobs) state->add_jobs(job.Binary());
+}
+
+void NodeServices::Impl::OnRegisteredAgain(const Status& status) {
+  if (stopping || gcs->closed()) return;
+  if (status.code() == StatusCode::kFailedPrecondition) return End(status);
+  if (!status.ok()) return gcs->Close(status);  // then OnGcsClosed
+  RAY_LOG(INFO) << "the GCS is there again, and knows this node";
+  gcs_lost.clear();
+  if (gcs_lost_timer != 0) loop->CancelTimer(std::exchange(gcs_lost_timer, 0));
+  router->SetGcs(gcs, /*resume=*/true);
+  if (draining) TellDraining(draining->first, std::max(draining->second - loop->clock().Now(), Duration::zero()));
+  ReportSoon();
+}
+
+void NodeServices::Impl::OnRegistered(const Status& status, const v1::RegisterNodeReply& reply) {
+  if (stopping) return;
+  if (!status.ok()) {
+    if (!gcs->closed() && status.code() != StatusCode::kUnavailable) End(status);  // otherwise OnGcsClosed decides
+    return;
+  }
+  registered = true;
+  cluster_id = reply.cluster_id();
+  gcs_durable = reply.durable();
+  reported = total;
+  if (!reply.protocol_version().empty() && !ProtocolsMayMeet(reply.protocol_version(), kProtocolVersion)) {
+    return End(Status::FailedPrecondition("the GCS speaks protocol " + reply.protocol_version() + ", this raylet speaks " +
+                                          std::string(kProtocolVersion) + ": nodes may be at most one version apart"));
+  }
+  workers->SetClusterConfig(reply.config_json(), reply.session_name());
+  if (!reply.head_node_id().empty()) workers->SetAdopter(NodeId::FromBinaryOrNil(reply.head_node_id()));
+  router->SetGcs(gcs, /*resume=*/false);
+  if (Status listening = carriers->ListenForProcesses(); !listening.ok()) return End(listening);
+  LookAtStore();
+  memory->Start();
+  RAY_LOG(INFO) << "node " << node_id << " is registered, with " << total.ToString();
+  MaybeReady();
+}
+
+void NodeServices::Impl::OnLauncherReady(const Status& status) {
+  if (stopping) return;
+  if (!status.ok()) return End(status);
+  can_fork = true;
+  MaybeReady();
+}
+
+void NodeServices::Impl::MaybeReady() {
+  if (!registered || !(can_fork || config.driver_only)) return;
+  if (auto ready = std::exchange(on_ready, nullptr)) ready();
+}
+
+void NodeServices::Impl::ReportSoon() {
+  if (!registered || stopping || report_timer != 0) return;
+  const Duration wait = last_report + config.report_interval - loop->clock().Now();
+  report_timer = loop->AddTimer(std::max(wait, Duration::zero()), [this] {
+    report_timer = 0;
+    Report();
+  });
+}
+
+ResourceSet NodeServices::Impl::Available() const {
+  ResourceSet available = leases->resources().available();
+  // Tasks do not hold the store's memory; what is free is what the store says, unless tasks reserved more.
+  const uint64_t free = config.object_store_memory - std::min(store_used, config.object_store_memory);
+  available.Set(kStoreMemory, std::min(available.Get(kStoreMemory), Units(free)));
+  return available;
+}
+
+void NodeServices::Impl::FillReport(const ResourceSet& available, v1::ReportResourcesRequest* report) {
+  reported = available;
+  report->set_node_id(node_id.Binary());
+  report->set_version(++report_version);
+  ToProto(total, report->mutable_total());
+  ToProto(available, report->mutable_available());
+  reported_waiting = leases->WaitingDemand();
+  for (const auto& [need, count] : reported_waiting) {
+    v1::WaitingDemand* waiting = report->add_waiting();
+    ToProto(need, waiting->mutable_need());
+    waiting->set_count(count);
+  }
+  for (const auto& state : leases->TakeChangedBundles()) {
+    v1::BundleReport* bundle = report->add_bundles();
+    bundle->set_placement_group_id(state.bundle.group.Binary());
+    bundle->set_index(state.bundle.index);
+    ToProto(state.total, bundle->mutable_total());
+    ToProto(state.available, bundle->mutable_available());
+  }
+}
+
+void NodeServices::Impl::Report() {
+  if (stopping || !gcs_lost.empty()) return;  // the next GCS is told everything
+  const ResourceSet available = Available();
+  // Also when nothing has changed in the end: others may have counted on what came and went meanwhile.
+  const bool touched = leases->TakeTouched();
+  const bool same_queue = reported_waiting == leases->WaitingDemand();
+  if (available == reported && !leases->resources().HasChangedBundles() && !touched && same_queue) return;
+  last_report = loop->clock().Now();
+  v1::ReportResourcesRequest report;
+  FillReport(available, &report);
+  gcs->Notify(MethodId::kReportResources, report);
+}
+
+void NodeServices::Impl::LookAtStore() {
+  store_timer = 0;
+  objects->ArmUse();  // before the look: what changes after it is told
+  const uint64_t used = objects->used();
+  if (used == store_used) return;
+  store_used = used;
+  ReportSoon();
+}
+
+void NodeServices::Impl::OnStoreUse() {
+  if (stopping || !registered || store_timer != 0) return;
+  store_timer = loop->AddTimer(config.store_report_interval, [this] { LookAtStore(); });
+}
+
+void NodeServices::Impl::OnNews(const v1::PublishNotice& news) {
+  if (news.has_node()) {
+    if (!news.node().alive()) leases->OnNodeDead(NodeId::FromBinaryOrNil(news.node().node_id()));
+    nodes->OnNews(news.node());
+  }
+  if (!news.has_worker()) return;
+  const WorkerId worker = WorkerId::FromBinaryOrNil(news.worker().worker_id());
+  workers->NotifyAll(MethodId::kWorkerDied, news.worker());
+  leases->OnOwnerDied(worker);
+  objects->OnWorkerDied(worker);
+  adoption->OnWorkerDied(worker);
+}
+
+void NodeServices::Impl::OnNodeDead(const NodeId& node, const std::string& reason) {
+  v1::NodeDiedNotice notice;
+  notice.set_node_id(node.Binary());
+  notice.set_reason(reason);
+  workers->NotifyAll(MethodId::kNodeDied, notice);
+  objects->OnNodeDead(node);
+}
+
+void NodeServices::Impl::OnProcessEnded(const ProcessEnd& end) {
+  tunnels->RemoveProcess(end.worker, end.detail);
+  memory->OnEnded(end.worker);
+  leases->OnProcessEnded(end);
+  objects->OnWorkerDied(end.worker);
+  adoption->OnWorkerDied(end.worker);
+  v1::ReportWorkerDiedRequest report;
+  report.set_node_id(node_id.Binary());
+  report.set_worker_id(end.worker.Binary());
+  report.set_detail(end.detail);
+  report.set_intended(end.intended);
+  report.set_out_of_memory(end.out_of_memory);
+  report.set_in_order(end.in_order);
+  report.set_is_driver(end.is_driver);
+  if (!end.job.IsNil()) report.set_job_id(end.job.Binary());
+  report.set_pid(end.pid);
+  // Over a link that is not up yet it follows the registration, which may have been made before this.
+  if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportWorkerDied, report);
+  if (drain.draining()) loop->Post("raylet.drain", [this] { CountWork(); });
+  if (!gcs_durable) return;
+  const Time now = loop->clock().Now();
+  while (!deaths.empty() && (deaths.size() >= kMaxDeathsKept || deaths.front().first + kDeathsKept < now)) deaths.pop_front();
+  deaths.emplace_back(now, std::move(report));
+}
+
+std::shared_ptr<void> NodeServices::Impl::Prefetch(const v1::RequestLeaseRequest& message) {
+  std::vector<CopyToSave> copies;
+  for (const v1::LeaseArgument& argument : message.arguments()) {
+    CopyToSave& copy = copies.emplace_back();
+    copy.id = ObjectId::FromBinaryOrNil(argument.object_id());
+    copy.size = argument.size();
+    copy.metadata = argument.metadata();
+    copy.owner = FromProto(argument.owner());
+    for (const std::string& node : argument.node_ids()) copy.nodes.push_back(NodeId::FromBinaryOrNil(node));
+    copy.attempt = argument.attempt();
+  }
+  return objects->Prefetch(std::move(copies), [this](const CopyToSave& copy) {
+    // The owner frees every copy that it knows of.
+    v1::AddLocationNotice notice;
+    notice.set_object_id(copy.id.Binary());
+    notice.set_node_id(node_id.Binary());
+    notice.set_attempt(copy.attempt);
+    const rpc::ConnectionPtr local = workers->ConnectionOf(copy.owner.worker_id);
+    const rpc::ConnectionPtr owner = local != nullptr || copy.owner.node_id == node_id ? local : hub->Connect(copy.owner);
+    if (owner == nullptr) return;  // it has ended, and its objects with it
+    owner->Notify(MethodId::kAddLocation, notice);
+    if (local == nullptr) owner->Close(Status::Cancelled("all was said"));
+  });
+}
+
+std::string NodeServices::Impl::Stats() const {
+  JsonWriter json;
+  json.BeginObject().Key("node_id").String(node_id.Hex()).Key("pid").Int(deps.pid);
+  leases->WriteStats(&json);
+  workers->WriteStats(&json);
+  const auto stats = objects->Stats();
+  json.Key("store")
+      .BeginObject()
+      .Key("capacity")
+      .Int(static_cast<int64_t>(stats.capacity))
+      .Key("used")
+      .Int(static_cast<int64_t>(stats.used));
+  json.Key("num_objects").Int(static_cast<int64_t>(stats.num_objects));
+  json.Key("spilled_bytes").Int(static_cast<int64_t>(stats.spilled_bytes));
+  json.Key("spilled_objects").Int(static_cast<int64_t>(stats.spilled_objects));
+  json.Key("overflow_bytes").Int(static_cast<int64_t>(stats.overflow_bytes));
+  json.Key("given_bytes").Int(static_cast<int64_t>(objects->given_bytes()));
+  json.Key("received_bytes").Int(static_cast<int64_t>(objects->received_bytes())).EndObject();
+  adoption->WriteStats(&json);
+  return json.EndObject().Take();
+}
+
+// ---- drivers of other nodes ----
+
+void NodeServices::Impl::MakeRelay() {
+  dispatcher->RegisterTyped<v1::DrainJobLogsRequest>(
+      MethodId::kDrainJobLogs, [this](const v1::DrainJobLogsRequest& message, rpc::Request&, rpc::Responder responder) {
+        const JobId job = JobId::FromBinaryOrNil(message.job_id());
+        workers->DrainLogs(job);
+        relay->Learn(job, NodeId::FromBinaryOrNil(message.driver_node_id()));
+        if (responder.valid()) responder.Send(v1::WorkerEmpty());
+      });
+  relay = std::make_unique<DriverRelay>(
+      node_id, DriverRelayConfig{},
+      DriverRelayHooks{[this](const JobId& job, std::function<void(std::optional<NodeId>)> done) { FindDriver(job, std::move(done)); },
+                       [this](const NodeId& node) -> std::optional<size_t> {
+                         const rpc::ConnectionPtr link = nodes->Link(node);
+                         return link == nullptr ? std::nullopt : std::optional(link->unsent_bytes());
+                       },
+                       [this](const NodeId& node, const v1::LogLinesNotice& lines) {
+                         if (const rpc::ConnectionPtr link = nodes->Link(node)) link->Notify(MethodId::kLogLines, lines);
+                       },
+                       [this](const NodeId& node, const v1::DriverMessageNotice& message) {
+                         if (const rpc::ConnectionPtr link = nodes->Link(node)) link->Notify(MethodId::kDriverMessage, message);
+                       }});
+  // What comes from processes of this node is not for others to read: only the GCS and other raylets relay.
+  dispatcher->RegisterTyped<v1::LogLinesNotice>(MethodId::kLogLines,
+                                                [this](const v1::LogLinesNotice& lines, rpc::Request& request, rpc::Responder responder) {
+                                                  if (workers->WorkerOf(request.connection->id()).IsNil()) workers->DeliverLines(lines);
+                                                  if (responder.valid()) responder.Send(v1::WorkerEmpty());
+                                                });
+  dispatcher->RegisterTyped<v1::DriverMessageNotice>(
+      MethodId::kDriverMessage, [this](const v1::DriverMessageNotice& message, rpc::Request& request, rpc::Responder responder) {
+        if (workers->WorkerOf(request.connection->id()).IsNil()) workers->DeliverMessage(message);
+        if (responder.valid()) responder.Send(v1::WorkerEmpty());
+      });
+}
+
+// A driver that leaves right after its last `get` still shows what the workers printed before they answered.
+void NodeServices::Impl::DrainJobLogs(const JobId& job, std::function<void()> done) {
+  workers->DrainLogs(job);
+  v1::DrainJobLogsRequest request;
+  request.set_job_id(job.Binary());
+  request.set_driver_node_id(node_id.Binary());
+  rpc::CallOptions options;
+  options.timeout = kDrainLogsWait;
+  const auto end = std::make_shared<std::function<void()>>(std::move(done));
+  const auto waiting = std::make_shared<size_t>(1);  // one for this function itself
+  const auto answered = [end, waiting] {
+    if (--*waiting == 0) (*end)();
+  };
+  for (const auto& [node, description] : nodes->nodes()) {
+    const rpc::ConnectionPtr link = nodes->ExistingLink(node);  // what answered this node's drivers came over one
+    if (link == nullptr) continue;
+    ++*waiting;
+    link->Call(
+        MethodId::kDrainJobLogs, request, {}, [answered](Status, rpc::Reply) { answered(); }, options);
+  }
+  answered();
+}
+
+void NodeServices::Impl::FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done) {
+  router->Ask(MethodId::kListJobs, v1::JobEmpty(), [job, done = std::move(done)](const Status& status, const rpc::Reply& answer) {
+    v1::ListJobsReply reply;
+    if (!status.ok() || !reply.ParseFromArray(answer.control.data(), static_cast<int>(answer.control.size()))) return done(std::nullopt);
+    NodeId driver;  // nil: the job is unknown
+    for (const v1::JobInfo& info : reply.jobs()) {
+      // Also of one that has ended: its driver waits for what was printed last.
+      if (JobId::FromBinaryOrNil(info.job_id()) == job) driver = NodeId::FromBinaryOrNil(info.driver_node_id());
+    }
+    done(driver);
+  });
+}
+
+// ---- leaving ----
+
+void NodeServices::Impl::Drain(const std::string& reason, Duration deadline) {
+  if (stopping) return;
+  CountWork();
+  RAY_LOG(INFO) << "draining (" << reason << "), for at most " << FormatDuration(deadline);
+  DrainEffects effects;
+  drain.Begin(reason, deadline, loop->clock().Now(), &effects);
+  RunDrain(effects);
+}
+
+void NodeServices::Impl::TellDraining(const std::string& reason, Duration left) {
+  v1::DrainNodeRequest report;
+  report.set_node_id(node_id.Binary());
+  report.set_reason(reason);
+  report.set_deadline_ms(std::chrono::duration_cast<std::chrono::milliseconds>(left).count());
+  draining = {reason, loop->clock().Now() + left};
+  if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportDraining, report);
+}
+
+void NodeServices::Impl::CountWork() {
+  DrainEffects effects;
+  drain.OnWork(leases->num_held(), workers->num_workers(), &effects);
+  RunDrain(effects);
+}
+
+void NodeServices::Impl::MakeEvacuation() {
+  Evacuation::Deps evacuate;
+  evacuate.loop = loop;
+  evacuate.self = node_id;
+  evacuate.objects = objects;
+  const auto nodes_where = [this](bool draining) {
+    std::vector<const scheduling::ClusterView::Node*> found;
+    leases->view().ForEach([&](const scheduling::ClusterView::Node& node) {
+      if (node.id != node_id && node.draining == draining && node.total.Get(kStoreMemory) > 0) found.push_back(&node);
+    });
+    return found;
+  };
+  evacuate.targets = [nodes_where] {
+    std::vector<Evacuation::Target> targets;
+    for (const auto* node : nodes_where(false)) {
+      targets.push_back({node->id, static_cast<uint64_t>(node->available.Get(kStoreMemory) / ResourceSet::kUnit)});
+    }
+    return targets;
+  };
+  evacuate.leaving = [nodes_where] {
+    std::vector<NodeId> leaving;
+    for (const auto* node : nodes_where(true)) leaving.push_back(node->id);
+    return leaving;
+  };
+  evacuate.is_local_driver = [this](const WorkerId& process) { return workers->IsDriver(process); };
+  evacuate.link = [this](const NodeId& node) { return nodes->Link(node); };
+  evacuate.connect = [this](const Address& process) { return hub->Connect(process); };
+  evacuation = std::make_unique<Evacuation>(std::move(evacuate));
+}
+
+void NodeServices::Impl::RunDrain(const DrainEffects& effects) {
+  for (const DrainEffect& effect : effects) {
+    if (std::holds_alternative<StopGrants>(effect)) {
+      leases->StopGrants();
+    } else if (const auto* tell = std::get_if<TellGcsDraining>(&effect)) {
+      TellDraining(tell->reason, tell->left);
+    } else if (std::holds_alternative<LetWorkersFinish>(effect)) {
+      leases->LetWorkersFinish("the node is draining");
+    } else if (std::holds_alternative<LetWorkersGo>(effect)) {
+      workers->AskAllExit("the node is draining");
+    } else if (std::holds_alternative<SaveObjects>(effect)) {
+      evacuation->Run([this](size_t left) {
+        DrainEffects saved;
+        drain.OnSaved(left, loop->clock().Now(), &saved);
+        RunDrain(saved);
+      });
+    } else if (const auto* leave = std::get_if<LeaveNode>(&effect)) {
+      // Not from within what ended the last lease.
+      loop->Post("raylet.drained", [this, reason = leave->reason] {
+        if (on_shutdown != nullptr && !stopping) on_shutdown(reason);
+      });
+    }
+  }
+  if (drain_timer != 0) loop->CancelTimer(drain_timer);
+  drain_timer = 0;
+  if (drain.NextDeadline().is_infinite()) return;
+  drain_timer = loop->AddTimer(drain.NextDeadline() - loop->clock().Now(), [this] {
+    drain_timer = 0;
+    DrainEffects due;
+    drain.Tick(loop->clock().Now(), &due);
+    RunDrain(due);
+  });
+}
+
+// ---- the end ----
+
+void NodeServices::Impl::Stop(const std::string& reason, std::function<void()> done) {
+  if (stopping) return;
+  stopping = true;
+  RAY_LOG(INFO) << "stopping: " << reason;
+  if (registered && !drain.draining()) {  // before its workers end: what ends with them starts again elsewhere, not here
+    leases->StopGrants();
+    TellDraining(reason, Duration::zero());
+  }
+  if (report_timer != 0) loop->CancelTimer(report_timer);
+  if (store_timer != 0) loop->CancelTimer(store_timer);
+  memory->Stop();
+  if (drain_timer != 0) loop->CancelTimer(drain_timer);
+  if (gcs_lost_timer != 0) loop->CancelTimer(gcs_lost_timer);
+  if (gcs == nullptr || gcs->closed() || !gcs_lost.empty())
+    router->LoseGcs(Status::Unavailable("this node stops, and has no connection to the GCS"));
+  workers->Shutdown(config.stop_grace, [this, reason, done = std::move(done)] { Leave(reason, done); });
+}
+
+void NodeServices::Impl::Leave(const std::string& reason, std::function<void()> done) {
+  deps.launcher->Stop();
+  hub->Shutdown();
+  nodes->Close();
+  carriers->StopLinks();
+  auto finish = [this, done = std::move(done)] {
+    carriers->Shutdown();
+    loop->Post("raylet.done", done);  // after the close callbacks
+  };
+  if (!registered || gcs == nullptr || gcs->closed()) return finish();
+  v1::UnregisterNodeRequest request;
+  request.set_node_id(node_id.Binary());
+  request.set_reason(reason);
+  rpc::CallOptions options;
+  options.timeout = kUnregisterWait;
+  gcs->Call(
+      MethodId::kUnregisterNode, request, {}, [finish](Status, rpc::Reply) { finish(); }, options);
+}
+
+// ---- the facade ----
+
+NodeServices::NodeServices(RayletConfig config, Deps deps) : impl_(std::make_unique<Impl>(std::move(config), std::move(deps))) {
+  impl_->Init();
+}
+
+NodeServices::~NodeServices() {
+  impl_->stopping = true;
+  // What still waits for an answer through a tunnel gets none: the tunnels' way out goes before those who would answer.
+  impl_->nodes->Close();
+  impl_->hub->Shutdown();
+}
+
+const std::shared_ptr<rpc::Dispatcher>& NodeServices::dispatcher() const { return impl_->dispatcher; }
+
+void NodeServices::SetLogTailer(LogTailer* logs) { impl_->workers->SetLogTailer(logs); }
+
+void NodeServices::ForwardLines(WorkerLines lines) { impl_->workers->ForwardLines(std::move(lines)); }
+
+void NodeServices::NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message) {
+  impl_->workers->NotifyDrivers(job, kind, message);
+}
+
+void NodeServices::Start(const std::string& listen_address, bool plain_links, std::function<void()> on_ready,
+                         std::function<void(const Status&)> on_end) {
+  impl_->on_ready = std::move(on_ready);
+  impl_->on_end = std::move(on_end);
+  impl_->listen_address = listen_address;
+  impl_->plain_links = plain_links;
+  impl_->connect_deadline = impl_->loop->clock().Now() + impl_->config.connect_timeout;
+  impl_->loop->Post("raylet.connect", [impl = impl_.get()] { impl->Connect(); });
+}
+
+void NodeServices::OnStoreUse() { impl_->OnStoreUse(); }
+
+void NodeServices::OnLauncherReady(const Status& status) { impl_->OnLauncherReady(status); }
+
+void NodeServices::Stop(const std::string& reason, std::function<void()> done) { impl_->Stop(reason, std::move(done)); }
+
+void NodeServices::Abandon() { impl_->stopping = true; }
+
+void NodeServices::Drain(const std::string& reason, Duration deadline) { impl_->Drain(reason, deadline); }
+
+void NodeServices::SetShutdownHandler(std::function<void(const std::string&)> fn) { impl_->on_shutdown = std::move(fn); }
+
+NodeDirectory* NodeServices::nodes() const { return impl_->nodes.get(); }
+
+const LeaseService& NodeServices::leases() const { return *impl_->leases; }
+
+const WorkerService& NodeServices::workers() const { return *impl_->workers; }
+
+bool NodeServices::registered() const { return impl_->registered; }
+
+}  // namespace ray::raylet

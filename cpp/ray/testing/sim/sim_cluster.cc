@@ -1,0 +1,262 @@
+#include "ray/testing/sim/sim_cluster.h"
+
+#include <algorithm>
+#include <iterator>
+#include <sstream>
+#include <utility>
+
+#include "ray/raylet/nodes/node_directory.h"
+#include "ray/v1/gcs_actor.pb.h"
+#include "ray/v1/gcs_job.pb.h"
+#include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/gcs_placement_group.pb.h"
+#include "ray/wire/convert.h"
+
+namespace ray::sim {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+namespace {
+
+constexpr Duration kPatience = seconds(400);  // until everything that waits must have been answered
+constexpr Duration kSettle = seconds(90);     // dead nodes are given up, views spread, idle workers leave
+
+}  // namespace
+
+ClusterConfig ClusterConfig::FromSeed(uint64_t seed) {
+  Random random(seed ^ 0x5eedull);
+  ClusterConfig config;
+  config.nodes = static_cast<int>(random.Between(1, 5));
+  config.drivers = static_cast<int>(random.Between(1, 4));
+  config.faults = random.Chance(0.05) ? Duration::zero() : random.Between(Duration(seconds(5)), Duration(seconds(40)));
+  config.max_between = random.Between(Duration(milliseconds(500)), Duration(seconds(8)));
+  config.driver.active = random.Between(Duration(seconds(5)), Duration(seconds(40)));
+  config.driver.max_pause = random.Between(Duration(milliseconds(200)), Duration(milliseconds(2000)));
+  return config;
+}
+
+SimCluster::SimCluster(uint64_t seed, ClusterConfig config, std::ostream* trace)
+    : config_(std::move(config)), world_(seed), random_(world_.random().Fork()), hosts_(static_cast<size_t>(config_.nodes)) {
+  world_.trace().PrintTo(trace);
+  for (HostId host = 0; host < hosts_.size(); ++host) {
+    hosts_[host].cpus = random_.Between(1, 6);
+    const int64_t ppm = random_.Chance(0.1) ? 20'000 : 200;
+    world_.SetSkew(host, {random_.Between(Duration(-seconds(3600)), Duration(seconds(3600))), random_.Between(-ppm, ppm)});
+  }
+}
+
+SimCluster::~SimCluster() = default;
+
+// ---- starting ----
+
+void SimCluster::StartGcs() {
+  if (hosts_[0].down) return;  // its host starts it
+  gcs::GcsServerOptions options;
+  options.health.period = seconds(1);
+  if (const Status started = gcs_.Start(std::move(options)); !started.ok()) return Fail("the GCS cannot go on: " + started.ToString());
+  gcs_.process()->OnDeath([this](int) {
+    world_.After(random_.Between(Duration::zero(), Duration(seconds(4))), [this] {
+      if (!gcs_.alive()) StartGcs();
+    });
+  });
+}
+
+void SimCluster::StartRaylet(HostId host) {
+  Host& here = hosts_[host];
+  if (here.down || RayletLives(host)) return;
+  SimRaylet::Options options;
+  raylet::RayletConfig& config = options.config;
+  const std::string number = std::to_string(host);
+  config.node_ip = "10.0.0." + number;
+  config.listen = config.node_ip + ":7000";
+  config.session_dir = "/session";
+  config.node_dir = "/host" + number + "." + std::to_string(++here.incarnations);
+  config.gcs_address = kGcsAddress;
+  config.python_version = "3.11.7";
+  config.is_head = host == 0;
+  config.resources.Set("CPU", here.cpus * ResourceSet::kUnit);
+  config.pool.max_idle = config.pool.prestart = 2;
+  config.memory_monitor.interval = Duration::zero();
+  options.launcher = config_.launcher;
+  options.worker = [this](Process* process, const raylet::LaunchRequest& request, const std::string& raylet_address) {
+    RunFakeWorker(&network_, config_.worker, process, request, raylet_address);
+  };
+  here.raylet = SimRaylet::Start(&network_, host, std::move(options));
+  here.raylet->process()->OnDeath([this, host](int) {
+    hosts_[host].raylet = nullptr;
+    world_.After(random_.Between(Duration::zero(), Duration(seconds(8))), [this, host] { StartRaylet(host); });
+  });
+}
+
+void SimCluster::StartDriver() {
+  const HostId host = AnyHost();
+  if (!RayletLives(host) || !hosts_[host].raylet->ready()) return;
+  SimRaylet& raylet = *hosts_[host].raylet;
+  drivers_.push_back(
+      SimDriver::Start(&network_, host, Address{raylet.node_id(), WorkerId::Nil()}, raylet.address(), config_.driver, &history_));
+  drivers_.back()->process()->OnDeath([this, driver = drivers_.back()](int) { std::erase(drivers_, driver); });
+}
+
+bool SimCluster::AllReady() const {
+  if (!gcs_.alive()) return false;
+  for (HostId host = 0; host < hosts_.size(); ++host) {
+    if (!RayletLives(host) || !hosts_[host].raylet->ready()) return false;
+  }
+  return true;
+}
+
+// ---- what goes wrong ----
+
+void SimCluster::CrashHost(HostId host) {
+  if (hosts_[host].down) return;
+  hosts_[host].down = true;
+  network_.SetDown(host, true);
+  for (size_t i = 0; i < world_.processes().size(); ++i) {  // an end may bring new ones
+    Process* process = world_.processes()[i].get();
+    if (process->host() == host) process->Kill(Death::kHostCrashed);
+  }
+  world_.After(random_.Between(Duration(seconds(1)), Duration(seconds(50))), [this, host] {
+    hosts_[host].down = false;
+    network_.SetDown(host, false);
+    if (host == 0 && !gcs_.alive()) StartGcs();
+    StartRaylet(host);
+  });
+}
+
+void SimCluster::Fault() {
+  ++faults_;
+  const HostId host = AnyHost(), other = AnyHost();
+  const auto later = [this](Duration longest, std::function<void()> fn) {
+    world_.After(random_.Between(Duration(milliseconds(1)), longest), std::move(fn));
+  };
+  switch (random_.Below(14)) {
+    case 0:
+    case 1: return gcs_.Kill(Death::kKilled);
+    case 2:
+      if (RayletLives(host)) hosts_[host].raylet->process()->Kill(Death::kKilled);
+      return;
+    case 3: return CrashHost(host);
+    case 4:
+    case 5: {
+      if (!RayletLives(host)) return;
+      const auto& children = hosts_[host].raylet->launcher().children();
+      if (children.empty()) return;
+      auto child = children.begin();
+      std::advance(child, static_cast<std::ptrdiff_t>(random_.Below(children.size())));
+      return child->second->Kill(Death::kKilled);
+    }
+    case 6: {
+      if (drivers_.empty()) return;
+      return drivers_[random_.Below(drivers_.size())]->process()->Kill(Death::kKilled);
+    }
+    case 7:
+    case 8:
+      network_.Cut(host, other);
+      return later(random_.Chance(0.5) ? Duration(seconds(3)) : Duration(seconds(40)), [this, host, other] { network_.Mend(host, other); });
+    case 9: return network_.BreakConnections(host, other);
+    case 10:
+      if (random_.Chance(0.2)) return disk_.FailNext();
+      disk_.SetSlow(random_.Between(Duration::zero(), Duration(seconds(5))));
+      return later(seconds(10), [this] { disk_.SetSlow(Duration::zero()); });
+    case 11: {
+      Process* process = random_.Chance(0.3) ? gcs_.process() : RayletLives(host) ? hosts_[host].raylet->process() : nullptr;
+      if (process == nullptr || !process->alive()) return;
+      world_.Record("stands still", {}, process->id());
+      return process->loop()->StandStill(world_.now() + random_.Between(Duration::zero(), Duration(seconds(15))));
+    }
+    case 12:
+      network_.SetExtraLatency(host, other, random_.Between(Duration::zero(), Duration(milliseconds(1500))));
+      return later(seconds(10), [this] { network_.ClearExtraLatency(); });
+    case 13:
+      if (random_.Chance(0.5)) {
+        if (RayletLives(host))
+          hosts_[host].raylet->process()->clock()->JumpWall(random_.Between(-Duration(seconds(1000)), Duration(seconds(1000))));
+      } else if (RayletLives(host) && hosts_[host].raylet->ready() && host != 0) {
+        world_.Record("drains", {}, hosts_[host].raylet->process()->id());
+        hosts_[host].raylet->Drain(random_.Between(Duration::zero(), Duration(seconds(10))));
+      }
+      return;
+  }
+}
+
+void SimCluster::EndFaults() {
+  failing_ = false;
+  network_.MendAll();
+  network_.ClearExtraLatency();
+  disk_.SetSlow(Duration::zero());
+  world_.Record("no more faults");
+}
+
+// ---- a run ----
+
+Outcome SimCluster::Run() {
+  StartGcs();
+  for (HostId host = 0; host < hosts_.size(); ++host) StartRaylet(host);
+  if (!world_.RunUntil([this] { return AllReady(); }, world_.now() + seconds(60))) Fail("the cluster did not get ready");
+  failing_ = config_.faults > Duration::zero();
+  const Time end = world_.now() + config_.faults;
+  for (int i = 0; i < config_.drivers; ++i) {
+    world_.After(random_.Between(Duration::zero(), std::max(config_.faults, Duration(seconds(5)))), [this] { StartDriver(); });
+  }
+  while (failing_ && world_.now() < end) {
+    world_.RunFor(random_.Between(Duration::zero(), config_.max_between));
+    Fault();
+  }
+  EndFaults();
+  world_.RunFor(seconds(10));  // drivers that were still to come
+  const auto quiet = [this] {
+    return AllReady() && std::all_of(drivers_.begin(), drivers_.end(), [](const SimDriver* d) { return d->holds_only(); });
+  };
+  if (problem_.empty() && !world_.RunUntil(quiet, world_.now() + kPatience)) {
+    std::string waits;
+    for (const SimDriver* driver : drivers_) {
+      for (const std::string& what : driver->Waiting()) waits += "\n  p" + std::to_string(driver->process()->id()) + ": " + what;
+    }
+    Fail(AllReady() ? "these were never answered:" + waits : "a node or the GCS did not come back");
+  }
+  if (problem_.empty()) {
+    world_.RunFor(kSettle);
+    Look([this](const Listing& listing) {
+      CheckAgreement(listing);
+      CheckHeld(listing);
+    });
+  }
+  if (problem_.empty()) {
+    for (SimDriver* driver : drivers_) driver->Finish();
+    const auto gone = [this] { return drivers_.empty(); };
+    if (!world_.RunUntil(gone, world_.now() + kPatience)) Fail("a driver cannot leave");
+  }
+  if (problem_.empty()) {
+    world_.RunFor(kSettle);
+    Look([this](const Listing& listing) {
+      CheckAgreement(listing);
+      CheckEmpty(listing);
+    });
+  }
+  if (problem_.empty()) {
+    if (const std::string wrong = history_.Check(); !wrong.empty()) Fail(wrong);
+  }
+  Outcome outcome;
+  outcome.problem = problem_;
+  outcome.trace_hash = world_.trace().hash();
+  outcome.events = world_.events_run();
+  outcome.simulated = world_.now() - Time{};
+  outcome.faults = faults_;
+  outcome.kv_operations = history_.num_operations();
+  outcome.gcs_starts = static_cast<size_t>(gcs_.starts());
+  outcome.processes = world_.processes().size();
+  return outcome;
+}
+
+void SimCluster::PrintTail(std::ostream* out) const {
+  world_.trace().PrintTail(out);
+  *out << "processes:";
+  for (const auto& process : world_.processes()) {
+    if (process->name() == "worker" && !process->alive()) continue;
+    *out << " p" << process->id() << "=" << process->name() << "@" << process->host() << (process->alive() ? "" : "(dead)");
+  }
+  *out << "\n";
+}
+
+}  // namespace ray::sim

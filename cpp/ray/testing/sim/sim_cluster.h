@@ -1,0 +1,101 @@
+// SimCluster: a whole cluster in one process on virtual time, from one seed: a GCS over a disk, raylets, drivers and workers, and what goes wrong with them. A run
+// starts it, lets drivers work while things fail, ends the failures, and checks what must hold then (docs/architecture/simulation.md):
+//   while drivers hold actors and groups: the GCS and the nodes agree on who is alive, what is used, which actors live and which bundles are reserved; what was
+//     acknowledged is known; nobody waits;
+//   when they have left: no lease, worker, actor, bundle or job is left anywhere, all resources are free, every view says so;
+//   and the history of the key-value table fits a single table (KvHistory).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <ostream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "ray/testing/sim/disk.h"
+#include "ray/testing/sim/fake_worker.h"
+#include "ray/testing/sim/kv_history.h"
+#include "ray/testing/sim/network.h"
+#include "ray/testing/sim/sim_driver.h"
+#include "ray/testing/sim/sim_gcs.h"
+#include "ray/testing/sim/sim_raylet.h"
+#include "ray/testing/sim/world.h"
+
+namespace ray::sim {
+
+struct ClusterConfig {
+  int nodes = 4;
+  int drivers = 3;
+  Duration faults = std::chrono::seconds(30);              // how long things go wrong; zero: nothing does
+  Duration max_between = std::chrono::milliseconds(2500);  // two faults
+  DriverConfig driver;
+  LauncherConfig launcher{.start_fails = 0.01, .start_hangs = 0.01};
+  FakeWorkerConfig worker;
+
+  // Sizes and rates drawn from the seed.
+  static ClusterConfig FromSeed(uint64_t seed);
+};
+
+struct Outcome {
+  std::string problem;  // empty: all held
+  uint64_t trace_hash = 0, events = 0;
+  Duration simulated = Duration::zero();
+  size_t faults = 0, kv_operations = 0, gcs_starts = 0, processes = 0;
+};
+
+class SimCluster {
+ public:
+  // `trace`: gets every event as it happens; null: none.
+  SimCluster(uint64_t seed, ClusterConfig config, std::ostream* trace = nullptr);
+  ~SimCluster();
+  Outcome Run();
+  // The newest events, and who is who in them.
+  void PrintTail(std::ostream* out) const;
+
+  World* world() { return &world_; }
+  SimNetwork* network() { return &network_; }
+
+ private:
+  struct Host {
+    SimRaylet* raylet = nullptr;  // while its process lives
+    int incarnations = 0;
+    int64_t cpus = 4;
+    bool down = false;
+  };
+  struct Listing;
+
+  void StartGcs();
+  void StartRaylet(HostId host);
+  void StartDriver();
+  bool RayletLives(HostId host) const { return hosts_[host].raylet != nullptr; }
+  bool AllReady() const;
+  HostId AnyHost() { return static_cast<HostId>(random_.Below(hosts_.size())); }
+  void Fault();
+  void CrashHost(HostId host);
+  void EndFaults();
+  // `check` gets what the GCS says, asked as any client does.
+  void Look(const std::function<void(const Listing&)>& check);
+  void CheckAgreement(const Listing& listing);
+  void CheckHeld(const Listing& listing);
+  void CheckEmpty(const Listing& listing);
+  void Fail(const std::string& problem) {
+    if (problem_.empty()) problem_ = problem;
+  }
+
+  const ClusterConfig config_;
+  World world_;
+  Random random_;
+  KvHistory history_;
+  SimDisk disk_{&world_};
+  SimNetwork network_{&world_};
+  SimGcs gcs_{&world_, &network_, &disk_, 0};
+  std::vector<Host> hosts_;
+  std::vector<SimDriver*> drivers_;  // that live
+  bool failing_ = false;
+  size_t faults_ = 0;
+  std::string problem_;
+};
+
+}  // namespace ray::sim

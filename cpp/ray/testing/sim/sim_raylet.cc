@@ -1,0 +1,73 @@
+#include "ray/testing/sim/sim_raylet.h"
+
+#include <utility>
+#include <vector>
+
+#include "ray/testing/sim/sim_gcs.h"
+
+namespace ray::sim {
+
+SimRaylet* SimRaylet::Start(SimNetwork* network, HostId host, Options options) {
+  Process* process = network->world()->NewProcess("raylet", host);
+  const auto raylet = std::make_shared<SimRaylet>(network, process, std::move(options));
+  network->world()->Record("raylet starts", {}, process->id(), host);
+  process->Own(raylet);
+  process->Run([&] { raylet->Begin(); });
+  return raylet.get();
+}
+
+SimRaylet::SimRaylet(SimNetwork* network, Process* process, Options options)
+    : network_(network),
+      process_(process),
+      options_(std::move(options)),
+      local_address_(options_.config.node_dir + "/sockets/" + raylet::kRayletSocket),
+      launcher_(std::make_unique<SimLauncher>(process, options_.launcher, local_address_, options_.worker)) {
+  raylet::NodeServices::Deps deps;
+  deps.loop = process_->loop();
+  deps.node_id = node_id_;
+  deps.carriers = this;
+  deps.objects = this;
+  deps.launcher = launcher_.get();
+  deps.hostname = options_.config.node_ip;
+  deps.pid = process_->pid();
+  deps.kill_node = [process = process_] { process->EndSoon(137); };
+  services_ = std::make_unique<raylet::NodeServices>(options_.config, std::move(deps));
+}
+
+void SimRaylet::Begin() {
+  services_->SetShutdownHandler([this](const std::string& reason) {
+    if (std::exchange(stopping_, true)) return;
+    services_->Stop(reason, [this] { process_->EndSoon(0); });
+  });
+  (void)network_->Listen(process_, options_.config.listen, services_->dispatcher().get());
+  services_->Start(
+      options_.config.listen, /*plain_links=*/true,
+      [this] {
+        ready_ = true;
+        if (options_.on_ready) options_.on_ready();
+      },
+      [this](const Status& why) {
+        process_->world()->Record("raylet gives up", {}, process_->id(), Trace::HashOf(why.message()));
+        if (std::exchange(stopping_, true)) return;
+        services_->Stop(why.message(), [this] { process_->EndSoon(3); });
+      });
+  process_->loop()->AddTimer(std::chrono::milliseconds(50), [this] { services_->OnLauncherReady(Status::Ok()); });
+}
+
+rpc::ConnectionPtr SimRaylet::ConnectGcs() { return network_->Connect(process_, kGcsAddress, services_->dispatcher().get()); }
+
+rpc::ConnectionPtr SimRaylet::Dial(const std::string& address, raylet::Lane, bool) {
+  return network_->Connect(process_, address, services_->dispatcher().get());
+}
+
+Status SimRaylet::ListenForProcesses() { return network_->Listen(process_, local_address_, services_->dispatcher().get()); }
+
+void SimRaylet::StopLinks() { network_->StopListening(options_.config.listen); }
+
+void SimRaylet::Shutdown() {
+  network_->StopListening(local_address_);
+  const auto connections = process_->connections;
+  for (const auto& [id, connection] : connections) connection->Close(Status::Unavailable("the node stops"));
+}
+
+}  // namespace ray::sim
