@@ -384,6 +384,7 @@ void NodeServices::Impl::OnRegisteredAgain(const Status& status) {
   RAY_LOG(INFO) << "the GCS is there again, and knows this node";
   gcs_lost.clear();
   if (gcs_lost_timer != 0) loop->CancelTimer(std::exchange(gcs_lost_timer, 0));
+  leases->ForgetOtherNodes();  // behind its answer, in order, comes its view of all nodes
   router->SetGcs(gcs, /*resume=*/true);
   if (draining) TellDraining(draining->first, std::max(draining->second - loop->clock().Now(), Duration::zero()));
   ReportSoon();

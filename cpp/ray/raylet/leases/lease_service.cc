@@ -131,6 +131,15 @@ void LeaseService::Touch() {
   deps_.on_resources_changed();
 }
 
+void LeaseService::ForgetOtherNodes() {
+  scheduling::ClusterView* view = queue_.view();
+  std::vector<NodeId> others;
+  view->ForEach([&](const scheduling::ClusterView::Node& node) {
+    if (node.id != deps_.node_id) others.push_back(node.id);
+  });
+  for (const NodeId& node : others) view->Remove(node);
+}
+
 void LeaseService::OnResourceViews(const v1::ResourceViewsNotice& notice) {
   scheduling::ClusterView* view = queue_.view();
   for (const auto& node : notice.nodes()) {

@@ -63,6 +63,8 @@ class LeaseService {
   void OnResourceViews(const v1::ResourceViewsNotice& notice);
   // The node is dead: nothing is sent there. Said by the GCS also where the notice of its end was missed.
   void OnNodeDead(const NodeId& node) { queue_.view()->Remove(node); }
+  // A GCS that was started again may not know of nodes that it told of before; everything that it does know follows.
+  void ForgetOtherNodes();
   // Whether others have sent something here since the last call: what they took off this node's account has to be put right by a report.
   bool TakeTouched() { return std::exchange(touched_, false); }
 
