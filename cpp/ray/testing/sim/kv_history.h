@@ -36,7 +36,7 @@ class KvHistory {
   std::map<std::string, std::vector<KvOperation>> by_key_;
 };
 
-// Whether one key's operations, which began with the key absent, can be put in such an order. REQUIRES: at most 64.
+// Whether one key's operations, which began with the key absent, can be put in such an order. REQUIRES: at most 64; no value is written twice.
 bool IsLinearizable(const std::vector<KvOperation>& operations);
 
 }  // namespace ray::sim

@@ -213,7 +213,7 @@ void SimNetwork::Deliver(const std::shared_ptr<SimConnection>& from) {
     Receive(to, std::move(message));
   } else if (!from->closed_) {
     world_->After(Latency(from->peer_host_, from->process_->host(), 0), [from] {
-      if (from->process_->alive()) from->process_->loop()->Run([from] { from->Close(kReset); });
+      if (from->process_->alive()) from->process_->loop()->Run([from] { from->Close(kReset); }, from->id());
     });
   }
   Schedule(from);
@@ -225,8 +225,9 @@ void SimNetwork::Accept(const std::shared_ptr<SimConnection>& from, const std::s
     world_->Record("refused", {}, from->id());
     from->out_.clear();
     from->unsent_ = 0;
-    world_->After(Latency(from->peer_host_, from->process_->host(), 0),
-                  [from] { from->process_->loop()->Run([from] { from->Close(Status::Unavailable("nobody listens there")); }); });
+    world_->After(Latency(from->peer_host_, from->process_->host(), 0), [from] {
+      from->process_->loop()->Run([from] { from->Close(Status::Unavailable("nobody listens there")); }, from->id());
+    });
     return;
   }
   Process* server = listener->second.process;
@@ -236,24 +237,26 @@ void SimNetwork::Accept(const std::shared_ptr<SimConnection>& from, const std::s
   from->peer_process_ = server;
   world_->Record("accepts", {}, from->id(), to->id());
   // Behind what stands still, and before what follows on the connection.
-  if (listener->second.on_accept) server->loop()->Run([to, accept = listener->second.on_accept] { accept(to); });
+  if (listener->second.on_accept) server->loop()->Run([to, accept = listener->second.on_accept] { accept(to); }, to->id());
 }
 
 void SimNetwork::Receive(const std::shared_ptr<SimConnection>& to, SimConnection::Message message) {
-  to->process_->loop()->Run([this, to, message = std::make_shared<SimConnection::Message>(std::move(message))] {
-    if (to->closed_) return;
-    if (message->kind == SimConnection::Kind::kEnd) {
-      world_->Record("peer closed", {}, to->id());
-      to->Close(Status::Unavailable("the peer closed the connection"));
-      return;
-    }
-    world_->Record(KindName(message->frame).data(), MethodName(message->method), to->id(), Trace::HashOf(message->control));
-    rpc::FrameHeader header;
-    header.call_id = message->call_id;
-    header.method = static_cast<uint16_t>(message->method);
-    header.kind = message->frame;
-    rpc::DeliverFrame(header, message->control, std::move(message->parts), -1, to, *to->dispatcher_, to->calls_.get());
-  });
+  to->process_->loop()->Run(
+      [this, to, message = std::make_shared<SimConnection::Message>(std::move(message))] {
+        if (to->closed_) return;
+        if (message->kind == SimConnection::Kind::kEnd) {
+          world_->Record("peer closed", {}, to->id());
+          to->Close(Status::Unavailable("the peer closed the connection"));
+          return;
+        }
+        world_->Record(KindName(message->frame).data(), MethodName(message->method), to->id(), Trace::HashOf(message->control));
+        rpc::FrameHeader header;
+        header.call_id = message->call_id;
+        header.method = static_cast<uint16_t>(message->method);
+        header.kind = message->frame;
+        rpc::DeliverFrame(header, message->control, std::move(message->parts), -1, to, *to->dispatcher_, to->calls_.get());
+      },
+      to->id());
 }
 
 // ---- faults ----
@@ -266,7 +269,7 @@ void SimNetwork::GiveUpLater(const std::shared_ptr<SimConnection>& end) {
     const bool cut = IsCut(end->process_->host(), end->peer_host_);
     if (!cut && (peer_lives || (peer == nullptr && end->peer_process_ == nullptr))) return;  // mended in time
     world_->Record("gives up", {}, end->id());
-    end->process_->loop()->Run([end] { end->Close(kTimedOut); });
+    end->process_->loop()->Run([end] { end->Close(kTimedOut); }, end->id());
   });
 }
 
@@ -335,7 +338,7 @@ void SimNetwork::BreakConnections(HostId a, HostId b) {
     end->unsent_ = 0;
     end->ended_ = true;
     world_->After(Latency(a, b, 0), [end] {
-      if (end->process_->alive()) end->process_->loop()->Run([end] { end->Close(kReset); });
+      if (end->process_->alive()) end->process_->loop()->Run([end] { end->Close(kReset); }, end->id());
     });
   }
 }

@@ -53,7 +53,7 @@ void SimLoop::ScheduleTurn() {
 void SimLoop::Turn() {
   if (still_until_ > world_->now()) return ScheduleTurn();
   if (posts_.empty()) return;
-  Run([this] {
+  RunNow([this] {
     const auto [name, fn] = std::move(posts_.front());
     posts_.pop_front();
     fn();
@@ -61,12 +61,27 @@ void SimLoop::Turn() {
   ScheduleTurn();
 }
 
-void SimLoop::Run(std::function<void()> fn) {
+void SimLoop::Run(std::function<void()> fn, uint64_t source) {
   if (ended_) return;
-  if (still_until_ > world_->now()) {
-    world_->At(still_until_, [this, fn = std::move(fn)]() mutable { Run(std::move(fn)); });
-    return;
-  }
+  if (still_until_ <= world_->now() && !held_up_.contains(source)) return RunNow(fn);
+  held_up_[source].push_back(std::move(fn));
+  ResumeLater(source);
+}
+
+void SimLoop::ResumeLater(uint64_t source) {
+  world_->At(still_until_, [this, source] {
+    const auto held_up = held_up_.find(source);
+    if (ended_ || held_up == held_up_.end()) return;
+    if (still_until_ > world_->now()) return ResumeLater(source);
+    const std::function<void()> fn = std::move(held_up->second.front());
+    held_up->second.pop_front();
+    if (held_up->second.empty()) held_up_.erase(held_up);
+    RunNow(fn);
+  });
+}
+
+void SimLoop::RunNow(const std::function<void()>& fn) {
+  if (ended_) return;
   RAY_CHECK(world_->running_ == nullptr) << "something runs on a loop already";
   world_->running_ = process_;
   fn();
@@ -100,6 +115,7 @@ void SimLoop::RequestFlush() {
 void SimLoop::End() {
   ended_ = true;
   const auto posts = std::exchange(posts_, {});  // their ends may come back here
+  const auto held_up = std::exchange(held_up_, {});
   for (const EventId id : std::exchange(timers_, {})) world_->Cancel(id);
   const auto flushers = std::exchange(flushers_, {});
 }

@@ -54,8 +54,9 @@ class SimLoop final : public async::Loop {
   void AddFlusher(std::function<void()> fn) override { flushers_.push_back(std::move(fn)); }
   void RequestFlush() override;
 
-  // Runs `fn` on the loop now, and what it corked leaves. REQUIRES: nothing runs on any loop. Not run if the process is dead; later if it stands still.
-  void Run(std::function<void()> fn);
+  // Runs `fn` on the loop now, and what it corked leaves. REQUIRES: nothing runs on any loop. Not run if the process is dead. Later if it stands still: then
+  // what came from one source runs in its order, and what came from several in any, as where a process reads its sockets again. 0: timers and the rest.
+  void Run(std::function<void()> fn, uint64_t source = 0);
   // Nothing runs on it until then: the process is stopped, or starved.
   void StandStill(Time until) { still_until_ = std::max(still_until_, until); }
   // Everything that waits is dropped; nothing runs any more.
@@ -64,6 +65,8 @@ class SimLoop final : public async::Loop {
  private:
   void ScheduleTurn();
   void Turn();
+  void ResumeLater(uint64_t source);
+  void RunNow(const std::function<void()>& fn);
 
   World* const world_;
   Process* const process_;
@@ -72,6 +75,7 @@ class SimLoop final : public async::Loop {
   std::set<EventId> timers_;
   std::vector<std::function<void()>> flushers_;
   Time still_until_{0};
+  std::map<uint64_t, std::deque<std::function<void()>>> held_up_;  // by source, while it stands still
   bool turn_scheduled_ = false;
   bool ended_ = false;
 };

@@ -1,8 +1,12 @@
 // The simulation itself: its clock, loop and network keep their promises, and a seed gives the same run again.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
+#include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ray/testing/sim/disk.h"
@@ -177,6 +181,65 @@ TEST(KvHistoryTest, TellsWhatCannotBe) {
       {{Kind::kPut, "a", false, at(1), Time::Infinite()}, {Kind::kGet, "", false, at(3), at(4)}, {Kind::kGet, "a", true, at(5), at(6)}}));
   EXPECT_FALSE(IsLinearizable(
       {{Kind::kPut, "a", false, at(1), Time::Infinite()}, {Kind::kGet, "a", true, at(3), at(4)}, {Kind::kGet, "", false, at(5), at(6)}}));
+}
+
+// Every order of what must have happened and of any of the rest.
+bool FitsSomeOrder(const std::vector<KvOperation>& operations, std::set<size_t> left, const std::optional<std::string>& state) {
+  using Kind = KvOperation::Kind;
+  Time first = Time::Infinite();
+  for (const size_t i : left) first = std::min(first, operations[i].returned);
+  if (first.is_infinite()) return true;
+  for (const size_t i : left) {
+    const KvOperation& op = operations[i];
+    if (op.called > first) continue;
+    std::optional<std::string> next = state;
+    bool truth = false;
+    switch (op.kind) {
+      case Kind::kPut:
+        truth = !state;
+        next = op.value;
+        break;
+      case Kind::kPutIfAbsent:
+        truth = !state;
+        if (!state) next = op.value;
+        break;
+      case Kind::kDelete:
+        truth = state.has_value();
+        next.reset();
+        break;
+      case Kind::kGet: truth = state.has_value(); break;
+    }
+    if (!op.returned.is_infinite() && (truth != op.truth || (op.kind == Kind::kGet && truth && op.value != *state))) continue;
+    std::set<size_t> rest = left;
+    rest.erase(i);
+    if (FitsSomeOrder(operations, std::move(rest), next)) return true;
+  }
+  return false;
+}
+
+TEST(KvHistoryTest, TellsTheSameAsTryingEveryOrder) {
+  using Kind = KvOperation::Kind;
+  Random random(3);
+  int fit = 0;
+  constexpr int kHistories = 20000;
+  for (int history = 0; history < kHistories; ++history) {
+    std::vector<KvOperation> operations(2 + random.Below(5));
+    std::set<size_t> all;
+    for (size_t i = 0; i < operations.size(); ++i) {
+      KvOperation& op = operations[i];
+      op.kind = static_cast<Kind>(random.Below(4));
+      op.truth = random.Chance(0.5);
+      op.called = Time{random.Between(0, 12)};
+      if (random.Chance(0.7)) op.returned = op.called + Duration(random.Between(1, 8));
+      op.value = std::to_string(op.kind == Kind::kGet ? random.Below(operations.size()) : i);
+      all.insert(i);
+    }
+    const bool fits = FitsSomeOrder(operations, all, std::nullopt);
+    ASSERT_EQ(IsLinearizable(operations), fits) << "history " << history;
+    fit += fits ? 1 : 0;
+  }
+  EXPECT_GT(fit, kHistories / 10);
+  EXPECT_LT(fit, kHistories * 9 / 10);
 }
 
 struct KvRun {
