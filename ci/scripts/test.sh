@@ -7,4 +7,5 @@ python_tests() {
   "$VENV/bin/python" -m pytest -q "${folders[@]}"
 }
 step "C++ tests" ctest --test-dir "$BUILD" --output-on-failure --no-tests=error -j "$JOBS"
+step "simulated clusters" "$ROOT/ci/scripts/sim.sh" --seeds 2000
 step "Python tests" python_tests

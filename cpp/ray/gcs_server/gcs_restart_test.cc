@@ -361,6 +361,18 @@ TEST_F(GcsRestartTest, NodeHearsOfTheEndOfItsJobs) {
   EXPECT_THAT(Link('N').Told(), ElementsAre("RayletLease/JobFinished"));
 }
 
+// Requests of such a job may still be on their way to it from another node.
+TEST_F(GcsRestartTest, NodeHearsOfJobsThatEndedMeanwhileThoughNothingOfThemIsThere) {
+  Join('N');
+  const std::string job = Call<v1::AddJobReply>(client_, MethodId::kAddJob, v1::AddJobRequest()).job_id();
+  Restart();
+  v1::FinishJobRequest finish;
+  finish.set_job_id(job);
+  Call<v1::JobEmpty>(client_, MethodId::kFinishJob, finish);
+  Return('N');
+  EXPECT_EQ(Link('N').Newest<v1::JobFinishedNotice>(MethodId::kJobFinished).job_id(), job);
+}
+
 TEST_F(GcsRestartTest, GroupThatWasPlacedIsLeftAlone) {
   Join('N');
   CreateGroup(2, v1::PLACEMENT_STRATEGY_PACK, "name");

@@ -63,6 +63,12 @@ class GcsServerTest : public testing::Test {
     EXPECT_TRUE(reply.ParseFromString(link->answer));
     return reply;
   }
+  void Refused(const std::shared_ptr<FakeLink>& link, MethodId method, const rpc::MessageLite& message) {
+    link->error = Status::Ok();
+    const std::string control = message.SerializeAsString();
+    server_->dispatcher()->Dispatch({method, control, {}, link, false}, rpc::Responder(link, method, 1));
+    EXPECT_FALSE(link->error.ok());
+  }
   void RegisterNode() {
     v1::RegisterNodeRequest request;
     request.mutable_node()->set_node_id(node_.Binary());
@@ -121,6 +127,39 @@ TEST_F(GcsServerTest, ActorIsStartedPublishedAndEndsWithItsDriver) {
   Call<v1::NodeEmpty>(link_, MethodId::kReportWorkerDied, died);
   EXPECT_THAT(link_->Told(), ElementsAre("PubSub/Publish", "RayletLease/KillActor", "RayletLease/JobFinished"));
   EXPECT_NE(Call<v1::ListJobsReply>(link_, MethodId::kListJobs, v1::JobEmpty()).jobs(0).end_time_ms(), 0);
+}
+
+// Its raylet gave the first link up and registered over another one, whose request came first.
+TEST_F(GcsServerTest, TheLinkOfAnEarlierRegistrationDoesNotCount) {
+  Start(&memory_);
+  const auto old = std::make_shared<FakeLink>(2);
+  v1::RegisterNodeRequest request;
+  request.mutable_node()->set_node_id(node_.Binary());
+  request.set_attempt(2);
+  Call<v1::RegisterNodeReply>(link_, MethodId::kRegisterNode, request);
+  request.set_attempt(1);
+  Refused(old, MethodId::kRegisterNode, request);
+  old->Close(Status::Unavailable("it was given up"));
+  EXPECT_TRUE(Call<v1::ListNodesReply>(link_, MethodId::kListNodes, v1::NodeEmpty()).nodes(0).alive());
+}
+
+// What was sent before the news of its node's death reached its raylet.
+TEST_F(GcsServerTest, JobsAndActorsOfADeadNodeEndAsTheyCome) {
+  Start(&memory_);
+  RegisterNode();
+  link_->Close(Status::Unavailable("cut"));
+  const auto late = std::make_shared<FakeLink>(2);
+  v1::AddJobRequest add;
+  add.mutable_job()->set_driver_worker_id(owner_.Binary());
+  add.mutable_job()->set_driver_node_id(node_.Binary());
+  Call<v1::AddJobReply>(late, MethodId::kAddJob, add);
+  EXPECT_NE(Call<v1::ListJobsReply>(late, MethodId::kListJobs, v1::JobEmpty()).jobs(0).end_time_ms(), 0);
+  v1::RegisterActorRequest actor;
+  v1::ActorCreation* creation = actor.mutable_spec()->mutable_creation();
+  creation->set_actor_id(ActorId::Of(JobId::FromInt(7)).Binary());
+  *creation->mutable_owner() = ToProto(Address{node_, WorkerId::FromRandom()});
+  Call<v1::RegisterActorReply>(late, MethodId::kRegisterActor, actor);
+  EXPECT_EQ(Call<v1::ListActorsReply>(late, MethodId::kListActors, v1::ListActorsRequest()).actors(0).state(), v1::ACTOR_STATE_DEAD);
 }
 
 TEST_F(GcsServerTest, EndOfTheLinkIsTheNodesDeath) {

@@ -134,6 +134,7 @@ struct NodeServices::Impl {
   rpc::ConnectionPtr gcs;
   Time connect_deadline;
 
+  uint64_t registrations = 0;  // that were begun
   bool registered = false;
   bool can_fork = false;  // the zygote is ready
   std::string cluster_id;
@@ -303,6 +304,7 @@ void NodeServices::Impl::Connect() {
   gcs->OnClose([this, link = gcs](const Status& status) { OnGcsClosed(link, status); });
   v1::RegisterNodeRequest request;
   request.set_protocol_version(std::string(kProtocolVersion));
+  request.set_attempt(++registrations);
   auto* node = request.mutable_node();
   node->set_node_id(node_id.Binary());
   node->set_node_name(config.node_name.empty() ? node_id.Hex() : config.node_name);
@@ -406,6 +408,7 @@ void NodeServices::Impl::OnRegistered(const Status& status, const v1::RegisterNo
   }
   workers->SetClusterConfig(reply.config_json(), reply.session_name());
   if (!reply.head_node_id().empty()) workers->SetAdopter(NodeId::FromBinaryOrNil(reply.head_node_id()));
+  leases->ForgetOtherNodes();  // a GCS that ended before it answered may have told of some, and its follower has never heard of them
   router->SetGcs(gcs, /*resume=*/false);
   if (Status listening = carriers->ListenForProcesses(); !listening.ok()) return End(listening);
   LookAtStore();

@@ -28,12 +28,18 @@ class HealthCore {
   explicit HealthCore(HealthConfig config = {}) : config_(config) {}
   const HealthConfig& config() const { return config_; }
 
-  // The node registered over this link. True if the link is new to it: its end is to be reported with LinkDown.
-  bool LinkUp(const NodeId& node, uint64_t link, Time now = {}) {
-    auto [it, is_new] = nodes_.try_emplace(node, Node{link, now + config_.period});
+  // The node registered over this link. True if the link is new to it: its end is to be reported with LinkDown. `attempt`: as in RegisterNodeRequest.
+  bool LinkUp(const NodeId& node, uint64_t link, Time now = {}, uint64_t attempt = 0) {
+    auto [it, is_new] = nodes_.try_emplace(node, Node{link, attempt, now + config_.period});
     if (!is_new && it->second.link == link) return false;
-    it->second = Node{link, now + config_.period};
+    it->second = Node{link, attempt, now + config_.period};
     return true;
+  }
+  // The raylet has registered again since, over another link; what it sends over that one may come first. Taken for the newer, the end of the link of this
+  // attempt, which the raylet has given up, would be the node's.
+  bool IsStale(const NodeId& node, uint64_t attempt) const {
+    auto it = nodes_.find(node);
+    return it != nodes_.end() && attempt != 0 && attempt < it->second.attempt;
   }
   // True if the node is dead by that.
   bool LinkDown(const NodeId& node, uint64_t link) {
@@ -86,7 +92,7 @@ class HealthCore {
 
  private:
   struct Node {
-    uint64_t link = 0;
+    uint64_t link = 0, attempt = 0;
     Time next;  // when the next probe is due
     bool probing = false;
     int misses = 0;

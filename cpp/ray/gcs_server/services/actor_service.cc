@@ -72,6 +72,9 @@ void RegisterActorService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
         WorkerId owner = WorkerId::FromBinaryOrNil(creation.owner().worker_id());
         if (gcs->workers.IsDead(owner)) {
           gcs->actors.OwnerWasDead(IdOf(creation.actor_id()), gcs->workers.DetailOf(owner), gcs->wall_ms(), out);
+        } else if (const NodeId node = NodeId::FromBinaryOrNil(creation.owner().node_id()); gcs->nodes.IsDead(node)) {
+          gcs->actors.OwnerWasDead(IdOf(creation.actor_id()), "its node died: " + gcs->nodes.Find(node)->death_reason(), gcs->wall_ms(),
+                                   out);
         }
         // As for placement groups: the request may come behind the end of who made it.
         if (const JobId job = JobId::FromBinaryOrNil(message.spec().template_().job_id()); gcs->jobs.IsOver(job))

@@ -33,15 +33,16 @@ void TellNodesJobFinished(GcsState* gcs, const TellJobFinished& order) {
 }
 
 void RegisterJobService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
-  dispatcher->RegisterTyped<v1::AddJobRequest>(MethodId::kAddJob,
-                                               [gcs](const v1::AddJobRequest& message, rpc::Request&, rpc::Responder responder) {
-                                                 Effects out;
-                                                 gcs->jobs.Add(message.job(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out);
-                                                 // The news of its driver's end came first.
-                                                 const WorkerId driver = WorkerId::FromBinaryOrNil(message.job().driver_worker_id());
-                                                 if (gcs->workers.IsDead(driver)) FinishJobsOf(gcs, driver, &out);
-                                                 gcs->runner.Run(std::move(out));
-                                               });
+  dispatcher->RegisterTyped<v1::AddJobRequest>(
+      MethodId::kAddJob, [gcs](const v1::AddJobRequest& message, rpc::Request&, rpc::Responder responder) {
+        Effects out;
+        gcs->jobs.Add(message.job(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out);
+        // The news of its driver's end, or of its node's, came first.
+        const WorkerId driver = WorkerId::FromBinaryOrNil(message.job().driver_worker_id());
+        if (gcs->workers.IsDead(driver) || gcs->nodes.IsDead(NodeId::FromBinaryOrNil(message.job().driver_node_id())))
+          FinishJobsOf(gcs, driver, &out);
+        gcs->runner.Run(std::move(out));
+      });
   dispatcher->RegisterTyped<v1::FinishJobRequest>(
       MethodId::kFinishJob, [gcs](const v1::FinishJobRequest& message, rpc::Request&, rpc::Responder responder) {
         Effects out;

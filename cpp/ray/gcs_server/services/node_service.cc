@@ -71,13 +71,16 @@ void WorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, CallT
 
 // A node has come back: what it has is held against what the tables say.
 void TakeState(GcsState* gcs, const NodeId& node, const v1::NodeState& state, Effects* out) {
+  std::set<JobId> over =
+      gcs->jobs.OverOfLate();  // also where nothing of them is there (yet): their requests may still be on their way to the node
   gcs->nodes.Report(state.resources(), out);
   for (const v1::ReportWorkerDiedRequest& death : state.deaths()) WorkerDied(gcs, death, 0, out);
   gcs->actors.NodeReturned(node, {state.actors().begin(), state.actors().end()}, gcs->wall_ms(), out);
   gcs->groups.NodeReturned(node, {state.bundles().begin(), state.bundles().end()}, gcs->now(), gcs->wall_ms(), out);
   for (const std::string& id : state.jobs()) {
-    if (const JobId job = JobId::FromBinaryOrNil(id); gcs->jobs.IsOver(job)) out->push_back(TellJobFinished{job, node});
+    if (const JobId job = JobId::FromBinaryOrNil(id); gcs->jobs.IsOver(job)) over.insert(job);
   }
+  for (const JobId& job : over) out->push_back(TellJobFinished{job, node});
   NodeChanged(gcs, node, out);  // from now on something can be placed there
   NoLongerExpected(gcs, node, out);
 }
@@ -91,15 +94,14 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
   }
   NodeId node = NodeId::FromBinaryOrNil(message.node().node_id());
   const v1::NodeState* state = message.has_state() ? &message.state() : nullptr;
-  // Over a link that the raylet has given up since; what it sends over the next one may come first. Taken for the newer, its end would be the node's.
-  if (state != nullptr && gcs->nodes.IsAlive(node) && state->resources().version() < gcs->nodes.VersionOf(node)) {
+  if (gcs->health.IsStale(node, message.attempt())) {
     if (responder.valid()) responder.Fail(Status::Aborted("a later registration of this node came first"));
     return;
   }
   Effects out;
   if (gcs->nodes.Register(message.node(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out, state)) {
     rpc::ConnectionPtr link = request.connection;
-    bool is_new_link = gcs->health.LinkUp(node, link->id(), gcs->loop->clock().Now());
+    bool is_new_link = gcs->health.LinkUp(node, link->id(), gcs->now(), message.attempt());
     gcs->links[node] = link;
     ScheduleProbes(gcs);
     if (state != nullptr) {

@@ -4,9 +4,9 @@
 //   actor.fail A    actor.started A start= worker=    actor.start-failed A start= [raised] [died] [refused] [link-lost]
 //   actor.start-cancelled A start=    actor.worker-died W    actor.owner-was-dead A    actor.kill A [restart]    actor.out-of-scope A
 //   actor.exiting A worker=    actor.job-finished JOB    actor.named NAME    actor.show A
-//   node.register N python=    node.report N version= cpu=    node.drain N    node.die N    job.add node=    job.finish JOB    job.running-on N
+//   node.register N python=    node.report N version= cpu=    node.drain N    node.die N    job.add node=    job.finish JOB    job.running-on N    job.over-of-late
 //   kv.put KEY VALUE ns= [overwrite]    kv.get KEY    kv.del KEY [prefix]    kv.keys PREFIX    worker.died W    worker.is-dead W
-//   health.link-up N LINK    health.link-down N LINK    health.left N
+//   health.link-up N LINK attempt=    health.link-down N LINK    health.left N
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -212,6 +212,10 @@ class Replay {
 
   void Others(const GoldenEvent& event, const std::string& name, Effects* out) {
     constexpr CallToken kCall = 1;
+    if (name == "job.over-of-late") {
+      for (const JobId& job : t_->jobs.OverOfLate()) lines_.push_back("job " + std::to_string(job.ToInt()));
+      return;
+    }
     const NodeId node = MakeId<NodeId>(event.Word(0));
     auto tell = [this](bool yes, const char* text) {
       if (yes) lines_.emplace_back(text);
@@ -269,7 +273,9 @@ class Replay {
     } else if (name == "worker.is-dead") {
       lines_.push_back(t_->workers.IsDead(MakeId<WorkerId>(event.Word(0))) ? "yes" : "not known");
     } else if (name == "health.link-up") {
-      tell(t_->health.LinkUp(node, event.Number(1)), "watch this link");
+      const uint64_t link = event.Number(1), attempt = event.Number("attempt", 0);
+      if (t_->health.IsStale(node, attempt)) return lines_.push_back("a later one came first");
+      tell(t_->health.LinkUp(node, link, {}, attempt), "watch this link");
     } else if (name == "health.link-down") {
       tell(t_->health.LinkDown(node, event.Number(1)), "the node is dead");
     } else if (name == "health.left") {

@@ -96,4 +96,8 @@ std::vector<JobId> JobTableCore::RunningOf(const WorkerId& driver) const {
   return jobs;
 }
 
+std::set<JobId> JobTableCore::OverOfLate() const {
+  return {over_.end() - static_cast<std::ptrdiff_t>(std::min(over_.size(), kOfLate)), over_.end()};
+}
+
 }  // namespace ray::gcs

@@ -4,6 +4,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 
 #include "ray/gcs_server/tables/effects.h"
 #include "ray/v1/gcs_job.pb.h"
@@ -25,10 +26,13 @@ class JobTableCore {
   // Jobs under way whose driver ran there.
   std::vector<JobId> RunningOn(const NodeId& node) const;
   std::vector<JobId> RunningOf(const WorkerId& driver) const;
+  // The last hundred that ended: a node that was away may have missed it.
+  std::set<JobId> OverOfLate() const;
 
  private:
   static constexpr char kTable[] = "job";
   static constexpr char kCounterTable[] = "counter";
+  static constexpr size_t kOfLate = 100;
 
   const size_t max_over_;
   uint32_t last_ = 0;  // durable before the number is given out

@@ -203,6 +203,11 @@ bool NodeTableCore::IsAlive(const NodeId& node) const {
   return info != nullptr && info->alive();
 }
 
+bool NodeTableCore::IsDead(const NodeId& node) const {
+  const v1::NodeInfo* info = Find(node);
+  return info != nullptr && !info->alive();
+}
+
 std::vector<const v1::NodeInfo*> NodeTableCore::All() const {
   std::vector<const v1::NodeInfo*> all;
   for (const auto& [id, node] : nodes_) all.push_back(&node.info);

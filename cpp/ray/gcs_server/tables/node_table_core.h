@@ -39,6 +39,8 @@ class NodeTableCore {
   // Nullptr: unknown.
   const v1::NodeInfo* Find(const NodeId& node) const;
   bool IsAlive(const NodeId& node) const;
+  // It was there; not: it has never been, or is forgotten.
+  bool IsDead(const NodeId& node) const;
   // Of its newest report; 0: none.
   uint64_t VersionOf(const NodeId& node) const;
   std::vector<const v1::NodeInfo*> All() const;

@@ -249,7 +249,8 @@ void SimNetwork::Receive(const std::shared_ptr<SimConnection>& to, SimConnection
           to->Close(Status::Unavailable("the peer closed the connection"));
           return;
         }
-        world_->Record(KindName(message->frame).data(), MethodName(message->method), to->id(), Trace::HashOf(message->control));
+        world_->Record(KindName(message->frame).data(), MethodName(message->method), to->id(), Trace::HashOf(message->control),
+                       message->method == MethodId::kLinkProbe);
         rpc::FrameHeader header;
         header.call_id = message->call_id;
         header.method = static_cast<uint16_t>(message->method);

@@ -49,6 +49,7 @@ int Run(int argc, char** argv) {
     std::cout << **help;
     return 0;
   }
+  if (options.trace) std::cout << std::unitbuf;  // in step with the log
   LogOptions log;
   log.level = options.trace ? LogLevel::kDebug : LogLevel::kOff;
   if (!StartLogging(log).ok()) return 2;

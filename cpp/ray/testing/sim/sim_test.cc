@@ -12,6 +12,7 @@
 #include "ray/testing/sim/disk.h"
 #include "ray/testing/sim/kv_client.h"
 #include "ray/testing/sim/network.h"
+#include "ray/testing/sim/sim_cluster.h"
 #include "ray/testing/sim/sim_gcs.h"
 #include "ray/util/logging.h"
 #include "ray/v1/gcs_kv.pb.h"
@@ -240,6 +241,17 @@ TEST(KvHistoryTest, TellsTheSameAsTryingEveryOrder) {
   }
   EXPECT_GT(fit, kHistories / 10);
   EXPECT_LT(fit, kHistories * 9 / 10);
+}
+
+// Whole clusters: every invariant holds, and a seed gives the same run again. ci/scripts/sim.sh runs thousands.
+TEST(SimClusterTest, ASeedGivesTheSameRunAgain) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const Outcome first = SimCluster(seed, ClusterConfig::FromSeed(seed)).Run(),
+                  second = SimCluster(seed, ClusterConfig::FromSeed(seed)).Run();
+    EXPECT_EQ(first.problem, "") << "seed " << seed;
+    EXPECT_EQ(first.trace_hash, second.trace_hash) << "seed " << seed;
+    EXPECT_EQ(first.events, second.events) << "seed " << seed;
+  }
 }
 
 struct KvRun {

@@ -2,6 +2,7 @@
 // is kept as a ring, and is what a failing seed prints.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -20,6 +21,7 @@ struct TraceEvent {
   const char* what = "";     // static text
   std::string_view subject;  // static text, as the name of a method
   uint64_t a = 0, b = 0;     // numbers that tell it from others: connection, size, hash of the contents
+  bool routine = false;      // happens all the time, and tells nobody anything: left out of the tail
 };
 
 class Trace {
@@ -33,15 +35,14 @@ class Trace {
     MixText(event.subject);
     Mix(event.a);
     Mix(event.b);
-    if (!ring_.empty()) ring_[count_ % ring_.size()] = event;
     ++count_;
+    if (!ring_.empty() && !event.routine) ring_[kept_++ % ring_.size()] = event;
     if (live_ != nullptr) Print(event, live_);
   }
   // Every event is printed there as it happens; null: none.
   void PrintTo(std::ostream* out) { live_ = out; }
   void PrintTail(std::ostream* out) const {
-    const size_t kept = ring_.size() < count_ ? ring_.size() : static_cast<size_t>(count_);
-    for (uint64_t i = count_ - kept; i < count_; ++i) Print(ring_[i % ring_.size()], out);
+    for (uint64_t i = kept_ - std::min<uint64_t>(kept_, ring_.size()); i < kept_; ++i) Print(ring_[i % ring_.size()], out);
   }
 
   uint64_t hash() const { return hash_; }
@@ -69,7 +70,7 @@ class Trace {
   }
 
   std::vector<TraceEvent> ring_;
-  uint64_t count_ = 0;
+  uint64_t count_ = 0, kept_ = 0;
   uint64_t hash_ = 0x9ae16a3b2f90404full;
   std::ostream* live_ = nullptr;
 };

@@ -25,8 +25,8 @@ void World::EndProcesses() {
   for (const auto& process : processes_) process->Kill(Death::kEndOfWorld);
 }
 
-void World::Record(const char* what, std::string_view subject, uint64_t a, uint64_t b) {
-  trace_.Add({now_, running_ == nullptr ? 0 : running_->id(), what, subject, a, b});
+void World::Record(const char* what, std::string_view subject, uint64_t a, uint64_t b, bool routine) {
+  trace_.Add({now_, running_ == nullptr ? 0 : running_->id(), what, subject, a, b, routine});
 }
 
 EventId World::At(Time at, std::function<void()> fn) {

@@ -44,7 +44,7 @@ class World {
   Random& random() { return random_; }
   Trace& trace() { return trace_; }
   const Trace& trace() const { return trace_; }
-  void Record(const char* what, std::string_view subject = {}, uint64_t a = 0, uint64_t b = 0);
+  void Record(const char* what, std::string_view subject = {}, uint64_t a = 0, uint64_t b = 0, bool routine = false);
 
   EventId At(Time at, std::function<void()> fn);
   EventId After(Duration delay, std::function<void()> fn) { return At(now_ + delay, std::move(fn)); }
