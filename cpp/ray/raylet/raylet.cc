@@ -176,7 +176,8 @@ Status Raylet::Impl::Start(std::function<void()> on_ready, std::function<void(co
       RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{}, security, /*adopts=*/true, config.faults}, dispatcher.get(), loop));
       RAY_ASSIGN_OR_RETURN(listen_address, tcp->Listen(config.listen));
     } else {
-      RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{config.listen}, security, /*adopts=*/false, config.faults}, dispatcher.get(), loop));
+      RAY_ASSIGN_OR_RETURN(server,
+                           rpc::GrpcServer::Make({{config.listen}, security, /*adopts=*/false, config.faults}, dispatcher.get(), loop));
       listen_address = server->addresses().front();
     }
     RAY_LOG(INFO) << "listening on " << listen_address;
