@@ -116,6 +116,7 @@ void LeaseQueueCore::Decide(LeaseRequest request, Time now, LeaseEffects* out) {
     const auto* node = view_.Find(id);
     avoid[id] = node == nullptr ? 0 : node->version;
   }
+  if (!request.rejected_by.empty()) ++window_.back;
   // What was counted there for it stays counted: the node had less than it was thought to have, and reports what it has now.
   SyncSelf();
   const Placement placement = policy_.Choose(where, config_.node, Avoided(avoid));
@@ -128,6 +129,8 @@ void LeaseQueueCore::Decide(LeaseRequest request, Time now, LeaseEffects* out) {
         Enqueue(std::move(request), std::move(avoid), bind, "", now);
         return;
       }
+      if (!bind && window_.used_up()) return Enqueue(std::move(request), std::move(avoid), /*pinned=*/false, "", now);
+      ++window_.sent;
       view_.Take(placement.node, where.need);
       out->emplace_back(LeaseSpilled{request.lease, placement.node, bind ? LeaseMode::kHere : LeaseMode::kNowOrNever});
       return;
@@ -159,7 +162,25 @@ void LeaseQueueCore::Enqueue(LeaseRequest request, std::map<NodeId, uint64_t> av
   queued_.emplace(lease, Place{job, it, std::prev(it->second.queue.end())});
 }
 
+void LeaseQueueCore::NextRound(Time now) {
+  const bool used_up = window_.used_up();
+  const size_t taken = window_.sent - std::min(window_.sent, window_.back);
+  if (window_.back > taken) {
+    window_.size = std::max(config_.min_sent, taken * 2);
+  } else if (window_.sent > 0) {
+    window_.size = window_.size > SIZE_MAX / 2 ? SIZE_MAX : window_.size * 2;
+  }
+  window_.sent = window_.back = 0;
+  window_.since = now;
+  if (!used_up) return;
+  for (auto& [job, state] : jobs_) {
+    for (auto& [key, cls] : state.classes) cls.tried_epoch = 0;
+  }
+}
+
 void LeaseQueueCore::ViewChanged(Time now, LeaseEffects* out) {
+  // Reports that come in pieces are one.
+  if (now - window_.since >= config_.report_interval / 2) NextRound(now);
   for (auto& [job, state] : jobs_) {
     for (auto& [key, cls] : state.classes) {
       if (!cls.queue.front().avoid.empty()) cls.tried_epoch = 0;  // some that turned it away may count again
@@ -169,7 +190,7 @@ void LeaseQueueCore::ViewChanged(Time now, LeaseEffects* out) {
 }
 
 void LeaseQueueCore::SpillWaiting(LeaseEffects* out) {
-  if (jobs_.empty()) return;
+  if (jobs_.empty() || window_.used_up()) return;
   if (view_.size() <= 1) {  // the last node that could run it may have gone
     for (auto& [job, state] : jobs_) {
       for (auto& [key, cls] : state.classes) {
@@ -191,7 +212,7 @@ void LeaseQueueCore::SpillWaiting(LeaseEffects* out) {
   // Jobs in turn, one request each, until a full round brings none.
   size_t idle = 0;
   JobId last = last_job_;
-  while (!jobs_.empty() && idle < jobs_.size()) {
+  while (!jobs_.empty() && idle < jobs_.size() && !window_.used_up()) {
     auto it = jobs_.upper_bound(last);
     if (it == jobs_.end()) it = jobs_.begin();
     last = it->first;
@@ -219,6 +240,7 @@ bool LeaseQueueCore::SpillOne(Job* job, LeaseEffects* out) {
     }
     const LeaseId lease = front.request.lease;
     if (elsewhere) {
+      ++window_.sent;
       view_.Take(placement.node, where.need);
       out->emplace_back(
           LeaseSpilled{lease, placement.node, placement.kind == Placement::kBind ? LeaseMode::kHere : LeaseMode::kNowOrNever});
@@ -522,10 +544,11 @@ void LeaseQueueCore::Tick(Time now, LeaseEffects* out) {
       out->emplace_back(InfeasibleNotice{job, InfeasibleMessage(cls, key)});
     }
   }
-  if (now >= cap_.NextDeadline()) {
-    cap_.Tick(now);
-    Schedule(now, out);
-  }
+  const bool late = now >= window_.since + config_.report_interval * 2 && window_.used_up();
+  if (late) NextRound(now);  // no report has come
+  const bool capped = now >= cap_.NextDeadline();
+  if (capped) cap_.Tick(now);
+  if (late || capped) Schedule(now, out);
   if (now < next_reclaim_) return;
   last_reclaim_ = now;
   next_reclaim_ = now + reclaim_backoff_;
@@ -595,6 +618,7 @@ std::vector<std::pair<WorkerId, LeaseId>> LeaseQueueCore::ChooseYields(Time now)
 Time LeaseQueueCore::NextDeadline() const {
   Time next = std::min(next_reclaim_, cap_.NextDeadline());
   if (!impatient_.empty()) next = std::min(next, impatient_.begin()->first);
+  if (!jobs_.empty() && window_.used_up()) next = std::min(next, window_.since + config_.report_interval * 2);
   if (!uncommitted_.empty()) next = std::min(next, uncommitted_.begin()->first);
   for (const auto& [job, state] : jobs_) {
     for (const auto& [key, cls] : state.classes) {

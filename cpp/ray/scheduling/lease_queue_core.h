@@ -12,6 +12,7 @@
 // Pure core (architecture.md, section 4): events and time in, effects out, in order. Owned by the lease service; not thread-safe.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <list>
 #include <map>
@@ -71,6 +72,9 @@ struct LeaseQueueConfig {
   Duration min_tenure = std::chrono::milliseconds(100);
   // One that was asked for and has not come after so long runs a long task: another is asked for, too.
   Duration yield_wait = std::chrono::seconds(1);
+  // How often other nodes report at most, see SendWindow. And so many requests are always sent on in that time, however many come back.
+  Duration report_interval = std::chrono::milliseconds(100);
+  size_t min_sent = 16;
   Duration bundle_commit_timeout = std::chrono::seconds(30);  // what the GCS reserved and did not commit by then goes back
 };
 
@@ -250,6 +254,8 @@ class LeaseQueueCore {
   void SyncSelf();
   bool LabelsAllow(const PlacementRequest& where);
   std::set<NodeId> Avoided(const std::map<NodeId, uint64_t>& avoid) const;
+  // A new report is there, or should have come.
+  void NextRound(Time now);
   // Of the waiting requests of the job that another node has room for, sends one there. False: none.
   bool SpillOne(Job* job, LeaseEffects* out);
   void SpillWaiting(LeaseEffects* out);
@@ -282,6 +288,16 @@ class LeaseQueueCore {
   std::map<BundleId, Bundle> bundles_;  // reserved or committed; closing ones are NodeResources' alone
   WorkerCap cap_;
   std::map<std::pair<JobId, ClassKey>, bool> noticed_;  // classes whose driver was told, also when they come again
+  // Many who decide by the same reports all send to the same nodes, and most requests come back. So each counts, from report to report, what it sent and
+  // what came back. Where that is more than half it sends, until the next report, twice as many as were taken; the rest waits here. Else it may send twice as
+  // many as before. So a free place is sent some two requests, however many decide.
+  struct SendWindow {
+    size_t size = SIZE_MAX;
+    size_t sent = 0, back = 0;
+    Time since{INT64_MIN / 2};
+    bool used_up() const { return sent >= size; }
+  };
+  SendWindow window_;
   Time next_reclaim_ = Time::Infinite();
   Time last_reclaim_{INT64_MIN / 2};
   Duration reclaim_backoff_;
