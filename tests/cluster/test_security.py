@@ -174,19 +174,20 @@ def test_token_file_of_others_is_refused(tmp_path: pathlib.Path) -> None:
     assert "a-token-that-everybody-can-read" not in done.stderr
 
 
+def tls_flags(folder: pathlib.Path, name: str) -> tuple[str, ...]:
+    files = {"--tls-cert": f"{name}.pem", "--tls-key": f"{name}.key", "--tls-ca": "ca.pem"}
+    return tuple(x for flag, file in files.items() for x in (flag, str(folder / file)))
+
+
 def test_mutual_tls(cluster_of: Callable[..., HandCluster], tmp_path: pathlib.Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     for folder, names in ((ours, ["gcs", "n0", "n1"]), (theirs, ["stranger"])):
         folder.mkdir()
         make_certificates(folder, names)
 
-    def flags(folder: pathlib.Path, name: str) -> tuple[str, ...]:
-        files = {"--tls-cert": f"{name}.pem", "--tls-key": f"{name}.key", "--tls-ca": "ca.pem"}
-        return tuple(x for flag, file in files.items() for x in (flag, str(folder / file)))
-
-    cluster = cluster_of(0, *flags(ours, "gcs"))
-    cluster.add_raylet(*flags(ours, "n0"))
-    cluster.add_raylet(*flags(ours, "n1"))
+    cluster = cluster_of(0, *tls_flags(ours, "gcs"))
+    cluster.add_raylet(*tls_flags(ours, "n0"))
+    cluster.add_raylet(*tls_flags(ours, "n1"))
     cluster.connect()
 
     @ray.remote(num_cpus=0, resources={"n1": 0.01})
@@ -215,5 +216,37 @@ def test_mutual_tls(cluster_of: Callable[..., HandCluster], tmp_path: pathlib.Pa
             except grpc.RpcError as error:
                 code = error.code()
         assert code == expected, name
-    intruder = cluster.start_raylet(*flags(theirs, "stranger"), "--gcs-connect-timeout", "1s")
+    intruder = cluster.start_raylet(*tls_flags(theirs, "stranger"), "--gcs-connect-timeout", "1s")
     assert intruder.popen.wait(timeout=20) == 1
+
+
+def test_a_transfer_over_tls_takes_little_memory(
+    cluster_of: Callable[..., HandCluster], tmp_path: pathlib.Path
+) -> None:
+    make_certificates(tmp_path, ["gcs", "n0", "n1"])
+    cluster = cluster_of(0, *tls_flags(tmp_path, "gcs"))
+    for name in ("n0", "n1"):
+        cluster.add_raylet(*tls_flags(tmp_path, name))
+    cluster.connect()
+
+    @ray.remote(num_cpus=0, resources={"n1": 0.01})
+    class Far:
+        def size(self, refs: list[ray.ObjectRef]) -> int:
+            return len(ray.get(refs[0]))
+
+    def anonymous() -> int:
+        """Bytes of both raylets beside their stores."""
+        texts = [pathlib.Path(f"/proc/{raylet.popen.pid}/status").read_text() for raylet in cluster.raylets]
+        return sum(int(re.findall(r"^RssAnon:\s+(\d+) kB", text, re.MULTILINE)[0]) << 10 for text in texts)
+
+    far = Far.remote()
+    assert ray.get(far.size.remote([ray.put(bytes(1 << 20))]), timeout=30) == 1 << 20
+    before, peak = anonymous(), 0
+    for _ in range(3):
+        ref = ray.put(bytes(40 << 20))
+        reply = far.size.remote([ref])
+        while not ray.wait([reply], timeout=0.001)[0]:
+            peak = max(peak, anonymous() - before)
+        assert ray.get(reply) == 40 << 20
+        del ref
+    assert peak <= 64 << 20

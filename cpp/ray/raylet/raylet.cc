@@ -24,6 +24,13 @@
 
 namespace ray::raylet {
 
+namespace {
+
+// With TLS, chunks are copied out of gRPC's messages, of which several stages hold one each: smaller ones, so that a transfer stays below 64 MiB.
+constexpr uint64_t kEncryptedChunk = uint64_t{2} << 20;
+
+}  // namespace
+
 // What the services of a node stand on.
 struct Raylet::Impl final : NodeCarriers, NodeObjects {
   Impl(RayletConfig c, async::EpollLoop* l)
@@ -145,12 +152,14 @@ Status Raylet::Impl::Init() {
 
   object_manager::PullConfig pull;
   pull.self = node_id;
+  object_manager::PushConfig push;
+  if (!config.security.tls_cert.empty()) pull.chunk_bytes = push.chunk_bytes = kEncryptedChunk;
   pull.budget_bytes = std::max<uint64_t>(config.object_store_memory / 2, pull.chunk_bytes);  // the rest is for what is used and made here
   transfers = std::make_unique<TransferService>(
       TransferService::Deps{loop, store.get(), node_id, [this](const NodeId& node) { return services->nodes()->BulkLink(node); },
                             [this](const NodeId& node) { return services->nodes()->Link(node); },
                             [this](const JobId& job, const std::string& message) { services->NotifyDrivers(job, "fetch", message); }},
-      pull, object_manager::PushConfig());
+      pull, push);
   transfers->RegisterHandlers(dispatcher.get());
 
   rpc::LocalCarrierOptions carrier_options;

@@ -1,5 +1,6 @@
 // How fast objects move between two nodes on the loopback device, beside what one raw TCP connection moves in the same run, before and after: from warm
-// memory into warm memory. Both nodes are in this process. With an argument: over gRPC streams, as they do where TLS is configured.
+// memory into warm memory. Both nodes are in this process.
+//   transfer_bench [grpc] [MiB of a chunk] [chunks asked for at a time]      grpc: over gRPC streams, as they do where TLS is configured
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdlib.h>
@@ -79,8 +80,14 @@ double RawTcp() {
   return best;
 }
 
+struct Settings {
+  bool over_grpc = false;
+  uint64_t chunk_mib = 4;
+  uint32_t window = 4;
+};
+
 struct BenchNode {
-  BenchNode(const std::string& dir, BenchNode* other, bool over_grpc) : sockets(dir) {
+  BenchNode(const std::string& dir, BenchNode* other, const Settings& settings) : sockets(dir) {
     object_manager::StoreConfig config;
     config.capacity = 4 * kObject;
     config.sockets_dir = dir;
@@ -90,9 +97,11 @@ struct BenchNode {
     loop = async::EpollLoop::Make({.name = "raylet"}).value();
     object_manager::PullConfig pull;
     pull.self = id;
+    object_manager::PushConfig push;
+    pull.chunk_bytes = push.chunk_bytes = settings.chunk_mib * kMiB;
+    pull.window = settings.window;
     auto link = [this](const NodeId&) { return bulk; };
-    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store.get(), id, link, link}, pull,
-                                                  object_manager::PushConfig());
+    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store.get(), id, link, link}, pull, push);
     transfers->RegisterHandlers(dispatcher.get());
     carrier = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir}).value();
     RAY_CHECK(carrier->Listen("raylet-" + name(), [](const rpc::ConnectionPtr&) {}).ok());
@@ -107,7 +116,7 @@ struct BenchNode {
     if (other == nullptr) {
       server = rpc::GrpcServer::Make({{}, security, /*adopts=*/true}, dispatcher.get(), loop.get()).value();
       address = tcp->Listen("127.0.0.1:0").value();
-    } else if (over_grpc) {
+    } else if (settings.over_grpc) {
       client = std::make_unique<rpc::GrpcClient>(loop.get(), security);
       bulk = client->Connect(other->address, dispatcher.get());
     } else {
@@ -154,11 +163,11 @@ struct BenchNode {
   uint64_t pulls = 0;
 };
 
-int Main(bool over_grpc) {
+int Main(const Settings& settings) {
   std::string dir = "/tmp/transfer_bench_XXXXXX";
   RAY_CHECK(mkdtemp(dir.data()) != nullptr);
-  auto* a = new BenchNode(dir, nullptr, over_grpc);  // the process ends without taking them apart
-  auto* b = new BenchNode(dir, a, over_grpc);
+  auto* a = new BenchNode(dir, nullptr, settings);  // the process ends without taking them apart
+  auto* b = new BenchNode(dir, a, settings);
   const ObjectId id = ObjectId::ForReturn(TaskId::Of(JobId::FromInt(1), ActorId::Nil()), 0);
   {
     std::vector<char> bytes(kObject, 'z');
@@ -198,4 +207,13 @@ int Main(bool over_grpc) {
 }  // namespace
 }  // namespace ray::raylet
 
-int main(int argc, char**) { return ray::raylet::Main(argc > 1); }
+int main(int argc, char** argv) {
+  ray::raylet::Settings settings;
+  int at = 1;
+  if (at < argc && std::strcmp(argv[at], "grpc") == 0) settings.over_grpc = ++at > 0;
+  if (at < argc) settings.chunk_mib = std::strtoull(argv[at++], nullptr, 10);
+  if (at < argc) settings.window = static_cast<uint32_t>(std::strtoul(argv[at++], nullptr, 10));
+  if (at < argc || settings.chunk_mib == 0 || settings.window == 0)
+    return std::fprintf(stderr, "transfer_bench [grpc] [MiB] [chunks]\n"), 2;
+  return ray::raylet::Main(settings);
+}
