@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import pathlib
 import socket
+from typing import Any
 
 import pytest
 
@@ -66,3 +69,40 @@ def test_whether_something_listens() -> None:
 def test_a_name_that_nobody_knows() -> None:
     with pytest.raises(ConnectionError, match=r"no-such-host\.invalid"):
         addresses.resolve("no-such-host.invalid")
+
+
+@pytest.mark.parametrize(
+    ("address", "answering", "asked"),
+    [
+        ("192.0.2.1:10001", ["192.0.2.1:10001"], ["192.0.2.1:10001"]),
+        ("192.0.2.1:10001", ["192.0.2.1:6379"], ["192.0.2.1:10001", "192.0.2.1:6379"]),
+        ("[2001:db8::1]:10001", ["[2001:db8::1]:6379"], ["[2001:db8::1]:10001", "[2001:db8::1]:6379"]),
+        ("192.0.2.1:10001", [], ["192.0.2.1:10001", "192.0.2.1:6379"]),
+        ("192.0.2.1:10002", ["192.0.2.1:6379"], ["192.0.2.1:10002"]),
+    ],
+)
+def test_the_port_of_rays_client_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path, address: str, answering: list[str], asked: list[str]
+) -> None:
+    """Of ray://: nothing listens there, but the GCS may on its default port."""
+    seen: list[str] = []
+
+    def list_nodes(where: str, _: object) -> list[dict[str, Any]]:
+        seen.append(where)
+        if where not in answering:
+            raise ConnectionError(f"No Ray cluster answers at {where}")
+        return []
+
+    monkeypatch.setattr(connect.gcs_query, "list_nodes", list_nodes)
+    monkeypatch.setattr(connect.security, "for_asking", contextlib.nullcontext)
+    if asked[-1] in answering:
+        assert connect._ask_gcs(address, True, tmp_path) == (asked[-1], None, [])
+    else:
+        with pytest.raises(ConnectionError, match="6379" if len(asked) == 2 else "10002"):
+            connect._ask_gcs(address, True, tmp_path)
+    assert seen == asked
+    seen.clear()
+    if len(asked) == 2:  # without ray:// an address is taken as it is
+        with pytest.raises(ConnectionError, match="10001"):
+            connect._ask_gcs(address, False, tmp_path)
+        assert seen == asked[:1]

@@ -17,6 +17,7 @@ from ray._runtime import addresses, gcs_query, security, session_dir
 from ray._runtime.cluster_process import PYTHON_VERSION, Node, NodeOptions
 from ray._runtime.session_dir import GCS, RAYLET, ProcessRecord
 
+_RAY_CLIENT_PORT = 10001  # of Ray's client server, which programs written for Ray name with ray://
 _DRIVER_STORE_BYTES = 1 << 30  # of a driver's own raylet, at most; its memory is taken as it is used
 
 
@@ -94,9 +95,7 @@ def attach(address: str, *, temp_dir: str | None = None) -> Attachment:
         if record is not None:
             check_python(record.python, "this machine")
             return Attachment(record.node_dir, os.path.join(record.session_dir, "logs"))
-    local = local_record(where, root)
-    with security.for_asking(local) as credentials:
-        nodes = gcs_query.list_nodes(where, credentials)
+    where, local, nodes = _ask_gcs(where, remote, root)
     for node in nodes:
         if node["alive"]:
             check_python(node["python_version"], f"node {node['ip']}")
@@ -106,6 +105,31 @@ def attach(address: str, *, temp_dir: str | None = None) -> Attachment:
                 folder = os.path.dirname(os.path.dirname(node["raylet_socket"]))
                 return Attachment(folder, os.path.join(node["session_dir"], "logs"))
     return _own_raylet(where, nodes, local, temp_dir, remote)
+
+
+def _ask_gcs(where: str, remote: bool, root: Path) -> tuple[str, ProcessRecord | None, list[dict[str, Any]]]:
+    """Address of the GCS, its process if it is on this machine, and its nodes. Raises as `attach`."""
+    host, port = addresses.split(where)
+    if not remote or port != _RAY_CLIENT_PORT:
+        local = local_record(where, root)
+        with security.for_asking(local) as credentials:
+            return where, local, gcs_query.list_nodes(where, credentials)
+    # There is no client server, but most heads have their GCS on the default port; one of this machine is known by its
+    # record.
+    candidates = (where, addresses.join(host, addresses.DEFAULT_PORT))
+    known = [(address, local_record(address, root)) for address in candidates]
+    problem = ""
+    for address, local in sorted(known, key=lambda entry: entry[1] is None):
+        try:
+            with security.for_asking(local) as credentials:
+                return address, local, gcs_query.list_nodes(address, credentials)
+        except ConnectionError as error:
+            problem = problem or str(error)
+    raise ConnectionError(
+        f"{problem} ({_RAY_CLIENT_PORT} is the port of Ray's client server, which does not exist here: ray:// takes "
+        f"the port of the GCS. Nothing answers at its default, {addresses.DEFAULT_PORT}, either; "
+        "`ray start --head` prints the address.)"
+    )
 
 
 def _attach_to_folder(node_dir: Path) -> Attachment:

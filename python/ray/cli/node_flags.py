@@ -49,7 +49,7 @@ _POINTLESS: list[tuple[str, Any, str]] = [
     ("--min-worker-port", int, _UNIX),
     ("--max-worker-port", int, _UNIX),
     ("--worker-port-list", str, _UNIX),
-    ("--ray-client-server-port", int, "ray:// takes the port of the GCS"),
+    ("--ray-client-server-port", int, "ray:// takes the port of the GCS, and tries 6379 for 10001"),
     ("--dashboard-host", str, _NO_DASHBOARD),
     ("--dashboard-port", int, _NO_DASHBOARD),
     ("--dashboard-agent-listen-port", int, _NO_AGENTS),
