@@ -105,12 +105,18 @@ class SpinPolicy {
  public:
   bool ShouldSpin() { return skip_left_ == 0 || (--skip_left_, false); }
   void Succeeded() {
+    ++wins_since_hurt_;
     skip_ = 0;
     if (hopped_) hop_after_ = kHopAfter;
     hopped_ = false;
   }
-  // Polling cost `lost`, more than it can win: for so long as makes that a small share of the time there is none, whatever else succeeds.
-  void Hurt(int64_t now, int64_t lost) { none_before_ = now + lost * kHurtFactor; }
+  // Polling cost `lost`, more than it can win: for so long as makes that a small share of the time there is none, whatever else succeeds. On an idle machine
+  // that happens now and then; where it happens again before polling has won much, others have work: the share becomes ever smaller.
+  void Hurt(int64_t now, int64_t lost) {
+    hurt_factor_ = wins_since_hurt_ < kWinsToForget ? std::min(hurt_factor_ * 2, kMaxHurtFactor) : kMinHurtFactor;
+    wins_since_hurt_ = 0;
+    none_before_ = now + lost * hurt_factor_;
+  }
   bool IsHurt(int64_t now) const { return now < none_before_; }
   void Missed(int64_t now) {
     if (skip_ == 0) missing_since_ = now;
@@ -134,7 +140,10 @@ class SpinPolicy {
   uint32_t skip_ = 0;
   uint32_t skip_left_ = 0;
   int64_t missing_since_ = 0;
-  static constexpr int64_t kHurtFactor = 100;
+  static constexpr int64_t kMinHurtFactor = 100, kMaxHurtFactor = 1600;
+  static constexpr uint32_t kWinsToForget = 200;
+  int64_t hurt_factor_ = kMinHurtFactor;
+  uint32_t wins_since_hurt_ = 0;
   int64_t none_before_ = 0;
   int64_t last_hop_ = 0, hop_after_ = kHopAfter;
   bool hopped_ = false;  // and no success since
