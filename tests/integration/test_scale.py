@@ -1,4 +1,4 @@
-"""What many groups, actors and queued tasks cost each: a small run of tests/perf/scale.py."""
+"""What many groups, actors and queued tasks cost each, all at the same time: a small run of tests/perf/scale.py."""
 
 from __future__ import annotations
 

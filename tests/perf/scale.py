@@ -1,4 +1,5 @@
-"""One cluster with very many of each: placement groups, live actors, queued tasks. Tells what each costs, by process.
+"""One cluster with very many of each at the same time: placement groups, live actors, queued tasks. Tells what each
+costs, by process.
 
     python tests/perf/scale.py [--groups 1000] [--actors 2000] [--tasks 1000000] [--json FILE]
 
@@ -13,9 +14,10 @@ import os
 import pathlib
 import resource
 import time
+from typing import Any
 
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
 
 def pss(pid: int) -> int:
@@ -88,7 +90,7 @@ def per_item(before: dict[str, int], after: dict[str, int], count: int) -> dict[
     return {kind: round((after.get(kind, 0) - before.get(kind, 0)) / count) for kind in kinds}
 
 
-def measure_groups(watch: Watch, count: int) -> dict[str, object]:
+def measure_groups(watch: Watch, count: int) -> tuple[dict[str, object], list[PlacementGroup]]:
     before = watch.memory()
     begin = time.monotonic()
     groups = [placement_group([{"CPU": 0.001}]) for _ in range(count)]
@@ -103,14 +105,17 @@ def measure_groups(watch: Watch, count: int) -> dict[str, object]:
     result["waiting"] = count
     for group in waiting:
         remove_placement_group(group)
+    return result, groups
+
+
+def remove_groups(groups: list[PlacementGroup], result: dict[str, object]) -> None:
     begin = time.monotonic()
     for group in groups:
         remove_placement_group(group)
-    result["remove_per_s"] = round(count / (time.monotonic() - begin))
-    return result
+    result["remove_per_s"] = round(len(groups) / (time.monotonic() - begin))
 
 
-def measure_actors(watch: Watch, count: int) -> dict[str, object]:
+def measure_actors(watch: Watch, count: int) -> tuple[dict[str, object], list[Any]]:
     @ray.remote(num_cpus=0)
     class Counter:
         def __init__(self) -> None:
@@ -122,7 +127,7 @@ def measure_actors(watch: Watch, count: int) -> dict[str, object]:
 
     before = watch.memory()
     begin = time.monotonic()
-    actors = []
+    actors: list[Any] = []
     for first in range(0, count, 100):  # in batches: what a program that makes many would do, too
         batch = [Counter.remote() for _ in range(min(100, count - first))]
         ray.get([actor.add.remote() for actor in batch], timeout=120)
@@ -143,7 +148,7 @@ def measure_actors(watch: Watch, count: int) -> dict[str, object]:
         for kind, pids in watch.pids().items()
         if kind != "gone"
     }
-    result = {
+    result: dict[str, object] = {
         "count": count,
         "create_per_s": round(count / took, 1),
         "one_call_each_s": round(round_trip, 2),
@@ -151,11 +156,10 @@ def measure_actors(watch: Watch, count: int) -> dict[str, object]:
         "idle_percent_of_a_core": idle,
         "most_descriptors": files,
     }
-    del actors
-    return result
+    return result, actors
 
 
-def measure_tasks(watch: Watch, count: int) -> dict[str, object]:
+def measure_tasks(watch: Watch, count: int, actors: list[Any]) -> dict[str, object]:
     @ray.remote
     def nothing() -> None:
         pass
@@ -174,6 +178,9 @@ def measure_tasks(watch: Watch, count: int) -> dict[str, object]:
     refs = [nothing.remote() for _ in range(count)]
     submit = time.monotonic() - begin
     after = watch.memory()
+    begin = time.monotonic()
+    assert ray.get([actor.add.remote() for actor in actors], timeout=120) == [3] * len(actors)
+    beside = time.monotonic() - begin  # all of them are there, and all tasks wait
     pathlib.Path(release).touch()
     begin = time.monotonic()
     try:
@@ -188,6 +195,8 @@ def measure_tasks(watch: Watch, count: int) -> dict[str, object]:
         "count": count,
         "submit_per_s": round(count / submit),
         "drain_per_s": round(count / drain),
+        "one_call_to_each_actor_meanwhile_s": round(beside, 2),
+        "memory_of_all_mib": {kind: round(size / 2**20) for kind, size in after.items()},
         "bytes_each_queued": per_item(before, after, count),
         "bytes_each_done": per_item(before, done, count),
     }
@@ -204,15 +213,14 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one connection to each actor
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
     watch = Watch()
-    result: dict[str, object] = {}
-    for what, count, measure in (
-        ("placement_groups", options.groups, measure_groups),
-        ("tasks", options.tasks, measure_tasks),
-        ("actors", options.actors, measure_actors),
-    ):
-        if count:
-            result[what] = measure(watch, count)
-            print(what, json.dumps(result[what]), flush=True)
+    result: dict[str, dict[str, object]] = {}
+    result["placement_groups"], groups = measure_groups(watch, options.groups)
+    result["actors"], actors = measure_actors(watch, options.actors)
+    result["tasks"] = measure_tasks(watch, options.tasks, actors)
+    remove_groups(groups, result["placement_groups"])
+    del actors
+    for what, figures in result.items():
+        print(what, json.dumps(figures), flush=True)
     begin = time.monotonic()
     ray.shutdown()
     print(f"shutdown took {time.monotonic() - begin:.2f} s", flush=True)
