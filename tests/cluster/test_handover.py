@@ -32,6 +32,13 @@ class Holder:
     def put(self, *sizes: int) -> list[Any]:
         return [ray.put(np.full(size, 3, np.uint8)) for size in sizes]
 
+    def put_as_it_is(self, value: Any) -> list[Any]:
+        return [ray.put(value)]
+
+    def pids_of_held_actors(self) -> list[int]:
+        actors = ray.get(self.refs[0], timeout=30)
+        return ray.get([actor.pid.remote() for actor in actors], timeout=30)
+
     def keep(self, refs: list[Any]) -> None:
         self.refs = refs
 
@@ -98,6 +105,27 @@ def test_a_node_that_dies_takes_only_the_copies_that_it_had(cluster_of: ClusterO
         ray.get(large, timeout=30)
     assert raised.value.reason == ray.exceptions.ErrorType.OBJECT_UNRECONSTRUCTABLE_OWNER_LEFT
     del refs
+
+
+def test_handles_in_what_is_kept_by_the_head_hold_their_actors(cluster_of: ClusterOf) -> None:
+    """Of a detached actor, and of one whose owner is there but has no handle left."""
+    cluster = cluster_of(3)
+    cluster.connect()
+    owner, reader, plain = on(1), on(2), on(2)
+    detached = Holder.options(name="detached", lifetime="detached", resources={"n2": 0.01}).remote()
+    pids = ray.get([plain.pid.remote(), detached.pid.remote()], timeout=30)
+    refs = ray.get(owner.put_as_it_is.remote([plain, detached]), timeout=30)
+    ray.get(reader.keep.remote(refs), timeout=30)
+    pid = ray.get(owner.pid.remote(), timeout=30)
+    del owner, plain, detached, refs
+    gc.collect()
+    gone(pid)
+    assert ray.get(reader.pids_of_held_actors.remote(), timeout=60) == pids
+    # With the object the last handle goes, too.
+    ray.get(reader.keep.remote([]), timeout=30)
+    gone(pids[0])
+    ray.kill(ray.get_actor("detached"))
+    gone(pids[1])
 
 
 def test_a_worker_that_is_killed_on_another_node_takes_its_objects_along(cluster_of: ClusterOf) -> None:
