@@ -65,6 +65,13 @@ void RunQueueCore::Advance(Caller& caller) {
   }
 }
 
+void RunQueueCore::Advance(uint64_t caller_no) {
+  const auto it = callers_.find(caller_no);
+  if (it == callers_.end()) return;
+  Advance(it->second);
+  if (it->second.gone && it->second.waiting.empty()) callers_.erase(it);
+}
+
 void RunQueueCore::Release(RunNo run, Item& item) {
   item.released = true;
   groups_[item.group].runnable.push_back(run);
@@ -79,7 +86,7 @@ void RunQueueCore::SetReady(RunNo run) {
   if (item.out_of_order) {
     Release(run, item);
   } else {
-    Advance(callers_[item.caller]);
+    Advance(item.caller);
   }
 }
 
@@ -151,10 +158,10 @@ bool RunQueueCore::Remove(RunNo run) {
   Item item = it->second;
   items_.erase(it);
   if (item.call && !item.released && !item.out_of_order) {
-    Caller& caller = callers_[item.caller];
+    Caller& caller = callers_.at(item.caller);
     caller.waiting.erase(item.sequence);
     caller.passed.insert(item.sequence);
-    Advance(caller);
+    Advance(item.caller);
   }
   return true;
 }
@@ -184,6 +191,7 @@ std::vector<RunNo> RunQueueCore::DropCaller(uint64_t caller_no) {
     }
   }
   std::erase_if(it->second.waiting, [&](const auto& w) { return w.first >= next; });
+  it->second.gone = true;
   if (it->second.waiting.empty()) callers_.erase(it);
   return dropped;
 }

@@ -47,6 +47,7 @@ class RunQueueCore {
   bool HasRunnable() const;
   size_t unstarted() const { return items_.size() - running_; }
   size_t running() const { return running_; }
+  size_t num_callers() const { return callers_.size(); }
 
  private:
   struct Item {
@@ -65,9 +66,11 @@ class RunQueueCore {
     uint64_t next = 0;                  // every number below was released
     std::map<uint64_t, RunNo> waiting;  // numbers >= next that wait for their turn or their arguments
     std::set<uint64_t> passed;          // numbers > next that need no turn any more
+    bool gone = false;                  // forgotten once nothing of it waits
   };
   void Release(RunNo run, Item& item);
   void Advance(Caller& caller);
+  void Advance(uint64_t caller_no);
 
   std::vector<Group> groups_;
   std::unordered_map<RunNo, Item> items_;

@@ -80,6 +80,21 @@ TEST(RunQueueCore, StealRemoveAndDrop) {
   a.Finished(1);
   a.SetReady(2);
   EXPECT_EQ(a.Next(), 2u);
+  EXPECT_EQ(a.num_callers(), 0u);
+}
+
+TEST(RunQueueCore, ForgetsACallerThatIsGoneWithTheLastThatWaited) {
+  RunQueueCore q;
+  q.Configure(1, {});
+  for (uint64_t i = 0; i < 3; ++i) EXPECT_TRUE(q.AddCall(i + 1, 7, 1, i, "", false, false));
+  EXPECT_TRUE(q.DropCaller(7).empty());
+  EXPECT_EQ(q.num_callers(), 1u);
+  q.SetReady(2);
+  EXPECT_TRUE(q.Remove(1));
+  EXPECT_EQ(q.num_callers(), 1u);
+  EXPECT_TRUE(q.Remove(3));
+  EXPECT_EQ(q.num_callers(), 0u);
+  EXPECT_EQ(q.Next(), 2u);
 }
 
 }  // namespace
