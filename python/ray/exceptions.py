@@ -111,7 +111,7 @@ class UnserializableException(RayError):
         self.original_stack_trace = original_stack_trace
 
     def __str__(self) -> str:
-        return f"Failed to deserialize exception. Refer to the original stack trace:\n{self.original_stack_trace}"
+        return f"Failed to deserialize exception. Original exception:\n{self.original_stack_trace}"
 
 
 class RayChannelError(RaySystemError):

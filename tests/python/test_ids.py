@@ -51,7 +51,7 @@ def test_pickle_and_copy():
 
 def test_embedded_ids():
     job = JobID.from_int(5)
-    assert job.int() == 5
+    assert job.int() == 5 and job.hex() == "05000000"
     actor = ActorID.of(job)
     assert actor.job_id() == job
     task = TaskID.for_actor_creation_task(actor)

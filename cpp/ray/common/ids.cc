@@ -107,11 +107,12 @@ std::optional<std::string> HexToBytes(std::string_view hex) {
 
 JobId JobId::FromInt(uint32_t value) {
   JobId id;
-  for (int i = 0; i < 4; ++i) id.bytes_[i] = static_cast<uint8_t>(value >> (8 * (3 - i)));  // big-endian: sorts and reads as a number
+  for (int i = 0; i < 4; ++i)
+    id.bytes_[i] = static_cast<uint8_t>(value >> (8 * i));  // little-endian: job 1 is shown as 01000000, as in Ray
   return id;
 }
 
-uint32_t JobId::ToInt() const { return uint32_t{bytes_[0]} << 24 | uint32_t{bytes_[1]} << 16 | uint32_t{bytes_[2]} << 8 | bytes_[3]; }
+uint32_t JobId::ToInt() const { return uint32_t{bytes_[3]} << 24 | uint32_t{bytes_[2]} << 16 | uint32_t{bytes_[1]} << 8 | bytes_[0]; }
 
 ActorId ActorId::Of(const JobId& job) {
   ActorId id;

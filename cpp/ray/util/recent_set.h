@@ -14,7 +14,7 @@ namespace ray {
 template <typename T, typename Hash>
 class RecentSet {
  public:
-  explicit RecentSet(size_t capacity = 16384) : capacity_(capacity) {}
+  explicit RecentSet(size_t capacity = 4096) : capacity_(capacity) {}
 
   // False if it is there already; it is no more recent by that.
   bool insert(const T& item) {

@@ -118,10 +118,10 @@ class JobID(BaseID):
 
     @classmethod
     def from_int(cls, value):
-        return cls(value.to_bytes(4, "big"))
+        return cls(value.to_bytes(4, "little"))
 
     def int(self):
-        return int.from_bytes(self.binary(), "big")
+        return int.from_bytes(self.binary(), "little")
 
 
 class ActorID(BaseID):

@@ -35,6 +35,7 @@ cdef object _loads = pickle.loads
 cdef object _slow_dumps = None   # (value, buffer_callback) -> bytes
 cdef object _make_error = None   # (fields: dict, object id hex) -> exception
 cdef object _load_failed = None  # (exception) -> exception
+cdef object _load_error_failed = None  # (exception, pickle, buffers) -> exception, for errors of tasks
 
 cdef string _RAW = b"RAW"
 cdef string _PYTHON = b"PYTHON"
@@ -42,10 +43,10 @@ cdef string _TASK_ERROR = b"3"
 cdef Py_ssize_t _COPY_LIMIT = 4096  # pickles up to this are copied: cheaper than a memoryview
 
 
-def register(slow_dumps, make_error, load_failed):
+def register(slow_dumps, make_error, load_failed, load_error_failed):
     """Sets how `ray._serialization` pickles what is not plain, and how errors are made."""
-    global _slow_dumps, _make_error, _load_failed
-    _slow_dumps, _make_error, _load_failed = slow_dumps, make_error, load_failed
+    global _slow_dumps, _make_error, _load_failed, _load_error_failed
+    _slow_dumps, _make_error, _load_failed, _load_error_failed = slow_dumps, make_error, load_failed, load_error_failed
 
 
 cdef bint _plain(object value, int* budget):
@@ -404,10 +405,16 @@ cdef object _load_blob(const string& blob):
     value.metadata = _TASK_ERROR
     value.blob = ray_copy_blob(blob)
     check(ParsePythonBlob(&value))
+    return _load_task_error(value, outer, 0)
+
+
+cdef object _load_task_error(const ValueOut& value, const ObjectId& outer, uint64_t token):
     try:
-        return _load_pickle(value, outer, 0)
+        return _load_pickle(value, outer, token)
     except Exception as error:
-        return _load_failed(error)
+        data = PyBytes_FromStringAndSize(value.pickle.first, value.pickle.second)
+        buffers = [wrap(value.blob, value.buffers[i].first, value.buffers[i].second) for i in range(value.buffers.size())]
+        return _load_error_failed(error, data, buffers)
 
 
 cdef object unpack(const ValueOut& value, const ObjectId& outer, uint64_t token, bint* failed):
@@ -427,9 +434,6 @@ cdef object unpack(const ValueOut& value, const ObjectId& outer, uint64_t token,
         return PyBytes_FromStringAndSize(<const char*>value.blob.get().data(), value.blob.get().size())
     failed[0] = True
     if value.metadata == _TASK_ERROR:
-        try:
-            return _load_pickle(value, outer, token).as_instanceof_cause()
-        except Exception as error:
-            return _load_failed(error)
+        return _load_task_error(value, outer, token).as_instanceof_cause()
     object_id = "" if outer.IsNil() else PyBytes_FromStringAndSize(<const char*>outer.data(), 28).hex()
     return _make_error(_error_fields(value), object_id)

@@ -18,6 +18,7 @@ from ray._runtime.log_dedup import Line, LogDeduplicator
 logger = logging.getLogger("ray")
 
 _LOG, _UNREAD_ERROR = 1, 4
+_OF_TASKS = ("worker_died", "retry")  # what became of single tasks: as much part of their output as what they print
 _CYAN, _YELLOW, _RESET = "\033[36m", "\033[33m", "\033[0m"
 _DRAIN_S = 0.5
 _IDLE_MS = 60_000
@@ -31,6 +32,7 @@ class LogStream:
         self._prefixes = prefixes and os.environ.get("RAY_DISABLE_WORKER_LOG_PREFIX", "0") != "1"
         self._own_ip = own_ip
         self._print_logs = print_logs
+        self._messages = 0  # of the system, so far
         self._dedup = LogDeduplicator() if os.environ.get("RAY_DEDUP_LOGS", "1") != "0" else None
         self._thread = threading.Thread(target=self._run, name="ray-log-stream", daemon=True)
         self._thread.start()
@@ -65,20 +67,30 @@ class LogStream:
             if os.environ.get("RAY_IGNORE_UNHANDLED_ERRORS", "0") == "0":
                 logger.error("Unhandled error (suppress with 'RAY_IGNORE_UNHANDLED_ERRORS=1'): %s", event["error"])
         else:
-            _print(sys.stderr, "(raylet)", _YELLOW, event["text"])
+            self._show_message(event)
 
     def _show_line(self, event: dict[str, Any]) -> None:
         pid, node_ip = event["pid"], event["node_ip"]
         head = prefix(event["name"], pid, node_ip, self._own_ip) if self._prefixes else ""
-        origin = head, event["is_stderr"]
-        line = Line(event["text"], (node_ip, pid), origin)
+        origin = head, _CYAN, event["is_stderr"]
+        self._show_folded(Line(event["text"], (node_ip, pid), origin))
+
+    def _show_message(self, event: dict[str, Any]) -> None:
+        if event["message_kind"] in _OF_TASKS and not self._print_logs:
+            return
+        text = event["text"] if event["error"] is None else f"{event['text']}{event['error']}"
+        self._messages += 1
+        # Each counts as one of another process, so that those that differ in numbers only are folded.
+        self._show_folded(Line(text, self._messages, ("(raylet)", _YELLOW, True)))
+
+    def _show_folded(self, line: Line) -> None:
         _print_all([line] if self._dedup is None else self._dedup.add(line, time.monotonic()))
 
 
 def _print_all(lines: Iterable[Line]) -> None:
     for line in lines:
-        head, is_stderr = line.origin
-        _print(sys.stderr if is_stderr else sys.stdout, head, _CYAN, line.text)
+        head, colour, is_stderr = line.origin
+        _print(sys.stderr if is_stderr else sys.stdout, head, colour, line.text)
 
 
 def prefix(name: str, pid: int, node_ip: str, own_ip: str) -> str:

@@ -103,7 +103,8 @@ def _private(path: Path) -> Path:
     """A token file that only its user can read. Raises AuthenticationError."""
     if path.stat().st_mode & 0o077:
         raise AuthenticationError(
-            f"The token file {path} is open to other users, so its token is no secret: chmod 600 it."
+            f"The token file {path} is open to other users, so its token is no secret. Run `chmod 600 {path}`, and "
+            "take a new token (`ray get-auth-token --generate` after removing the file) if somebody may have read it."
         )
     return path
 
@@ -234,7 +235,7 @@ def show_token(local: ProcessRecord | None, *, generate: bool = False) -> str:
     try:
         given = _find_token(local)
     except AuthenticationError:
-        if not generate:
+        if not generate or _given_token() is not None or _home_file() is not None:  # one that is open to others raises again
             raise
         given = Path.home() / ".ray" / _TOKEN_FILE
         given.parent.mkdir(mode=0o700, exist_ok=True)

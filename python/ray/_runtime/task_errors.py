@@ -51,23 +51,24 @@ def task_error(error: BaseException, run: TaskRun, actor: ActorState | None, nod
         actor_id = actor.actor_id.hex()
         actor_repr = _safe_repr(actor.instance) if actor.instance is not None else actor.options["class_name"]
     details = (f"ray::{name}()", os.getpid(), node_ip, actor_repr, actor_id)
-    made = exceptions.RayTaskError(name, text, cause, *details)
-    if _survives(made):
-        return made
-    summary = exceptions.RayError(
-        f"The original cause of the RayTaskError ({type(cause)}) isn't serializable: {_describe(cause)}. "
-        "Overwriting the cause to a RayError."
-    )
-    return exceptions.RayTaskError(name, text, summary, *details)
-
-
-def _survives(error: BaseException) -> bool:
     # Exceptions with an __init__ of their own often pickle well and fail to load, so both ways are tried.
+    made = exceptions.RayTaskError(name, text, cause, *details)
+    replacement: exceptions.RayError
     try:
-        pickle.loads(dumps(error))
+        pickled = dumps(made)
     except Exception:
-        return False
-    return True
+        replacement = exceptions.RayError(
+            f"The original cause of the RayTaskError ({type(cause)}) isn't serializable: {_describe(cause)}. "
+            "Overwriting the cause to a RayError."
+        )
+    else:
+        try:
+            pickle.loads(pickled)
+        except Exception:
+            replacement = exceptions.UnserializableException(text)
+        else:
+            return made
+    return exceptions.RayTaskError(name, text, replacement, *details)
 
 
 def _safe_repr(value: object) -> str:

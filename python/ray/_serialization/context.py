@@ -79,4 +79,42 @@ def load_failed(error: Exception) -> Exception:
     return made
 
 
-values.register(dumps, errors.make_exception, load_failed)
+def load_error_failed(error: Exception, data: bytes, buffers: list[Any]) -> Exception:
+    """What the error of a task that cannot be unpickled is replaced by: one that still tells what happened there."""
+    from ray.exceptions import RayTaskError, UnserializableException
+
+    try:
+        found = _Salvage(io.BytesIO(data), buffers=buffers).load()
+    except Exception:
+        found = None
+    if not isinstance(found, RayTaskError):
+        return RayTaskError("unknown", str(load_failed(error)), UnserializableException(str(error)))
+    cause = UnserializableException(found.traceback_str)
+    cause.__cause__ = error
+    where = (found.proctitle, found.pid, found.ip, found.actor_repr, found.actor_id)
+    return RayTaskError(found.function_name, found.traceback_str, cause, *where)
+
+
+class _Lost:
+    """Stands for what could not be made again."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Lost:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def __call__(self, *_: Any, **__: Any) -> _Lost:
+        return _Lost()
+
+
+class _Salvage(pickle.Unpickler):
+    """Reads the pickle of a RayTaskError for the sake of its texts: of everything else in it, only that it was there."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        from ray.exceptions import RayTaskError
+
+        return RayTaskError if (module, name) == (RayTaskError.__module__, RayTaskError.__name__) else _Lost
+
+
+values.register(dumps, errors.make_exception, load_failed, load_error_failed)

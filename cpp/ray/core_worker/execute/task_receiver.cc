@@ -400,9 +400,10 @@ void TaskReceiver::DropOlder(const ObjectId& id) {
   }
 }
 
-void TaskReceiver::Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts) {
+void TaskReceiver::Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts,
+                         bool must_be_inline) {
   StoredReturn stored;
-  Status status = deps_.objects->MakeReturn(id, owner, value, &stored);
+  Status status = deps_.objects->MakeReturn(id, owner, value, &stored, must_be_inline);
   out->set_object_id(id.data(), ObjectId::kSize);
   if (!status.ok()) {
     ErrorValue error = MakeErrorValue(DetailOf(status, ErrorType::kObjectStoreFull));
@@ -449,12 +450,14 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
   // A failed creation has no return ids, yet the raylet wants the error.
   uint32_t n = creation ? (result.application_error ? 1 : 0) : spec.tmpl->NumReturnIds();
   std::vector<ValueView> values;
+  // The error of a creation goes into the record of the actor, that of a stream becomes the item after the last: neither is kept under the return's id.
+  const bool moves_on = result.application_error && (creation || spec.tmpl->num_returns == kStreamingReturns);
   if (!result.returns.empty() && !timed_out) {
     for (uint32_t i = 0; i < n; ++i) {
       const ValueView& value = result.returns[std::min<size_t>(i, result.returns.size() - 1)];
       const ObjectId id = ObjectId::ForReturn(spec.task_id, i);
       if (spec.attempt > 0) DropOlder(id);
-      Store(id, spec.owner, value, reply.add_returns(), &state->parts);
+      Store(id, spec.owner, value, reply.add_returns(), &state->parts, moves_on);
       if (!value.nested.empty()) values.push_back(value);
     }
   }

@@ -165,8 +165,9 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   void StoreError(const ObjectId& id, std::string_view metadata, BufferPtr blob);
 
   // --- results of tasks, at the executor
-  // Lays a return out for its owner: inline up to max_inline_bytes, else sealed in the store under `id`. [blocks] in the latter case.
-  Status MakeReturn(const ObjectId& id, const Address& owner, const ValueView& value, StoredReturn* out);
+  // Lays a return out for its owner: inline up to max_inline_bytes, or with `must_be_inline`; else sealed in the store under `id`. [blocks] in the
+  // latter case.
+  Status MakeReturn(const ObjectId& id, const Address& owner, const ValueView& value, StoredReturn* out, bool must_be_inline = false);
   // `done` runs when it is safe to tell `receiver` about `nested`: it is a borrower of each (see "Ownership protocol"). They are held until then.
   // At once, on this thread, when nobody has to be asked.
   void HandOver(std::span<const ObjectRefInfo> nested, const Address& receiver, std::function<void()> done) {

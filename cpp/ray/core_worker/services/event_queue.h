@@ -19,7 +19,7 @@ struct UserEvent {
   std::string name, text, node_ip, message_kind;
   int64_t pid = 0;
   bool is_stderr = false;
-  BufferPtr blob;  // kUnreadError: the error in the value layout
+  BufferPtr blob;  // kUnreadError, and kMessage of a retry after an error of user code: the error in the value layout
 };
 
 class EventQueue {

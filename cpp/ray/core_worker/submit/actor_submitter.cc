@@ -266,7 +266,7 @@ void ActorSubmitter::Settle(const QueuePtr& queue, const std::vector<Later>& lat
   }
   for (const Later& l : later) {
     if (l.kind == ActorEffect::kRetried) {
-      deps_.tasks->Lost(l.task, TaskLoss::kCrash);
+      deps_.tasks->Lost(l.task, TaskLoss::kCrash, "its actor died or cannot be reached");
     } else if (l.kind == ActorEffect::kFailDead) {
       deps_.tasks->Fail(*l.task, death);
     } else {

@@ -441,7 +441,8 @@ void TaskSubmitter::Settle(const std::vector<Later>& later, const ErrorValue& re
 
 void TaskSubmitter::OnLossExplained(const PendingTaskPtr& task, const DeathNote& note) {
   uint32_t ooms = 0;
-  TaskVerdict verdict = deps_.tasks->Lost(task, note.out_of_memory ? TaskLoss::kOutOfMemory : TaskLoss::kCrash, &ooms);
+  TaskVerdict verdict =
+      deps_.tasks->Lost(task, note.out_of_memory ? TaskLoss::kOutOfMemory : TaskLoss::kCrash, "its worker died: " + note.detail, &ooms);
   if (verdict == TaskVerdict::kFail) {
     if (const PlacementGroupId& group = task->spec.tmpl->strategy.placement_group_id; !group.IsNil()) {
       if (const GroupState state = deps_.groups->StateOf(group); state.kind == GroupState::kGone) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ray/wire/convert.h"
+#include "ray/wire/value_layout.h"
 
 namespace ray::core {
 
@@ -17,6 +18,17 @@ ErrorValue CancelledError(const TaskId& task) {
   detail.set_task_id(task.Binary());
   return MakeErrorValue(detail);
 }
+
+namespace {
+
+BufferPtr NoneBlob() {
+  constexpr std::string_view kPickledNone = "\x80\x05N.";
+  auto blob = std::make_shared<HeapBuffer>(PythonBlobSize(kPickledNone.size(), {}));
+  WritePythonBlob(kPickledNone, {}, blob->mutable_data());
+  return blob;
+}
+
+}  // namespace
 
 ReturnValue ReturnFromProto(const v1::ReturnObject& message, const PartList& parts, size_t* next_part, const Address& executor) {
   ReturnValue value;
@@ -63,6 +75,7 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
         table_.Answered(task->spec.task_id, {reply.is_application_error(), reply.is_retryable_error(), reply.cancelled()}, &retries_left);
   }
   if (verdict != TaskVerdict::kComplete || reply.has_system_error()) {
+    if (verdict == TaskVerdict::kRetry && on_retry_ != nullptr && !parts.empty()) TellRetry(*task, retries_left, "", parts.front());
     // Nobody reads these values: what came with them goes back. Copies in the store have the ids of the next attempt's, which replaces them.
     size_t part = 0;
     for (const auto& returned : reply.returns()) {
@@ -87,7 +100,12 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
     ReturnValue value = ReturnFromProto(reply.returns(i), parts, &part, executor);
     value.attempt = task->spec.attempt;
     could_be_lost = could_be_lost || value.in_store;
-    if (stream_failed && i == 0) streams_->Fail(task->spec.task_id, reply.generator_items(), {value.metadata, value.blob});
+    if (stream_failed && i == 0) {
+      streams_->Fail(task->spec.task_id, reply.generator_items(), {value.metadata, value.blob});
+      // The error is the last item; the generator itself has completed.
+      value.metadata = kMetadataPython;
+      value.blob = NoneBlob();
+    }
     objects_->StoreReturn(value);
   }
   if (task->is_streaming() && !stream_failed) streams_->End(task->spec.task_id, reply.generator_items());
@@ -99,13 +117,26 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
   return verdict;
 }
 
-TaskVerdict TaskManager::Lost(const PendingTaskPtr& task, TaskLoss loss, uint32_t* ooms) {
+void TaskManager::TellRetry(const PendingTask& task, int32_t retries_left, const std::string& why, BufferPtr error) {
+  const std::string left = retries_left < 0 ? "infinite" : std::to_string(retries_left + 1);  // with the one that begins
+  on_retry_("Task " + task.spec.tmpl->DisplayName() + " failed. There are " + left +
+                " retries remaining, so the task will be retried. Error: " + why,
+            std::move(error));
+}
+
+TaskVerdict TaskManager::Lost(const PendingTaskPtr& task, TaskLoss loss, const std::string& why, uint32_t* ooms) {
   TaskVerdict verdict;
+  int32_t retries_left = 0;
   {
     MutexLock lock(&mu_);
     verdict = table_.Lost(task->spec.task_id, loss);
-    if (const auto* entry = table_.Find(task->spec.task_id); entry != nullptr && ooms != nullptr) *ooms = entry->ooms;
+    if (const auto* entry = table_.Find(task->spec.task_id); entry != nullptr) {
+      retries_left = entry->retries_left;
+      if (ooms != nullptr) *ooms = entry->ooms;
+    }
   }
+  // What is ended for want of memory is told by the node.
+  if (verdict == TaskVerdict::kRetry && loss == TaskLoss::kCrash && on_retry_ != nullptr) TellRetry(*task, retries_left, why, nullptr);
   if (verdict == TaskVerdict::kCancelled) StoreFailure(*task, CancelledError(task->spec.task_id));
   return verdict;
 }

@@ -23,9 +23,12 @@ ErrorValue CancelledError(const TaskId& task);
 
 class TaskManager {
  public:
-  // `oom_retries`: see TaskTableCore.
-  TaskManager(ObjectService* objects, GeneratorStreams* streams, RecoveryService* recovery, int64_t oom_retries = -1)
-      : objects_(objects), streams_(streams), recovery_(recovery), table_(oom_retries) {}
+  // What the user is told of a task that failed and runs again: a text, and the error of the user's own code, if that was the cause.
+  using RetryNews = std::function<void(std::string text, BufferPtr error)>;
+  // `oom_retries`: see TaskTableCore. `on_retry` may be null; it is called from any thread.
+  TaskManager(ObjectService* objects, GeneratorStreams* streams, RecoveryService* recovery, int64_t oom_retries = -1,
+              RetryNews on_retry = nullptr)
+      : objects_(objects), streams_(streams), recovery_(recovery), on_retry_(std::move(on_retry)), table_(oom_retries) {}
 
   // The returns become pending objects of ours with one handle each, the held arguments are counted.
   void Add(const PendingTaskPtr& task);
@@ -34,8 +37,8 @@ class TaskManager {
 
   // The answer of an executor on `executor_node`. kRetry: the caller submits the task again, everything else is done here.
   TaskVerdict Answered(const PendingTaskPtr& task, const v1::PushTaskReply& reply, const PartList& parts, const Address& executor);
-  // Its worker is gone. kFail: the caller calls StoreFailure. kRetry: *ooms is how often it was lost for want of memory.
-  TaskVerdict Lost(const PendingTaskPtr& task, TaskLoss loss, uint32_t* ooms = nullptr);
+  // Its worker is gone, `why` for people. kFail: the caller calls StoreFailure. kRetry: *ooms is how often it was lost for want of memory.
+  TaskVerdict Lost(const PendingTaskPtr& task, TaskLoss loss, const std::string& why, uint32_t* ooms = nullptr);
   // It was lost on another node, whose store may have results of it that nobody will ever be told of.
   void DropCopies(const PendingTask& task, const NodeId& node);
   // It cannot run: settles it with that error (or as cancelled).
@@ -51,9 +54,12 @@ class TaskManager {
   size_t size() const;
 
  private:
+  void TellRetry(const PendingTask& task, int32_t retries_left, const std::string& why, BufferPtr error);
+
   ObjectService* const objects_;
   GeneratorStreams* const streams_;
   RecoveryService* const recovery_;
+  const RetryNews on_retry_;
   mutable Mutex mu_;
   TaskTableCore table_ GUARDED_BY(mu_);
 };

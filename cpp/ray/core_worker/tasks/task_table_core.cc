@@ -24,6 +24,7 @@ TaskVerdict TaskTableCore::Answered(const TaskId& id, const Answer& answer, int3
   }
   if (answer.application_error && answer.retryable && entry.retries_left != 0) {
     if (entry.retries_left > 0) --entry.retries_left;
+    if (retries_left != nullptr) *retries_left = entry.retries_left;
     ++entry.attempt;
     return TaskVerdict::kRetry;
   }

@@ -1,0 +1,219 @@
+"""What a program and its user learn of errors that do not travel well, of dead workers and of retries."""
+
+from __future__ import annotations
+
+import pathlib
+import textwrap
+from collections.abc import Iterator
+
+import pytest
+from support.processes import run_driver
+
+import ray
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", str(tmp_path_factory.mktemp("ray")))
+        ray.init(address="local", num_cpus=2, logging_level="ERROR", log_to_driver=False)
+        yield
+        ray.shutdown()
+
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+class TwoArguments(Exception):
+    """Pickles, but does not load: the arguments that it was made with are not those that it keeps."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__(f"{a} and {b}")
+
+
+def test_an_error_that_does_not_load_keeps_its_trace() -> None:
+    @ray.remote
+    def fail() -> None:
+        raise TwoArguments(1, 2)
+
+    with pytest.raises(ray.exceptions.UnserializableException, match="1 and 2") as caught:
+        ray.get(fail.remote(), timeout=20)
+    assert isinstance(caught.value, ray.exceptions.RayTaskError)
+    assert "raise TwoArguments(1, 2)" in str(caught.value)
+
+
+@pytest.fixture
+def only_there(tmp_path: pathlib.Path) -> str:
+    """A folder with a module that workers can import and this process cannot."""
+    (tmp_path / "only_there.py").write_text("class There(Exception): pass\n")
+    return str(tmp_path)
+
+
+def test_an_error_of_a_class_that_only_the_worker_has_keeps_its_trace(only_there: str) -> None:
+    @ray.remote
+    def fail() -> None:
+        import sys
+
+        sys.path.insert(0, only_there)
+        import only_there as module
+
+        raise module.There("far away")
+
+    @ray.remote
+    def use(value: object) -> object:
+        return value
+
+    for ref in (fail.remote(), use.remote(fail.remote())):
+        with pytest.raises(ray.exceptions.UnserializableException, match="only_there.There: far away") as caught:
+            ray.get(ref, timeout=20)
+        assert isinstance(caught.value, ray.exceptions.RayTaskError)
+        assert caught.value.cause.__cause__ is None or isinstance(caught.value.cause.__cause__, ImportError)
+
+
+def test_the_error_of_a_constructor_that_does_not_load_keeps_its_trace(only_there: str) -> None:
+    @ray.remote
+    class Broken:
+        def __init__(self) -> None:
+            import sys
+
+            sys.path.insert(0, only_there)
+            import only_there as module
+
+            raise module.There("in the constructor")
+
+        def ready(self) -> None: ...
+
+    broken = Broken.remote()
+    with pytest.raises(ray.exceptions.ActorDiedError, match="only_there.There: in the constructor") as caught:
+        ray.get(broken.ready.remote(), timeout=20)
+    assert caught.value.actor_init_failed
+
+
+def test_an_error_larger_than_what_travels_inline_arrives_whole() -> None:
+    text = "x" * 300_000
+
+    @ray.remote
+    def fail() -> None:
+        raise ValueError(text)
+
+    @ray.remote(num_returns="streaming")
+    def stream() -> Iterator[int]:
+        yield 1
+        raise ValueError(text)
+
+    @ray.remote
+    class Broken:
+        def __init__(self) -> None:
+            raise ValueError(text)
+
+        def ready(self) -> None: ...
+
+    with pytest.raises(ValueError, match=text[:100]) as caught:
+        ray.get(fail.remote(), timeout=20)
+    assert text in str(caught.value)
+    first, last = stream.remote()
+    assert ray.get(first, timeout=20) == 1
+    with pytest.raises(ValueError, match=text[:100]) as caught:
+        ray.get(last, timeout=20)
+    assert text in str(caught.value)
+    broken = Broken.remote()
+    with pytest.raises(ray.exceptions.ActorDiedError, match=text[:100]):
+        ray.get(broken.ready.remote(), timeout=20)
+
+
+def test_a_generator_has_completed_though_its_last_item_is_an_error() -> None:
+    @ray.remote(num_returns="streaming")
+    def stream() -> Iterator[int]:
+        yield 1
+        raise ValueError("late")
+
+    generator = stream.remote()
+    assert ray.get(generator.completed(), timeout=20) is None
+    first, last = generator
+    assert ray.get(first, timeout=20) == 1
+    with pytest.raises(ValueError, match="late"):
+        ray.get(last, timeout=20)
+    assert ray.get(generator.completed(), timeout=20) is None
+
+
+def test_a_generator_whose_worker_dies_has_not_completed() -> None:
+    @ray.remote(num_returns="streaming", max_retries=0)
+    def stream() -> Iterator[int]:
+        import os
+
+        yield 1
+        os._exit(1)
+
+    generator = stream.remote()
+    with pytest.raises(ray.exceptions.WorkerCrashedError):
+        ray.get(generator.completed(), timeout=20)
+
+
+def test_a_generator_whose_argument_failed_has_one_item_that_raises() -> None:
+    @ray.remote
+    def fail() -> None:
+        raise KeyError("argument")
+
+    @ray.remote(num_returns="streaming")
+    def stream(value: object) -> Iterator[object]:
+        yield value
+
+    (only,) = stream.remote(fail.remote())
+    with pytest.raises(KeyError, match="argument"):
+        ray.get(only, timeout=20)
+
+
+LINES = """
+import os, signal, time
+import ray
+ray.init(address="local", num_cpus=2, logging_level="ERROR", log_to_driver={shown})
+
+@ray.remote(max_retries=1)
+def crash(): os._exit(3)
+
+@ray.remote(max_retries=1, retry_exceptions=True)
+def refuse(): raise ValueError("not today")
+
+@ray.remote
+class Actor:
+    def crash(self): os._exit(4)
+    def ready(self): return os.getpid()
+
+@ray.remote
+def nap(): time.sleep(60)
+
+for ref in (crash.remote(), refuse.remote(), Actor.remote().crash.remote()):
+    try: ray.get(ref)
+    except ray.exceptions.RayError: pass
+# Ends that were asked for are no news.
+killed = Actor.remote()
+ray.get(killed.ready.remote())
+ray.kill(killed)
+dropped = Actor.remote()
+ray.get(dropped.ready.remote())
+del dropped
+cancelled = nap.remote()
+time.sleep(0.2)
+ray.cancel(cancelled, force=True)
+try: ray.get(cancelled)
+except ray.exceptions.RayError: pass
+time.sleep(0.3)
+"""
+
+
+def test_a_driver_is_told_of_dead_workers_and_retries() -> None:
+    done = run_driver(textwrap.dedent(LINES.format(shown=True)), RAY_DEDUP_LOGS="0")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("(raylet)")]
+    deaths = [line for line in lines if "A worker died or was killed while executing a task" in line]
+    assert sum("exit code 3" in line for line in deaths) == 2, done.stderr
+    assert sum("exit code 4" in line for line in deaths) == 1, done.stderr
+    assert len(deaths) == 3, done.stderr
+    retried = [line for line in lines if "retries remaining, so the task will be retried" in line]
+    assert sum("Task crash failed. There are 1 retries" in line and "exit code 3" in line for line in retried) == 1
+    assert sum("Task refuse failed. There are 1 retries" in line for line in retried) == 1
+    assert "ValueError: not today" in done.stderr
+
+
+def test_a_driver_without_logs_is_not() -> None:
+    done = run_driver(textwrap.dedent(LINES.format(shown=False)))
+    assert "(raylet)" not in done.stderr
