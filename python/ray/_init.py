@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import options as opts
 from ray._context import ClientContext, RayContext
-from ray._runtime import driver_process
+from ray._runtime import addresses, driver_process
 from ray._runtime import session as sessions
 from ray._runtime.logging_config import LoggingConfig
 from ray.job_config import JobConfig
@@ -28,14 +28,6 @@ _INIT_LOCK = threading.RLock()  # two threads must not start two clusters
 
 # Arguments of Ray's init about what this engine does not have; taken so that programs run unchanged.
 _ACCEPTED = {
-    "include_dashboard",
-    "dashboard_host",
-    "dashboard_port",
-    "enable_resource_isolation",
-    "cgroup_path",
-    "system_reserved_cpu",
-    "system_reserved_memory",
-    "proxy_server_url",
     "_enable_object_reconstruction",
     "_plasma_directory",
     "_node_ip_address",
@@ -47,7 +39,6 @@ _ACCEPTED = {
     "_tracing_startup_hook",
     "_skip_env_hook",
 }
-_ISOLATION_ONLY = ("cgroup_path", "system_reserved_cpu", "system_reserved_memory")
 _OWN_CLUSTER_ONLY = (
     "num_cpus",
     "num_gpus",
@@ -71,6 +62,9 @@ def init(
     object_store_memory: int | None = None,
     local_mode: bool = False,
     ignore_reinit_error: bool = False,
+    include_dashboard: bool | None = None,
+    dashboard_host: str = addresses.LOOPBACK,
+    dashboard_port: int | None = None,
     job_config: JobConfig | None = None,
     configure_logging: bool = True,
     logging_level: int | str = "info",
@@ -79,6 +73,11 @@ def init(
     log_to_driver: bool | None = None,
     namespace: str | None = None,
     runtime_env: dict[str, Any] | None = None,
+    enable_resource_isolation: bool = False,
+    cgroup_path: str | None = None,
+    system_reserved_cpu: float | None = None,
+    system_reserved_memory: int | None = None,
+    proxy_server_url: str | None = None,
     **kwargs: Any,
 ) -> RayContext:
     """Connects this process to a cluster as a driver; starts a local one if there is none.
@@ -92,6 +91,9 @@ def init(
             `object_store_memory` is in bytes.
         namespace: of the named actors of this job; a random one if None.
         log_to_driver: whether what workers print appears here.
+        include_dashboard, dashboard_host, dashboard_port, enable_resource_isolation, cgroup_path, system_reserved_cpu,
+            system_reserved_memory, proxy_server_url: of what this engine does not have; taken so that programs run
+            unchanged.
 
     Raises:
         RuntimeError: already connected (unless `ignore_reinit_error`), or an unknown argument.
@@ -116,6 +118,14 @@ def init(
             "labels": labels,
             "object_store_memory": object_store_memory,
         }
+        isolation = {
+            "cgroup_path": cgroup_path,
+            "system_reserved_cpu": system_reserved_cpu,
+            "system_reserved_memory": system_reserved_memory,
+        }
+        alone = [name for name, value in isolation.items() if value is not None]
+        if alone and not enable_resource_isolation:
+            raise ValueError(f"{', '.join(alone)} cannot be set without enable_resource_isolation=True.")
         _check_init(given, local_mode, namespace, kwargs)
         opts.check_runtime_env(_job_runtime_env(job_config, runtime_env))
         own = {key: kwargs.pop(key) for key in _OWN_CLUSTER_ONLY if key in kwargs}
@@ -150,10 +160,6 @@ def _check_init(given: dict[str, Any], local_mode: bool, namespace: Any, kwargs:
     unknown = sorted(set(kwargs) - _ACCEPTED - set(_OWN_CLUSTER_ONLY))
     if unknown:
         raise RuntimeError(f"Unknown keyword argument(s) of ray.init: {', '.join(unknown)}")
-    if not kwargs.get("enable_resource_isolation"):
-        alone = [name for name in _ISOLATION_ONLY if kwargs.get(name) is not None]
-        if alone:
-            raise ValueError(f"{', '.join(alone)} cannot be set without enable_resource_isolation=True.")
     if namespace is not None and not isinstance(namespace, str):
         raise TypeError(f"namespace must be None or a string, got {namespace!r}.")
     if namespace == "":

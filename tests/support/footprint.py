@@ -36,7 +36,7 @@ def engine_pids() -> dict[str, int]:
         if name in ("raylet", "gcs_server"):
             found[name] = pid
         elif b"zygote" in command_line(pid):
-            found["zygote"] = pid
+            found.setdefault("zygote", pid)  # the first: what it forks looks like it for a moment, and comes after it
     return found
 
 

@@ -235,6 +235,18 @@ WaitFactFields WaitFactOf(const v1::WaitFact& fact) {
   for (const v1::WaitPointer& next : fact.next()) {
     f.next.push_back({PackIfAny(next.address()), static_cast<int32_t>(next.kind()), next.id(), false});
   }
+  if (fact.has_holds()) {
+    const v1::Holds& holds = fact.holds();
+    f.local = holds.local();
+    f.submitted = holds.submitted();
+    f.contained = holds.contained();
+    f.borrowers = holds.borrowers();
+    f.owned = holds.owned();
+    f.in_store = holds.in_store();
+    f.size = holds.size();
+    f.site = holds.site();
+    f.by_driver = holds.by_driver();
+  }
   return f;
 }
 
@@ -322,6 +334,7 @@ class CoreImpl final : public Core {
     }
     return Status::Ok();
   }
+  void NoteCreationSite(const ObjectId& id, const std::string& site) override { worker_->explain().NoteSite(id, site); }
   void Explain(const std::vector<WaitQuestion>& questions, int64_t timeout_ms, std::vector<WaitAnswer>* out) override {
     std::vector<core::ExplainQuestion> asked;
     for (const WaitQuestion& q : questions) {
@@ -680,9 +693,15 @@ class CoreImpl final : public Core {
     }
     return Status::Ok();
   }
-  Status NodeStats(std::string* json) override {
+  Status NodeStats(const std::string& node_id, std::string* json) override {
+    constexpr Duration kTimeout = std::chrono::seconds(5);
     v1::GetNodeStatsReply reply;
-    RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kGetNodeStats, v1::WorkerEmpty(), &reply));
+    if (node_id.empty()) {
+      RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kGetNodeStats, v1::WorkerEmpty(), &reply));
+    } else {
+      RAY_RETURN_NOT_OK(
+          worker_->CallRayletOf(NodeId::FromBinaryOrNil(node_id), MethodId::kGetNodeStats, v1::WorkerEmpty(), &reply, kTimeout));
+    }
     json->swap(*reply.mutable_json());
     return Status::Ok();
   }

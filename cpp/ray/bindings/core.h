@@ -175,6 +175,11 @@ struct WaitFactFields {
   uint32_t attempt = 0, more = 0;
   std::map<std::string, double> need, available, total;
   std::vector<WaitQuestion> next;
+  // Of a reference:
+  uint32_t local = 0, submitted = 0, contained = 0, borrowers = 0;
+  int64_t size = -1;
+  bool owned = false, in_store = false, by_driver = false;
+  std::string site;
 };
 struct WaitAnswer {
   Status status;
@@ -275,6 +280,7 @@ class Core {
   virtual Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
                               std::vector<int64_t>* sizes) = 0;
   // Asks each what it knows, all at once; one answer for each question.
+  virtual void NoteCreationSite(const ObjectId& id, const std::string& site) = 0;  // [gil-ok]
   virtual void Explain(const std::vector<WaitQuestion>& questions, int64_t timeout_ms, std::vector<WaitAnswer>* out) = 0;
 
   // --- tasks and actors
@@ -350,7 +356,7 @@ class Core {
   virtual Status KvKeys(const std::string& ns, const std::string& prefix, std::vector<std::string>* keys) = 0;
   virtual Status ListNodes(std::vector<NodeFields>* out) = 0;
   virtual Status ListJobs(std::vector<JobFields>* out) = 0;
-  virtual Status NodeStats(std::string* json) = 0;
+  virtual Status NodeStats(const std::string& node_id, std::string* json) = 0;  // "": of this node
 
   // --- faults on purpose: calls to the raylet of a node
   virtual Status ListChaosTargets(const std::string& node_id, std::vector<ChaosTargetFields>* out) = 0;  // of this job

@@ -214,10 +214,11 @@ void CoreWorker::MakeServices() {
   receive.cancel_children = [this](const TaskId& parent, bool force) {
     for (const PendingTaskPtr& child : tasks_->ChildrenOf(parent)) CancelOwned(child->spec.task_id, force, true);
   };
-  receive.announce_end = [this](const std::string& reason) {
+  receive.announce_end = [this](const std::string& reason, bool intended) {
     if (auto raylet = peers_->raylet()) {
       v1::AnnounceExitRequest notice;
       notice.set_reason(reason);
+      notice.set_intended(intended);
       raylet->Notify(MethodId::kAnnounceExit, notice);
       raylet->Flush();
     }
@@ -234,6 +235,7 @@ void CoreWorker::MakeServices() {
   explain.actors = actors_.get();
   explain.receiver = receiver_.get();
   explain.self = info_.address;
+  explain.is_driver = config_.is_driver;
   explain_ = std::make_unique<ExplainService>(explain);
 }
 

@@ -75,7 +75,7 @@ cdef class CallPlan:
         refs = self.worker.submit_call(actor_id, self.handle, args, kwargs)
         if self.notes_sites:
             for ref in refs:
-                creation_sites.note(ref.binary())
+                self.worker.note_site(ref, creation_sites.note(ref.binary()))
         if self.num_returns == 1 or self.num_returns == -1:
             return refs[0]
         if self.num_returns == -2:

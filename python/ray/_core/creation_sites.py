@@ -15,14 +15,16 @@ def wanted() -> bool:
     return os.environ.get("RAY_record_ref_creation_sites", "0").lower() in ("1", "true")  # noqa: SIM112  # Ray's name
 
 
-def note(object_id: bytes) -> None:
-    """Keeps the place in the user's code that this call comes from as that of the ref."""
+def note(object_id: bytes) -> str:
+    """Keeps the place in the user's code that this call comes from as that of the ref, and returns it."""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
     if len(_sites) >= _KEPT:
         _sites.pop(next(iter(_sites)), None)
-    _sites[object_id] = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+    site = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+    _sites[object_id] = site
+    return site
 
 
 def of(object_id: bytes) -> str:

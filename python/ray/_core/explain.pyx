@@ -20,6 +20,8 @@ cdef dict _fact(WaitFactFields& f):
         "node_id": to_bytes(f.node_id), "worker_id": to_bytes(f.worker_id), "owner": to_bytes(f.owner), "age_ms": f.age_ms,
         "ahead": f.ahead, "pid": f.pid, "attempt": f.attempt, "more": f.more, "need": _amounts(f.need),
         "available": _amounts(f.available), "total": _amounts(f.total),
+        "local": f.local, "submitted": f.submitted, "contained": f.contained, "borrowers": f.borrowers, "size": f.size,
+        "owned": f.owned, "in_store": f.in_store, "by_driver": f.by_driver, "site": to_str(f.site),
         "next": [(to_bytes(f.next[i].address), f.next[i].kind, to_bytes(f.next[i].id)) for i in range(f.next.size())],
     }
 

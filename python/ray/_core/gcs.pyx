@@ -144,12 +144,13 @@ def list_jobs(CoreWorker worker not None):
     return [_job(rows[i]) for i in range(rows.size())]
 
 
-def node_stats(CoreWorker worker not None):
-    """The state of this node's raylet, as JSON text."""
+def node_stats(CoreWorker worker not None, bytes node_id not None=b""):
+    """The state of a node's raylet, as JSON text; of this node's without an id."""
     cdef Core* core = worker.alive()
     cdef string text
+    cdef string node = of_str(node_id)
     cdef Status status
     with nogil:
-        status = core.NodeStats(&text)
+        status = core.NodeStats(node, &text)
     check(status)
     return to_str(text)

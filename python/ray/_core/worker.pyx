@@ -258,6 +258,10 @@ cdef class CoreWorker:
 
     # --- objects
 
+    def note_site(self, ObjectRef ref not None, str site not None):
+        """Where in the program `ref` was made, for those who ask all processes for their refs."""
+        self.alive().NoteCreationSite(ref.id(), of_str(site.encode()))
+
     def put(self, value):
         """Stores a value, owned by this process."""
         cdef Core* core = self.alive()

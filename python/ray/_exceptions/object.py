@@ -114,17 +114,25 @@ class ObjectReconstructionFailedError(ObjectLostError):
     """The object is lost and its task cannot be run again; `reason`, an `ErrorType`, says why."""
 
     def __init__(
-        self, object_ref_hex: str, reason: object = None, owner_address: object = None, call_site: str = ""
+        self,
+        object_ref_hex: str,
+        reason: object = None,
+        reason_message: str | None = None,
+        owner_address: object = None,
+        call_site: str = "",
     ) -> None:
         super().__init__(object_ref_hex, owner_address, call_site)
         if isinstance(reason, int) and reason in ErrorType._value2member_map_:
             reason = ErrorType(reason)
-        self.args = (object_ref_hex, reason, owner_address, call_site)
+        self.args = (object_ref_hex, reason, reason_message, owner_address, call_site)
         self.reason = reason
+        self.reason_message = reason_message
 
     def __str__(self) -> str:
         name = getattr(self.reason, "name", self.reason)
-        explanation = _UNRECONSTRUCTABLE.get(self.reason, "") if isinstance(self.reason, ErrorType) else ""
+        explanation = self.reason_message or ""
+        if not explanation and isinstance(self.reason, ErrorType):
+            explanation = _UNRECONSTRUCTABLE.get(self.reason, "")
         return f"{super().__str__()} [{name}] {explanation}".rstrip()
 
 

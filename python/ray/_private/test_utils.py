@@ -11,9 +11,18 @@ from ray.api import remote
 
 
 def wait_for_condition(
-    condition_predictor: Callable[..., bool], timeout: float = 10, retry_interval_ms: float = 100, **kwargs: Any
+    condition_predictor: Callable[..., bool],
+    timeout: float = 10,
+    retry_interval_ms: float = 100,
+    raise_exceptions: bool = False,
+    **kwargs: Any,
 ) -> None:
-    """Waits until the condition holds. Raises RuntimeError, with what it raised last, after `timeout` seconds."""
+    """Waits until the condition holds.
+
+    Raises:
+        RuntimeError: it did not within `timeout` seconds; with what it raised last.
+        Exception: what the condition raises, with `raise_exceptions`.
+    """
     deadline = time.monotonic() + timeout
     last: Exception | None = None
     while time.monotonic() <= deadline:
@@ -21,6 +30,8 @@ def wait_for_condition(
             if condition_predictor(**kwargs):
                 return
         except Exception as error:
+            if raise_exceptions:
+                raise
             last = error
         time.sleep(retry_interval_ms / 1000)
     raise RuntimeError(f"The condition wasn't met before the timeout expired. Last exception: {last!r}") from last

@@ -86,7 +86,7 @@ class Session:
 
     def _put_noted(self, value: Any) -> ObjectRef:
         ref = self.core.put(value)
-        creation_sites.note(ref.binary())
+        self.core.note_site(ref, creation_sites.note(ref.binary()))
         return ref
 
     def wait_mixed(

@@ -77,5 +77,5 @@ def make_exception(fields: Fields, object_id: str) -> Exception:
     if maker is not None:
         return maker(fields, object_id)
     if number in _UNRECONSTRUCTABLE:
-        return ex.ObjectReconstructionFailedError(object_id, number, fields["owner_address"], _site(object_id))
+        return ex.ObjectReconstructionFailedError(object_id, number, None, fields["owner_address"], _site(object_id))
     return ex.RaySystemError(f"error {number}: {fields['message']}")

@@ -12,6 +12,7 @@ from ray.cli.drain_node import drain_node
 from ray.cli.explain import explain
 from ray.cli.get_auth_token import get_auth_token
 from ray.cli.health_check import health_check
+from ray.cli.memory import memory
 from ray.cli.start import start
 from ray.cli.status import status
 from ray.cli.stop import stop
@@ -31,7 +32,10 @@ def cli(logging_level: str, logging_format: str) -> None:
     logging.basicConfig(level=level, format=logging_format)
 
 
-for command in (debug, drain_node, explain, get_auth_token, health_check, start, status, stop, symmetric_run, timeline):
+COMMANDS = (
+    debug, drain_node, explain, get_auth_token, health_check, memory, start, status, stop, symmetric_run, timeline,
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)
 
 

@@ -37,6 +37,9 @@ def enable_periodic_logging() -> None:
     _periodic, _last_reset = True, time.monotonic()
 
 
-def reset_log_once(key: str) -> None:
-    """Lets the message `key` be logged again."""
-    _logged.discard(key)
+def reset_log_once(key: str | None = None) -> None:
+    """Lets the message `key` be logged again; None: every message."""
+    if key is None:
+        _logged.clear()
+    else:
+        _logged.discard(key)

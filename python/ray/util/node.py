@@ -7,15 +7,17 @@ import socket
 
 from ray._runtime.session import current_session
 
+_OUTSIDE = ("8.8.8.8", 80)
 
-def get_node_ip_address() -> str:
-    """Address of this node: as the cluster knows it, else that of the interface that leads outside."""
+
+def get_node_ip_address(address: str | None = None) -> str:
+    """Address of this node: as the cluster knows it, else that of the interface that leads to `address` (host:port)."""
     session = current_session()
     if session is not None:
         return session.node_ip
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("8.8.8.8", 80))  # sends nothing: it only chooses a route
+            probe.connect((address.rsplit(":", 1)[0], 80) if address else _OUTSIDE)  # sends nothing: it only chooses a route
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"

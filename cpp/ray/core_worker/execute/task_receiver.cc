@@ -188,7 +188,7 @@ void TaskReceiver::HandleCancel(const v1::CancelTaskRequest& message, rpc::Respo
   if (responder.valid() && !message.request_id().empty() && !cancels_done_.Begin(message.request_id(), &responder)) return;
   TaskId id = TaskId::FromBinaryOrNil(message.task_id());
   ReceivedTaskPtr queued;
-  bool found = false;
+  bool found = false, end = false;
   {
     MutexLock lock(&mu_);
     for (auto it = runs_.begin(); it != runs_.end(); ++it) {
@@ -200,9 +200,7 @@ void TaskReceiver::HandleCancel(const v1::CancelTaskRequest& message, rpc::Respo
         queued = std::move(it->second);
         runs_.erase(it);
       } else if (message.force()) {
-        // The owner sees the connection break and knows why.
-        RAY_LOG(INFO) << "task " << id << " is cancelled by force: the process ends";
-        _exit(1);
+        end = true;
       } else if (is_async_actor_) {
         cancels_.push_back(it->second);
         WakeLocked();
@@ -211,6 +209,12 @@ void TaskReceiver::HandleCancel(const v1::CancelTaskRequest& message, rpc::Respo
       }
       break;
     }
+  }
+  if (end) {
+    // The owner sees the connection break and knows why.
+    RAY_LOG(INFO) << "task " << id << " is cancelled by force: the process ends";
+    if (deps_.announce_end) deps_.announce_end("it ran a task that was cancelled by force", /*intended=*/true);
+    _exit(1);
   }
   if (queued != nullptr) {
     v1::PushTaskReply reply;

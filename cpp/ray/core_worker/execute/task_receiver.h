@@ -85,8 +85,8 @@ class TaskReceiver {
     std::function<bool(const TaskId& task, bool force, bool recursive)> cancel_owned;
     // Cancels what a task submitted.
     std::function<void(const TaskId& parent, bool force)> cancel_children;
-    // Tells the raylet why the process is about to end by itself.
-    std::function<void(const std::string& reason)> announce_end;
+    // Tells the raylet why the process is about to end by itself. `intended`: somebody asked for it, so it is no news.
+    std::function<void(const std::string& reason, bool intended)> announce_end;
     // From the interruption of a task that ran past its timeout_s to the end of the process, if the task's code does not yield.
     Duration timeout_grace = std::chrono::seconds(2);
     // How many answers are kept for callers that ask again, where a carrier may lose them. Those of ours do not, so none is kept.

@@ -107,7 +107,8 @@ void TaskReceiver::OnStillRunning(uint64_t token, Time deadline) {
   RAY_LOG(WARNING) << "its code does not yield: the process ends. " << TimeoutMessage(task->spec);
   AnswerTimeout(task, /*exiting=*/true);
   HandBack(0);
-  if (deps_.announce_end) deps_.announce_end("it ran task " + task->spec.tmpl->DisplayName() + ", which did not end at its timeout_s");
+  if (deps_.announce_end)
+    deps_.announce_end("it ran task " + task->spec.tmpl->DisplayName() + ", which did not end at its timeout_s", /*intended=*/false);
   EndProcess(task->connection, deps_.loop->clock().Now() + kFlushPatience);
 }
 

@@ -1,5 +1,7 @@
 #include "ray/core_worker/explain/explain_service.h"
 
+#include <unistd.h>
+
 #include <utility>
 
 #include "ray/wire/convert.h"
@@ -19,6 +21,7 @@ void ExplainService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
 }
 
 std::vector<v1::WaitFact> ExplainService::Local(v1::SubjectKind kind, std::string_view id) const {
+  if (kind == v1::SUBJECT_KIND_REFERENCES) return References();
   std::vector<v1::WaitFact> facts;
   v1::WaitFact fact;
   const auto take = [&](bool known) {
@@ -34,6 +37,50 @@ std::vector<v1::WaitFact> ExplainService::Local(v1::SubjectKind kind, std::strin
     case v1::SUBJECT_KIND_ACTOR: take(Actor(ActorId::FromBinaryOrNil(id), &fact)); break;
     default: break;  // nothing that a worker keeps
   }
+  return facts;
+}
+
+void ExplainService::NoteSite(const ObjectId& id, std::string site) {
+  MutexLock lock(&mu_);
+  if (sites_.insert_or_assign(id, std::move(site)).second) site_order_.push_back(id);
+  if (site_order_.size() <= kMaxSites) return;
+  sites_.erase(site_order_.front());
+  site_order_.pop_front();
+}
+
+std::vector<v1::WaitFact> ExplainService::References() const {
+  std::vector<v1::WaitFact> facts;
+  size_t left_out = 0;
+  for (const ReferenceTable::Held& held : deps_.objects->references().All(kMaxReferences, &left_out)) {
+    v1::WaitFact& fact = facts.emplace_back();
+    const bool owned = held.owner.worker_id == deps_.self.worker_id;
+    StoredValue value;
+    const bool known = deps_.objects->Lookup(held.id, &value);
+    SetSubject(v1::SUBJECT_KIND_REFERENCES, held.id.View(),
+               !known            ? v1::WAIT_STATE_PENDING
+               : value.IsError() ? v1::WAIT_STATE_FAILED
+                                 : v1::WAIT_STATE_READY,
+               &fact);
+    fact.set_node_id(deps_.self.node_id.Binary());
+    fact.set_worker_id(deps_.self.worker_id.Binary());
+    fact.set_pid(getpid());
+    ToProto(held.owner, fact.mutable_owner());
+    if (!known && owned) {
+      if (const PendingTaskPtr task = deps_.tasks->Find(held.id.task_id())) fact.set_attempt(task->spec.attempt);
+    }
+    v1::Holds& holds = *fact.mutable_holds();
+    holds.set_local(held.local);
+    holds.set_submitted(held.submitted);
+    holds.set_contained(held.contained);
+    holds.set_borrowers(held.borrowers);
+    holds.set_owned(owned);
+    holds.set_in_store(known && value.in_store);
+    holds.set_size(known ? static_cast<int64_t>(value.size) : -1);
+    holds.set_by_driver(deps_.is_driver);
+    MutexLock lock(&mu_);
+    if (const auto site = sites_.find(held.id); site != sites_.end()) holds.set_site(site->second);
+  }
+  if (!facts.empty()) facts.front().set_more(static_cast<uint32_t>(left_out));
   return facts;
 }
 

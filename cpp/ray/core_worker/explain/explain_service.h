@@ -4,9 +4,11 @@
 // pointers from process to process (ray/_runtime/explain.py). Owned by the CoreWorker. Thread-safe.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "ray/async/loop.h"
@@ -19,6 +21,7 @@
 #include "ray/core_worker/submit/task_submitter.h"
 #include "ray/core_worker/tasks/task_manager.h"
 #include "ray/rpc/core/dispatcher.h"
+#include "ray/util/mutex.h"
 #include "ray/v1/explain.pb.h"
 
 namespace ray::core {
@@ -47,6 +50,7 @@ class ExplainService {
     ActorService* actors = nullptr;
     TaskReceiver* receiver = nullptr;
     Address self;
+    bool is_driver = false;
   };
   explicit ExplainService(const Deps& deps) : deps_(deps) {}
   // kExplain.
@@ -54,10 +58,15 @@ class ExplainService {
 
   // What this process knows itself. Never blocks.
   std::vector<v1::WaitFact> Local(v1::SubjectKind kind, std::string_view id) const;
+  // Where in the program the object was made, for who asks for references. The last so many are kept.
+  void NoteSite(const ObjectId& id, std::string site);
   // Asks all at once. Who has not answered by the timeout has DEADLINE_EXCEEDED. [blocks]
   std::vector<ExplainAnswer> Ask(std::span<const ExplainQuestion> questions, Duration timeout);
 
  private:
+  static constexpr size_t kMaxReferences = 10000;  // told of one process
+  static constexpr size_t kMaxSites = 100000;
+  std::vector<v1::WaitFact> References() const;
   bool Object(const ObjectId& id, v1::WaitFact* out) const;
   bool OwnTask(const TaskId& id, v1::WaitFact* out) const;
   bool Actor(const ActorId& id, v1::WaitFact* out) const;
@@ -65,6 +74,9 @@ class ExplainService {
   void AddArguments(const PendingTask& task, v1::WaitFact* out) const;
 
   const Deps deps_;
+  mutable Mutex mu_;
+  std::unordered_map<ObjectId, std::string, IdHash> sites_ GUARDED_BY(mu_);
+  std::deque<ObjectId> site_order_ GUARDED_BY(mu_);  // the oldest first
 };
 
 }  // namespace ray::core

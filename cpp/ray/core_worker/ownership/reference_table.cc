@@ -410,6 +410,20 @@ Address ReferenceTable::OwnerOf(const ObjectId& id) const {
   return it->second.rare != nullptr && it->second.rare->borrowed ? it->second.rare->owner : self_;
 }
 
+std::vector<ReferenceTable::Held> ReferenceTable::All(size_t limit, size_t* left_out) const {
+  std::vector<Held> all;
+  MutexLock lock(&mu_);
+  *left_out = entries_.size() - std::min(entries_.size(), limit);
+  all.reserve(entries_.size() - *left_out);
+  for (const auto& [id, entry] : entries_) {
+    if (all.size() == limit) break;
+    const Rare* rare = entry.rare.get();
+    all.push_back({id, rare != nullptr && rare->borrowed ? rare->owner : self_, entry.local, entry.submitted, entry.contained,
+                   rare == nullptr ? 0 : static_cast<uint32_t>(rare->borrowers.size())});
+  }
+  return all;
+}
+
 std::string ReferenceTable::Describe(const ObjectId& id) const {
   MutexLock lock(&mu_);
   auto it = entries_.find(id);

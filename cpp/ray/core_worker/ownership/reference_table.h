@@ -98,6 +98,14 @@ class ReferenceTable {
   // Objects of ours that others hold, and what those contain of ours, in the order of their ids. Handles of actors are left out: they end with us.
   std::vector<Lent> LentOut() const;
 
+  struct Held {
+    ObjectId id;
+    Address owner;
+    uint32_t local = 0, submitted = 0, contained = 0, borrowers = 0;
+  };
+  // Everything that is here, at most `limit`; `*left_out` is how many more there are. In no order.
+  std::vector<Held> All(size_t limit, size_t* left_out) const;
+
   bool Contains(const ObjectId& id) const;
   bool IsOwned(const ObjectId& id) const;
   // Nil address: unknown here.

@@ -1,7 +1,9 @@
 #include "ray/raylet/explain/explain_service.h"
 
+#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ray/wire/convert.h"
 #include "ray/wire/wait_fact.h"
@@ -78,13 +80,19 @@ void ExplainService::AskStore(const ObjectId& id, const std::shared_ptr<Gatherin
 }
 
 void ExplainService::AskProcesses(const v1::ExplainRequest& message, const std::shared_ptr<Gathering>& gathering) {
-  const JobId job = JobOf(message);
-  if (job.IsNil()) return;
+  std::set<JobId> jobs{JobOf(message)};
+  if (message.kind() == v1::SUBJECT_KIND_REFERENCES) jobs = deps_.workers->Jobs();
+  std::vector<rpc::ConnectionPtr> processes;
+  for (const JobId& job : jobs) {
+    if (job.IsNil()) continue;
+    std::vector<rpc::ConnectionPtr> its = deps_.workers->ConnectionsOf(job);
+    processes.insert(processes.end(), its.begin(), its.end());
+  }
   v1::ExplainRequest question = message;
   question.set_of_node(false);
   rpc::CallOptions options;
   options.timeout = deps_.process_timeout;
-  for (const rpc::ConnectionPtr& process : deps_.workers->ConnectionsOf(job)) {
+  for (const rpc::ConnectionPtr& process : processes) {
     rpc::CallTyped<v1::ExplainReply>(
         *process, MethodId::kExplain, question, {},
         [gathering](const Status& status, v1::ExplainReply& reply, PartList) {

@@ -166,6 +166,10 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         uint32_t attempt, more
         map[string, double] need, available, total
         vector[WaitQuestion] next
+        uint32_t local, submitted, contained, borrowers
+        int64_t size
+        bool owned, in_store, by_driver
+        string site
 
     cdef cppclass WaitAnswer:
         Status status
@@ -255,6 +259,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         void RemoveLocalRef(const ObjectId& object_id)
         Address OwnerOf(const ObjectId& object_id)
         Status GetLocations(const vector[Ref]& refs, int64_t timeout_ms, vector[vector[string]]* node_ids, vector[int64_t]* sizes)
+        void NoteCreationSite(const ObjectId& id, const string& site)
         void Explain(const vector[WaitQuestion]& questions, int64_t timeout_ms, vector[WaitAnswer]* out)
         Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle)
         void ReleaseTemplate(uint64_t handle)
@@ -297,7 +302,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         Status KvKeys(const string& ns, const string& prefix, vector[string]* keys)
         Status ListNodes(vector[NodeFields]* out)
         Status ListJobs(vector[JobFields]* out)
-        Status NodeStats(string* json)
+        Status NodeStats(const string& node_id, string* json)
         Status ListChaosTargets(const string& node_id, vector[ChaosTargetFields]* out)
         Status KillLeasedWorker(const string& node_id, const string& lease_id, const string& running, const string& reason, bool* killed)
         Status KillNode(const string& node_id, const string& reason)
