@@ -64,7 +64,7 @@ def test_an_error_of_a_class_that_only_the_worker_has_keeps_its_trace(only_there
         return value
 
     for ref in (fail.remote(), use.remote(fail.remote())):
-        with pytest.raises(ray.exceptions.UnserializableException, match="only_there.There: far away") as caught:
+        with pytest.raises(ray.exceptions.UnserializableException, match=r"only_there\.There: far away") as caught:
             ray.get(ref, timeout=20)
         assert isinstance(caught.value, ray.exceptions.RayTaskError)
         assert caught.value.cause.__cause__ is None or isinstance(caught.value.cause.__cause__, ImportError)
@@ -84,7 +84,7 @@ def test_the_error_of_a_constructor_that_does_not_load_keeps_its_trace(only_ther
         def ready(self) -> None: ...
 
     broken = Broken.remote()
-    with pytest.raises(ray.exceptions.ActorDiedError, match="only_there.There: in the constructor") as caught:
+    with pytest.raises(ray.exceptions.ActorDiedError, match=r"only_there\.There: in the constructor") as caught:
         ray.get(broken.ready.remote(), timeout=20)
     assert caught.value.actor_init_failed
 

@@ -63,7 +63,9 @@ def test_every_kind_of_reference_is_told_with_its_size_and_place(tmp_path: pathl
     (mine,) = held(large, os.getpid())
     assert mine[2] == "Driver" and mine[7] == "USED_BY_PENDING_TASK"
     assert 1_000_000 <= int(mine[6].split()[0]) < 1_001_000
-    assert mine[3].startswith(f"{__file__}:") and mine[3].endswith("in " + test_every_kind_of_reference_is_told_with_its_size_and_place.__name__)
+    assert mine[3].startswith(f"{__file__}:") and mine[3].endswith(
+        "in " + test_every_kind_of_reference_is_told_with_its_size_and_place.__name__
+    )
     (theirs,) = held(large, pid)
     assert theirs[2] == "Worker" and theirs[7] == "LOCAL_REFERENCE"
     assert [row[7] for row in held(outer)] == ["LOCAL_REFERENCE"]
@@ -78,7 +80,9 @@ def test_every_kind_of_reference_is_told_with_its_size_and_place(tmp_path: pathl
     )
     gate.touch()
     assert ray.get(task, timeout=20) == 0
-    wait_until(lambda: held(task)[0][4] == "FINISHED" and held(large, os.getpid())[0][7] == "LOCAL_REFERENCE", 10, "end")
+    wait_until(
+        lambda: held(task)[0][4] == "FINISHED" and held(large, os.getpid())[0][7] == "LOCAL_REFERENCE", 10, "end"
+    )
     assert "Plasma memory usage 0 MiB, 1 objects" in memory_summary(stats_only=True)
 
 

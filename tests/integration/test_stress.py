@@ -24,7 +24,9 @@ ACTORS = int(os.environ.get("RAY_STRESS_ACTORS", "200"))
 CALLS = int(os.environ.get("RAY_STRESS_CALLS", "20"))
 ROUNDS = int(os.environ.get("RAY_STRESS_ROUNDS", "3"))
 STORE = 200 << 20
-DEAD = 500  # actors and workers that the GCS remembers here, so that it is full early in a load and its memory shows leaks
+DEAD = (
+    500  # actors and workers that the GCS remembers here, so that it is full early in a load and its memory shows leaks
+)
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def nothing_left(cluster: None) -> Iterator[None]:
     before = {name: (descriptors(pid), threads(pid)) for name, pid in pids.items()}
 
     def like_before(name: str, pid: int) -> bool:
-        # Four workers may stay idle, and each is a connection of the driver and of the raylet, which has its pidfd, too.
+        # Four workers may stay idle; each is a connection of the driver and of the raylet, which has its pidfd, too.
         # Threads for disks and for gRPC start when they are first needed.
         opened, running = before[name]
         return descriptors(pid) <= opened + 12 and threads(pid) <= running + 4
@@ -63,7 +65,9 @@ def nothing_left(cluster: None) -> Iterator[None]:
 def session_files(folder: pathlib.Path) -> list[pathlib.Path]:
     """What lies in the session besides logs, sockets and the records of the engine's own processes."""
     return [
-        path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] not in ("logs", "processes")
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.relative_to(folder).parts[0] not in ("logs", "processes")
     ]
 
 

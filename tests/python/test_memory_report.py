@@ -46,7 +46,23 @@ def test_refs_are_grouped_by_node_and_sorted_by_size() -> None:
     assert f"{(3 << 20) + 2048 + 10} B" in first
     header, counts = first.splitlines()[1:3]
     assert header.split() == (
-        ["Mem", "Used", "by", "Objects", "Local", "References", "Pinned", "Used", "by", "task", "Captured", "in", "Objects", "Actor", "Handles"]
+        [
+            "Mem",
+            "Used",
+            "by",
+            "Objects",
+            "Local",
+            "References",
+            "Pinned",
+            "Used",
+            "by",
+            "task",
+            "Captured",
+            "in",
+            "Objects",
+            "Actor",
+            "Handles",
+        ]
     )
     assert counts.split()[2:] == ["1", "0", "1", "0", "1"]
     assert "RAY_record_ref_creation_sites=1" in text

@@ -62,7 +62,7 @@ class MemoryTrack:
         return {name: last[name] - first[name] for name in self.pids}
 
     def slopes(self) -> dict[str, float]:
-        """Bytes for each item, a line fitted to the second half: what is kept for ever, once all that is bounded is full."""
+        """Bytes for each item, by a line through the second half, when all that is bounded should be full."""
         half = self.samples[len(self.samples) // 2 :]
         mean_x = sum(sample.done for sample in half) / len(half)
         spread = sum((sample.done - mean_x) ** 2 for sample in half)

@@ -14,7 +14,7 @@ def memory_summary(
     stats_only: bool = False,
     num_entries: int | None = None,
 ) -> str:
-    """Which refs the processes of the cluster hold and why, and how full its object stores are, as `ray memory` prints it.
+    """What `ray memory` prints: which refs the processes of the cluster hold and why, and how full its stores are.
 
     Args:
         address: of the cluster. None: the one that this process is connected to, else the one on this machine.

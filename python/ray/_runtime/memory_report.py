@@ -183,9 +183,7 @@ def _groups(
         summary = [["Mem Used by Objects", *_TYPES.values()], [_size(total, units), *map(str, counts.values())]]
         parts += _table(summary, aligned)
         parts.append(f"--- Object references for {group_by.lower().replace('_', ' ')}: {key} ---")
-        rows = [
-            ["IP Address", "PID", "Type", "Call Site", "Status", "Attempt", "Size", "Reference Type", "Object Ref"]
-        ]
+        rows = [["IP Address", "PID", "Type", "Call Site", "Status", "Attempt", "Size", "Reference Type", "Object Ref"]]
         for member in members[:num_entries]:
             rows.append([
                 member.node_address, str(member.pid), member.process, member.call_site or _DISABLED, member.status,

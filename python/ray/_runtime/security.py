@@ -235,7 +235,8 @@ def show_token(local: ProcessRecord | None, *, generate: bool = False) -> str:
     try:
         given = _find_token(local)
     except AuthenticationError:
-        if not generate or _given_token() is not None or _home_file() is not None:  # one that is open to others raises again
+        # One that is open to others is not replaced: `_home_file` raises again.
+        if not generate or _given_token() is not None or _home_file() is not None:
             raise
         given = Path.home() / ".ray" / _TOKEN_FILE
         given.parent.mkdir(mode=0o700, exist_ok=True)

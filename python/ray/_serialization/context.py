@@ -109,7 +109,7 @@ class _Lost:
 
 
 class _Salvage(pickle.Unpickler):
-    """Reads the pickle of a RayTaskError for the sake of its texts: of everything else in it, only that it was there."""
+    """Reads the pickle of a RayTaskError for the sake of its texts; all else in it becomes a `_Lost`."""
 
     def find_class(self, module: str, name: str) -> Any:
         from ray.exceptions import RayTaskError

@@ -26,7 +26,11 @@ _CHUNK = 1 << 16
 )
 @click.option("-v", "--verbose", is_flag=True, help="Also how the code got to each breakpoint.")
 def debug(address: str | None, verbose: bool) -> None:
-    """Lists what waits at a breakpoint, and attaches to it: `breakpoint()` in a task or actor waits for this."""
+    """Lists what waits at a breakpoint, and attaches to it: `breakpoint()` in a task or actor waits for this.
+
+    Of the whole cluster all are listed. One is attached to on the machine where it waits: breakpoints listen on sockets
+    of their own machine only, since who reaches one can run anything.
+    """
     with shown():
         init(address or "auto", log_to_driver=False, logging_level="ERROR")
         try:

@@ -17,7 +17,8 @@ def get_node_ip_address(address: str | None = None) -> str:
         return session.node_ip
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((address.rsplit(":", 1)[0], 80) if address else _OUTSIDE)  # sends nothing: it only chooses a route
+            # It sends nothing: it only chooses a route.
+            probe.connect((address.rsplit(":", 1)[0], 80) if address else _OUTSIDE)
             return str(probe.getsockname()[0])
         except OSError:
             return "127.0.0.1"
