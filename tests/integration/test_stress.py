@@ -42,6 +42,8 @@ def nothing_left(cluster: None) -> Iterator[None]:
     """Afterwards the cluster has what it had: processes but for idle workers, threads, descriptors, files, objects."""
     ray.get([one.remote() for _ in range(100)])  # everything is up
     pids = engine_pids()
+    # When nothing is asked of it, the zygote imports what many programs need: once, and some 6 MB.
+    wait_until(lambda: "numpy" in pathlib.Path(f"/proc/{pids['zygote']}/maps").read_text(), 30, "the zygote to settle")
     folder = pathlib.Path(ray.get_runtime_context()._session().session_dir)
     shared = set(os.listdir("/dev/shm"))
     before = {name: (descriptors(pid), threads(pid)) for name, pid in pids.items()}
@@ -134,7 +136,7 @@ def test_a_storm_of_tasks() -> None:
         if done % max(TASKS // 20, 10_000) == 0:
             gc.collect()
             track.take(done)
-    check_memory(track, grown=20 << 20, slope=3, enough=500_000)
+    check_memory(track, grown=20 << 20, slope=4, enough=500_000)
 
 
 @pytest.mark.slow
@@ -164,7 +166,7 @@ def test_a_parade_of_actors(end: str) -> None:
         if done % max(ACTORS // 20, 20) == 0:
             gc.collect()
             track.take(done)
-    check_memory(track, grown=12 << 20, slope=64, enough=10_000)
+    check_memory(track, grown=12 << 20, slope=128, enough=10_000)
 
 
 @pytest.mark.usefixtures("cluster", "nothing_left")
