@@ -1,4 +1,4 @@
-"""What a program and its user learn of errors that do not travel well, of dead workers and of retries."""
+"""What a program and its user learn of errors that do not travel well, and of retries."""
 
 from __future__ import annotations
 
@@ -201,13 +201,9 @@ time.sleep(0.3)
 """
 
 
-def test_a_driver_is_told_of_dead_workers_and_retries() -> None:
+def test_a_driver_is_told_of_retries() -> None:
     done = run_driver(textwrap.dedent(LINES.format(shown=True)), RAY_DEDUP_LOGS="0")
     lines = [line for line in done.stderr.splitlines() if line.startswith("(raylet)")]
-    deaths = [line for line in lines if "A worker died or was killed while executing a task" in line]
-    assert sum("exit code 3" in line for line in deaths) == 2, done.stderr
-    assert sum("exit code 4" in line for line in deaths) == 1, done.stderr
-    assert len(deaths) == 3, done.stderr
     retried = [line for line in lines if "retries remaining, so the task will be retried" in line]
     assert sum("Task crash failed. There are 1 retries" in line and "exit code 3" in line for line in retried) == 1
     assert sum("Task refuse failed. There are 1 retries" in line for line in retried) == 1

@@ -428,13 +428,6 @@ void LeaseService::OnPopFailed(const WorkerPopFailed& failure) {
 }
 
 void LeaseService::OnProcessEnded(const ProcessEnd& end) {
-  // Whether it held a lease says nothing: its owner has seen the connection break and may have given the lease back by now.
-  if (!end.is_driver && !end.intended && !end.out_of_memory && !end.job.IsNil()) {
-    deps_.workers->NotifyDrivers(end.job, "worker_died",
-                                 "A worker died or was killed while executing a task by an unexpected system error: " + end.detail +
-                                     ". To troubleshoot the problem, check the logs for the dead worker. Worker ID: " + end.worker.Hex() +
-                                     " Node ID: " + deps_.node_id.Hex() + " Worker PID: " + std::to_string(end.pid));
-  }
   // Its own lease: what it ran is lost.
   if (const auto held = by_worker_.find(end.worker); held != by_worker_.end()) {
     const LeaseId id = held->second;
