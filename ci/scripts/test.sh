@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 python_tests() {
   local folders=()
-  for folder in tests/python tests/integration tests/cluster tests/chaos/test_kit.py; do [ -e "$folder" ] && folders+=("$folder"); done
+  for folder in tests/python tests/integration tests/cluster tests/chaos; do [ -e "$folder" ] && folders+=("$folder"); done
   "$VENV/bin/python" -m pytest -q "${folders[@]}"
 }
 step "C++ tests" ctest --test-dir "$BUILD" --output-on-failure --no-tests=error -j "$JOBS"

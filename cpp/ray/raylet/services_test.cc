@@ -153,13 +153,7 @@ class RayletServices : public testing::Test {
   }
   template <typename F>
   void OnLoop(F fn) {
-    TestPromise<void> done;
-    auto future = done.get_future();
-    loop_->Post("test", [&fn, done] {
-      fn();
-      done.set_value();
-    });
-    future.wait();
+    RunOnLoop(loop_.get(), std::move(fn));
   }
   // Calls and waits for the answer.
   template <typename Reply>

@@ -415,63 +415,87 @@ TEST_F(ObjectTableSpillTest, WhatCannotBeRestoredIsLostUntilMadeAgain) {
   EXPECT_EQ(Get(5, 8, {1}, milliseconds(-1)), "get 5 1");
 }
 
+// Random events of four clients about a dozen objects.
+class RandomEvents {
+ public:
+  RandomEvents(uint32_t seed, const ObjectTableConfig& config) : rng(seed), core(config) {}
+  ClientId AnyClient() { return 1 + rng() % 4; }
+  ObjectId AnyObject() { return Id(static_cast<uint32_t>(rng() % 12)); }
+  void Step() {
+    now = now + milliseconds(rng() % 20);
+    const ClientId client = AnyClient();
+    const ObjectId id = AnyObject();
+    switch (rng() % 12) {
+      case 0:
+      case 1:
+      case 2:
+        creates_.insert(++token_);
+        core.Create({token_, client, id, (id.index() + 1) * 120000, "RAW", Owner(static_cast<uint8_t>(next_owner_ + rng() % 2)),
+                     rng() % 2 == 0, rng() % 4 == 0},
+                    now, &out);
+        break;
+      case 3:
+      case 4:
+      case 5: core.Seal(client, id, rng() % 2 == 0, now, &out); break;
+      case 6: core.Abort(client, id, now, &out); break;
+      case 7:
+      case 8:
+        gets_.insert(++token_);
+        core.Get(token_, client, {id, AnyObject()}, now, now + milliseconds(rng() % 300), &out);
+        break;
+      case 9: core.Release(client, id, now, &out); break;
+      case 10: core.Free(id, now, &out); break;
+      case 11:
+        if (rng() % 4 == 0) {
+          core.ClientGone(client, now, &out);
+        } else if (rng() % 8 == 0) {
+          core.OwnerDied(Owner(next_owner_++), now, &out);
+        }
+        break;
+    }
+  }
+  void RunTimer() {
+    if (core.NextDeadline() <= now) core.OnTimer(now, &out);
+    ASSERT_TRUE(core.NextDeadline() > now);
+  }
+  // Each request is answered once.
+  void CheckReply(const Effect& effect) {
+    if (auto* e = std::get_if<CreateReplied>(&effect)) {
+      ASSERT_EQ(creates_.erase(e->token), 1u);
+    }
+    if (auto* e = std::get_if<GetReplied>(&effect)) {
+      ASSERT_EQ(gets_.erase(e->token), 1u);
+    }
+  }
+  void End() {
+    for (ClientId client = 1; client <= 4; ++client) core.ClientGone(client, now, &out);
+    for (uint32_t i = 0; i < 12; ++i) core.Free(Id(i), now, &out);
+  }
+
+  std::mt19937_64 rng;
+  ObjectTableCore core;
+  Effects out;
+  Time now{1};
+
+ private:
+  std::set<Token> creates_, gets_;  // without a reply yet
+  Token token_ = 0;
+  uint8_t next_owner_ = 0;
+};
+
 TEST_F(ObjectTableCoreTest, Property) {
   for (uint32_t seed = 1; seed <= 8; ++seed) {
     SCOPED_TRACE(seed);
-    std::mt19937_64 rng(seed);
-    ObjectTableCore core(ObjectTableConfig{.capacity = 4 * kMiB, .create_grace = milliseconds(500)});
-    Effects out;
-    Time now{1};
-    std::set<Token> creates, gets;  // without a reply yet
-    Token token = 0;
-    uint8_t next_owner = 0;
+    RandomEvents events(seed, {.capacity = 4 * kMiB, .create_grace = milliseconds(500)});
+    ObjectTableCore& core = events.core;
     for (int step = 0; step < 600; ++step) {
-      now = now + milliseconds(rng() % 20);
-      ClientId client = 1 + rng() % 4;
-      ObjectId id = Id(static_cast<uint32_t>(rng() % 12));
-      switch (rng() % 12) {
-        case 0:
-        case 1:
-        case 2:
-          creates.insert(++token);
-          core.Create({token, client, id, (id.index() + 1) * 120000, "RAW", Owner(static_cast<uint8_t>(next_owner + rng() % 2)),
-                       rng() % 2 == 0, rng() % 4 == 0},
-                      now, &out);
-          break;
-        case 3:
-        case 4:
-        case 5: core.Seal(client, id, rng() % 2 == 0, now, &out); break;
-        case 6: core.Abort(client, id, now, &out); break;
-        case 7:
-        case 8:
-          gets.insert(++token);
-          core.Get(token, client, {id, Id(static_cast<uint32_t>(rng() % 12))}, now, now + milliseconds(rng() % 300), &out);
-          break;
-        case 9: core.Release(client, id, now, &out); break;
-        case 10: core.Free(id, now, &out); break;
-        case 11:
-          if (rng() % 4 == 0) {
-            core.ClientGone(client, now, &out);
-          } else if (rng() % 8 == 0) {
-            core.OwnerDied(Owner(next_owner++), now, &out);
-          }
-          break;
-      }
-      if (core.NextDeadline() <= now) core.OnTimer(now, &out);
-      ASSERT_TRUE(core.NextDeadline() > now);
-      for (const Effect& effect : out) {
-        if (auto* e = std::get_if<CreateReplied>(&effect)) {
-          ASSERT_EQ(creates.erase(e->token), 1u);
-        }
-        if (auto* e = std::get_if<GetReplied>(&effect)) {
-          ASSERT_EQ(gets.erase(e->token), 1u);
-        }
-      }
-      out.clear();
+      events.Step();
+      events.RunTimer();
+      for (const Effect& effect : events.out) events.CheckReply(effect);
+      events.out.clear();
       ASSERT_EQ(core.TEST_CheckInvariants(), "") << "step " << step;
     }
-    for (ClientId client = 1; client <= 4; ++client) core.ClientGone(client, now, &out);
-    for (uint32_t i = 0; i < 12; ++i) core.Free(Id(i), now, &out);
+    events.End();
     EXPECT_EQ(core.Stats(), (TableStats{4 * kMiB, 0, 0, 0, 0}));
     EXPECT_EQ(core.allocator().free_bytes(), core.allocator().capacity());
   }
@@ -481,52 +505,20 @@ TEST_F(ObjectTableCoreTest, Property) {
 TEST_F(ObjectTableCoreTest, PropertyWithADisk) {
   for (uint32_t seed = 1; seed <= 8; ++seed) {
     SCOPED_TRACE(seed);
-    std::mt19937_64 rng(seed);
-    ObjectTableCore core(ObjectTableConfig{.capacity = 4 * kMiB,
-                                           .create_grace = milliseconds(500),
-                                           .disk = true,
-                                           .overflow_grace = milliseconds(50),
-                                           .spill_retry = milliseconds(30)});
-    Effects out;
-    Time now{1};
-    std::set<Token> creates, gets;  // without a reply yet
-    Token token = 0;
+    RandomEvents events(seed, {.capacity = 4 * kMiB,
+                               .create_grace = milliseconds(500),
+                               .disk = true,
+                               .overflow_grace = milliseconds(50),
+                               .spill_retry = milliseconds(30)});
+    ObjectTableCore& core = events.core;
+    std::mt19937_64& rng = events.rng;
+    Effects& out = events.out;
+    const Time& now = events.now;
     std::vector<Effect> disk;  // what it was asked for and has not done
     std::set<uint64_t> segments;
     std::set<ObjectId> files;
-    uint8_t next_owner = 0;
     for (int step = 0; step < 600; ++step) {
-      now = now + milliseconds(rng() % 20);
-      ClientId client = 1 + rng() % 4;
-      ObjectId id = Id(static_cast<uint32_t>(rng() % 12));
-      switch (rng() % 12) {
-        case 0:
-        case 1:
-        case 2:
-          creates.insert(++token);
-          core.Create({token, client, id, (id.index() + 1) * 120000, "RAW", Owner(static_cast<uint8_t>(next_owner + rng() % 2)),
-                       rng() % 2 == 0, rng() % 4 == 0},
-                      now, &out);
-          break;
-        case 3:
-        case 4:
-        case 5: core.Seal(client, id, rng() % 2 == 0, now, &out); break;
-        case 6: core.Abort(client, id, now, &out); break;
-        case 7:
-        case 8:
-          gets.insert(++token);
-          core.Get(token, client, {id, Id(static_cast<uint32_t>(rng() % 12))}, now, now + milliseconds(rng() % 300), &out);
-          break;
-        case 9: core.Release(client, id, now, &out); break;
-        case 10: core.Free(id, now, &out); break;
-        case 11:
-          if (rng() % 4 == 0) {
-            core.ClientGone(client, now, &out);
-          } else if (rng() % 8 == 0) {
-            core.OwnerDied(Owner(next_owner++), now, &out);
-          }
-          break;
-      }
+      events.Step();
       while (!disk.empty() && rng() % 3 == 0) {
         const size_t k = rng() % disk.size();
         const Effect effect = disk[k];
@@ -549,16 +541,10 @@ TEST_F(ObjectTableCoreTest, PropertyWithADisk) {
           core.OnReclaimed(e->client, now, &out);
         }
       }
-      if (rng() % 8 == 0) core.OnReclaimed(client, now, &out);
-      if (core.NextDeadline() <= now) core.OnTimer(now, &out);
-      ASSERT_TRUE(core.NextDeadline() > now);
+      if (rng() % 8 == 0) core.OnReclaimed(events.AnyClient(), now, &out);
+      events.RunTimer();
       for (const Effect& effect : out) {
-        if (auto* e = std::get_if<CreateReplied>(&effect)) {
-          ASSERT_EQ(creates.erase(e->token), 1u);
-        }
-        if (auto* e = std::get_if<GetReplied>(&effect)) {
-          ASSERT_EQ(gets.erase(e->token), 1u);
-        }
+        events.CheckReply(effect);
         if (auto* e = std::get_if<SpillForgotten>(&effect)) {
           ASSERT_EQ(files.erase(e->id), 1u);
         }
@@ -573,8 +559,7 @@ TEST_F(ObjectTableCoreTest, PropertyWithADisk) {
       out.clear();
       ASSERT_EQ(core.TEST_CheckInvariants(), "") << "step " << step;
     }
-    for (ClientId client = 1; client <= 4; ++client) core.ClientGone(client, now, &out);
-    for (uint32_t i = 0; i < 12; ++i) core.Free(Id(i), now, &out);
+    events.End();
     for (const Effect& effect : std::exchange(out, {})) {
       if (std::holds_alternative<SpillStarted>(effect) || std::holds_alternative<RestoreStarted>(effect)) disk.push_back(effect);
     }

@@ -28,13 +28,7 @@ class LogTailerTest : public testing::Test {
   }
   template <typename F>
   void OnLoop(F fn) {
-    TestPromise<void> done;
-    auto future = done.get_future();
-    loop_->Post("test", [&fn, done] {
-      fn();
-      done.set_value();
-    });
-    future.wait();
+    RunOnLoop(loop_.get(), std::move(fn));
   }
   void MakeTailer(LogTailer::Sink sink) {
     OnLoop([&] { tailer_ = std::move(*LogTailer::Make(dir_, loop_.get(), std::chrono::milliseconds(1), std::move(sink))); });

@@ -46,13 +46,9 @@ class Endpoint {
     client_->Stop();
     OnLoop([this] { directory_.reset(); });
   }
-  void OnLoop(const std::function<void()>& fn) {
-    TestPromise<void> done;
-    loop_->Post("test", [&] {
-      fn();
-      done.set_value();
-    });
-    done.get_future().get();
+  template <typename F>
+  void OnLoop(F fn) {
+    RunOnLoop(loop_, std::move(fn));
   }
   v1::NodeInfo Info(bool alive = true) const {
     v1::NodeInfo info;

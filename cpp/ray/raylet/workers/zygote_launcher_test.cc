@@ -83,13 +83,7 @@ class ZygoteLauncherTest : public testing::Test {
   }
   template <typename F>
   void OnLoop(F fn) {
-    TestPromise<void> done;
-    auto future = done.get_future();
-    loop_->Post("test", [&fn, done] {
-      fn();
-      done.set_value();
-    });
-    future.wait();
+    RunOnLoop(loop_.get(), std::move(fn));
   }
   void Launch(std::map<std::string, std::string> env) {
     OnLoop([&] { launcher_->Launch({1, WorkerId::FromRandom(), JobId::FromInt(1), std::move(env)}); });

@@ -17,6 +17,7 @@
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/tcp/link_preface.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 #include "ray/v1/node_link.pb.h"
 
@@ -74,13 +75,9 @@ class Endpoint {
     server_ = GrpcServer::Make({{}, security, /*adopts=*/true}, dispatcher_.get(), loop_.get()).value();
     return tcp_->Listen(address).value();
   }
-  void OnLoop(const std::function<void()>& fn) {
-    std::promise<void> done;
-    loop_->Post("test", [&] {
-      fn();
-      done.set_value();
-    });
-    done.get_future().get();
+  template <typename F>
+  void OnLoop(F fn) {
+    RunOnLoop(loop_.get(), std::move(fn));
   }
   ConnectionPtr Connect(const std::string& target, bool bulk = false) { return tcp_->Connect(target, bulk); }
   async::EpollLoop* loop() { return loop_.get(); }

@@ -106,13 +106,9 @@ class TunnelTest : public testing::Test {
     };
     from->hub = TunnelHub::Make(std::move(deps));
   }
-  void OnLoop(const std::function<void()>& fn) {
-    TestPromise<void> done;
-    loop_->Post("test", [&] {
-      fn();
-      done.set_value();
-    });
-    done.get_future().get();
+  template <typename F>
+  void OnLoop(F fn) {
+    RunOnLoop(loop_.get(), std::move(fn));
   }
   struct Answer {
     Status status;

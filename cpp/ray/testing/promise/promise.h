@@ -2,6 +2,7 @@
 //
 // A std::promise must outlive set_value, which is still inside when the waiter goes on; one on a test's stack does not. Here the setter holds
 // the shared state until it is done; copies share it. For tests and benchmarks only. Set by one thread, awaited by another.
+// RunOnLoop: what tests do to objects that live on a loop.
 #pragma once
 
 #include <future>
@@ -30,5 +31,17 @@ class TestPromise {
  private:
   const std::shared_ptr<std::promise<T>> state_ = std::make_shared<std::promise<T>>();
 };
+
+// Runs `fn` on the loop's thread, and returns when it has run. REQUIRES: the loop is started, and this is another thread.
+template <typename Loop, typename F>
+void RunOnLoop(Loop* loop, F fn) {
+  const TestPromise<void> done;
+  std::future<void> future = done.get_future();
+  loop->Post("test", [&fn, done] {
+    fn();
+    done.set_value();
+  });
+  future.wait();
+}
 
 }  // namespace ray
