@@ -94,7 +94,7 @@ def make_actor(ray: Any, **options: Any) -> Any:
 
 
 def measure_workers(ray: Any, folder: pathlib.Path, kills: int, ends: float) -> dict[str, list[float]]:
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", **_quiet(ray))
+    ray.init("local", num_cpus=2, log_to_driver=False, logging_level="ERROR", **_quiet(ray))
     task = make_task(ray)
     times = []
     for n in rounds(kills, ends):
@@ -109,7 +109,7 @@ def measure_workers(ray: Any, folder: pathlib.Path, kills: int, ends: float) -> 
 
 
 def measure_actors(ray: Any, folder: pathlib.Path, kills: int, ends: float) -> dict[str, list[float]]:
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR", **_quiet(ray))
+    ray.init("local", num_cpus=2, log_to_driver=False, logging_level="ERROR", **_quiet(ray))
     actor = make_actor(ray).remote()
     times = []
     for _ in rounds(kills, ends):
