@@ -127,6 +127,8 @@ def init(
         if alone and not enable_resource_isolation:
             raise ValueError(f"{', '.join(alone)} cannot be set without enable_resource_isolation=True.")
         _check_init(given, local_mode, namespace, kwargs)
+        if job_config is not None and not isinstance(job_config, JobConfig):
+            raise TypeError(f"job_config must be a ray.job_config.JobConfig, got {job_config!r}.")
         opts.check_runtime_env(_job_runtime_env(job_config, runtime_env))
         own = {key: kwargs.pop(key) for key in _OWN_CLUSTER_ONLY if key in kwargs}
         given.update(own)
@@ -172,6 +174,8 @@ def _check_init(given: dict[str, Any], local_mode: bool, namespace: Any, kwargs:
             isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != int(value)
         ):
             raise ValueError(f"{name} must be a whole number >= 0, got {value!r}.")
+    if given["labels"] is not None:
+        opts.check_node_labels(given["labels"])
     resources = given["resources"]
     if resources is not None:
         if not isinstance(resources, dict):

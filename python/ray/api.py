@@ -224,10 +224,10 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle:
     Raises:
         ValueError: no such actor, or an empty name.
     """
+    if not name:
+        raise ValueError(f"Please supply a non-empty value to get_actor, got {name!r}.")
     if not isinstance(name, str):
         raise TypeError(f"The name of an actor is a string, got {name!r}.")
-    if not name:
-        raise ValueError("Please supply a non-empty value to get_actor")
     if namespace == "":
         raise ValueError('"" is not a valid namespace.')
     session = ensure_session()

@@ -21,6 +21,7 @@ RUNTIME_ENV_FIELDS = ("env_vars",)
 
 _LABEL_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _LABEL_KEY = re.compile(rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}")
+_LABEL_PLAIN = re.compile(_LABEL_NAME)
 _LABEL_VALUE = re.compile(rf"!?({_LABEL_NAME})?|!?in\(\s*{_LABEL_NAME}(\s*,\s*{_LABEL_NAME})*\s*\)")
 
 
@@ -95,6 +96,24 @@ def _label_selector(v: dict[str, Any]) -> str | None:
         if not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
             return f"{value!r} is not a valid label condition (allowed: 'v', '!v', 'in(a,b)', '!in(a,b)', '')"
     return None
+
+
+def check_node_labels(labels: Any, what: str = "labels") -> None:
+    """Labels of a node, as `ray.init` and `ray start` take them.
+
+    Raises:
+        TypeError: not a dict of strings.
+        ValueError: a key or a value that no selector could name.
+    """
+    if not isinstance(labels, dict):
+        raise TypeError(f"{what} must be a dict of strings, got {labels!r}.")
+    for key, value in labels.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"{what} must be a dict of strings, got {key!r}: {value!r}.")
+        if not _LABEL_KEY.fullmatch(key):
+            raise ValueError(f"{what}: {key!r} is not a valid label key.")
+        if value and not _LABEL_PLAIN.fullmatch(value):
+            raise ValueError(f"{what}: {value!r} is not a valid value of a label.")
 
 
 def _fallback(v: list[Any]) -> str | None:

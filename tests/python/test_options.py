@@ -100,3 +100,24 @@ def test_num_returns_becomes_a_code() -> None:
 )
 def test_label_selectors_that_are_fine(selector: dict[str, str]) -> None:
     opts.validate({"label_selector": selector}, opts.TASK, what="remote functions")
+
+
+@pytest.mark.parametrize("labels", [{}, {"zone": "a"}, {"ray.io/zone": "us-west.2_b", "empty": ""}])
+def test_labels_of_nodes(labels: dict[str, str]) -> None:
+    opts.check_node_labels(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error"),
+    [
+        (5, TypeError),
+        ({"a": 1}, TypeError),
+        ({1: "a"}, TypeError),
+        ({"$": "a"}, ValueError),
+        ({"a": "b c"}, ValueError),
+        ({"a": "!b"}, ValueError),
+    ],
+)
+def test_bad_labels_of_nodes(labels: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="labels"):
+        opts.check_node_labels(labels)

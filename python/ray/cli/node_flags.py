@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ray import options as opts
 from ray._runtime.cluster_process import NodeOptions
 
 _MIN_STORE_BYTES = 75 << 20
@@ -100,11 +101,16 @@ def options_from(given: dict[str, Any]) -> NodeOptions:
     store = given["object_store_memory"]
     if store is not None and store < _MIN_STORE_BYTES:
         raise click.BadParameter(f"at least {_MIN_STORE_BYTES} bytes are needed.", param_hint="--object-store-memory")
+    labels = {**_labels_of_file(given["labels_file"]), **parse_labels(given["labels"])}
+    try:
+        opts.check_node_labels(labels)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--labels") from None
     return NodeOptions(
         num_cpus=given["num_cpus"],
         num_gpus=given["num_gpus"],
         resources=parse_resources(given["resources"]),
-        labels={**_labels_of_file(given["labels_file"]), **parse_labels(given["labels"])},
+        labels=labels,
         object_store_memory=store,
         memory=given["memory"],
         node_name=given["node_name"],
