@@ -200,6 +200,7 @@ class FaultyConnectionTest : public testing::Test {
     if (line_ != nullptr) line_->Close(Status::Unavailable("the test ends"));
   }
   Recorder& Open(const std::string& faults, uint64_t seed = 1) {
+    if (line_ != nullptr) line_->calls.clear();  // they hold their connection
     injector_ = std::make_shared<FaultInjector>(Faults(faults, seed), &loop_);
     line_ = MakeConnection<Recorder>(injector_);
     return *line_;
