@@ -97,5 +97,23 @@ TEST(RunQueueCore, ForgetsACallerThatIsGoneWithTheLastThatWaited) {
   EXPECT_EQ(q.Next(), 2u);
 }
 
+TEST(RunQueueCore, StallsWhileAllThatItHasWaitsForArguments) {
+  RunQueueCore q;
+  EXPECT_FALSE(q.IsStalled()) << "there is nothing to run";
+  q.AddTask(1, false);
+  q.AddTask(2, false);
+  EXPECT_TRUE(q.IsStalled());
+  EXPECT_TRUE(q.AnyWaits());
+  q.SetReady(2);
+  EXPECT_FALSE(q.IsStalled()) << "one could run";
+  EXPECT_EQ(q.Next(), 2u);
+  EXPECT_FALSE(q.IsStalled()) << "one runs";
+  q.Finished(2);
+  EXPECT_TRUE(q.IsStalled());
+  q.Remove(1);
+  EXPECT_FALSE(q.IsStalled());
+  EXPECT_FALSE(q.AnyWaits());
+}
+
 }  // namespace
 }  // namespace ray::core

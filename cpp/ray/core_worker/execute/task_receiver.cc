@@ -78,9 +78,10 @@ void TaskReceiver::HandlePush(const v1::PushTaskRequest& message, rpc::Request& 
   if (fresh && !creation) deps_.peers->Adopt(spec.owner, request.connection);
   bool remote_args = spec.args_object.has_value();
   for (const TaskArg& arg : spec.refs) remote_args |= arg.value == nullptr;
-  bool refused;
+  bool refused, stalled;
   {
     MutexLock lock(&mu_);
+    stalled = stalled_;
     task->token = next_token_++;
     refused = !call && !creation && (leaving_ || blocked_ > 0 || exit_requested_);
     if (!refused) {
@@ -102,6 +103,7 @@ void TaskReceiver::HandlePush(const v1::PushTaskRequest& message, rpc::Request& 
     return;
   }
   if (remote_args) FetchArguments(task);
+  if (stalled) MaybeEndStall();
 }
 
 void TaskReceiver::FetchArguments(const ReceivedTaskPtr& task) {
@@ -120,12 +122,40 @@ void TaskReceiver::FetchArguments(const ReceivedTaskPtr& task) {
   }
   for (const ObjectRefInfo& ref : wanted) deps_.objects->WatchObject(ref, one);
   one();
+  WatchForStall();
 }
 
 void TaskReceiver::MarkReady(uint64_t token) {
+  {
+    MutexLock lock(&mu_);
+    queue_.SetReady(token);
+    if (queue_.HasRunnable()) WakeForRunnableLocked();
+  }
+  MaybeEndStall();
+}
+
+void TaskReceiver::WatchForStall() {
   MutexLock lock(&mu_);
-  queue_.SetReady(token);
-  if (queue_.HasRunnable()) WakeForRunnableLocked();
+  if (watching_ || is_actor_ || !queue_.AnyWaits()) return;
+  watching_ = true;
+  deps_.loop->AddTimer(kStallPatience, [this] {
+    {
+      MutexLock locked(&mu_);
+      watching_ = false;
+      stalled_ = queue_.IsStalled() && !is_actor_;
+    }
+    TellBlocked();
+    WatchForStall();
+  });
+}
+
+void TaskReceiver::MaybeEndStall() {
+  {
+    MutexLock lock(&mu_);
+    if (!stalled_ || queue_.IsStalled()) return;
+    stalled_ = false;
+  }
+  TellBlocked();
 }
 
 void TaskReceiver::WakeLocked() {
@@ -179,6 +209,7 @@ void TaskReceiver::HandBack(uint32_t max) {
       runs_.erase(it);
     }
   }
+  MaybeEndStall();
   v1::PushTaskReply reply;
   reply.set_returned(true);
   for (const auto& task : tasks) Abandon(task, reply);
@@ -643,7 +674,7 @@ bool TaskReceiver::TellBlocked() {
   bool blocked;
   {
     MutexLock lock(&mu_);
-    blocked = blocked_ > 0;
+    blocked = blocked_ > 0 || stalled_;
   }
   if (blocked == told_blocked_) return false;
   told_blocked_ = blocked;

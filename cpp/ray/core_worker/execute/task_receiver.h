@@ -142,6 +142,10 @@ class TaskReceiver {
   // Tells the raylet if it is not what it was told last. True: it is blocked, as of now.
   bool TellBlocked();
   void FetchArguments(const ReceivedTaskPtr& task);
+  // Looks, after a while and again as long as anything waits for arguments, whether that holds up the whole process. On the loop.
+  void WatchForStall();
+  // Something may run now, or nothing is left: what was said of a stall is taken back.
+  void MaybeEndStall();
   void OnConnectionClosed(uint64_t id);
   void MarkReady(uint64_t token);
   bool PopLocked(NextItem* out) REQUIRES(mu_);
@@ -174,6 +178,7 @@ class TaskReceiver {
   void EndProcess(const rpc::ConnectionPtr& connection, Time deadline);
 
   static constexpr size_t kKeptBytes = size_t{64} << 20;
+  static constexpr Duration kStallPatience = std::chrono::milliseconds(20);  // most arguments come sooner
 
   const Deps deps_;
   rpc::AnswerLog answers_;                        // by connection and push; with kept_answers only
@@ -196,10 +201,13 @@ class TaskReceiver {
   std::string exit_reason_ GUARDED_BY(mu_);
   pthread_t interrupt_thread_ GUARDED_BY(mu_) = 0;
   int32_t blocked_ GUARDED_BY(mu_) = 0;  // threads blocked in get or wait, of the present work
-  uint64_t work_ GUARDED_BY(mu_) = 1;    // counts the moments at which the last running task ended
-  uint32_t corked_ GUARDED_BY(mu_) = 0;  // replies since the last that left at once
-  std::atomic<bool> fd_event_{false};    // raised under mu_
-  Mutex telling_mu_;                     // before mu_
+  // Nothing has run for a while, and all there is waits for its arguments: what it is to run on is free for others, who may have to make these.
+  bool stalled_ GUARDED_BY(mu_) = false;
+  bool watching_ GUARDED_BY(mu_) = false;  // WatchForStall has a timer
+  uint64_t work_ GUARDED_BY(mu_) = 1;      // counts the moments at which the last running task ended
+  uint32_t corked_ GUARDED_BY(mu_) = 0;    // replies since the last that left at once
+  std::atomic<bool> fd_event_{false};      // raised under mu_
+  Mutex telling_mu_;                       // before mu_
   bool told_blocked_ GUARDED_BY(telling_mu_) = false;
 };
 

@@ -75,14 +75,16 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
         table_.Answered(task->spec.task_id, {reply.is_application_error(), reply.is_retryable_error(), reply.cancelled()}, &retries_left);
   }
   if (verdict != TaskVerdict::kComplete || reply.has_system_error()) {
-    if (verdict == TaskVerdict::kRetry && on_retry_ != nullptr && !parts.empty()) TellRetry(*task, retries_left, "", parts.front());
     // Nobody reads these values: what came with them goes back. Copies in the store have the ids of the next attempt's, which replaces them.
     size_t part = 0;
+    BufferPtr error;  // what was raised; values that were there before it may stand ahead of it
     for (const auto& returned : reply.returns()) {
       ReturnValue value = ReturnFromProto(returned, parts, &part, executor);
+      if (error == nullptr && IsErrorMetadata(value.metadata) && HasPythonLayout(value.metadata)) error = value.blob;
       if (verdict == TaskVerdict::kRetry) value.in_store = false;
       objects_->Discard(value);
     }
+    if (verdict == TaskVerdict::kRetry && on_retry_ != nullptr && error != nullptr) TellRetry(*task, retries_left, "", std::move(error));
   }
   if (verdict == TaskVerdict::kNone || verdict == TaskVerdict::kRetry) return verdict;
   if (verdict == TaskVerdict::kCancelled) {
