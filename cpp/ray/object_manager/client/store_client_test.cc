@@ -59,6 +59,16 @@ struct Process {  // a client process's parts
   }
 };
 
+class ManualClock final : public Clock {
+ public:
+  Time Now() const override { return Time{ns_.load()}; }
+  int64_t WallMillis() const override { return ns_.load() / 1'000'000; }
+  void Advance(Duration by) { ns_ += by.count(); }
+
+ private:
+  std::atomic<int64_t> ns_{1};
+};
+
 class StoreClientTest : public ::testing::Test {
  protected:
   StoreClientTest() {
@@ -93,6 +103,7 @@ class StoreClientTest : public ::testing::Test {
   }
   std::string SpillDir() const { return dir_ + "/ray_spilled_objects_me"; }
   SystemClock clock_;
+  ManualClock manual_clock_;  // outlives the service, which looks at it until the end
   std::string dir_;
   std::unique_ptr<StoreService> service_;
 };
@@ -438,25 +449,14 @@ TEST_F(StoreClientTest, SlabsGoBackWhenMemoryIsShort) {
   EXPECT_EQ(a.Put(NewPutId(), std::string(200'000, 'x')).code(), StatusCode::kResourceExhausted);
 }
 
-class ManualClock final : public Clock {
- public:
-  Time Now() const override { return Time{ns_.load()}; }
-  int64_t WallMillis() const override { return ns_.load() / 1'000'000; }
-  void Advance(Duration by) { ns_ += by.count(); }
-
- private:
-  std::atomic<int64_t> ns_{1};
-};
-
 TEST_F(StoreClientTest, FreePagesGoBackToTheSystemAfterAWhile) {
-  ManualClock clock;
   auto made = StoreService::Make({.capacity = 256 * kMiB,
                                   .sockets_dir = dir_,
                                   .warm_ahead_bytes = 0,
                                   .warm_floor_bytes = 16 * kMiB,
                                   .trim_idle = std::chrono::seconds(60),
                                   .trim_check = std::chrono::milliseconds(5)},
-                                 &clock);
+                                 &manual_clock_);
   ASSERT_TRUE(made.ok());
   service_ = std::move(made).value();
   ASSERT_TRUE(service_->Start().ok());
@@ -470,13 +470,13 @@ TEST_F(StoreClientTest, FreePagesGoBackToTheSystemAfterAWhile) {
   ASSERT_TRUE(a.Put(kept, std::string(8 * kMiB, 'k')).ok());
   a.client->Free(ids);
   ASSERT_EQ(a.client->Stats()->num_objects, 1u);
-  clock.Advance(std::chrono::seconds(59));
+  manual_clock_.Advance(std::chrono::seconds(59));
   auto looked = [&] {  // so many times that the loop has come round
     for (int i = 0; i < 200; ++i) ASSERT_TRUE(a.client->Stats().ok());
   };
   looked();
   EXPECT_GE(service_->Stats().arena_bytes, 136 * kMiB);  // it may be wanted again
-  clock.Advance(std::chrono::seconds(2));
+  manual_clock_.Advance(std::chrono::seconds(2));
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   while (service_->Stats().arena_bytes > 24 * kMiB && std::chrono::steady_clock::now() < deadline) ASSERT_TRUE(a.client->Stats().ok());
   EXPECT_EQ(service_->Stats().arena_bytes, 24 * kMiB);  // the floor, and what is in use
