@@ -136,7 +136,7 @@ def test_a_storm_of_tasks() -> None:
         if done % max(TASKS // 20, 10_000) == 0:
             gc.collect()
             track.take(done)
-    check_memory(track, grown=20 << 20, slope=4, enough=500_000)
+    check_memory(track, grown=20 << 20, slope=3, enough=500_000)
 
 
 @pytest.mark.slow
@@ -166,7 +166,7 @@ def test_a_parade_of_actors(end: str) -> None:
         if done % max(ACTORS // 20, 20) == 0:
             gc.collect()
             track.take(done)
-    check_memory(track, grown=12 << 20, slope=128, enough=10_000)
+    check_memory(track, grown=12 << 20, slope=64, enough=10_000)
 
 
 @pytest.mark.usefixtures("cluster", "nothing_left")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 import random
 import threading
@@ -86,12 +87,12 @@ def shuffled(buffer_size: int, seed: int | None = None) -> Stage:
 _It = TypeVar("_It", bound="Staged")
 
 
-class Staged:
+class Staged(abc.ABC):
     """What iterators with stages have in common; derived classes say how a stage is added."""
 
+    @abc.abstractmethod
     def transform(self: _It, fn: Stage, name: str = ".transform()") -> _It:
         """With one more stage: a function from an iterator to an iterator."""
-        raise NotImplementedError
 
     def for_each(
         self: _It, fn: Callable[[Any], Any], max_concurrency: int = 1, resources: dict[str, Any] | None = None
