@@ -89,8 +89,7 @@ void SimCluster::StartRaylet(HostId host) {
   });
 }
 
-void SimCluster::StartDriver() {
-  const HostId host = AnyHost();
+void SimCluster::StartDriver(HostId host) {
   if (!RayletLives(host) || !hosts_[host].raylet->ready()) return;
   SimRaylet& raylet = *hosts_[host].raylet;
   drivers_.push_back(
@@ -247,6 +246,53 @@ Outcome SimCluster::Run() {
   outcome.gcs_starts = static_cast<size_t>(gcs_.starts());
   outcome.processes = world_.processes().size();
   return outcome;
+}
+
+// ---- a large one ----
+
+namespace {
+
+constexpr Duration kLook = milliseconds(20);  // between two looks at many nodes
+
+}  // namespace
+
+std::string SimCluster::StartNodes() {
+  StartGcs();
+  for (HostId host = 0; host < hosts_.size(); ++host) StartRaylet(host);
+  const Time deadline = world_.now() + seconds(60);
+  while (problem_.empty() && !AllReady() && world_.now() < deadline) world_.RunFor(kLook);
+  if (!AllReady()) Fail("the cluster did not get ready");
+  return problem_;
+}
+
+std::string SimCluster::RunTasks() {
+  const auto drivers = static_cast<HostId>(config_.drivers), hosts = static_cast<HostId>(hosts_.size());
+  for (HostId i = 0; i < drivers; ++i) StartDriver(i * hosts / drivers);
+  const int64_t all = config_.driver.tasks * config_.drivers;
+  int64_t done = 0;
+  Time progress = world_.now();
+  while (problem_.empty() && done < all) {
+    world_.RunFor(kLook);
+    if (!AllReady() || drivers_.size() != drivers) Fail("a node, the GCS or a driver has gone though nothing was done to it");
+    if (const int64_t now_done = tasks_done(); now_done != done) {
+      done = now_done;
+      progress = world_.now();
+    }
+    if (world_.now() - progress > kPatience) Fail(std::to_string(all - done) + " tasks are never scheduled");
+  }
+  return problem_;
+}
+
+int64_t SimCluster::tasks_done() const {
+  int64_t done = 0;
+  for (const SimDriver* driver : drivers_) done += driver->tasks_done();
+  return done;
+}
+
+int64_t SimCluster::leases_asked_for() const {
+  int64_t asked = 0;
+  for (const SimDriver* driver : drivers_) asked += driver->asked();
+  return asked;
 }
 
 void SimCluster::PrintTail(std::ostream* out) const {

@@ -51,6 +51,13 @@ class SimCluster {
   SimCluster(uint64_t seed, ClusterConfig config, std::ostream* trace = nullptr);
   ~SimCluster();
   Outcome Run();
+  // A large cluster at work, without faults: first every node starts, then all drivers, far from one another, have their tasks scheduled (DriverConfig::tasks).
+  // Each returns what went wrong; empty: nothing.
+  std::string StartNodes();
+  std::string RunTasks();
+  // So far, of the drivers that live.
+  int64_t tasks_done() const;
+  int64_t leases_asked_for() const;
   // The newest events, and who is who in them.
   void PrintTail(std::ostream* out) const;
 
@@ -68,7 +75,8 @@ class SimCluster {
 
   void StartGcs();
   void StartRaylet(HostId host);
-  void StartDriver();
+  void StartDriver() { StartDriver(AnyHost()); }
+  void StartDriver(HostId host);
   bool RayletLives(HostId host) const { return hosts_[host].raylet != nullptr; }
   bool AllReady() const;
   HostId AnyHost() { return static_cast<HostId>(random_.Below(hosts_.size())); }

@@ -94,6 +94,10 @@ void SimDriver::AddJob() {
     v1::AddJobReply reply;
     if (!status.ok() || !reply.ParseFromArray(control.data(), static_cast<int>(control.size()))) return process_->EndSoon(1);
     job_ = JobId::FromBinaryOrNil(reply.job_id());
+    if (config_.tasks > 0) {
+      tasks_left_ = config_.tasks;
+      return MoreTasks();
+    }
     process_->loop()->AddTimer(config_.active, [this] {
       active_ = false;
       CancelWaiting();
@@ -146,10 +150,28 @@ rpc::ConnectionPtr SimDriver::RayletOf(const NodeId& node) {
   return connection;
 }
 
+void SimDriver::MoreTasks() {
+  while (tasks_left_ > 0 && static_cast<int64_t>(leases_.size()) < config_.parallel) {
+    --tasks_left_;
+    RequestLease();
+  }
+}
+
+void SimDriver::GiveUp(uint64_t no) {
+  leases_.erase(no);
+  if (config_.tasks == 0) return;
+  ++tasks_left_;
+  process_->loop()->AddTimer(kAskAgain, [this] { MoreTasks(); });
+}
+
 void SimDriver::RequestLease() {
   const uint64_t no = ++last_;
   Lease& lease = leases_[no];
   lease.id = LeaseId::FromRandom();
+  if (config_.tasks > 0) {
+    lease.need = Cpus(1);
+    return AskForLease(no, {}, v1::LEASE_PLACEMENT_UNSPECIFIED);
+  }
   lease.need = Cpus(random_.Between(1, 3));
   lease.spread = random_.Chance(0.3);
   if (random_.Chance(0.1)) {
@@ -180,6 +202,7 @@ void SimDriver::CancelWaiting() {
 void SimDriver::AskForLease(uint64_t no, const NodeId& node, v1::LeasePlacement placement) {
   Lease& lease = leases_.at(no);
   lease.node = node;
+  ++asked_;
   v1::RequestLeaseRequest request;
   request.set_lease_id(lease.id.Binary());
   request.set_job_id(job_.Binary());
@@ -203,12 +226,13 @@ void SimDriver::OnLease(uint64_t no, const Status& status, const v1::RequestLeas
   if (it == leases_.end() || raylet_->closed()) return;
   Lease& lease = it->second;
   if (status.ok() && reply.granted()) {
-    process_->loop()->AddTimer(random_.Between(Duration::zero(), config_.max_hold), [this, no] { ReturnLease(no, random_.Chance(0.1)); });
+    process_->loop()->AddTimer(random_.Between(Duration::zero(), config_.max_hold),
+                               [this, no] { ReturnLease(no, config_.tasks == 0 && random_.Chance(0.1)); });
     return;
   }
   const bool unreachable = status.code() == StatusCode::kUnavailable && !lease.node.IsNil();
   if (++lease.hops > kMaxHops || (status.ok() && (reply.cancelled() || !reply.unschedulable().empty()))) {
-    leases_.erase(it);
+    GiveUp(no);
   } else if (status.ok() && !reply.spillback_node_id().empty()) {
     AskForLease(no, NodeId::FromBinaryOrNil(reply.spillback_node_id()), reply.spillback_placement());
   } else if (unreachable || (status.ok() && reply.rejected())) {
@@ -223,7 +247,7 @@ void SimDriver::OnLease(uint64_t no, const Status& status, const v1::RequestLeas
       leases_.erase(no);
     });
   } else {
-    leases_.erase(it);
+    GiveUp(no);
   }
 }
 
@@ -235,6 +259,8 @@ void SimDriver::ReturnLease(uint64_t no, bool failed) {
   request.set_worker_failed(failed);
   RayletOf(it->second.node)->Notify(MethodId::kReturnLease, request);
   leases_.erase(it);
+  ++tasks_done_;
+  MoreTasks();
 }
 
 // ---- actors ----

@@ -26,6 +26,9 @@ struct DriverConfig {
   Duration max_pause = std::chrono::milliseconds(1500);  // between two requests
   Duration max_hold = std::chrono::seconds(4);           // of a lease
   int kv_keys = 4;
+  // More than none: the driver asks for leases for so many tasks, for at most `parallel` at once, holds each as long as its task runs, and for nothing else.
+  int64_t tasks = 0;
+  int64_t parallel = 100;
 };
 
 class SimDriver {
@@ -47,6 +50,10 @@ class SimDriver {
   // Of those that were acknowledged, and whose end was not asked for.
   const std::set<ActorId>& actors() const { return actors_; }
   const std::set<PlacementGroupId>& groups() const { return groups_; }
+  // Whose lease was granted, held and given back.
+  int64_t tasks_done() const { return tasks_done_; }
+  // Requests for a lease, with those that were sent on to another node.
+  int64_t asked() const { return asked_; }
 
  private:
   struct Lease {
@@ -62,6 +69,9 @@ class SimDriver {
   void Next();
   void Act();
   void RequestLease();
+  void MoreTasks();
+  // The lease was not granted, and will not be: a task is asked for anew.
+  void GiveUp(uint64_t no);
   void CancelWaiting();
   void AskForLease(uint64_t no, const NodeId& node, v1::LeasePlacement placement);
   void OnLease(uint64_t no, const Status& status, const v1::RequestLeaseReply& reply);
@@ -89,6 +99,7 @@ class SimDriver {
   std::map<NodeId, rpc::ConnectionPtr> remote_;
   bool active_ = true;
   uint64_t last_ = 0;
+  int64_t tasks_left_ = 0, tasks_done_ = 0, asked_ = 0;
   std::map<uint64_t, std::string> waiting_;
   std::map<uint64_t, Lease> leases_;
   std::set<ActorId> actors_;

@@ -1,8 +1,12 @@
 // Runs seeds of the simulated cluster. See ci/scripts/sim.sh and docs/architecture/simulation.md.
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <iostream>
 #include <string>
+#include <utility>
 
 #include "ray/testing/sim/sim_cluster.h"
 #include "ray/util/flags.h"
@@ -14,8 +18,57 @@ namespace {
 struct Options {
   int64_t seeds = 100, first = 1, seed = 0;
   int64_t nodes = 0;
+  int64_t tasks = 0;
   bool trace = false;
 };
+
+double Seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+class Stopwatch {
+ public:
+  double Lap() {
+    const auto now = std::chrono::steady_clock::now();
+    return std::chrono::duration<double>(now - std::exchange(began_, now)).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+};
+
+int64_t PeakMemoryMiB() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss / 1024;
+}
+
+// One large cluster that schedules many tasks, from ten drivers.
+bool RunLarge(const Options& options) {
+  constexpr int64_t kDrivers = 10;
+  ClusterConfig config;
+  config.nodes = static_cast<int>(options.nodes > 0 ? options.nodes : 1000);
+  config.drivers = static_cast<int>(std::min<int64_t>(kDrivers, config.nodes));
+  config.launcher = {};  // nothing fails
+  config.driver.tasks = options.tasks / config.drivers;
+  config.driver.parallel = 1 + config.nodes * int64_t{3} / config.drivers;  // most CPUs are in use at once
+  config.driver.max_hold = std::chrono::seconds(2);
+  SimCluster cluster(static_cast<uint64_t>(options.seed > 0 ? options.seed : 1), config, options.trace ? &std::cout : nullptr);
+  Stopwatch watch;
+  std::string problem = cluster.StartNodes();
+  const double start_took = watch.Lap(), start_simulated = Seconds(cluster.world()->now() - Time{});
+  const int64_t start_memory = PeakMemoryMiB();
+  const uint64_t start_events = cluster.world()->events_run();
+  if (problem.empty()) problem = cluster.RunTasks();
+  const double took = watch.Lap(), simulated = Seconds(cluster.world()->now() - Time{}) - start_simulated;
+  const double asked = static_cast<double>(cluster.leases_asked_for());
+  std::cout << config.nodes << " nodes: ready after " << start_simulated << " s simulated in " << start_took << " s, " << start_events
+            << " events, " << start_memory << " MiB at most\n"
+            << cluster.tasks_done() << " tasks: " << simulated << " s simulated in " << took << " s, "
+            << cluster.world()->events_run() - start_events << " events, " << asked << " requests for leases ("
+            << asked / static_cast<double>(std::max<int64_t>(cluster.tasks_done(), 1)) << " a task, " << asked / took << " a second), "
+            << PeakMemoryMiB() << " MiB at most\n";
+  if (!problem.empty()) std::cout << "----- " << problem << "\n";
+  return problem.empty();
+}
 
 // Whether it held.
 bool RunSeed(uint64_t seed, const Options& options, Outcome* outcome) {
@@ -39,6 +92,7 @@ int Run(int argc, char** argv) {
   flags.Add("first", "the first one", &options.first);
   flags.Add("seed", "this one only", &options.seed);
   flags.Add("nodes", "nodes of each cluster; 0: as the seed has it", &options.nodes);
+  flags.Add("tasks", "instead of seeds: one cluster without faults that schedules so many tasks, with --nodes (1000)", &options.tasks);
   flags.Add("trace", "print every event", &options.trace);
   const auto help = flags.Parse(argc, argv);
   if (!help.ok()) {
@@ -53,6 +107,7 @@ int Run(int argc, char** argv) {
   LogOptions log;
   log.level = options.trace ? LogLevel::kDebug : LogLevel::kOff;
   if (!StartLogging(log).ok()) return 2;
+  if (options.tasks > 0) return RunLarge(options) ? 0 : 1;
   if (options.seed != 0) {
     options.first = options.seed;
     options.seeds = 1;
