@@ -9,13 +9,13 @@
 
 #include "ray/raylet/adoption/adoption_service.h"
 #include "ray/raylet/chaos/chaos_service.h"
-#include "ray/raylet/drain/drain_core.h"
-#include "ray/raylet/drain/evacuation.h"
+#include "ray/raylet/drain/node_drain.h"
 #include "ray/raylet/explain/explain_service.h"
 #include "ray/raylet/leases/lease_service.h"
-#include "ray/raylet/logs/driver_relay.h"
+#include "ray/raylet/logs/job_logs.h"
 #include "ray/raylet/memory/memory_reader.h"
 #include "ray/raylet/nodes/node_directory.h"
+#include "ray/raylet/resource_reports.h"
 #include "ray/raylet/router/router.h"
 #include "ray/raylet/workers/json.h"
 #include "ray/raylet/workers/worker_service.h"
@@ -31,13 +31,11 @@
 namespace ray::raylet {
 namespace {
 
-constexpr std::string_view kStoreMemory = "object_store_memory";
 constexpr Duration kConnectRetry = std::chrono::milliseconds(20);
 constexpr Duration kReconnectRetry = std::chrono::milliseconds(100);
 // Deaths of processes that a GCS which is started again is told of; it may have heard of them, and lost them with its memory.
 constexpr Duration kDeathsKept = std::chrono::minutes(10);
 constexpr size_t kMaxDeathsKept = 10000;
-constexpr Duration kDrainLogsWait = std::chrono::milliseconds(300);
 constexpr Duration kUnregisterWait = std::chrono::milliseconds(300);
 
 std::string BaseName(const std::string& path) { return path.substr(path.rfind('/') + 1); }
@@ -85,20 +83,8 @@ struct NodeServices::Impl {
   void OnNews(const v1::PublishNotice& news);
   void OnNodeDead(const NodeId& node, const std::string& reason);
   void OnProcessEnded(const ProcessEnd& end);
-  void ReportSoon();
-  void Report();
-  ResourceSet Available() const;
-  void FillReport(const ResourceSet& available, v1::ReportResourcesRequest* report);
-  void LookAtStore();
-  void OnStoreUse();
   void Drain(const std::string& reason, Duration deadline);
   void TellDraining(const std::string& reason, Duration left);
-  void CountWork();
-  void MakeEvacuation();
-  void RunDrain(const DrainEffects& effects);
-  void MakeRelay();
-  void DrainJobLogs(const JobId& job, std::function<void()> done);
-  void FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done);
   std::shared_ptr<void> Prefetch(const v1::RequestLeaseRequest& message);
   std::string Stats() const;
 
@@ -120,16 +106,18 @@ struct NodeServices::Impl {
   std::shared_ptr<rpc::Dispatcher> dispatcher = std::make_shared<rpc::Dispatcher>();
   std::unique_ptr<WorkerService> workers;
   std::unique_ptr<LeaseService> leases;
+  std::unique_ptr<ResourceReports> reports;
+  std::unique_ptr<NodeDrain> drain;
   std::unique_ptr<MemoryMonitor> memory;
   std::unique_ptr<Router> router;
   std::unique_ptr<NodeDirectory> nodes;
   std::unique_ptr<AdoptionService> adoption;
   std::unique_ptr<ChaosService> chaos;
   std::unique_ptr<ExplainService> explain;
-  std::unique_ptr<DriverRelay> relay;
+  std::unique_ptr<JobLogs> logs;
   std::unique_ptr<TunnelRouter> tunnels;
   std::shared_ptr<rpc::TunnelHub> hub;  // the raylet's own end of tunnels
-  std::string listen_address;           // port filled in; empty: not listening
+  std::string listen_address;  // port filled in; empty: not listening
   bool plain_links = false;
   rpc::ConnectionPtr gcs;
   Time connect_deadline;
@@ -144,16 +132,6 @@ struct NodeServices::Impl {
   std::deque<std::pair<Time, v1::ReportWorkerDiedRequest>> deaths;  // of late, oldest first
   std::optional<std::pair<std::string, Time>> draining;             // what the GCS was told: why, until when
   bool stopping = false;
-  uint64_t report_version = 0;
-  ResourceSet reported;  // available, as of the last report
-  std::map<ResourceSet, int64_t> reported_waiting;
-  uint64_t store_used = 0;
-  Time last_report{INT64_MIN / 2};
-  async::TimerId report_timer = 0;
-  async::TimerId store_timer = 0;
-  DrainCore drain;
-  std::unique_ptr<Evacuation> evacuation;
-  async::TimerId drain_timer = 0;
 };
 
 void NodeServices::Impl::Init() {
@@ -177,11 +155,11 @@ void NodeServices::Impl::Init() {
                          },
                          [this](const WorkerPopFailed& failure) { leases->OnPopFailed(failure); },
                          [this](const ProcessEnd& end) { OnProcessEnded(end); },
-                         [this](const JobId& job, v1::LogLinesNotice lines) { relay->Lines(job, std::move(lines)); },
-                         [this](const JobId& job, v1::DriverMessageNotice message) { relay->Message(job, std::move(message)); },
+                         [this](const JobId& job, v1::LogLinesNotice lines) { logs->Lines(job, std::move(lines)); },
+                         [this](const JobId& job, v1::DriverMessageNotice message) { logs->Message(job, std::move(message)); },
                          [this](const WorkerId& worker, const rpc::ConnectionPtr& connection) {
                            tunnels->AddProcess(worker, connection);
-                           if (drain.draining()) loop->Post("raylet.drain", [this] { CountWork(); });  // it came too late
+                           drain->OnWorkSoon();  // it may have come too late
                          },
                          [this](const WorkerId& worker) { objects->OnWorkerDied(worker); }});  // nobody reads what it owned from now on
 
@@ -189,15 +167,17 @@ void NodeServices::Impl::Init() {
   queue_config.node = node_id;
   queue_config.labels = {config.labels.begin(), config.labels.end()};
   queue_config.seed = IdHash()(node_id);
-  leases =
-      std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id,
-                                                        [this] {
-                                                          ReportSoon();
-                                                          if (drain.draining()) CountWork();
-                                                        },
-                                                        [this](v1::ReportResourcesRequest* report) { FillReport(Available(), report); },
-                                                        [this](const v1::RequestLeaseRequest& message) { return Prefetch(message); }},
-                                     queue_config, scheduling::NodeResources(total));
+  leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id,
+                                                             [this] {
+                                                               reports->Soon();
+                                                               drain->OnWork();
+                                                             },
+                                                             [this](v1::ReportResourcesRequest* report) { reports->Fill(report); },
+                                                             [this](const v1::RequestLeaseRequest& message) { return Prefetch(message); }},
+                                          queue_config, scheduling::NodeResources(total));
+  reports = std::make_unique<ResourceReports>(
+      ResourceReports::Deps{loop, node_id, &total, leases.get(), objects, [this] { return stopping || !gcs_lost.empty() ? nullptr : gcs; },
+                            config.object_store_memory, config.report_interval, config.store_report_interval});
   memory = std::make_unique<MemoryMonitor>(
       config.memory_monitor,
       MemoryMonitor::Deps{loop, "IP: " + config.node_ip + ", ID: " + node_id.Hex(), [this] { return leases->num_running() > 0; },
@@ -208,7 +188,7 @@ void NodeServices::Impl::Init() {
                           }});
   router = std::make_unique<Router>(
       node_id, RouterHooks{[this](uint64_t connection, const v1::JobInfo& job) { workers->BindDriverJob(connection, job); },
-                           [this](const JobId& job, std::function<void()> done) { DrainJobLogs(job, std::move(done)); },
+                           [this](const JobId& job, std::function<void()> done) { logs->Drain(job, std::move(done)); },
                            [this](const v1::PublishNotice& news) { OnNews(news); }});
   nodes = std::make_unique<NodeDirectory>(
       NodeDirectory::Deps{loop, node_id, !config.listen.empty(),
@@ -243,8 +223,13 @@ void NodeServices::Impl::Init() {
     if (node.is_head) workers->SetAdopter(node.id);
   });
   explain = std::make_unique<ExplainService>(ExplainService::Deps{loop, node_id, workers.get(), leases.get(), adoption.get(), objects});
-  MakeRelay();
-  MakeEvacuation();
+  logs = std::make_unique<JobLogs>(node_id, workers.get(), nodes.get(), router.get());
+  drain = std::make_unique<NodeDrain>(NodeDrain::Deps{loop, node_id, leases.get(), workers.get(), nodes.get(), objects,
+                                                      [this](const Address& process) { return hub->Connect(process); },
+                                                      [this](const std::string& reason, Duration left) { TellDraining(reason, left); },
+                                                      [this](const std::string& reason) {
+                                                        if (on_shutdown != nullptr && !stopping) on_shutdown(reason);
+                                                      }});
 
   RegisterHandlers();
 }
@@ -260,6 +245,7 @@ void NodeServices::Impl::RegisterHandlers() {
   chaos = std::make_unique<ChaosService>(
       ChaosService::Deps{loop, leases.get(), workers.get(), node_id, &MemoryReader::CommandOf, deps.kill_node});
   chaos->RegisterHandlers(dispatcher.get());
+  logs->RegisterHandlers(dispatcher.get());
   dispatcher->RegisterTyped<v1::WorkerEmpty>(MethodId::kGetNodeStats,
                                              [this](const v1::WorkerEmpty&, rpc::Request&, rpc::Responder responder) {
                                                v1::GetNodeStatsReply reply;
@@ -372,7 +358,7 @@ void NodeServices::Impl::LoseGcs(const Status& status) {
 void NodeServices::Impl::FillState(v1::NodeState* state) {
   state->set_cluster_id(cluster_id);
   leases->FillState(state);
-  FillReport(Available(), state->mutable_resources());
+  reports->Fill(state->mutable_resources());
   for (const auto& [time, death] : deaths) *state->add_deaths() = death;
   std::set<JobId> jobs = leases->Jobs();
   jobs.merge(workers->Jobs());
@@ -389,7 +375,7 @@ void NodeServices::Impl::OnRegisteredAgain(const Status& status) {
   leases->ForgetOtherNodes();  // behind its answer, in order, comes its view of all nodes
   router->SetGcs(gcs, /*resume=*/true);
   if (draining) TellDraining(draining->first, std::max(draining->second - loop->clock().Now(), Duration::zero()));
-  ReportSoon();
+  reports->Soon();
 }
 
 void NodeServices::Impl::OnRegistered(const Status& status, const v1::RegisterNodeReply& reply) {
@@ -401,7 +387,6 @@ void NodeServices::Impl::OnRegistered(const Status& status, const v1::RegisterNo
   registered = true;
   cluster_id = reply.cluster_id();
   gcs_durable = reply.durable();
-  reported = total;
   if (!reply.protocol_version().empty() && !ProtocolsMayMeet(reply.protocol_version(), kProtocolVersion)) {
     return End(Status::FailedPrecondition("the GCS speaks protocol " + reply.protocol_version() + ", this raylet speaks " +
                                           std::string(kProtocolVersion) + ": nodes may be at most one version apart"));
@@ -411,7 +396,7 @@ void NodeServices::Impl::OnRegistered(const Status& status, const v1::RegisterNo
   leases->ForgetOtherNodes();  // a GCS that ended before it answered may have told of some, and its follower has never heard of them
   router->SetGcs(gcs, /*resume=*/false);
   if (Status listening = carriers->ListenForProcesses(); !listening.ok()) return End(listening);
-  LookAtStore();
+  reports->Begin();
   memory->Start();
   RAY_LOG(INFO) << "node " << node_id << " is registered, with " << total.ToString();
   MaybeReady();
@@ -427,71 +412,6 @@ void NodeServices::Impl::OnLauncherReady(const Status& status) {
 void NodeServices::Impl::MaybeReady() {
   if (!registered || !(can_fork || config.driver_only)) return;
   if (auto ready = std::exchange(on_ready, nullptr)) ready();
-}
-
-void NodeServices::Impl::ReportSoon() {
-  if (!registered || stopping || report_timer != 0) return;
-  const Duration wait = last_report + config.report_interval - loop->clock().Now();
-  report_timer = loop->AddTimer(std::max(wait, Duration::zero()), [this] {
-    report_timer = 0;
-    Report();
-  });
-}
-
-ResourceSet NodeServices::Impl::Available() const {
-  ResourceSet available = leases->resources().available();
-  // Tasks do not hold the store's memory; what is free is what the store says, unless tasks reserved more.
-  const uint64_t free = config.object_store_memory - std::min(store_used, config.object_store_memory);
-  available.Set(kStoreMemory, std::min(available.Get(kStoreMemory), Units(free)));
-  return available;
-}
-
-void NodeServices::Impl::FillReport(const ResourceSet& available, v1::ReportResourcesRequest* report) {
-  reported = available;
-  report->set_node_id(node_id.Binary());
-  report->set_version(++report_version);
-  ToProto(total, report->mutable_total());
-  ToProto(available, report->mutable_available());
-  reported_waiting = leases->WaitingDemand();
-  for (const auto& [need, count] : reported_waiting) {
-    v1::WaitingDemand* waiting = report->add_waiting();
-    ToProto(need, waiting->mutable_need());
-    waiting->set_count(count);
-  }
-  for (const auto& state : leases->TakeChangedBundles()) {
-    v1::BundleReport* bundle = report->add_bundles();
-    bundle->set_placement_group_id(state.bundle.group.Binary());
-    bundle->set_index(state.bundle.index);
-    ToProto(state.total, bundle->mutable_total());
-    ToProto(state.available, bundle->mutable_available());
-  }
-}
-
-void NodeServices::Impl::Report() {
-  if (stopping || !gcs_lost.empty()) return;  // the next GCS is told everything
-  const ResourceSet available = Available();
-  // Also when nothing has changed in the end: others may have counted on what came and went meanwhile.
-  const bool touched = leases->TakeTouched();
-  const bool same_queue = reported_waiting == leases->WaitingDemand();
-  if (available == reported && !leases->resources().HasChangedBundles() && !touched && same_queue) return;
-  last_report = loop->clock().Now();
-  v1::ReportResourcesRequest report;
-  FillReport(available, &report);
-  gcs->Notify(MethodId::kReportResources, report);
-}
-
-void NodeServices::Impl::LookAtStore() {
-  store_timer = 0;
-  objects->ArmUse();  // before the look: what changes after it is told
-  const uint64_t used = objects->used();
-  if (used == store_used) return;
-  store_used = used;
-  ReportSoon();
-}
-
-void NodeServices::Impl::OnStoreUse() {
-  if (stopping || !registered || store_timer != 0) return;
-  store_timer = loop->AddTimer(config.store_report_interval, [this] { LookAtStore(); });
 }
 
 void NodeServices::Impl::OnNews(const v1::PublishNotice& news) {
@@ -533,7 +453,7 @@ void NodeServices::Impl::OnProcessEnded(const ProcessEnd& end) {
   report.set_pid(end.pid);
   // Over a link that is not up yet it follows the registration, which may have been made before this.
   if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportWorkerDied, report);
-  if (drain.draining()) loop->Post("raylet.drain", [this] { CountWork(); });
+  drain->OnWorkSoon();
   if (!gcs_durable) return;
   const Time now = loop->clock().Now();
   while (!deaths.empty() && (deaths.size() >= kMaxDeathsKept || deaths.front().first + kDeathsKept < now)) deaths.pop_front();
@@ -587,87 +507,10 @@ std::string NodeServices::Impl::Stats() const {
   return json.EndObject().Take();
 }
 
-// ---- drivers of other nodes ----
-
-void NodeServices::Impl::MakeRelay() {
-  dispatcher->RegisterTyped<v1::DrainJobLogsRequest>(
-      MethodId::kDrainJobLogs, [this](const v1::DrainJobLogsRequest& message, rpc::Request&, rpc::Responder responder) {
-        const JobId job = JobId::FromBinaryOrNil(message.job_id());
-        workers->DrainLogs(job);
-        relay->Learn(job, NodeId::FromBinaryOrNil(message.driver_node_id()));
-        if (responder.valid()) responder.Send(v1::WorkerEmpty());
-      });
-  relay = std::make_unique<DriverRelay>(
-      node_id, DriverRelayConfig{},
-      DriverRelayHooks{[this](const JobId& job, std::function<void(std::optional<NodeId>)> done) { FindDriver(job, std::move(done)); },
-                       [this](const NodeId& node) -> std::optional<size_t> {
-                         const rpc::ConnectionPtr link = nodes->Link(node);
-                         return link == nullptr ? std::nullopt : std::optional(link->unsent_bytes());
-                       },
-                       [this](const NodeId& node, const v1::LogLinesNotice& lines) {
-                         if (const rpc::ConnectionPtr link = nodes->Link(node)) link->Notify(MethodId::kLogLines, lines);
-                       },
-                       [this](const NodeId& node, const v1::DriverMessageNotice& message) {
-                         if (const rpc::ConnectionPtr link = nodes->Link(node)) link->Notify(MethodId::kDriverMessage, message);
-                       }});
-  // What comes from processes of this node is not for others to read: only the GCS and other raylets relay.
-  dispatcher->RegisterTyped<v1::LogLinesNotice>(MethodId::kLogLines,
-                                                [this](const v1::LogLinesNotice& lines, rpc::Request& request, rpc::Responder responder) {
-                                                  if (workers->WorkerOf(request.connection->id()).IsNil()) workers->DeliverLines(lines);
-                                                  if (responder.valid()) responder.Send(v1::WorkerEmpty());
-                                                });
-  dispatcher->RegisterTyped<v1::DriverMessageNotice>(
-      MethodId::kDriverMessage, [this](const v1::DriverMessageNotice& message, rpc::Request& request, rpc::Responder responder) {
-        if (workers->WorkerOf(request.connection->id()).IsNil()) workers->DeliverMessage(message);
-        if (responder.valid()) responder.Send(v1::WorkerEmpty());
-      });
-}
-
-// A driver that leaves right after its last `get` still shows what the workers printed before they answered.
-void NodeServices::Impl::DrainJobLogs(const JobId& job, std::function<void()> done) {
-  workers->DrainLogs(job);
-  v1::DrainJobLogsRequest request;
-  request.set_job_id(job.Binary());
-  request.set_driver_node_id(node_id.Binary());
-  rpc::CallOptions options;
-  options.timeout = kDrainLogsWait;
-  const auto end = std::make_shared<std::function<void()>>(std::move(done));
-  const auto waiting = std::make_shared<size_t>(1);  // one for this function itself
-  const auto answered = [end, waiting] {
-    if (--*waiting == 0) (*end)();
-  };
-  for (const auto& [node, description] : nodes->nodes()) {
-    const rpc::ConnectionPtr link = nodes->ExistingLink(node);  // what answered this node's drivers came over one
-    if (link == nullptr) continue;
-    ++*waiting;
-    link->Call(
-        MethodId::kDrainJobLogs, request, {}, [answered](Status, rpc::Reply) { answered(); }, options);
-  }
-  answered();
-}
-
-void NodeServices::Impl::FindDriver(const JobId& job, std::function<void(std::optional<NodeId>)> done) {
-  router->Ask(MethodId::kListJobs, v1::JobEmpty(), [job, done = std::move(done)](const Status& status, const rpc::Reply& answer) {
-    v1::ListJobsReply reply;
-    if (!status.ok() || !reply.ParseFromArray(answer.control.data(), static_cast<int>(answer.control.size()))) return done(std::nullopt);
-    NodeId driver;  // nil: the job is unknown
-    for (const v1::JobInfo& info : reply.jobs()) {
-      // Also of one that has ended: its driver waits for what was printed last.
-      if (JobId::FromBinaryOrNil(info.job_id()) == job) driver = NodeId::FromBinaryOrNil(info.driver_node_id());
-    }
-    done(driver);
-  });
-}
-
 // ---- leaving ----
 
 void NodeServices::Impl::Drain(const std::string& reason, Duration deadline) {
-  if (stopping) return;
-  CountWork();
-  RAY_LOG(INFO) << "draining (" << reason << "), for at most " << FormatDuration(deadline);
-  DrainEffects effects;
-  drain.Begin(reason, deadline, loop->clock().Now(), &effects);
-  RunDrain(effects);
+  if (!stopping) drain->Begin(reason, deadline);
 }
 
 void NodeServices::Impl::TellDraining(const std::string& reason, Duration left) {
@@ -679,90 +522,19 @@ void NodeServices::Impl::TellDraining(const std::string& reason, Duration left) 
   if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportDraining, report);
 }
 
-void NodeServices::Impl::CountWork() {
-  DrainEffects effects;
-  drain.OnWork(leases->num_held(), workers->num_workers(), &effects);
-  RunDrain(effects);
-}
-
-void NodeServices::Impl::MakeEvacuation() {
-  Evacuation::Deps evacuate;
-  evacuate.loop = loop;
-  evacuate.self = node_id;
-  evacuate.objects = objects;
-  const auto nodes_where = [this](bool draining) {
-    std::vector<const scheduling::ClusterView::Node*> found;
-    leases->view().ForEach([&](const scheduling::ClusterView::Node& node) {
-      if (node.id != node_id && node.draining == draining && node.total.Get(kStoreMemory) > 0) found.push_back(&node);
-    });
-    return found;
-  };
-  evacuate.targets = [nodes_where] {
-    std::vector<Evacuation::Target> targets;
-    for (const auto* node : nodes_where(false)) {
-      targets.push_back({node->id, static_cast<uint64_t>(node->available.Get(kStoreMemory) / ResourceSet::kUnit)});
-    }
-    return targets;
-  };
-  evacuate.leaving = [nodes_where] {
-    std::vector<NodeId> leaving;
-    for (const auto* node : nodes_where(true)) leaving.push_back(node->id);
-    return leaving;
-  };
-  evacuate.is_local_driver = [this](const WorkerId& process) { return workers->IsDriver(process); };
-  evacuate.link = [this](const NodeId& node) { return nodes->Link(node); };
-  evacuate.connect = [this](const Address& process) { return hub->Connect(process); };
-  evacuation = std::make_unique<Evacuation>(std::move(evacuate));
-}
-
-void NodeServices::Impl::RunDrain(const DrainEffects& effects) {
-  for (const DrainEffect& effect : effects) {
-    if (std::holds_alternative<StopGrants>(effect)) {
-      leases->StopGrants();
-    } else if (const auto* tell = std::get_if<TellGcsDraining>(&effect)) {
-      TellDraining(tell->reason, tell->left);
-    } else if (std::holds_alternative<LetWorkersFinish>(effect)) {
-      leases->LetWorkersFinish("the node is draining");
-    } else if (std::holds_alternative<LetWorkersGo>(effect)) {
-      workers->AskAllExit("the node is draining");
-    } else if (std::holds_alternative<SaveObjects>(effect)) {
-      evacuation->Run([this](size_t left) {
-        DrainEffects saved;
-        drain.OnSaved(left, loop->clock().Now(), &saved);
-        RunDrain(saved);
-      });
-    } else if (const auto* leave = std::get_if<LeaveNode>(&effect)) {
-      // Not from within what ended the last lease.
-      loop->Post("raylet.drained", [this, reason = leave->reason] {
-        if (on_shutdown != nullptr && !stopping) on_shutdown(reason);
-      });
-    }
-  }
-  if (drain_timer != 0) loop->CancelTimer(drain_timer);
-  drain_timer = 0;
-  if (drain.NextDeadline().is_infinite()) return;
-  drain_timer = loop->AddTimer(drain.NextDeadline() - loop->clock().Now(), [this] {
-    drain_timer = 0;
-    DrainEffects due;
-    drain.Tick(loop->clock().Now(), &due);
-    RunDrain(due);
-  });
-}
-
 // ---- the end ----
 
 void NodeServices::Impl::Stop(const std::string& reason, std::function<void()> done) {
   if (stopping) return;
   stopping = true;
   RAY_LOG(INFO) << "stopping: " << reason;
-  if (registered && !drain.draining()) {  // before its workers end: what ends with them starts again elsewhere, not here
+  if (registered && !drain->draining()) {  // before its workers end: what ends with them starts again elsewhere, not here
     leases->StopGrants();
     TellDraining(reason, Duration::zero());
   }
-  if (report_timer != 0) loop->CancelTimer(report_timer);
-  if (store_timer != 0) loop->CancelTimer(store_timer);
+  reports->Stop();
   memory->Stop();
-  if (drain_timer != 0) loop->CancelTimer(drain_timer);
+  drain->Stop();
   if (gcs_lost_timer != 0) loop->CancelTimer(gcs_lost_timer);
   if (gcs == nullptr || gcs->closed() || !gcs_lost.empty())
     router->LoseGcs(Status::Unavailable("this node stops, and has no connection to the GCS"));
@@ -821,7 +593,7 @@ void NodeServices::Start(const std::string& listen_address, bool plain_links, st
   impl_->loop->Post("raylet.connect", [impl = impl_.get()] { impl->Connect(); });
 }
 
-void NodeServices::OnStoreUse() { impl_->OnStoreUse(); }
+void NodeServices::OnStoreUse() { impl_->reports->OnStoreUse(); }
 
 void NodeServices::OnLauncherReady(const Status& status) { impl_->OnLauncherReady(status); }
 
