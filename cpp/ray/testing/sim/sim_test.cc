@@ -14,8 +14,11 @@
 #include "ray/testing/sim/network.h"
 #include "ray/testing/sim/sim_cluster.h"
 #include "ray/testing/sim/sim_gcs.h"
+#include "ray/testing/sim/sim_raylet.h"
 #include "ray/util/logging.h"
 #include "ray/v1/gcs_kv.pb.h"
+#include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/sync.pb.h"
 
 namespace ray::sim {
 namespace {
@@ -252,6 +255,39 @@ TEST(SimClusterTest, ASeedGivesTheSameRunAgain) {
     EXPECT_EQ(first.trace_hash, second.trace_hash) << "seed " << seed;
     EXPECT_EQ(first.events, second.events) << "seed " << seed;
   }
+}
+
+// A GCS tells of a node, and ends before it has answered the raylet's registration; its follower has never heard of that node, and so never says that it is gone.
+TEST(SimRayletTest, KnowsNoNodesOfAGcsThatNeverAnswered) {
+  World world(5);
+  SimNetwork network(&world);
+  rpc::Dispatcher silent, answering;
+  std::vector<rpc::Responder> unanswered;
+  const NodeId ghost = NodeId::FromRandom();
+  silent.RegisterTyped<v1::RegisterNodeRequest>(MethodId::kRegisterNode,
+                                                [&](const v1::RegisterNodeRequest&, rpc::Request& request, rpc::Responder responder) {
+                                                  v1::ResourceViewsNotice notice;
+                                                  notice.add_nodes()->set_node_id(ghost.Binary());
+                                                  notice.mutable_nodes(0)->set_version(1);
+                                                  request.connection->Notify(MethodId::kResourceViews, notice);
+                                                  unanswered.push_back(std::move(responder));
+                                                });
+  answering.RegisterTyped<v1::RegisterNodeRequest>(
+      MethodId::kRegisterNode,
+      [&](const v1::RegisterNodeRequest&, rpc::Request&, rpc::Responder responder) { responder.Send(v1::RegisterNodeReply()); });
+  Process* first = world.NewProcess("gcs", 0);
+  ASSERT_TRUE(network.Listen(first, kGcsAddress, &silent).ok());
+  SimRaylet::Options options;
+  options.config.listen = "10.0.0.1:7000";
+  options.config.memory_monitor.interval = Duration::zero();
+  SimRaylet* raylet = SimRaylet::Start(&network, 1, std::move(options));
+  const auto knows = [&] { return raylet->services().leases().view().Find(ghost) != nullptr; };
+  ASSERT_TRUE(world.RunUntil(knows, world.now() + seconds(5)));
+  unanswered.clear();
+  first->Kill(Death::kKilled);
+  ASSERT_TRUE(network.Listen(world.NewProcess("gcs", 0), kGcsAddress, &answering).ok());
+  ASSERT_TRUE(world.RunUntil([&] { return raylet->services().registered(); }, world.now() + seconds(5)));
+  EXPECT_FALSE(knows());
 }
 
 struct KvRun {
