@@ -7,6 +7,7 @@
 #include "ray/raylet/nodes/node_directory.h"
 #include "ray/raylet/resource_reports.h"
 #include "ray/raylet/workers/worker_service.h"
+#include "ray/util/flags.h"
 #include "ray/util/logging.h"
 
 namespace ray::raylet {
