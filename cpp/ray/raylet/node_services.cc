@@ -117,7 +117,7 @@ struct NodeServices::Impl {
   std::unique_ptr<JobLogs> logs;
   std::unique_ptr<TunnelRouter> tunnels;
   std::shared_ptr<rpc::TunnelHub> hub;  // the raylet's own end of tunnels
-  std::string listen_address;  // port filled in; empty: not listening
+  std::string listen_address;           // port filled in; empty: not listening
   bool plain_links = false;
   rpc::ConnectionPtr gcs;
   Time connect_deadline;
@@ -527,12 +527,12 @@ void NodeServices::Impl::TellDraining(const std::string& reason, Duration left) 
 void NodeServices::Impl::Stop(const std::string& reason, std::function<void()> done) {
   if (stopping) return;
   stopping = true;
+  reports->Stop();  // of the leases that end now as well
   RAY_LOG(INFO) << "stopping: " << reason;
   if (registered && !drain->draining()) {  // before its workers end: what ends with them starts again elsewhere, not here
     leases->StopGrants();
     TellDraining(reason, Duration::zero());
   }
-  reports->Stop();
   memory->Stop();
   drain->Stop();
   if (gcs_lost_timer != 0) loop->CancelTimer(gcs_lost_timer);
@@ -567,7 +567,7 @@ NodeServices::NodeServices(RayletConfig config, Deps deps) : impl_(std::make_uni
 }
 
 NodeServices::~NodeServices() {
-  impl_->stopping = true;
+  Abandon();
   // What still waits for an answer through a tunnel gets none: the tunnels' way out goes before those who would answer.
   impl_->nodes->Close();
   impl_->hub->Shutdown();
@@ -599,7 +599,10 @@ void NodeServices::OnLauncherReady(const Status& status) { impl_->OnLauncherRead
 
 void NodeServices::Stop(const std::string& reason, std::function<void()> done) { impl_->Stop(reason, std::move(done)); }
 
-void NodeServices::Abandon() { impl_->stopping = true; }
+void NodeServices::Abandon() {
+  impl_->stopping = true;
+  impl_->reports->Stop();
+}
 
 void NodeServices::Drain(const std::string& reason, Duration deadline) { impl_->Drain(reason, deadline); }
 

@@ -259,9 +259,9 @@ TEST(SimClusterTest, ASeedGivesTheSameRunAgain) {
 
 // A GCS tells of a node, and ends before it has answered the raylet's registration; its follower has never heard of that node, and so never says that it is gone.
 TEST(SimRayletTest, KnowsNoNodesOfAGcsThatNeverAnswered) {
+  rpc::Dispatcher silent, answering;
   World world(5);
   SimNetwork network(&world);
-  rpc::Dispatcher silent, answering;
   std::vector<rpc::Responder> unanswered;
   const NodeId ghost = NodeId::FromRandom();
   silent.RegisterTyped<v1::RegisterNodeRequest>(MethodId::kRegisterNode,
@@ -283,8 +283,8 @@ TEST(SimRayletTest, KnowsNoNodesOfAGcsThatNeverAnswered) {
   SimRaylet* raylet = SimRaylet::Start(&network, 1, std::move(options));
   const auto knows = [&] { return raylet->services().leases().view().Find(ghost) != nullptr; };
   ASSERT_TRUE(world.RunUntil(knows, world.now() + seconds(5)));
-  unanswered.clear();
   first->Kill(Death::kKilled);
+  unanswered.clear();  // not before: one that is dropped answers with an error
   ASSERT_TRUE(network.Listen(world.NewProcess("gcs", 0), kGcsAddress, &answering).ok());
   ASSERT_TRUE(world.RunUntil([&] { return raylet->services().registered(); }, world.now() + seconds(5)));
   EXPECT_FALSE(knows());
