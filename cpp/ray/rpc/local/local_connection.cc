@@ -216,6 +216,7 @@ void LocalConnection::SendPending(std::unique_lock<std::mutex>* lock) {
       unsent_.fetch_sub(n, std::memory_order_relaxed);
     }
     lock->lock();
+    pending_.TakeSpare(&sending_);
     if (err == EAGAIN || err == EWOULDBLOCK || err == ENOBUFS || err == ETOOMANYREFS) {
       if (closed()) break;  // the last attempt of Close
       // EPOLLOUT may arrive before we are back: then blocked_ is false again and we go on.
@@ -409,7 +410,7 @@ Status LocalConnection::TakeFd(const FrameHeader& header, int* fd) {
   if ((header.flags & kFrameHasFd) != 0) {
     if (received_fds_.empty()) return Status::DataLoss("a frame without the descriptor it names");
     *fd = received_fds_.front();
-    received_fds_.pop_front();
+    received_fds_.erase(received_fds_.begin());  // there is hardly ever a second one
   }
   return {};
 }

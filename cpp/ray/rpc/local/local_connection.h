@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -143,7 +142,7 @@ class LocalConnection : public Connection {
   decltype(StreamOptions::preamble) preamble_;  // until it has come
   std::string leftover_;                        // start of a frame whose rest has not come
   std::optional<BigFrame> big_;
-  std::deque<int> received_fds_;
+  std::vector<int> received_fds_;
 };
 
 }  // namespace ray::rpc

@@ -5,9 +5,8 @@
 #include <sys/uio.h>
 
 #include <cstdint>
-#include <deque>
 #include <memory>
-#include <string_view>
+#include <vector>
 
 #include "ray/common/buffer.h"
 
@@ -19,7 +18,6 @@ class OutQueue {
   ~OutQueue() { Clear(); }
   OutQueue(const OutQueue&) = delete;
   OutQueue& operator=(const OutQueue&) = delete;
-  void Swap(OutQueue* other);
 
   // `n` contiguous bytes at the end, to be written by the caller at once.
   uint8_t* Append(size_t n);
@@ -37,6 +35,8 @@ class OutQueue {
   void Clear();
   // Moves everything of `other` to the end.
   void Splice(OutQueue* other);
+  // Takes the empty block of `other` for what is appended next, if it is larger than its own.
+  void TakeSpare(OutQueue* other);
 
  private:
   struct Chunk {
@@ -46,8 +46,14 @@ class OutQueue {
     int fd = -1;
     const uint8_t* data() const { return part ? part->data() : bytes.get(); }
   };
-  std::deque<Chunk> chunks_;
-  std::unique_ptr<uint8_t[]> spare_;  // one block of kBlock bytes, so that a quiet connection allocates nothing
+  void PopFront();
+
+  std::vector<Chunk> chunks_;
+  size_t first_ = 0;  // chunks before it are gone
+  // A block that a quiet connection writes into again and again, so that it allocates nothing. As large as what the connection needed so far at a
+  // time, kBlock at most: a process may have thousands of connections over which little is said.
+  std::unique_ptr<uint8_t[]> spare_;
+  size_t spare_capacity_ = 0;
   size_t size_ = 0;
 };
 
