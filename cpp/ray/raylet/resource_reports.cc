@@ -27,8 +27,14 @@ void ResourceReports::Stop() {
 }
 
 void ResourceReports::Soon() {
-  if (!reporting_ || timer_ != 0) return;
-  const Duration wait = last_ + deps_.interval - deps_.loop->clock().Now();
+  if (!reporting_) return;
+  // What a removed placement group gives back may be all that another one waits for.
+  const bool at_once = deps_.leases->resources().HasDroppedBundle();
+  if (timer_ != 0) {
+    if (!at_once) return;
+    deps_.loop->CancelTimer(timer_);
+  }
+  const Duration wait = at_once ? Duration::zero() : last_ + deps_.interval - deps_.loop->clock().Now();
   timer_ = deps_.loop->AddTimer(std::max(wait, Duration::zero()), [this] {
     timer_ = 0;
     Report();

@@ -207,9 +207,11 @@ void NodeResources::MaybeDrop(const BundleId& id) {
   Put(it->second.reserved, &node_);
   bundles_.erase(it);
   changed_.insert(id);
+  dropped_ = true;
 }
 
 std::vector<NodeResources::BundleState> NodeResources::TakeChangedBundles() {
+  dropped_ = false;
   std::vector<BundleState> states;
   for (const BundleId& id : changed_) {
     BundleState& state = states.emplace_back();

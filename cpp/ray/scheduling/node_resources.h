@@ -78,6 +78,8 @@ class NodeResources {
   };
   std::vector<BundleState> TakeChangedBundles();
   bool HasChangedBundles() const { return !changed_.empty(); }
+  // Whether one has given back to the node what it had since the last call of TakeChangedBundles.
+  bool HasDroppedBundle() const { return dropped_; }
   void ShowAllBundles() {
     for (const auto& [id, bundle] : bundles_) changed_.insert(id);
   }
@@ -109,6 +111,7 @@ class NodeResources {
   Account node_;
   std::map<BundleId, Bundle> bundles_;
   std::set<BundleId> changed_;
+  bool dropped_ = false;
 };
 
 }  // namespace ray::scheduling

@@ -111,8 +111,13 @@ TEST(NodeResources, ABundleHasItsOwnGpus) {
   EXPECT_TRUE(node.Feasible(Set({{"CPU", 1}}), {first.group, BundleId::kAny}));
   node.CloseBundle(first);
   EXPECT_EQ(node.available(), Set({{"CPU", 3}, {"GPU", 0.5}}));
+  node.TakeChangedBundles();
   node.Release(*whole);
+  EXPECT_FALSE(node.HasDroppedBundle()) << "somebody holds something of it";
   node.Release(*half);
+  EXPECT_TRUE(node.HasDroppedBundle());
+  EXPECT_EQ(node.TakeChangedBundles().size(), 1u);
+  EXPECT_FALSE(node.HasDroppedBundle());
   EXPECT_EQ(node.available(), Set({{"CPU", 4}, {"GPU", 2}}));
   node.Release(*before);
   EXPECT_TRUE(node.Allocate(Set({{"GPU", 3}})));

@@ -52,6 +52,7 @@ _RAYLET: dict[str, Callable[[Any], list[str]]] = {
     "object_spilling_threshold": _plain("spill-threshold"),
     "oom_grace_period_s": _seconds("overflow-grace"),
     "prestart_worker_first_driver": lambda value: [] if value else ["--worker-prestart=0"],
+    "raylet_report_resources_period_milliseconds": _millis("report-interval"),
     "worker_cap_enabled": _switch("worker-cap"),
     "worker_cap_initial_backoff_delay_ms": _millis("worker-cap-delay"),
     "worker_cap_max_backoff_delay_ms": _millis("worker-cap-max-delay"),
