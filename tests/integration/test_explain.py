@@ -163,7 +163,12 @@ def test_a_task_that_is_blocked_in_get(gate: pathlib.Path) -> None:
         return ray.get(refs[0])
 
     ref = outer.remote([inner])
-    found = until(ref, lambda e: task_in_state(WaitState.BLOCKED)(e) and len(e.chain()) == 4)
+    found = until(
+        ref,
+        lambda e: (
+            task_in_state(WaitState.BLOCKED)(e) and len(e.chain()) == 4 and e.chain()[3].state is WaitState.RUNNING
+        ),
+    )
     assert [(e.kind, e.state) for e in found.chain()[1:]] == [
         ("task", WaitState.BLOCKED),
         ("object", WaitState.PENDING),
@@ -218,9 +223,8 @@ def test_an_actor_whose_constructor_waits_for_an_argument(gate: pathlib.Path) ->
         def __init__(self, value: Any) -> None: ...
 
     actor = Needs.remote(waits.remote(gate))
-    found = until(actor, lambda e: len(e.chain()) == 3)
+    found = until(actor, lambda e: len(e.chain()) == 3 and e.chain()[2].state is WaitState.RUNNING)
     assert found.state is WaitState.DEPENDENCIES_UNREADY
-    assert found.chain()[2].state is WaitState.RUNNING
 
 
 def test_an_actor_whose_constructor_runs(gate: pathlib.Path) -> None:
