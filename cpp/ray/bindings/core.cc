@@ -617,13 +617,14 @@ class CoreImpl final : public Core {
     value->swap(*reply.mutable_value());
     return Status::Ok();
   }
-  Status KvPut(const std::string& ns, const std::string& key, const std::string& value, bool overwrite, bool* added) override {
+  Status KvPut(const std::string& ns, const std::string& key, const std::string& value, bool overwrite, bool of_job, bool* added) override {
     v1::KvPutRequest request;
     request.set_ns(ns);
     request.set_key(key);
     request.set_value(value);
     request.set_overwrite(overwrite);
     if (!overwrite) request.set_request_id(core::NewRequestId());
+    if (of_job) request.set_job_id(worker_->info().job_id.Binary());
     v1::KvPutReply reply;
     RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kKvPut, request, &reply));
     *added = reply.added();

@@ -350,7 +350,9 @@ class Core {
 
   // --- GCS
   virtual Status KvGet(const std::string& ns, const std::string& key, bool* found, std::string* value) = 0;
-  virtual Status KvPut(const std::string& ns, const std::string& key, const std::string& value, bool overwrite, bool* added) = 0;
+  // `of_job`: the key goes with the last job that has put it.
+  virtual Status KvPut(const std::string& ns, const std::string& key, const std::string& value, bool overwrite, bool of_job,
+                       bool* added) = 0;
   virtual Status KvDel(const std::string& ns, const std::string& key, bool by_prefix, int64_t* deleted) = 0;
   virtual Status KvExists(const std::string& ns, const std::string& key, bool* exists) = 0;
   virtual Status KvKeys(const std::string& ns, const std::string& prefix, std::vector<std::string>* keys) = 0;

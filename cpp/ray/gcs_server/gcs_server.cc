@@ -65,6 +65,7 @@ Status GcsServer::Restore(const StorageContents& stored) {
     if (gcs.jobs.IsOver(job)) gcs.groups.JobFinished(job, lives, gcs.now(), &out);
   }
   RouteGroups(&gcs, &out);
+  for (const JobId& job : gcs.kv.Jobs()) DropDefinitions(&gcs, job, &out);  // as that may have been left to this process
   RAY_LOG(INFO) << "the GCS goes on with " << gcs.nodes.num_alive() << " nodes that are to come back";
   if (gcs.nodes.num_alive() > 0) ExpectNodes(&gcs);
   gcs.runner.Run(std::move(out));

@@ -9,6 +9,7 @@
 #include "ray/gcs_server/testing_fakes.h"
 #include "ray/v1/gcs_actor.pb.h"
 #include "ray/v1/gcs_job.pb.h"
+#include "ray/v1/gcs_kv.pb.h"
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/pubsub.pb.h"
 #include "ray/v1/raylet_lease.pb.h"
@@ -97,6 +98,41 @@ class GcsServerTest : public testing::Test {
   WorkerId owner_ = WorkerId::FromRandom();
   int emptied_ = 0, storage_failed_ = 0;
 };
+
+TEST_F(GcsServerTest, DefinitionsStayAsLongAsAnythingOfTheirJobMayAskForThem) {
+  Start(&memory_);
+  RegisterNode();
+  const std::string job = Call<v1::AddJobReply>(link_, MethodId::kAddJob, v1::AddJobRequest()).job_id();
+  v1::KvPutRequest put;
+  put.set_ns("fun");
+  put.set_key("hash");
+  put.set_value("code");
+  put.set_job_id(job);
+  Call<v1::KvPutReply>(link_, MethodId::kKvPut, put);
+  const auto there = [this] {
+    v1::KvGetRequest get;
+    get.set_ns("fun");
+    get.set_key("hash");
+    return Call<v1::KvGetReply>(link_, MethodId::kKvGet, get).found();
+  };
+  const ActorId actor = ActorId::Of(JobId::FromBinaryOrNil(job));
+  v1::RegisterActorRequest request;
+  request.mutable_spec()->mutable_template_()->set_job_id(job);
+  request.mutable_spec()->mutable_creation()->set_actor_id(actor.Binary());
+  request.mutable_spec()->mutable_creation()->set_detached(true);
+  Call<v1::RegisterActorReply>(link_, MethodId::kRegisterActor, request);
+  v1::FinishJobRequest finish;
+  finish.set_job_id(job);
+  Call<v1::JobEmpty>(link_, MethodId::kFinishJob, finish);
+  EXPECT_TRUE(there()) << "a detached actor may start again";
+  v1::KillActorRequest kill;
+  kill.set_actor_id(actor.Binary());
+  kill.set_no_restart(true);
+  Call<v1::ActorEmpty>(link_, MethodId::kKillActor, kill);
+  EXPECT_FALSE(there());
+  Call<v1::KvPutReply>(link_, MethodId::kKvPut, put);
+  EXPECT_FALSE(there()) << "it came behind the end of all";
+}
 
 TEST_F(GcsServerTest, ActorIsStartedPublishedAndEndsWithItsDriver) {
   Start(&memory_);

@@ -22,14 +22,14 @@ def kv_get(CoreWorker worker not None, ns, key):
     return to_bytes(value) if found else None
 
 
-def kv_put(CoreWorker worker not None, ns, key, value, bint overwrite=True):
-    """Whether the key is new."""
+def kv_put(CoreWorker worker not None, ns, key, value, bint overwrite=True, bint of_job=False):
+    """Whether the key is new. `of_job`: it goes with the last job that has put it."""
     cdef Core* core = worker.alive()
     cdef string c_ns = of_str(ns), c_key = of_str(key), c_value = of_str(value)
     cdef bool added = False
     cdef Status status
     with nogil:
-        status = core.KvPut(c_ns, c_key, c_value, overwrite, &added)
+        status = core.KvPut(c_ns, c_key, c_value, overwrite, of_job, &added)
     check(status)
     return added
 

@@ -1,4 +1,7 @@
-"""Functions and classes in the cluster's key-value store, under the hash of their pickled bytes."""
+"""Functions and classes in the cluster's key-value store, under the hash of their pickled bytes.
+
+They stay there until the last job that has exported them is over and its actors are dead.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,7 @@ class FunctionTable:
         with self._lock:
             known = function_id in self._exported
         if not known:
-            gcs.kv_put(self._core, _NAMESPACE, function_id, data, False)
+            gcs.kv_put(self._core, _NAMESPACE, function_id, data, overwrite=False, of_job=True)
             with self._lock:
                 self._exported.add(function_id)
         return function_id

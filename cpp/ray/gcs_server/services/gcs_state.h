@@ -117,6 +117,8 @@ void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out);
 void FinishJobsOf(GcsState* gcs, const WorkerId& driver, Effects* out);
 // The placement groups of a job that is over, but for those of actors that live on.
 void EndGroupsOfJob(GcsState* gcs, const JobId& job, Effects* out);
+// Definitions of functions and classes, if nothing of their job will ask for them again: it is over, and its actors are dead.
+void DropDefinitions(GcsState* gcs, const JobId& job, Effects* out);
 void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, CallToken call, v1::DeathKind kind = v1::DEATH_KIND_FAILED);
 
 // After a restart: waits for the nodes that were alive before, and ends the wait for one, whether it came back or is dead.

@@ -9,6 +9,11 @@ void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out) {
   gcs->actors.JobFinished(job, gcs->wall_ms(), out);
   EndGroupsOfJob(gcs, job, out);
   RouteGroups(gcs, out);
+  DropDefinitions(gcs, job, out);
+}
+
+void DropDefinitions(GcsState* gcs, const JobId& job, Effects* out) {
+  if (gcs->jobs.IsOver(job) && !gcs->actors.AnyLives(job)) gcs->kv.JobGone(job, out);
 }
 
 void FinishJobsOf(GcsState* gcs, const WorkerId& driver, Effects* out) {

@@ -17,8 +17,11 @@ void Serve(GcsState* gcs, rpc::Dispatcher* dispatcher, MethodId method, void (Co
 void RegisterKvService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
   dispatcher->RegisterTyped<v1::KvPutRequest>(
       MethodId::kKvPut, [gcs](const v1::KvPutRequest& message, rpc::Request&, rpc::Responder responder) {
-        RunOnce<v1::KvPutReply>(gcs, message.request_id(), std::move(responder),
-                                [&](CallToken call, Effects* out) { gcs->kv.Put(message, call, out); });
+        RunOnce<v1::KvPutReply>(gcs, message.request_id(), std::move(responder), [&](CallToken call, Effects* out) {
+          gcs->kv.Put(message, call, out);
+          // It may come behind the end of its job.
+          if (!message.job_id().empty()) DropDefinitions(gcs, JobId::FromBinaryOrNil(message.job_id()), out);
+        });
       });
   dispatcher->RegisterTyped<v1::KvDelRequest>(
       MethodId::kKvDel, [gcs](const v1::KvDelRequest& message, rpc::Request&, rpc::Responder responder) {

@@ -47,6 +47,7 @@ void RouteGroups(GcsState* gcs, Effects* out) {
   for (const PlacementGroupId& id : gcs->groups.TakeChanged()) {
     if (const v1::PlacementGroupInfo* info = gcs->groups.Find(id)) gcs->actors.GroupChanged(*info, gcs->wall_ms(), out);
   }
+  gcs->groups.ForgetRemoved(out);
   ArmTimer(gcs);
 }
 
@@ -121,6 +122,7 @@ void ReturnBundlesOnNode(GcsState* gcs, const ReturnOnNode& order) {
 void OnActorDead(GcsState* gcs, const ActorId& actor) {
   Effects out;
   gcs->groups.ActorDied(actor, gcs->now(), &out);
+  if (const v1::ActorInfo* info = gcs->actors.Find(actor)) DropDefinitions(gcs, JobId::FromBinaryOrNil(info->job_id()), &out);
   if (out.empty()) return;
   RouteGroups(gcs, &out);
   gcs->runner.Run(std::move(out));

@@ -146,6 +146,7 @@ void ActorTableCore::Save(const Actor& actor, Effects* out) const {
   if (actor.last_words) stored.set_last_words(*actor.last_words);
   stored.set_killed(actor.killed);
   stored.set_out_of_scope(actor.out_of_scope);
+  stored.set_moving(actor.moving);
   out->push_back(PersistMessage(kTable, actor.id.Binary(), stored));
 }
 
@@ -180,6 +181,7 @@ Status ActorTableCore::RestoreActor(const std::string& key, const std::string& r
   if (!stored.last_words().empty()) actor->last_words = stored.last_words();
   actor->killed = stored.killed();
   actor->out_of_scope = stored.out_of_scope();
+  actor->moving = stored.moving();
   actor->without_template = true;
   if (actor->info.state() == v1::ACTOR_STATE_DEPENDENCIES_UNREADY) return Status::Ok();
 
@@ -255,6 +257,8 @@ void ActorTableCore::NodeReturned(const NodeId& node, const std::vector<v1::Acto
       out->push_back(KillOnNode{node, id, actor->worker, true, "it was killed by `ray.kill`"});
     } else if (actor->out_of_scope) {
       out->push_back(KillOnNode{node, id, actor->worker, false, "all handles to it have gone out of scope"});
+    } else if (actor->moving) {
+      out->push_back(MoveOrder(*actor));
     }
   }
 }
@@ -518,17 +522,21 @@ void ActorTableCore::BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken c
     out->push_back(Persist{kSpecTable, actor.id.Binary(), {}, true});
   }
   actor.info.mutable_creation()->clear_method_table();  // nobody makes handles of it by its name any more
-  dead_.push_back(actor.id);
-  if (dead_.size() > config_.max_dead) {
-    out->push_back(Persist{kTable, dead_.front().Binary(), {}, true});
-    actors_.erase(dead_.front());
-    dead_.pop_front();
-  }
   actor.info.set_state(v1::ACTOR_STATE_DEAD);
   actor.info.set_end_time_ms(wall_ms);
   *actor.info.mutable_death_cause() = std::move(cause);
   v1::ActorEmpty reply;
   ChangedAndReply(actor, call, &reply, out);
+  dead_.push_back(actor.id);
+  while (dead_.size() > config_.max_dead) {
+    out->push_back(Persist{kTable, dead_.front().Binary(), {}, true});
+    actors_.erase(dead_.front());
+    dead_.pop_front();
+  }
+}
+
+KillOnNode ActorTableCore::MoveOrder(const Actor& actor) {
+  return {actor.node, actor.id, actor.worker, /*force=*/false, "its node is draining, and it goes on elsewhere", /*move=*/true};
 }
 
 bool ActorTableCore::MayRestart(const Actor& actor) const {
@@ -547,7 +555,8 @@ void ActorTableCore::NodeDraining(const NodeId& node, Effects* out) {
     const scheduling::LabelSelector* selector = policy_.SelectorOf(actor->wish, &fulfilled);
     if (!view_->Any({&actor->wish.need, selector}, scheduling::ClusterView::Fit::kEver)) continue;
     actor->moving = true;
-    out->push_back(KillOnNode{node, id, actor->worker, /*force=*/false, "its node is draining, and it goes on elsewhere", /*move=*/true});
+    Save(*actor, out);  // before the order: when it says that it leaves, the process after this one must know what for
+    out->push_back(MoveOrder(*actor));
   }
 }
 
@@ -714,6 +723,12 @@ void ActorTableCore::NodeChanged(int64_t wall_ms, Effects* out) {
 }
 
 void ActorTableCore::NodeDied(const NodeId& node, const std::string& reason, int64_t wall_ms, Effects* out) {
+  // Ahead of the news of their groups: actors that lived in bundles there wait for the bundle's next node, and are not started on this one.
+  for (auto& [id, group] : groups_) {
+    for (Group::Bundle& bundle : group.bundles) {
+      if (bundle.node == node) bundle.node = NodeId::Nil();
+    }
+  }
   if (auto there = by_node_.extract(node)) {
     for (const ActorId& id : there.mapped()) {
       if (ActorPtr actor = Lookup(id))
@@ -765,6 +780,11 @@ std::vector<WorkerId> ActorTableCore::StayingWorkers() const {
     if (const ActorPtr actor = Lookup(id); !actor->worker.IsNil()) workers.push_back(actor->worker);
   }
   return workers;
+}
+
+bool ActorTableCore::AnyLives(const JobId& job) const {
+  return std::any_of(actors_.begin(), actors_.end(),
+                     [&job](const auto& entry) { return !entry.second->IsDead() && entry.second->info.job_id() == job.View(); });
 }
 
 std::set<ActorId> ActorTableCore::Staying() const {

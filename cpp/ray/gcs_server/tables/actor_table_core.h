@@ -80,6 +80,8 @@ class ActorTableCore {
 
   // Workers of actors that outlive their jobs: detached ones and what these created, however indirectly.
   std::vector<WorkerId> StayingWorkers() const;
+  // Whether some actor of that job is not dead.
+  bool AnyLives(const JobId& job) const;
   // Nullptr: unknown.
   const v1::ActorInfo* Find(const ActorId& actor) const;
   // Where it stands, for people. False: unknown.
@@ -114,7 +116,7 @@ class ActorTableCore {
     std::optional<std::string> last_words;
     // Killed with a restart: its next death counts as that, not as a crash.
     bool killed = false;
-    // It was told to end its process in good order, to go on elsewhere.
+    // It was told to end its process in good order, to go on elsewhere; stored before the order.
     bool moving = false;
     bool out_of_scope = false;
     bool IsDead() const { return info.state() == v1::ACTOR_STATE_DEAD; }
@@ -142,6 +144,7 @@ class ActorTableCore {
   // Its process, or its start, is over for `reason`: a sentence without its full stop, such as "its worker process ended: killed by signal 9".
   // `in_order`: as it was asked to.
   void OnEnded(Actor& actor, const std::string& reason, ErrorType type, int64_t wall_ms, Effects* out, bool in_order = false);
+  static KillOnNode MoveOrder(const Actor& actor);
   bool MayRestart(const Actor& actor) const;
   std::set<ActorId> Staying() const;
   void OwnerDied(const std::function<bool(const Actor&)>& is_owned, const std::string& what, int64_t wall_ms, Effects* out);

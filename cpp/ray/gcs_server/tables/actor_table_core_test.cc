@@ -334,6 +334,80 @@ TEST_F(ActorTableTest, AnActorInAGroupWaitsForItsBundleAndDiesWithTheGroup) {
   EXPECT_NE(start('e', -1).find("publish e DEAD"), std::string::npos) << "it is gone";
 }
 
+TEST_F(ActorTableTest, AnActorInAGroupFollowsItsBundleWhenTheNodeDies) {
+  v1::PlacementGroupInfo group;
+  group.set_placement_group_id(MakeId<PlacementGroupId>('G').Binary());
+  group.set_state(v1::PLACEMENT_GROUP_STATE_CREATED);
+  *group.add_bundles()->mutable_resources() = ToProto(*ResourceSet::FromDoubles({{"CPU", 1}}));
+  group.mutable_bundles(0)->set_node_id(MakeId<NodeId>('O').Binary());
+  core_.GroupChanged(group, 1, &out_);
+  Node('O', 4);
+  v1::RegisterActorRequest request = Request('a', {.max_restarts = -1});
+  auto* strategy = request.mutable_spec()->mutable_template_()->mutable_strategy();
+  strategy->set_kind(v1::STRATEGY_KIND_PLACEMENT_GROUP);
+  strategy->set_placement_group_id(group.placement_group_id());
+  strategy->set_bundle_index(-1);
+  core_.Register(request, 1, 1, &out_);
+  Create('a');
+  Started('a', 1, 'w');
+  Die('O');
+  EXPECT_EQ(Take(), "persist actor\npublish a RESTARTING\n") << "not started on a node that is dead";
+  group.set_state(v1::PLACEMENT_GROUP_STATE_RESCHEDULING);
+  group.mutable_bundles(0)->clear_node_id();
+  core_.GroupChanged(group, 1, &out_);
+  EXPECT_EQ(Take(), "");
+  group.mutable_bundles(0)->set_node_id(MakeId<NodeId>('N').Binary());
+  group.set_state(v1::PLACEMENT_GROUP_STATE_CREATED);
+  core_.GroupChanged(group, 1, &out_);
+  EXPECT_EQ(Take(), "persist actor\nstart a on N #2 restart 1\n");
+}
+
+TEST_F(ActorTableTest, AMoveOutlivesTheProcessThatOrderedIt) {
+  Node('O', 4);
+  Take();
+  const v1::RegisterActorRequest request = Request('a', {.max_restarts = -1});
+  core_.Register(request, 0, 1, &out_);
+  core_.Create(Id('a'), std::make_shared<const CreationSpec>(CreationSpec{request.spec().SerializeAsString(), {}}), 0, 1, &out_);
+  v1::StartActorReply started;
+  *started.mutable_worker() = ToProto(Address{MakeId<NodeId>('N'), MakeId<WorkerId>('w')});
+  core_.Started(Id('a'), 1, {}, started, 1, &out_);
+  core_.NodeDraining(MakeId<NodeId>('N'), &out_);
+  ASSERT_NE(std::get_if<KillOnNode>(&out_.back()), nullptr);
+  StorageContents stored;
+  for (const Effect& effect : out_) {
+    const auto* row = std::get_if<Persist>(&effect);
+    if (row == nullptr) continue;
+    std::string& value = stored[row->table][row->key];
+    value.clear();
+    for (const BufferPtr& piece : row->value) value += piece->view();
+  }
+  out_.clear();
+  ActorTableCore next({}, &view_);
+  ASSERT_TRUE(next.Restore(stored).ok());
+  // It says that it leaves before its node has said that it drains.
+  next.Exiting(Id('a'), MakeId<WorkerId>('w'), 0, &out_);
+  out_.clear();
+  v1::ReportWorkerDiedRequest death;
+  death.set_worker_id(MakeId<WorkerId>('w').Binary());
+  death.set_in_order(true);
+  next.WorkerDied(death, 1, &out_);
+  EXPECT_EQ(next.Find(Id('a'))->state(), v1::ACTOR_STATE_RESTARTING);
+  EXPECT_TRUE(next.Find(Id('a'))->moved());
+  out_.clear();
+}
+
+TEST_F(ActorTableTest, AMoveThatWasNotOrderedYetIsOrderedAgain) {
+  Node('O', 4);
+  MakeAlive('a', {.max_restarts = -1}, 'w');
+  core_.NodeDraining(MakeId<NodeId>('N'), &out_);
+  Take();
+  v1::ActorOnNode there;
+  there.set_actor_id(Id('a').Binary());
+  there.set_worker_id(MakeId<WorkerId>('w').Binary());
+  core_.NodeReturned(MakeId<NodeId>('N'), {there}, 1, &out_);
+  EXPECT_EQ(Take(), "kill a on N worker w graceful\n");
+}
+
 TEST_F(ActorTableTest, OwnerDies) {
   MakeAlive('a', {.owner = 'D'}, 'w');
   MakeAlive('b', {.detached = true, .owner = 'D'}, 'x');
@@ -393,6 +467,16 @@ TEST_F(ActorTableTest, JobFinishedSparesDetachedActorsAndTheirs) {
   MakeAlive('e', {.owner = 'E', .job = 'K'}, 'y');  // of another job
   core_.JobFinished(MakeId<JobId>('J'), 1, &out_);
   EXPECT_EQ(Take(), "erase actor_spec\npersist actor\npublish a DEAD\nkill a on N worker u force\n");
+}
+
+TEST_F(ActorTableTest, DeadActorsNeedNotBeRemembered) {
+  scheduling::ClusterView view;
+  ActorTableCore core({.max_dead = 0}, &view);
+  core.Register(Request('a', {.name = "n"}), 0, 1, &out_);
+  out_.clear();
+  core.Kill(Id('a'), true, 1, 1, &out_);
+  EXPECT_EQ(core.Find(Id('a')), nullptr);
+  EXPECT_EQ(Take(), "persist actor\nreply\npublish a DEAD\nerase actor\n") << "told, and no row is left";
 }
 
 TEST_F(ActorTableTest, DeadActorsAreForgottenInTheEnd) {

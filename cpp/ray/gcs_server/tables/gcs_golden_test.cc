@@ -5,7 +5,7 @@
 //   actor.start-cancelled A start=    actor.worker-died W    actor.owner-was-dead A    actor.kill A [restart]    actor.out-of-scope A
 //   actor.exiting A worker=    actor.job-finished JOB    actor.named NAME    actor.show A
 //   node.register N python=    node.report N version= cpu=    node.drain N    node.die N    job.add node=    job.finish JOB    job.running-on N    job.over-of-late
-//   kv.put KEY VALUE ns= [overwrite]    kv.get KEY    kv.del KEY [prefix]    kv.keys PREFIX    worker.died W    worker.is-dead W
+//   kv.put KEY VALUE ns= job= [overwrite]    kv.job-gone JOB    kv.get KEY    kv.del KEY [prefix]    kv.keys PREFIX    worker.died W    worker.is-dead W
 //   health.link-up N LINK attempt=    health.link-down N LINK    health.left N
 #include <gtest/gtest.h>
 
@@ -251,7 +251,10 @@ class Replay {
       request.set_key(event.Word(0));
       request.set_value(event.Word(1));
       request.set_overwrite(event.Has("overwrite"));
+      if (const uint64_t job = event.Number("job", 0); job != 0) request.set_job_id(JobId::FromInt(static_cast<uint32_t>(job)).Binary());
       t_->kv.Put(request, kCall, out);
+    } else if (name == "kv.job-gone") {
+      t_->kv.JobGone(JobId::FromInt(static_cast<uint32_t>(event.Number(0))), out);
     } else if (name == "kv.get") {
       v1::KvGetRequest request;
       request.set_ns(event.Word("ns", ""));

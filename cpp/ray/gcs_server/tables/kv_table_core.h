@@ -3,8 +3,11 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <utility>
+#include <vector>
 
+#include "ray/common/ids.h"
 #include "ray/gcs_server/tables/effects.h"
 #include "ray/v1/gcs_kv.pb.h"
 
@@ -19,10 +22,15 @@ class KvTableCore {
   void Exists(const v1::KvGetRequest& request, CallToken call, Effects* out) const;
   void Del(const v1::KvDelRequest& request, CallToken call, Effects* out);
   void Keys(const v1::KvKeysRequest& request, CallToken call, Effects* out) const;
+  // Nothing of that job will ask again: keys go that no other job has put.
+  void JobGone(const JobId& job, Effects* out);
+  // Those that keys belong to.
+  std::vector<JobId> Jobs() const;
 
  private:
   using Key = std::pair<std::string, std::string>;  // namespace, key
   static constexpr char kTable[] = "kv";
+  static constexpr char kJobTable[] = "kv_job";  // a row for each key and job that has put it: the job's id, then the key as in kTable
   static std::string StorageKey(const Key& key) { return std::to_string(key.first.size()) + ":" + key.first + key.second; }
   // Those of a namespace whose key begins with `prefix`.
   template <typename F>
@@ -33,7 +41,12 @@ class KvTableCore {
     }
   }
 
+  static Result<Key> ParseStorageKey(std::string_view row);
+  void Erase(const Key& key, Effects* out);
+
   std::map<Key, BufferPtr> values_;
+  std::map<Key, std::set<JobId>> jobs_of_;  // of keys that belong to jobs
+  std::map<JobId, std::set<Key>> keys_of_;  // the same, by job
 };
 
 }  // namespace ray::gcs

@@ -142,17 +142,18 @@ bool NodeTableCore::Die(const NodeId& node, const std::string& reason, v1::Death
     info.clear_available();
     it->second.bundles.clear();
     --num_alive_;
-    dead_.push_back(node);
-    if (dead_.size() > config_.max_dead) {
-      out->push_back(Persist{kTable, dead_.front().Binary(), {}, true});
-      nodes_.erase(dead_.front());
-      dead_.pop_front();
-    }
     out->push_back(PersistMessage(kTable, node.Binary(), info));
   }
   Reply(call, v1::NodeEmpty(), out);
-  if (dies) PublishNode(it->second.info, out);
-  return dies;
+  if (!dies) return false;
+  PublishNode(it->second.info, out);
+  dead_.push_back(node);
+  while (dead_.size() > config_.max_dead) {
+    out->push_back(Persist{kTable, dead_.front().Binary(), {}, true});
+    nodes_.erase(dead_.front());
+    dead_.pop_front();
+  }
+  return true;
 }
 
 void NodeTableCore::List(CallToken call, Effects* out) const {

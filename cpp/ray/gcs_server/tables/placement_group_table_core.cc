@@ -487,7 +487,10 @@ void PlacementGroupTableCore::BecomeRemoved(Group& group, const std::string& rea
   removed_.push_back(group.id);
   Changed(group, call, out);
   for (const NodeId& node : nodes) out->push_back(ReturnOnNode{node, group.id, 0, {}, reason});
-  if (removed_.size() > config_.max_removed) {
+}
+
+void PlacementGroupTableCore::ForgetRemoved(Effects* out) {
+  while (removed_.size() > config_.max_removed) {
     out->push_back(Persist{kTable, removed_.front().Binary(), {}, true});
     groups_.erase(removed_.front());
     removed_.pop_front();

@@ -81,6 +81,8 @@ class PlacementGroupTableCore {
   bool Explain(const PlacementGroupId& group, int64_t wall_ms, v1::WaitFact* out) const;
   // Groups whose bundles or state have changed since the last call, for those that place actors in them.
   std::vector<PlacementGroupId> TakeChanged() { return std::exchange(changed_, {}); }
+  // Of those that are removed, the oldest beyond max_removed. After the changed ones were looked at.
+  void ForgetRemoved(Effects* out);
 
  private:
   static constexpr char kTable[] = "placement_group";

@@ -115,6 +115,21 @@ TEST(NodeTableTest, OldDeadNodesAreForgotten) {
   EXPECT_NE(core.Find(ids[1]), nullptr);
 }
 
+TEST(NodeTableTest, DeadNodesNeedNotBeRemembered) {
+  NodeTableConfig config;
+  config.max_dead = 0;
+  NodeTableCore core(config);
+  Effects out;
+  const NodeId id = NodeId::FromRandom();
+  core.Register(MakeNode(id), 0, 1, &out);
+  out.clear();
+  EXPECT_TRUE(core.Die(id, "gone", v1::DEATH_KIND_FAILED, 0, 1, &out));
+  EXPECT_EQ(core.Find(id), nullptr);
+  ASSERT_EQ(out.size(), 3u);
+  EXPECT_EQ(std::get<Publish>(out[1]).notice.node().death_reason(), "gone");
+  EXPECT_TRUE(std::get<Persist>(out[2]).erase);
+}
+
 TEST(JobTableTest, NumbersFromOneAndFinishesOnce) {
   JobTableCore core;
   Effects out;

@@ -296,7 +296,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         void AnnounceExit(const string& reason, bool intended)
         void SetCurrentTask(const TaskIn* task)
         Status KvGet(const string& ns, const string& key, bool* found, string* value)
-        Status KvPut(const string& ns, const string& key, const string& value, bool overwrite, bool* added)
+        Status KvPut(const string& ns, const string& key, const string& value, bool overwrite, bool of_job, bool* added)
         Status KvDel(const string& ns, const string& key, bool by_prefix, int64_t* deleted)
         Status KvExists(const string& ns, const string& key, bool* exists)
         Status KvKeys(const string& ns, const string& prefix, vector[string]* keys)
