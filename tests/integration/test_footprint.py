@@ -1,4 +1,4 @@
-"""What an idle cluster costs: processes, threads, sockets, memory; the goals of docs/performance.md."""
+"""What an idle cluster costs: processes, threads, sockets, memory; docs/performance.md has figures."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Names and defaults of Ray's system configuration, as programs know them from RAY_<name> and `_system_config`.
 
-What of it acts here is in `system_config`; the rest is taken, and has no effect.
+What of it acts on gcs_server and raylet is in `system_config`; some names are read where they matter (`gcs_storage`,
+`spilling`, `security`, `session`, `zygote`, `shutdown_hook`). The rest is taken, and has no effect.
 """
 
 DEFAULTS: dict[str, bool | int | float | str] = {

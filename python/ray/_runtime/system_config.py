@@ -170,7 +170,11 @@ def _flags(table: Mapping[str, Callable[[Any], list[str]]], given: Mapping[str, 
 
 
 class Config:
-    """`ray._config`: a method for each setting, which returns what is in force in this process."""
+    """`ray._config`: a method for each setting, which returns what the environment says, else Ray's default.
+
+    What `_system_config` says is not seen, and where Ray's default is not ours (`--help-config` of gcs_server and
+    raylet tells those) the answer is Ray's.
+    """
 
     def __getattr__(self, name: str) -> Callable[[], Setting]:
         if name not in DEFAULTS:
