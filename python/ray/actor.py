@@ -94,6 +94,11 @@ class ActorClass:
                 "Inheriting from an actor class is not supported. "
                 "Derive from the plain class and decorate the derived one with @ray.remote."
             )
+        if inspect.isabstract(cls):
+            raise TypeError(
+                f"The class {cls.__name__} is abstract, so no actor can be made of it: it does not define "
+                f"{', '.join(sorted(getattr(cls, '__abstractmethods__', ())))}."
+            )
         self._cls = cls
         self._default_options = _Options(options)
         self._methods = _methods_of(cls)
@@ -237,6 +242,12 @@ class ActorClass:
             self._session = session
         concurrency = o.get("max_concurrency") or (_DEFAULT_ASYNC_CONCURRENCY if self._is_async else 1)
         groups = _groups(o.get("concurrency_groups"))
+        for method in self._methods.values():
+            group_name = method.options.get("concurrency_group")
+            assert not group_name or group_name in groups, (
+                f"The method {method.name} of actor class {self._cls.__name__} is in the concurrency group "
+                f"{group_name!r}, which the class does not define; defined are {sorted(groups)}."
+            )
         out_of_order = o.get("allow_out_of_order_execution")
         if out_of_order is None:
             out_of_order = self._is_async or concurrency > 1 or bool(groups)
@@ -244,7 +255,7 @@ class ActorClass:
         limit = o.get("max_pending_calls")
         max_pending_calls = -1 if limit is None else limit
         actor_type = ActorType(
-            self._cls.__module__,
+            _launch_hooks.module_of(self._cls),
             self._cls.__name__,
             self._function_id,
             self._methods,

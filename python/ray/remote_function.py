@@ -19,6 +19,7 @@ from ray._runtime.session import Session
 from ray.exceptions import TaskTimeoutError
 
 _DEFAULT_MAX_RETRIES = 3
+_STREAMING = -2
 
 
 def retry_fields(retry_exceptions: Any) -> dict[str, Any]:
@@ -51,10 +52,6 @@ class RemoteFunction(FunctionBase):
         self._shape = _call_shape.of(function, getattr(function, "__qualname__", "function"))
         is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
         self._num_returns = opts.num_returns_code(options.get("num_returns"), is_generator)
-        if options.get("_generator_backpressure_num_objects") is not None and self._num_returns != -2:
-            raise ValueError("_generator_backpressure_num_objects is only allowed for streaming generator functions.")
-        if options.get("_num_objects_per_yield") not in (None, 1) and self._num_returns != -2:
-            raise ValueError("_num_objects_per_yield is only allowed for streaming generator functions.")
         self._is_generator = is_generator
         self._inherits = _placement.inherits(options)
         self._session: Session | None = None  # the one that knows it by the id below
@@ -92,6 +89,8 @@ class RemoteFunction(FunctionBase):
         Raises:
             ValueError, TypeError: see `ray.options`.
         """
+        if options.get("_num_objects_per_yield", 0) in (None, 1):  # says nothing: what the decorator says stays
+            del options["_num_objects_per_yield"]
         opts.validate(options, opts.TASK, what="remote functions", in_options=True)
         other = RemoteFunction(self._function, {**self._options, **options})
         other._session, other._function_id = self._session, self._function_id
@@ -100,6 +99,10 @@ class RemoteFunction(FunctionBase):
     def _remote(self, args: Any = (), kwargs: Any = None, **options: Any) -> Any:
         target = self.options(**options) if options else self
         return target.remote(*args, **(kwargs or {}))
+
+    @property
+    def _default_options(self) -> dict[str, Any]:
+        return dict(self._options)
 
     @property
     def _function_name(self) -> str:
@@ -130,24 +133,25 @@ class RemoteFunction(FunctionBase):
             self._function_id = session.export_function(self._function)
             self._session = session
         o = self._options
-        module = getattr(self._function, "__module__", None)
-        qualname = getattr(self._function, "__qualname__", type(self._function).__qualname__)
+        module = _launch_hooks.module_of(self._function)
+        name = getattr(self._function, "__name__", type(self._function).__name__)
         max_calls = _or(o.get("max_calls"), 1 if o.get("num_gpus") else 0)
         retries = o.get("max_retries")
+        streams = self._num_returns == _STREAMING  # the options of generators say nothing about other functions
         resources = opts.task_resources(o)
         template = session.register_template(
             type=1,
             function_id=self._function_id,
-            function_name=f"{module}.{qualname}" if module else qualname,
-            name=o.get("name") or getattr(self._function, "__name__", qualname),
+            function_name=f"{module}.{name}" if module else name,
+            name=o.get("name") or name,
             resources=resources,
             num_returns=self._num_returns,
             max_retries=_default_max_retries() if retries is None else retries,
             max_calls=max_calls,
             runtime_env=session.runtime_env_json(o.get("runtime_env")),
-            generator_backpressure=_or(o.get("_generator_backpressure_num_objects"), -1),
+            generator_backpressure=_or(o.get("_generator_backpressure_num_objects"), -1) if streams else -1,
             timeout_s=float(o.get("timeout_s") or 0),
-            objects_per_yield=opts.objects_per_yield(o),
+            objects_per_yield=opts.objects_per_yield(o) if streams else 0,
             omit_task_events=not o.get("enable_task_events", True),
             **retry_fields(o.get("retry_exceptions", False)),
             **_placement.fields(session, o, resources, captured=captured),

@@ -214,12 +214,19 @@ class RuntimeContext:
         return None if task is None else task.actor_id
 
     @property
-    def current_placement_group_id(self) -> PlacementGroupID | None:
-        """Deprecated: as an id object; None outside of placement groups."""
+    def current_placement_group_id(self) -> PlacementGroupID:
+        """Deprecated: as an id object; the nil id outside of placement groups."""
         _warn("current_placement_group_id", "get_placement_group_id()")
         task = self._task()
         group = None if task is None else task.placement_group_id
-        return PlacementGroupID(group) if group else None
+        return PlacementGroupID(group) if group else PlacementGroupID.nil()
+
+    @property
+    def worker(self) -> Any:
+        """The state of this process as `ray._private.worker.global_worker`, which libraries look into."""
+        from ray._private.worker import global_worker
+
+        return global_worker
 
     def get_resource_ids(self) -> dict[str, list[str]]:
         """Deprecated: as `get_accelerator_ids`."""

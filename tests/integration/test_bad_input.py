@@ -223,7 +223,6 @@ def test_methods(actor: Any) -> None:
 
 def test_options_of_generators() -> None:
     check((lambda: generator.options(_generator_backpressure_num_objects=0), ValueError, ["0"]))
-    check((lambda: f.options(_generator_backpressure_num_objects=1), ValueError, ["generator"]))
 
 
 @pytest.mark.parametrize("conditions", [3, {"zone": "a"}, {1: Exists()}], ids=repr)

@@ -177,6 +177,31 @@ def test_a_second_driver_joins_by_address_and_leaves_the_cluster_alone() -> None
     ray.shutdown()
 
 
+def test_refs_of_an_earlier_session_are_refused() -> None:
+    @ray.remote
+    def f(x: object) -> object:
+        return x
+
+    ray.init(num_cpus=1, logging_level="ERROR")
+    put, made = ray.put(1), f.remote(2)
+    assert ray.get(made) == 2
+    ray.shutdown()
+    ray.init(num_cpus=1, logging_level="ERROR")
+    uses = [
+        lambda: ray.get(put),
+        lambda: ray.get([ray.put(3), made]),
+        lambda: ray.wait([put], timeout=1),
+        lambda: f.remote(put),
+        lambda: f.remote([put]),
+        lambda: ray.put([made]),
+        lambda: ray.cancel(made),
+    ]
+    for use in uses:
+        with pytest.raises(ValueError, match="earlier Ray session"):
+            use()
+    assert ray.get(f.remote(4)) == 4
+
+
 def test_a_second_init_is_an_error_unless_told_otherwise() -> None:
     ray.init(num_cpus=1, logging_level="ERROR")
     with pytest.raises(RuntimeError, match="ignore_reinit_error"):

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from support.processes import wait_until
 
 import ray
 from ray._private.internal_api import memory_summary
+from ray.cli.main import cli
 
 
 @pytest.fixture
@@ -106,3 +108,22 @@ def test_a_process_with_very_many_refs_tells_of_some_and_how_many_more() -> None
 def test_without_a_cluster_that_is_said() -> None:
     with pytest.raises(ConnectionError, match="Could not find any running Ray instance"):
         memory_summary()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_command_prints_it() -> None:
+    ref = ray.put(b"x" * 1_000_000)
+
+    def memory(*options: str) -> str:
+        done = CliRunner().invoke(cli, ["memory", *options])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    text = memory("--units", "KB", "--sort-by", "PID", "--group-by", "STACK_TRACE")
+    assert ref.hex() in text and "976.5" in text and "--- Aggregate object store stats across all nodes ---" in text
+    assert f"| {ref.hex()}" in memory("--no-format")
+    only = memory("--stats-only")
+    assert ref.hex() not in only and "Plasma memory usage" in only
+    more = [ray.put(i) for i in range(5)]
+    assert "... and 4 more" in memory("--num-entries", "2") and len(more) == 5
+    assert CliRunner().invoke(cli, ["memory", "--units", "TB"]).exit_code == 2

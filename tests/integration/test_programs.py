@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import abc
+import asyncio
+import os
+import pathlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.processes import wait_until
 
 import ray
 from ray.util.metrics import Counter
@@ -190,3 +196,193 @@ def test_function_names_have_their_module_and_task_names_have_not() -> None:
         ("Actor.__init__", f"{__name__}.Actor.__init__"),
         ("Actor.told", f"{__name__}.Actor.told"),
     ]
+
+
+def test_options_of_generators_say_nothing_about_other_functions() -> None:
+    @ray.remote(_generator_backpressure_num_objects=1, _num_objects_per_yield=2)
+    def f() -> int:
+        return 3
+
+    @ray.remote(_num_objects_per_yield=2)
+    def pairs() -> Iterator[Any]:
+        yield 1, 2
+
+    assert ray.get([f.remote(), f.options(_num_objects_per_yield=1).remote()]) == [3, 3]
+    assert [ray.get(ref) for ref in pairs.options(_num_objects_per_yield=1).remote()] == [1, 2]
+
+
+def test_items_of_a_dynamic_generator_before_its_error_are_usable() -> None:
+    @ray.remote
+    def total(refs: Any) -> int:
+        return sum(ray.get(ref) for ref in list(refs)[:-1])
+
+    with pytest.warns(DeprecationWarning, match="dynamic"):
+        dynamic = yields.options(num_returns="dynamic")
+    items = list(ray.get(dynamic.remote(3, "too many")))
+    assert ray.get(items[:-1]) == [0, 1, 2]
+    with pytest.raises(KeyError, match="too many"):
+        ray.get(items[-1])
+    assert ray.get(total.remote(dynamic.remote(4, "too many"))) == 6
+    only = list(ray.get(dynamic.remote(0, "at once")))
+    with pytest.raises(KeyError, match="at once"):
+        ray.get(only)
+
+
+def test_errors_that_are_no_exceptions_keep_their_class() -> None:
+    @ray.remote
+    def fails() -> None:
+        raise GeneratorExit("gone")
+
+    with pytest.raises(GeneratorExit):
+        ray.get(fails.remote())
+
+
+def test_a_task_is_known_by_the_name_of_its_function_and_module() -> None:
+    @ray.remote
+    def who() -> Any:
+        return ray.get_runtime_context().get_task_function_name()
+
+    assert ray.get(who.remote()) == f"{__name__}.who"
+
+
+def test_the_context_of_a_driver_shows_ids_that_are_nil_and_the_worker() -> None:
+    context = ray.get_runtime_context()
+    with pytest.warns(DeprecationWarning):
+        assert context.current_placement_group_id.is_nil()
+    assert context.worker.mode == ray.SCRIPT_MODE
+
+
+def test_a_cancelled_task_that_fails_on_its_own_shows_that_error(tmp_path: pathlib.Path) -> None:
+    started = tmp_path / "started"
+
+    @ray.remote(retry_exceptions=True)
+    def cleans_up_badly() -> None:
+        started.touch()
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise ValueError("in the handler") from None
+
+    ref = cleans_up_badly.remote()
+    wait_until(started.exists, 20, "it runs")
+    ray.cancel(ref)
+    with pytest.raises(ValueError, match="in the handler"):
+        ray.get(ref, timeout=20)
+
+
+def test_an_actor_that_leaves_with_an_error_code_is_restarted() -> None:
+    @ray.remote(max_restarts=1)
+    class Leaver:
+        def leave(self, code: Any) -> None:
+            raise SystemExit(code)
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    def pid(actor: Any) -> int:
+        try:
+            return int(ray.get(actor.pid.remote(), timeout=20))
+        except ray.exceptions.ActorUnavailableError:
+            return 0
+
+    failed, done = Leaver.remote(), Leaver.remote()
+    former = pid(failed)
+    with pytest.raises(ray.exceptions.ActorUnavailableError):
+        ray.get(failed.leave.remote(3), timeout=20)
+    wait_until(lambda: pid(failed) not in (0, former), 20, "it is restarted")
+    with pytest.raises(ray.exceptions.ActorDiedError, match=r"sys.exit\(4\)"):
+        ray.get(failed.leave.remote(4), timeout=20)
+    with pytest.raises(ray.exceptions.ActorDiedError, match="by itself"):
+        ray.get(done.leave.remote(0), timeout=20)
+
+
+def test_no_actor_is_made_of_an_abstract_class() -> None:
+    class Shape(abc.ABC):
+        @abc.abstractmethod
+        def area(self) -> int: ...
+
+    with pytest.raises(TypeError, match=r"Shape is abstract.*area"):
+        ray.remote(Shape)
+
+
+def test_methods_are_in_groups_that_the_class_defines() -> None:
+    @ray.remote
+    class Lost:
+        @ray.method(concurrency_group="nowhere")
+        def m(self) -> None: ...
+
+    with pytest.raises(AssertionError, match="nowhere"):
+        Lost.remote()
+
+
+def test_an_argument_of_a_constructor_that_failed_is_told_apart_from_the_constructor() -> None:
+    @ray.remote
+    class A:
+        def __init__(self, x: int) -> None: ...
+
+        def m(self) -> None: ...
+
+    @ray.remote
+    def fails() -> int:
+        raise KeyError("upstream")
+
+    with pytest.raises(ray.exceptions.ActorDiedError, match=r"(?s)A\.__init__.*input arguments.*ray::fails.*upstream"):
+        ray.get(A.remote(fails.remote()).m.remote(), timeout=20)
+
+
+def test_a_cancelled_method_of_a_plain_actor_keeps_its_error_and_loses_its_value(tmp_path: pathlib.Path) -> None:
+    started = tmp_path / "started"
+
+    @ray.remote(num_cpus=0)
+    class Polls:
+        def run(self, error: bool) -> str:
+            started.touch()
+            while not ray.get_runtime_context().is_canceled():
+                time.sleep(0.01)
+            if error:
+                raise ValueError("its own")
+            return "unwanted"
+
+        def items(self) -> Iterator[int]:
+            n = 0
+            while not ray.get_runtime_context().is_canceled():
+                yield n
+                n += 1
+
+    for concurrency in (1, 2):
+        polls = Polls.options(max_concurrency=concurrency).remote()
+        for error, kind in ((False, ray.exceptions.TaskCancelledError), (True, ValueError)):
+            started.unlink(missing_ok=True)
+            ref = polls.run.remote(error)
+            wait_until(started.exists, 20, "it runs")
+            ray.cancel(ref)
+            with pytest.raises(kind):
+                ray.get(ref, timeout=20)
+        items = polls.items.remote()
+        assert ray.get(next(items)) == 0
+        ray.cancel(items)
+        *_, last = items
+        with pytest.raises(ray.exceptions.TaskCancelledError):
+            ray.get(last)
+
+
+def test_a_cancelled_coroutine_counts_as_cancelled_whatever_it_makes_of_that(tmp_path: pathlib.Path) -> None:
+    @ray.remote(num_cpus=0)
+    class Stubborn:
+        async def run(self, started: pathlib.Path, error: bool) -> str:
+            started.touch()
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                if error:
+                    raise ValueError("its own") from None
+            return "unwanted"
+
+    stubborn = Stubborn.remote()
+    for error in (False, True):
+        started = tmp_path / f"started {error}"
+        ref = stubborn.run.remote(started, error)
+        wait_until(started.exists, 20, "it runs")
+        ray.cancel(ref)
+        with pytest.raises(ray.exceptions.TaskCancelledError):
+            ray.get(ref, timeout=20)

@@ -58,6 +58,11 @@ def test_embedded_ids():
     assert task.actor_id() == actor and task.job_id() == job
     ref = ObjectRef(task.binary() + b"\1\0\0\0")
     assert ref.task_id() == task and ref.job_id() == job
+    for made in (TaskID.for_normal_task(job, task, 1), TaskID.for_driver_task(job), TaskID.for_fake_task(job)):
+        assert made.job_id() == job and made.actor_id().is_nil()
+    call = TaskID.for_actor_task(job, task, 2, actor)
+    assert call.actor_id() == actor and call == TaskID.for_actor_task(job, task, 2, actor)
+    assert call != TaskID.for_actor_task(job, task, 3, actor)
 
 
 def test_a_ref_is_not_iterable():

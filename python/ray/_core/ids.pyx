@@ -145,12 +145,36 @@ class PlacementGroupID(BaseID):
         return cls(os.urandom(14) + job_id.binary())
 
 
+def _unique(parent_task_id, parent_task_counter):
+    import hashlib  # a start of Ray does without
+
+    return hashlib.sha256(parent_task_id.binary() + parent_task_counter.to_bytes(8, "little")).digest()[:8]
+
+
 class TaskID(BaseID):
     SIZE = 24
+
+    # Ids of the shape of those that the core makes: the same arguments give the same id, and never that of a task.
 
     @classmethod
     def for_actor_creation_task(cls, actor_id):
         return cls(b"\xff" * 8 + actor_id.binary())
+
+    @classmethod
+    def for_actor_task(cls, job_id, parent_task_id, parent_task_counter, actor_id):
+        return cls(_unique(parent_task_id, parent_task_counter) + actor_id.binary())
+
+    @classmethod
+    def for_normal_task(cls, job_id, parent_task_id, parent_task_counter):
+        return cls(_unique(parent_task_id, parent_task_counter) + b"\xff" * 12 + job_id.binary())
+
+    @classmethod
+    def for_driver_task(cls, job_id):
+        return cls(b"\xff" * 20 + job_id.binary())
+
+    @classmethod
+    def for_fake_task(cls, job_id):
+        return cls(os.urandom(8) + b"\xff" * 12 + job_id.binary())
 
     def actor_id(self):
         binary = self.binary()[8:]

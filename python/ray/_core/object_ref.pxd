@@ -12,7 +12,7 @@ cdef class ObjectRef(BaseID):
     cdef object __weakref__
 
     cdef ObjectId id(self)
-    cdef Ref ref(self)
+    cdef Ref ref(self) except *  # ValueError: of an earlier session
 
 # A counted handle of a ref that the core has already counted once for it.
 cdef ObjectRef adopt(const ObjectId& object_id)

@@ -222,6 +222,13 @@ def adopt_handle(bytes object_id not None):
     return adopt(id)
 
 
+cdef int _refuse(ObjectRef ref) except -1:
+    # Its owner is gone, and its id may be that of another object by now: ids of jobs begin anew with each session.
+    raise ValueError(
+        f"{ref!r} is of an earlier Ray session, which ended with ray.shutdown(). Objects do not outlive the session they were made in."
+    )
+
+
 cdef class ObjectRef(BaseID):
     """A reference to an object that exists or will exist. Equal refs name the same object."""
 
@@ -232,8 +239,10 @@ cdef class ObjectRef(BaseID):
         memcpy(made.mutable_data(), self.data, 28)
         return made
 
-    cdef Ref ref(self):
+    cdef Ref ref(self) except *:
         cdef Ref made
+        if self.epoch != _epoch and self.epoch != 0 and _core != NULL:
+            _refuse(self)
         memcpy(made.id.mutable_data(), self.data, 28)
         if self.owner != NULL:
             made.owner = self.owner[0]

@@ -5,6 +5,7 @@ from libcpp.vector cimport vector
 
 from ray._core.cpp.core cimport Core, ObjectId, Ref, Status, ValueIn, ValueOut
 from ray._core.object_ref cimport ObjectRef
+from ray._core.values cimport Packed
 
 cdef class Template:
     cdef CoreWorker worker
@@ -19,6 +20,7 @@ cdef class CoreWorker:
     cdef public object on_slow_get
 
     cdef Core* alive(self) except NULL
+    cdef ObjectRef _put(self, Packed packed)
     cdef list submit_call(self, bytes actor_id, uint64_t template, tuple args, dict kwargs)
     cdef bint _try(self, Core* core, ObjectRef ref, Py_ssize_t i, list results) except -1
     cdef int _get_blocking(self, Core* core, vector[Ref]* pending, vector[Py_ssize_t]* places, list refs, list results, timeout) except -1

@@ -34,7 +34,7 @@ from ray._core.cpp.core cimport (
 )
 from ray._core.object_ref cimport ObjectRef, activate, adopt, deactivate, to_refs
 from ray._core.status cimport check
-from ray._core.values cimport Packed, pack, pack_args, unpack
+from ray._core.values cimport Packed, pack, pack_args, pack_error, unpack
 
 cdef extern from *:
     """
@@ -264,8 +264,14 @@ cdef class CoreWorker:
 
     def put(self, value):
         """Stores a value, owned by this process."""
+        return self._put(pack(value))
+
+    def put_error(self, error):
+        """Stores a RayTaskError, owned by this process, so that getting it raises."""
+        return self._put(pack_error(error))
+
+    cdef ObjectRef _put(self, Packed packed):
         cdef Core* core = self.alive()
-        cdef Packed packed = pack(value)
         cdef ObjectId object_id
         cdef Status status
         if small(packed.value):

@@ -64,11 +64,16 @@ class ActorDiedError(RayActorError):
         """Makes the error of an ErrorDetail; `init_error` is what the constructor raised."""
         actor_id = _hex(fields.get("actor_id"))
         if fields.get("actor_init_failed"):
-            text = (
-                f"The actor died because of an error raised in its creation task, {init_error}"
-                if init_error is not None
-                else f"The actor died in its creation task: {fields.get('message')}"
-            )
+            if init_error is None:
+                text = f"The actor died in its creation task: {fields.get('message')}"
+            elif init_error.actor_id is None:  # it came with an argument: the constructor never ran
+                text = (
+                    "The actor died because of an error raised in its creation task, "
+                    f"ray::{fields.get('class_name')}.__init__() (actor_id={actor_id})\n"
+                    f"At least one of the input arguments for this task could not be computed:\n{init_error}"
+                )
+            else:
+                text = f"The actor died because of an error raised in its creation task, {init_error}"
         else:
             lines = [cls.base_error_msg]
             for label, key in (

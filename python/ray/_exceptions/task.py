@@ -69,8 +69,8 @@ class RayTaskError(RayError):
         while isinstance(innermost, RayTaskError):  # a task that got the error of another one
             innermost = innermost.cause
         cause_class = type(innermost)
-        if not issubclass(cause_class, Exception):
-            return self
+        if issubclass(RayTaskError, cause_class) or issubclass(cause_class, (SystemExit, KeyboardInterrupt)):
+            return self  # a class as general as this one; or one that would end the caller's program
         return self._dual(cause_class) or self
 
     def _dual(self, cause_class: type[BaseException]) -> RayTaskError | None:

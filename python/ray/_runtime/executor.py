@@ -28,6 +28,7 @@ from ray._runtime.task_errors import may_retry, task_error
 from ray.exceptions import AsyncioActorExit, RayTaskError
 
 if TYPE_CHECKING:
+    from ray._core.object_ref import ObjectRef
     from ray._runtime.profile import Recorder
 
 DYNAMIC, STREAMING = -1, -2
@@ -240,7 +241,7 @@ class Executor:
                 )
             return []
         if wanted == DYNAMIC:
-            return [DynamicObjectRefGenerator([self.session.put(item) for item in self._iterate(result)])]
+            return [self._put_each(run, self._iterate(result))]
         if not hasattr(result, "__iter__"):
             raise TypeError(f"Task returned a {type(result).__name__}, but num_returns={wanted}.")
         if not hasattr(result, "__len__"):
@@ -249,6 +250,18 @@ class Executor:
         if len(results) != wanted:
             raise ValueError(f"Task returned {len(results)} objects, but num_returns={wanted}.")
         return results
+
+    def _put_each(self, run: TaskRun, items: Iterable[Any]) -> DynamicObjectRefGenerator:
+        """The refs of all items. Those before an error stay usable; the error is behind one more."""
+        refs: list[ObjectRef] = []
+        try:
+            for item in items:
+                refs.append(self.session.put(item))
+        except Exception as error:
+            if may_retry(error, run):
+                raise
+            refs.append(self.session.core.put_error(task_error(error, run, self.actor, self.session.node_ip)))
+        return DynamicObjectRefGenerator(refs)
 
     @staticmethod
     def _first_of(generator: Iterable[Any], wanted: int) -> list[Any]:
@@ -292,12 +305,17 @@ class Executor:
             rpdb._post_mortem(error.__traceback__)
 
     def leave_for(self, error: BaseException) -> Leave:
-        """What exit_actor(), sys.exit() and os-level ends inside user code mean for the process."""
-        if self.actor is not None:
-            return Leave("exit_actor() or sys.exit() was called in the actor", intended=True)
-        code = getattr(error, "code", 1)
+        """What exit_actor(), sys.exit() and os-level ends inside user code mean for the process.
+
+        An actor may leave with the code 0; with any other it has failed, and is restarted as after a crash.
+        """
+        code = getattr(error, "code", 0)
         number = code if isinstance(code, int) else (0 if code is None else 1)
-        return Leave(f"sys.exit({code!r}) was called in a task", intended=False, code=number)
+        if self.actor is None:
+            return Leave(f"sys.exit({code!r}) was called in a task", intended=False, code=number)
+        if isinstance(code, int) and code == 0:
+            return Leave("exit_actor() or sys.exit(0) was called in the actor", intended=True)
+        return Leave(f"sys.exit({code!r}) was called in the actor", intended=False, code=number)
 
     # --- actors
 

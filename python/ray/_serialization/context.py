@@ -74,7 +74,7 @@ def load_failed(error: Exception) -> Exception:
     from ray.exceptions import RaySystemError
 
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    made = RaySystemError(f"System error: {error}", text)
+    made = RaySystemError(str(error), text)
     made.__cause__ = error
     return made
 

@@ -14,6 +14,7 @@ from ray.cli.get_auth_token import get_auth_token
 from ray.cli.health_check import health_check
 from ray.cli.memory import memory
 from ray.cli.start import start
+from ray.cli.state import get_row, list_rows, summary
 from ray.cli.status import status
 from ray.cli.stop import stop
 from ray.cli.symmetric_run import symmetric_run
@@ -33,7 +34,8 @@ def cli(logging_level: str, logging_format: str) -> None:
 
 
 COMMANDS = (
-    debug, drain_node, explain, get_auth_token, health_check, memory, start, status, stop, symmetric_run, timeline,
+    debug, drain_node, explain, get_auth_token, get_row, health_check, list_rows, memory, start, status, stop, summary,
+    symmetric_run, timeline,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

@@ -20,14 +20,14 @@ def get_object_locations(obj_refs: list[ObjectRef], timeout_ms: int = -1) -> dic
 
     Returns:
         ref -> {"node_ids": hex ids of nodes with a copy, empty for values kept in their owner's memory,
-        "object_size": bytes, None if unknown}.
+        "object_size": bytes, None if unknown, as of what does not exist yet}.
 
     Raises:
         RuntimeError: not connected.
     """
     node_ids, sizes = _session().get_locations(obj_refs, timeout_ms)
     return {
-        ref: {"node_ids": [n.hex() for n in nodes], "object_size": size if size >= 0 else None}
+        ref: {"node_ids": [n.hex() for n in nodes], "object_size": size if size > 0 else None}
         for ref, nodes, size in zip(obj_refs, node_ids, sizes, strict=True)
     }
 

@@ -15,23 +15,31 @@ class FailureTuple(NamedTuple):
 
     Attributes:
         obj: the object.
-        name: what it is called where it was found.
+        path: names that lead to it from what was inspected; the last one is its own.
         parent: what it was found in.
     """
 
     obj: Any
-    name: str
+    path: tuple[str, ...]
     parent: Any
 
+    @property
+    def name(self) -> str:
+        """What it is called where it was found."""
+        return self.path[-1]
+
     def __hash__(self) -> int:
-        return hash((id(self.obj), self.name, id(self.parent)))
+        return hash((id(self.obj), self.path, id(self.parent)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, FailureTuple) and (id(self.obj), self.name, id(self.parent)) == (
+        return isinstance(other, FailureTuple) and (id(self.obj), self.path, id(self.parent)) == (
             id(other.obj),
-            other.name,
+            other.path,
             id(other.parent),
         )
+
+    def __repr__(self) -> str:
+        return f"FailureTuple({' -> '.join(self.path)}: {self.obj!r}, parent={self.parent!r})"
 
 
 def _error_of(obj: Any) -> str | None:
@@ -63,9 +71,9 @@ def _members(obj: Any) -> list[tuple[str, Any]]:
 
 
 def _walk(
-    obj: Any, name: str, parent: Any, depth: int, indent: int, out: TextIO, failures: set[FailureTuple], seen: set[int]
+    obj: Any, path: tuple[str, ...], parent: Any, depth: int, out: TextIO, failures: set[FailureTuple], seen: set[int]
 ) -> None:
-    pad = "    " * indent
+    pad = "    " * len(path)
     blamed = False
     if depth > 0:
         for member_name, member in _members(obj):
@@ -77,9 +85,9 @@ def _walk(
             seen.add(id(member))
             blamed = True
             out.write(f"{pad}{member_name}: {type(member).__name__} cannot be serialized ({error})\n")
-            _walk(member, member_name, obj, depth - 1, indent + 1, out, failures, seen)
+            _walk(member, (*path, member_name), obj, depth - 1, out, failures, seen)
     if not blamed:
-        failures.add(FailureTuple(obj, name, parent))
+        failures.add(FailureTuple(obj, path, parent))
 
 
 def inspect_serializability(
@@ -101,7 +109,7 @@ def inspect_serializability(
         return True, set()
     failures: set[FailureTuple] = set()
     out.write(f"Checking serializability of {label!r}: {error}\n")
-    _walk(base_obj, label, None, depth, 1, out, failures, {id(base_obj)})
+    _walk(base_obj, (label,), None, depth, out, failures, {id(base_obj)})
     names = ", ".join(sorted(repr(f.name) for f in failures))
     out.write(f"Cannot be serialized: {names}. Leave it out, or define __reduce__ or a custom serializer for it.\n")
     return False, failures

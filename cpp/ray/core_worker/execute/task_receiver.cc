@@ -512,6 +512,10 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
       is_threaded_actor_ = !is_async_actor_ && (spec.creation->max_concurrency > 1 || !spec.creation->concurrency_groups.empty());
       queue_.Configure(spec.creation->max_concurrency, spec.creation->concurrency_groups);
     }
+    // A cancelled method runs on to its end, since nothing may interrupt it; its value is no longer wanted, an error of its own says more.
+    // That of an async actor was interrupted, and what it made of that is its own affair.
+    if (task->cancelled && is_actor_ && !creation && !timed_out && (is_async_actor_ || !result.application_error))
+      reply.set_cancelled(true);
     if (result.worker_exiting) leave = leaving_ = true;
     // More of the same follows at once: the reply may wait for the next ones. A task of another kind could end the process, and a retry may be
     // one that did: then what is done is told first. So is what must not run twice, as it would if the owner took it for unfinished.

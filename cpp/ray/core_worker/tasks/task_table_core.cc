@@ -17,12 +17,12 @@ TaskVerdict TaskTableCore::Answered(const TaskId& id, const Answer& answer, int3
   auto it = entries_.find(id);
   if (it == entries_.end()) return TaskVerdict::kNone;
   Entry& entry = it->second;
-  // A cancelled task that raised was interrupted; one that came to its end did so before the cancellation reached it.
-  if (answer.cancelled || (entry.cancelled && answer.application_error)) {
+  if (answer.cancelled) {
     entries_.erase(it);
     return TaskVerdict::kCancelled;
   }
-  if (answer.application_error && answer.retryable && entry.retries_left != 0) {
+  // One that came to its end all the same, by a value or by an error of its own, did so before the cancellation reached it or in spite of it.
+  if (answer.application_error && answer.retryable && !entry.cancelled && entry.retries_left != 0) {
     if (entry.retries_left > 0) --entry.retries_left;
     if (retries_left != nullptr) *retries_left = entry.retries_left;
     ++entry.attempt;

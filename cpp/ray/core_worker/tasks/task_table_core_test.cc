@@ -63,7 +63,7 @@ TEST_F(TaskTableCoreTest, CancelledIsNeverRetried) {
   EXPECT_EQ(table.Answered(finished, {}), TaskVerdict::kComplete);  // it had come to its end
   TaskId raised = Add(5);
   table.Cancel(raised);
-  EXPECT_EQ(table.Answered(raised, {.application_error = true, .retryable = true}), TaskVerdict::kCancelled);
+  EXPECT_EQ(table.Answered(raised, {.application_error = true, .retryable = true}), TaskVerdict::kComplete);
   TaskId queued = Add(5);
   table.Cancel(queued);
   EXPECT_EQ(table.Failed(queued), TaskVerdict::kCancelled);

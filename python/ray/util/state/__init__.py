@@ -1,7 +1,13 @@
-"""What a cluster knows of its objects, tasks, actors and placement groups."""
+"""What a cluster knows of its nodes, jobs, workers, actors, objects and placement groups.
+
+The `list_...` functions give the rows of a table, the `get_...` functions those of one id, the `summarize_...`
+functions counts; `explain` tells what something waits for. Nothing is recorded for them while nobody asks: what has
+ended is known for as long as the cluster itself needs it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ray._auto_init import ensure_session
@@ -9,8 +15,41 @@ from ray._runtime.explain import UnknownIdError as UnknownIdError
 from ray._runtime.explain import explain as _explain
 from ray._runtime.explanation import Explanation as Explanation
 from ray._runtime.explanation import WaitState as WaitState
+from ray.util.state import _tables
+from ray.util.state._tables import Filter, Row
+from ray.util.state.common import (
+    ActorState,
+    JobState,
+    NodeState,
+    ObjectState,
+    PlacementGroupState,
+    StateSchema,
+    WorkerState,
+)
 
-__all__ = ["Explanation", "UnknownIdError", "WaitState", "explain"]
+__all__ = [
+    "Explanation",
+    "UnknownIdError",
+    "WaitState",
+    "explain",
+    "get_actor",
+    "get_job",
+    "get_node",
+    "get_objects",
+    "get_placement_group",
+    "get_worker",
+    "list_actors",
+    "list_jobs",
+    "list_nodes",
+    "list_objects",
+    "list_placement_groups",
+    "list_workers",
+    "summarize_actors",
+    "summarize_objects",
+]
+
+_LIMIT = 100
+_TIMEOUT_S = 30
 
 
 def explain(subject: Any, *, timeout: float = 10.0) -> Explanation:
@@ -45,3 +84,321 @@ def explain(subject: Any, *, timeout: float = 10.0) -> Explanation:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
         raise ValueError(f"timeout must be a number of seconds above 0, got {timeout!r}.")
     return _explain(ensure_session(), subject, timeout)
+
+
+def list_nodes(
+    address: str | None = None,
+    filters: Sequence[Filter] | None = None,
+    limit: int = _LIMIT,
+    timeout: int = _TIMEOUT_S,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> list[NodeState]:
+    """The nodes of the cluster, dead ones too.
+
+    Args:
+        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
+        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
+        limit: at most so many rows.
+        timeout: seconds that each node may take to answer.
+        detail: fill the columns that are marked as details, too.
+        raise_on_missing_output: False: leave out what nodes did not tell.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+        RayStateApiException: a node did not answer.
+        ValueError: a bad filter or limit.
+    """
+    return _tables.rows(
+        NodeState,
+        address=address,
+        filters=filters,
+        limit=limit,
+        timeout=timeout,
+        detail=detail,
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def get_node(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> NodeState | None:
+    """The node of that id, with details; None if there is none. Raises as `list_nodes`."""
+    return _first(_tables.one(NodeState, "node_id", id, address=address, timeout=timeout))
+
+
+def list_actors(
+    address: str | None = None,
+    filters: Sequence[Filter] | None = None,
+    limit: int = _LIMIT,
+    timeout: int = _TIMEOUT_S,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> list[ActorState]:
+    """The actors of all jobs, dead ones too.
+
+    Args:
+        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
+        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
+        limit: at most so many rows.
+        timeout: seconds that each node may take to answer.
+        detail: fill the columns that are marked as details, too.
+        raise_on_missing_output: False: leave out what nodes did not tell.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+        RayStateApiException: a node did not answer.
+        ValueError: a bad filter or limit.
+    """
+    return _tables.rows(
+        ActorState,
+        address=address,
+        filters=filters,
+        limit=limit,
+        timeout=timeout,
+        detail=detail,
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def get_actor(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> ActorState | None:
+    """The actor of that id, with details; None if there is none. Raises as `list_actors`."""
+    return _first(_tables.one(ActorState, "actor_id", id, address=address, timeout=timeout))
+
+
+def list_jobs(
+    address: str | None = None,
+    filters: Sequence[Filter] | None = None,
+    limit: int = _LIMIT,
+    timeout: int = _TIMEOUT_S,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> list[JobState]:
+    """The jobs of the cluster: one for each driver.
+
+    Args:
+        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
+        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
+        limit: at most so many rows.
+        timeout: seconds that each node may take to answer.
+        detail: fill the columns that are marked as details, too.
+        raise_on_missing_output: False: leave out what nodes did not tell.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+        RayStateApiException: a node did not answer.
+        ValueError: a bad filter or limit.
+    """
+    return _tables.rows(
+        JobState,
+        address=address,
+        filters=filters,
+        limit=limit,
+        timeout=timeout,
+        detail=detail,
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def get_job(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> JobState | None:
+    """The job of that id, with details; None if there is none. Raises as `list_jobs`."""
+    return _first(_tables.one(JobState, "job_id", id, address=address, timeout=timeout))
+
+
+def list_placement_groups(
+    address: str | None = None,
+    filters: Sequence[Filter] | None = None,
+    limit: int = _LIMIT,
+    timeout: int = _TIMEOUT_S,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> list[PlacementGroupState]:
+    """The placement groups of all jobs, removed ones too.
+
+    Args:
+        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
+        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
+        limit: at most so many rows.
+        timeout: seconds that each node may take to answer.
+        detail: fill the columns that are marked as details, too.
+        raise_on_missing_output: False: leave out what nodes did not tell.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+        RayStateApiException: a node did not answer.
+        ValueError: a bad filter or limit.
+    """
+    return _tables.rows(
+        PlacementGroupState,
+        address=address,
+        filters=filters,
+        limit=limit,
+        timeout=timeout,
+        detail=detail,
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def get_placement_group(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> PlacementGroupState | None:
+    """The placement group of that id, with details; None if there is none. Raises as `list_placement_groups`."""
+    return _first(_tables.one(PlacementGroupState, "placement_group_id", id, address=address, timeout=timeout))
+
+
+def list_workers(
+    address: str | None = None,
+    filters: Sequence[Filter] | None = None,
+    limit: int = _LIMIT,
+    timeout: int = _TIMEOUT_S,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> list[WorkerState]:
+    """The processes of the live nodes: workers and drivers.
+
+    Args:
+        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
+        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
+        limit: at most so many rows.
+        timeout: seconds that each node may take to answer.
+        detail: fill the columns that are marked as details, too.
+        raise_on_missing_output: False: leave out what nodes did not tell.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+        RayStateApiException: a node did not answer.
+        ValueError: a bad filter or limit.
+    """
+    return _tables.rows(
+        WorkerState,
+        address=address,
+        filters=filters,
+        limit=limit,
+        timeout=timeout,
+        detail=detail,
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def get_worker(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> WorkerState | None:
+    """The worker of that id, with details; None if there is none. Raises as `list_workers`."""
+    return _first(_tables.one(WorkerState, "worker_id", id, address=address, timeout=timeout))
+
+
+def list_objects(
+    address: str | None = None,
+    filters: Sequence[Filter] | None = None,
+    limit: int = _LIMIT,
+    timeout: int = _TIMEOUT_S,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> list[ObjectState]:
+    """The references that the processes of the cluster hold, as `ray memory` shows them.
+
+    Args:
+        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
+        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
+        limit: at most so many rows.
+        timeout: seconds that each node may take to answer.
+        detail: fill the columns that are marked as details, too.
+        raise_on_missing_output: False: leave out what nodes did not tell.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+        RayStateApiException: a node did not answer.
+        ValueError: a bad filter or limit.
+    """
+    return _tables.rows(
+        ObjectState,
+        address=address,
+        filters=filters,
+        limit=limit,
+        timeout=timeout,
+        detail=detail,
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def get_objects(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> list[ObjectState]:
+    """The references to the object of that id. Raises as `list_objects`."""
+    return _tables.one(ObjectState, "object_id", id, address=address, timeout=timeout)
+
+
+def _first(rows: list[Row]) -> Row | None:
+    return rows[0] if rows else None
+
+
+def _counts(rows: Sequence[StateSchema], column: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in rows:
+        key = str(row[column])
+        counts[key] = counts.get(key, 0) + 1
+    return counts
+
+
+def _grouped(rows: Sequence[Any], column: str) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(row[column], []).append(row)
+    return groups
+
+
+def _all(
+    row_type: type[StateSchema], address: str | None, timeout: int, raise_on_missing_output: bool
+) -> Sequence[StateSchema]:
+    return _tables.rows(
+        row_type,
+        address=address,
+        filters=None,
+        limit=None,
+        timeout=timeout,
+        detail=False,
+        raise_on_missing_output=raise_on_missing_output,
+    )
+
+
+def summarize_actors(
+    address: str | None = None, timeout: int = _TIMEOUT_S, raise_on_missing_output: bool = True, _explain: bool = False
+) -> dict[str, Any]:
+    """How many actors of each class are in which state, under "cluster", "summary". Raises as `list_actors`."""
+    actors = _all(ActorState, address, timeout, raise_on_missing_output)
+    summary = {
+        name: {"class_name": name, "state_counts": _counts(rows, "state")}
+        for name, rows in _grouped(actors, "class_name").items()
+    }
+    return {"cluster": {"summary": summary, "total_actors": len(actors), "summary_by": "class"}}
+
+
+def summarize_objects(
+    address: str | None = None, timeout: int = _TIMEOUT_S, raise_on_missing_output: bool = True, _explain: bool = False
+) -> dict[str, Any]:
+    """How many objects were made where, and their sizes, under "cluster", "summary". Raises as `list_objects`."""
+    objects = _all(ObjectState, address, timeout, raise_on_missing_output)
+
+    def megabytes(rows: Sequence[Any]) -> float:
+        sizes: dict[str, int] = {row.object_id: max(row.object_size, 0) for row in rows}
+        return sum(sizes.values()) / 2**20
+
+    summary = {
+        site: {
+            "total_objects": len({row.object_id for row in rows}),
+            "total_size_mb": megabytes(rows),
+            "total_num_workers": len({(row.ip, row.pid) for row in rows}),
+            "total_num_nodes": len({row.ip for row in rows}),
+            "task_state_counts": _counts(rows, "task_status"),
+            "task_attempt_number_counts": _counts(rows, "attempt_number"),
+            "ref_type_counts": _counts(rows, "reference_type"),
+        }
+        for site, rows in _grouped(objects, "call_site").items()
+    }
+    return {
+        "cluster": {
+            "summary": summary,
+            "total_objects": len({row["object_id"] for row in objects}),
+            "total_size_mb": megabytes(objects),
+            "callsite_enabled": "disabled" not in summary,
+            "summary_by": "callsite",
+        }
+    }

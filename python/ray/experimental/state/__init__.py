@@ -1,0 +1,1 @@
+"""The state API under its old name; see `ray.util.state`."""
