@@ -14,6 +14,9 @@ import pytest
 from support.processes import wait_until
 
 import ray
+from ray._private import client_mode_hook
+from ray._private.worker import global_worker
+from ray.experimental import internal_kv
 from ray.util.metrics import Counter
 
 
@@ -386,3 +389,28 @@ def test_a_cancelled_coroutine_counts_as_cancelled_whatever_it_makes_of_that(tmp
         ray.cancel(ref)
         with pytest.raises(ray.exceptions.TaskCancelledError):
             ray.get(ref, timeout=20)
+
+
+def test_libraries_reach_the_table_of_keys_by_its_client() -> None:
+    client = internal_kv.internal_kv_get_gcs_client()
+    assert client is not None and client.address == ray.get_runtime_context().gcs_address
+    assert client.internal_kv_put(b"key", b"1", namespace=b"ns") == 1
+    assert client.internal_kv_put(b"key", b"2", namespace=b"ns") == 0
+    assert global_worker.gcs_client.internal_kv_get(b"key", namespace=b"ns") == b"1"
+    assert client.internal_kv_exists(b"key", b"ns") and client.internal_kv_keys(b"k", b"ns") == [b"key"]
+    assert client.internal_kv_del(b"key", namespace=b"ns") == 1
+    assert internal_kv._internal_kv_get("key", namespace="ns") is None
+
+
+def test_hooks_of_a_client_that_is_not_there_change_nothing() -> None:
+    @client_mode_hook.client_mode_hook
+    def plain() -> int:
+        return 1
+
+    @client_mode_hook.client_mode_hook(local_only_kwargs=("x",))
+    def with_options() -> int:
+        return 2
+
+    with client_mode_hook.disable_client_hook(), client_mode_hook.enable_client_mode():
+        assert (plain(), with_options()) == (1, 2)
+    assert not client_mode_hook.client_mode_should_convert()

@@ -81,13 +81,20 @@ ray.util.client: ray num_connected_contexts
 ray.util.client.ray: is_connected
 ray.experimental: get_object_locations get_local_object_locations internal_kv tqdm_ray locations
     dynamic_resources queue multiprocessing
-ray.experimental.internal_kv: _internal_kv_get _internal_kv_put _internal_kv_del _internal_kv_list
-    _internal_kv_exists _internal_kv_initialized
+ray.experimental.internal_kv: internal_kv_get_gcs_client _internal_kv_get _internal_kv_put _internal_kv_del
+    _internal_kv_list _internal_kv_exists _internal_kv_initialized
 ray.experimental.tqdm_ray: tqdm safe_print instance
 ray.experimental.dynamic_resources: set_resource
 ray._private.state: state total_resources_per_node available_resources_per_node actors
 ray._private.test_utils: wait_for_condition SignalActor
 ray._private.services: get_node_ip_address
+ray._private.utils: binary_to_hex hex_to_binary binary_to_object_ref binary_to_task_id ensure_str get_num_cpus
+    estimate_available_memory get_user is_main_thread INT32_MAX
+ray._private.client_mode_hook: client_mode_hook client_mode_wrap disable_client_hook enable_client_mode
+    client_mode_should_convert
+ray.util.state: list_actors list_jobs list_nodes list_objects list_placement_groups list_workers get_actor get_job
+    get_node get_objects get_placement_group get_worker summarize_actors summarize_objects explain
+ray.experimental.state.api: get_actor list_actors list_nodes
 ray.cluster_utils: Cluster
 ray.runtime_env: RuntimeEnv RuntimeEnvConfig
 ray.job_config: JobConfig

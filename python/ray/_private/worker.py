@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ray._private.gcs_client import GcsClient
 from ray._runtime.session import current_session, require_session
 from ray.api import RESTORE_WORKER_MODE as RESTORE_WORKER_MODE
 from ray.api import SCRIPT_MODE as SCRIPT_MODE
@@ -38,6 +39,12 @@ class GlobalWorker:
     def core_worker(self) -> CoreWorker:
         """The core's object."""
         return require_session().core
+
+    @property
+    def gcs_client(self) -> GcsClient:
+        """The cluster's key-value table."""
+        require_session()
+        return GcsClient()
 
     @property
     def node(self) -> GlobalNode | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ray._private.gcs_client import GcsClient
 from ray._runtime.session import Session, current_session
 
 
@@ -14,6 +15,11 @@ def _session() -> Session:
 
 def _bytes(value: str | bytes) -> bytes:
     return value.encode() if isinstance(value, str) else value
+
+
+def internal_kv_get_gcs_client() -> GcsClient | None:
+    """What reaches the table by bytes alone; None when not connected."""
+    return None if current_session() is None else GcsClient()
 
 
 def _internal_kv_initialized() -> bool:
