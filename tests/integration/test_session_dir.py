@@ -8,9 +8,10 @@ import subprocess
 import sys
 
 import pytest
-from support.processes import run_driver
+from support.processes import run_driver, wait_until
 
 import ray
+from ray._runtime import session_dir as sessions
 
 
 def start(tmp_path: pathlib.Path, **options: object) -> pathlib.Path:
@@ -100,6 +101,55 @@ def test_old_sessions_go_but_the_newest_and_those_that_live_stay(tmp_path: pathl
     ray.shutdown()
     assert [path.exists() for path in old] == [False] * 4 + [True] * 5
     assert living.exists() and other.exists()
+
+
+IN_A_CONTAINER = """
+import sys, numpy as np, ray
+ray.init(num_cpus=1, object_store_memory=80 << 20, logging_level="ERROR", _temp_dir=sys.argv[1])
+refs = [ray.put(np.full(30 << 20, i, np.uint8)) for i in range(5)]
+print(ray.get_runtime_context()._session().session_dir, flush=True)
+input()
+print([int(ray.get(ref)[-1]) for ref in refs], flush=True)
+input()
+"""
+
+
+def test_a_cluster_in_another_container_keeps_what_it_spilled(tmp_path: pathlib.Path) -> None:
+    """It shares the folder, but its process ids mean nothing here."""
+    container = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*container, "true"], capture_output=True).returncode != 0:
+        pytest.skip("this machine gives no pid namespace")
+    root = tmp_path / "shared"
+    free = next(pid for pid in range(30_000, 2, -1) if not os.path.exists(f"/proc/{pid}"))
+    script = f'echo {free - 1} > /proc/sys/kernel/ns_last_pid && "$@"; exit $?'  # its id there is nobody's here
+    there = subprocess.Popen(
+        [*container, "sh", "-c", script, "sh", sys.executable, "-c", IN_A_CONTAINER, str(root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    )
+    try:
+        assert there.stdin and there.stdout
+        session = pathlib.Path(there.stdout.readline().strip())
+        assert session.name.endswith(f"_{free}")
+        # The oldest of many, so that it would be the first to go.
+        for number in range(1, 8):
+            (root / f"session_2999-01-0{number}_00-00-00_000000_999999999").mkdir()
+        start(root)
+        ray.shutdown()
+        assert list(session.glob("ray_spilled_objects_*/*"))
+        there.stdin.write("\n")
+        assert there.stdout.readline() == "[0, 1, 2, 3, 4]\n"
+    finally:
+        there.kill()  # and with it all that is in there
+        there.communicate()
+
+    def reaped() -> bool:
+        sessions.reap_old_sessions(root)
+        return not session.exists()
+
+    wait_until(reaped, 10, "the session is deleted, now that its processes have ended")
 
 
 def test_paths_longer_than_a_socket_address_work(tmp_path: pathlib.Path) -> None:

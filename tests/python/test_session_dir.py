@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from ray._runtime import session_dir
-from ray._runtime.session_dir import GCS, LAUNCHER, RAYLET, ProcessRecord
+from ray._runtime.session_dir import GCS, RAYLET, ProcessRecord
+from ray.exceptions import RaySystemError
 
 
 @pytest.fixture
@@ -98,17 +99,48 @@ def test_clusters_of_another_network_are_not_ours(root, child) -> None:
 
 def test_a_node_that_joins_gets_a_directory_of_its_own_in_the_session(root) -> None:
     name = "session_2020-01-01_00-00-00_000000_999999999"  # its head is on another machine
-    session, first = session_dir.join_session_dir(root, name)
-    again, second = session_dir.join_session_dir(root, name)
-    assert session == again == root / name
-    assert first != second and first.parent == second.parent == session
-    assert (first / "sockets").stat().st_mode & 0o777 == 0o700
-    assert session.stat().st_mode & 0o777 == 0o700
-    assert [r.kind for r in session_dir.records_of(session)] == [LAUNCHER]
-    for _ in range(7):
-        session_dir.make_session_dir(root).rename(root / f"session_2021-01-01_00-00-00_00000{_}_999999999")
+    with session_dir.joined(root, name) as (session, first), session_dir.joined(root, name) as (again, second):
+        assert session == again == root / name
+        assert first != second and first.parent == second.parent == session
+        assert (first / "sockets").stat().st_mode & 0o777 == 0o700
+        assert session.stat().st_mode & 0o777 == 0o700
+        for _ in range(7):
+            session_dir.make_session_dir(root).rename(root / f"session_2021-01-01_00-00-00_00000{_}_999999999")
+        session_dir.reap_old_sessions(root)
+        assert session.exists()  # a node is about to be started in it
     session_dir.reap_old_sessions(root)
-    assert session.exists()  # this process, which is about to start a node in it, lives
+    assert not session.exists()
+
+
+def test_a_node_joins_no_session_that_another_user_made(root, tmp_path) -> None:
+    name = "session_2020-01-01_00-00-00_000000_1"
+    root.mkdir()
+    (tmp_path / "trap").mkdir()
+    (root / name).symlink_to(tmp_path / "trap")
+    with pytest.raises(RaySystemError, match="another user"), session_dir.joined(root, name):
+        pass
+    assert not list((tmp_path / "trap").iterdir())
+
+
+def test_nothing_is_written_through_a_link_that_somebody_laid(root, tmp_path) -> None:
+    root.mkdir()
+    (tmp_path / "precious").write_text("kept")
+    (root / f".ray_current_cluster.{os.getpid()}").symlink_to(tmp_path / "precious")
+    session_dir.write_current(root, "127.0.0.1:1")
+    assert (root / "ray_current_cluster").read_text() == "127.0.0.1:1\n"
+    assert not (root / "ray_current_cluster").is_symlink()
+    assert (tmp_path / "precious").read_text() == "kept"
+
+
+def test_spilled_objects_stay_while_the_session_is_held(root) -> None:
+    """As by a raylet in another container, whose process ids mean nothing here."""
+    session = root / "session_2020-01-01_00-00-00_000000_999999999"
+    (session / "ray_spilled_objects_1").mkdir(parents=True)
+    with session_dir.held(session):
+        session_dir.reap_old_sessions(root)
+        assert (session / "ray_spilled_objects_1").exists()
+    session_dir.reap_old_sessions(root)
+    assert session.exists() and not (session / "ray_spilled_objects_1").exists()
 
 
 def test_a_session_whose_starter_is_gone_stays_while_a_process_of_it_lives(root, child) -> None:

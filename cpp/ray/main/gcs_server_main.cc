@@ -17,6 +17,7 @@
 #include "ray/gcs_server/storage/sqlite_storage.h"
 #include "ray/main/fault_flags.h"
 #include "ray/main/security_flags.h"
+#include "ray/main/session_lock.h"
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/tcp/knock.h"
@@ -180,6 +181,7 @@ class Process {
     RAY_ASSIGN_OR_RETURN(log.level, ParseLogLevel(options_.log_level));
     RAY_RETURN_NOT_OK(StartLogging(log));
     IgnoreSigPipe();
+    if (!options_.session_dir.empty()) RAY_RETURN_NOT_OK(HoldSession(options_.session_dir));
     InstallCrashReport();
     if (const char* socket = std::getenv("NOTIFY_SOCKET")) notify_socket_ = socket;
     // Before any thread is started: signals are for the loop alone.

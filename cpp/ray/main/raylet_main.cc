@@ -24,6 +24,7 @@
 #include "ray/main/fault_flags.h"
 #include "ray/main/gcs_query.h"
 #include "ray/main/security_flags.h"
+#include "ray/main/session_lock.h"
 #include "ray/raylet/memory/memory_reader.h"
 #include "ray/raylet/raylet.h"
 #include "ray/raylet/workers/json.h"
@@ -283,6 +284,7 @@ class Main {
     if (!raylet.ok()) return Fail(raylet.status());
     raylet_ = std::move(*raylet);
     if (Status status = Wire(*signals); !status.ok()) return Fail(status);
+    if (Status status = HoldSession(options_.config.session_dir); !status.ok()) return Fail(status);
     loop_->Run();
     raylet_.reset();
     for (const int fd : pidfds_) close(fd);

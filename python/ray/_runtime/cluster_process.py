@@ -21,7 +21,7 @@ from ray._runtime import accelerators, addresses, gcs_storage, security, session
 from ray._runtime.node_resources import NodeSizes, detect
 from ray._runtime.processes import START_S, STOP_S, Process, binary
 from ray._runtime.security import Security
-from ray._runtime.session_dir import GCS, LAUNCHER, RAYLET, ProcessRecord
+from ray._runtime.session_dir import GCS, RAYLET, ProcessRecord
 from ray.exceptions import RaySystemError
 
 PYTHON_VERSION = ".".join(map(str, sys.version_info[:3]))
@@ -224,19 +224,19 @@ class Node:
         if ip is None:
             ip = addresses.own_ip(addresses.resolve(addresses.split(gcs_address)[0])[0])
         root = session_dir.temp_root(temp_dir)
-        directory, node_dir = session_dir.join_session_dir(root, session_name)
-        node = cls(root, directory, node_dir, ip, owned=owned)
-        node.gcs_address = gcs_address
+        with session_dir.joined(root, session_name) as (directory, node_dir):
+            node = cls(root, directory, node_dir, ip, owned=owned)
+            node.gcs_address = gcs_address
 
-        def start() -> None:
-            node.security = security.for_joining(node_dir, local)
-            if options.port is not None:
-                security.check_listen(node.security.mode, node.ip)
-            node._spawn_raylet(node._network_flags(options), options, watch=watch)
-            if wait:
-                node._wait_raylet(time.monotonic() + START_S)
+            def start() -> None:
+                node.security = security.for_joining(node_dir, local)
+                if options.port is not None:
+                    security.check_listen(node.security.mode, node.ip)
+                node._spawn_raylet(node._network_flags(options), options, watch=watch)
+                if wait:
+                    node._wait_raylet(time.monotonic() + START_S)
 
-        return node._started(start)
+            return node._started(start)
 
     def wait_ready(self) -> None:
         """Until it has joined, after `join(wait=False)`. Raises RaySystemError."""
@@ -244,14 +244,12 @@ class Node:
             self._wait_raylet(time.monotonic() + START_S)
 
     def _started(self, start: Callable[[], None]) -> Node:
-        claim = ProcessRecord(LAUNCHER, os.getpid(), str(self.session_dir), owned=True).write()
-        try:
-            start()
-        except BaseException:
-            self.stop()
-            raise
-        finally:
-            claim.remove()
+        with session_dir.held(self.session_dir):
+            try:
+                start()
+            except BaseException:
+                self.stop()
+                raise
         return self
 
     # --- their command lines

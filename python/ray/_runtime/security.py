@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ray._runtime import addresses
+from ray._runtime import addresses, private_file
 from ray.exceptions import AuthenticationError
 
 if TYPE_CHECKING:
@@ -132,13 +132,7 @@ def _home_file() -> Path | None:
 
 def write_token(path: Path, token: str) -> None:
     """Writes a token for its user only; whoever reads the file sees the old one or the new one, whole."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "w") as out:
-        out.write(token + "\n")
-    fresh.replace(path)
+    private_file.write_text(path, token + "\n")
 
 
 def generate_token() -> str:

@@ -4,12 +4,16 @@
 sockets: those of the first node in `sockets/`, those of every further one in a `node_*/sockets/`. Each process has a
 record in `processes/`, which tells later commands where it is, without a search by name: a record counts only while the
 very process runs that it was written for, so that neither a reused process id nor a restart of the machine misleads.
+While anything of a session runs, its `lock` is held, and nobody deletes the directory; that also counts in other
+containers and on other hosts that share it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -19,14 +23,16 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from ray._runtime import private_file
 from ray.exceptions import RaySystemError
 
 _KEEP_SESSIONS = 5  # newest directories of ended sessions, for their logs
 _CURRENT = "ray_current_cluster"
 _LATEST = "session_latest"
 _RECORDS = "processes"
+_LOCK = "lock"
 
-LAUNCHER, GCS, RAYLET = "launcher", "gcs_server", "raylet"
+GCS, RAYLET = "gcs_server", "raylet"
 
 
 def temp_root(temp_dir: str | None = None) -> Path:
@@ -42,7 +48,7 @@ class ProcessRecord:
     """One process of a session on this machine.
 
     Attributes:
-        kind: LAUNCHER (what started the others, while it does), GCS or RAYLET.
+        kind: GCS or RAYLET.
         pid, identity: which process; `identity` tells it from a later one with the same id.
         session_dir, node_dir: its directories; sockets are in <node_dir>/sockets.
         gcs_address: of the cluster, as its nodes use it.
@@ -83,7 +89,7 @@ class ProcessRecord:
         """Writes it, with the identity of the process as it is now; the full record."""
         full = replace(self, identity=_identity(self.pid), network=network_namespace(), started=_now())
         full.path.parent.mkdir(mode=0o700, exist_ok=True)
-        _replace_text(full.path, json.dumps(asdict(full)))
+        private_file.write_text(full.path, json.dumps(asdict(full)))
         return full
 
     def remove(self) -> None:
@@ -168,7 +174,7 @@ def _own_sessions(root: Path) -> Iterator[Path]:
 def write_current(root: Path, address: str) -> None:
     """Makes `address` the cluster that drivers of this user find first."""
     with contextlib.suppress(OSError):  # shared with other users: whoever owns the file keeps it
-        _replace_text(root / _CURRENT, address + "\n")
+        private_file.write_text(root / _CURRENT, address + "\n")
 
 
 def forget_current(root: Path) -> None:
@@ -189,7 +195,7 @@ def find_running(temp_dir: str | None = None, *, owned: bool = True) -> str | No
     the newest of those that belong to a driver.
     """
     root = temp_root(temp_dir)
-    records = [r for r in live_records(root) if r.kind != LAUNCHER and r.network == network_namespace()]
+    records = [r for r in live_records(root) if r.network == network_namespace()]
     started = [r.gcs_address for r in records if not r.owned]
     path = root / _CURRENT
     with contextlib.suppress(OSError):
@@ -221,37 +227,86 @@ def make_session_dir(root: Path) -> Path:
     return session_dir
 
 
-def join_session_dir(root: Path, name: str) -> tuple[Path, Path]:
+@contextlib.contextmanager
+def joined(root: Path, name: str) -> Iterator[tuple[Path, Path]]:
     """The directory of a session that began elsewhere, made if need be, and a directory in it for one more node.
+
+    It is held until something that runs in it holds it, too.
 
     Raises:
         RaySystemError: there is no place for files.
     """
     session_dir = root / name
+    with contextlib.ExitStack() as stack:
+        try:
+            _make_root(root)
+            while True:
+                if not session_dir.is_dir():
+                    _appear(session_dir)
+                if session_dir.is_symlink() or session_dir.stat().st_uid != os.getuid():
+                    raise PermissionError(errno.EPERM, f"{session_dir} belongs to another user")
+                try:
+                    stack.enter_context(held(session_dir))
+                    break
+                except FileNotFoundError:  # it was an old one of that name, and is deleted just now
+                    continue
+            node_dir = Path(tempfile.mkdtemp(prefix="node_", dir=session_dir))
+            (node_dir / "sockets").mkdir(mode=0o700)
+        except OSError as error:
+            raise _no_place(root, error) from error
+        yield session_dir, node_dir
+
+
+def _appear(session_dir: Path) -> None:
+    """Makes it, with all that is in it at first, unless another node comes first."""
+    fresh = Path(tempfile.mkdtemp(prefix=".session_", dir=session_dir.parent))
+    _fill(fresh)
     try:
-        _make_root(root)
+        fresh.rename(session_dir)
+    except OSError:
+        shutil.rmtree(fresh, ignore_errors=True)
         if not session_dir.is_dir():
-            # Nobody must take it for one that has ended: it appears with the record of its maker in it.
-            fresh = Path(tempfile.mkdtemp(prefix=".session_", dir=root))
-            _fill(fresh)
-            _claim(fresh)
-            try:
-                fresh.rename(session_dir)
-            except OSError:  # another node came first
-                shutil.rmtree(fresh, ignore_errors=True)
-            else:
-                _point_latest(root, session_dir)
-        _claim(session_dir)
-        node_dir = Path(tempfile.mkdtemp(prefix="node_", dir=session_dir))
-        (node_dir / "sockets").mkdir(mode=0o700)
+            raise
+    else:
+        _point_latest(session_dir.parent, session_dir)
+
+
+@contextlib.contextmanager
+def held(session_dir: Path) -> Iterator[None]:
+    """Keeps the directory from being taken for that of an ended session; its gcs_server and raylets do the same.
+
+    Raises:
+        FileNotFoundError: it has been deleted just now.
+    """
+    path = session_dir / _LOCK
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: `_alone` says no there
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        if not os.path.samestat(path.stat(), os.fstat(fd)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _alone(session_dir: Path) -> Iterator[bool]:
+    """Whether nobody holds the directory; nobody can as long as this lasts."""
+    try:
+        fd = os.open(session_dir / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise _no_place(root, error) from error
-    return session_dir, node_dir
-
-
-def _claim(session_dir: Path) -> ProcessRecord:
-    """Keeps the directory from being taken for an ended session's while this process lives."""
-    return ProcessRecord(LAUNCHER, os.getpid(), str(session_dir), owned=True).write()
+        yield error.errno == errno.ENOENT  # nothing was started in it
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        alone = True
+    except OSError:  # somebody has it, or there are no locks that could tell
+        alone = False
+    try:
+        yield alone
+    finally:
+        os.close(fd)
 
 
 def _no_place(root: Path, error: OSError) -> RaySystemError:
@@ -284,12 +339,6 @@ def _point_latest(root: Path, session_dir: Path) -> None:
         latest.replace(root / _LATEST)
 
 
-def _replace_text(path: Path, text: str) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text)
-    fresh.replace(path)
-
-
 def _owner_pid(session_dir: Path) -> int | None:
     last = session_dir.name.rpartition("_")[2]
     return int(last) if last.isdigit() else None
@@ -297,17 +346,21 @@ def _owner_pid(session_dir: Path) -> int | None:
 
 def reap_old_sessions(root: Path) -> None:
     """Deletes directories of sessions that have ended, all but the newest few."""
-    ended = []
-    for path in _own_sessions(root):
+    ended = 0
+    for path in sorted(_own_sessions(root), reverse=True):
         pid = _owner_pid(path)
-        if pid is not None and not os.path.exists(f"/proc/{pid}") and not records_of(path):
-            ended.append(path)
-    ended.sort()
-    for path in ended[:-_KEEP_SESSIONS]:
-        shutil.rmtree(path, ignore_errors=True)
-    for path in ended[-_KEEP_SESSIONS:]:  # kept for its logs, not for the objects that a crashed node had spilled
-        for spilled in path.glob("ray_spilled_objects_*"):
-            shutil.rmtree(spilled, ignore_errors=True)
+        if pid is None or os.path.exists(f"/proc/{pid}") or records_of(path):
+            continue
+        with _alone(path) as alone:
+            if not alone:
+                continue
+            ended += 1
+            if ended > _KEEP_SESSIONS:
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            # Kept for its logs, not for the objects that a crashed node had spilled.
+            for spilled in path.glob("ray_spilled_objects_*"):
+                shutil.rmtree(spilled, ignore_errors=True)
 
 
 def send_signal(pidfd: int, number: signal.Signals) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from ray._runtime import session_dir
-from ray._runtime.session_dir import GCS, LAUNCHER, ProcessRecord, send_signal
+from ray._runtime.session_dir import GCS, ProcessRecord, send_signal
 
 
 @click.command()
@@ -32,7 +32,7 @@ def stop(force: bool, grace_period: float) -> None:
     Clusters of another temporary directory, of drivers that called ray.init(), and of tests are left alone.
     """
     root = session_dir.temp_root()
-    found = [record for record in session_dir.live_records(root) if not record.owned and record.kind != LAUNCHER]
+    found = [record for record in session_dir.live_records(root) if not record.owned]
     opened = [(record, fd) for record in found if (fd := record.pidfd()) is not None]
     try:
         stopped = _end(opened, 0.0 if force else grace_period)
