@@ -137,6 +137,10 @@ def test_flags(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "redis_password"
     assert made[-2:] == ["--redis-password-file", str(file)]
     assert file.read_text() == "secret\n" and file.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("RAY_REDIS_ADDRESS", "redis://h:1,redis://user:hidden@h:2")
+    with pytest.raises(ValueError, match="RAY_REDIS_USERNAME and RAY_REDIS_PASSWORD") as caught:
+        gcs_storage.flags(tmp_path, {}, durable=False)
+    assert "hidden" not in str(caught.value)
     monkeypatch.delenv("RAY_REDIS_ADDRESS")
     with pytest.raises(ValueError, match="RAY_REDIS_ADDRESS"):
         gcs_storage.flags(tmp_path, {"gcs_storage": "redis"}, durable=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import json
@@ -105,6 +106,39 @@ def wait_until(condition: Callable[[], bool], timeout: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def command_lines() -> list[str]:
+    """Those of all processes of this machine, which every user of it can read."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            found.append(path.read_text(errors="replace"))
+    return found
+
+
+@pytest.mark.usefixtures("smart_open")
+@pytest.mark.parametrize("where", ["system config", "environment"])
+def test_keys_of_a_storage_are_on_no_command_line(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = f"secret-{os.urandom(8).hex()}"
+    params = {"uri": tmp_path.as_uri(), "override_transport_params": {"key": secret}}
+    config = json.dumps({"type": "smart_open", "params": params})
+    if where == "environment":
+        monkeypatch.setenv("RAY_object_spilling_config", config)
+    ray.init(
+        num_cpus=1,
+        object_store_memory=80 * MB,
+        _system_config={"object_spilling_config": config} if where == "system config" else None,
+    )
+    try:
+        refs = [ray.put(np.full(30 * MB, i, np.uint8)) for i in range(4)]
+        assert folders_in(tmp_path)
+        assert [int(ray.get(ref)[-1]) for ref in refs] == list(range(4))
+        shown = command_lines()
+        assert any("ray._runtime.spill_helper" in line for line in shown)
+        assert not [line.partition("\0")[0] for line in shown if secret in line]
+    finally:
+        ray.shutdown()
 
 
 @pytest.mark.usefixtures("smart_open")

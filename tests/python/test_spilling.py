@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,9 @@ def config(kind: str, **params: Any) -> dict[str, Any]:
     return {"type": kind, "params": params}
 
 
-def test_nothing_was_asked_for() -> None:
+def test_nothing_was_asked_for(tmp_path: Path) -> None:
     assert spilling.resolve(None, {}, {}) == spilling.SpillTarget()
-    assert spilling.flags(None, {}, {}) == []
+    assert spilling.flags(None, {}, tmp_path, {}) == []
 
 
 def test_the_most_specific_one_counts() -> None:
@@ -40,11 +41,12 @@ def test_the_most_specific_one_counts() -> None:
     assert spilling.resolve(None, system, environ).directories == ("/environment-config",)
 
 
-def test_several_folders() -> None:
+def test_several_folders(tmp_path: Path) -> None:
     assert spilling.resolve("/a,/b", {}, {}).directories == ("/a", "/b")
     value = json.dumps(config("filesystem", directory_path=["/a", "/b"], buffer_size=100))
     assert spilling.resolve(None, {"object_spilling_config": value}, {}).directories == ("/a", "/b")
-    assert spilling.flags("/a,/b", {}, {}) == ["--object-spilling-directory", "/a", "--object-spilling-directory", "/b"]
+    flags = spilling.flags("/a,/b", {}, tmp_path, {})
+    assert flags == ["--object-spilling-directory", "/a", "--object-spilling-directory", "/b"]
 
 
 @pytest.mark.parametrize(
@@ -67,14 +69,24 @@ def test_what_makes_no_sense_is_refused_with_its_source(value: Any, error: type[
     assert "_system_config['object_spilling_config']" in str(caught.value)
 
 
-def test_uris(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uris(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     value = config("smart_open", uri=["s3://a/b/", "s3://c"], prefix="spill", buffer_size=1000)
     target = spilling.resolve(None, {"object_spilling_config": value}, {})
     assert target.uris == ("s3://a/b/spill", "s3://c/spill")
-    flags = spilling.flags(None, {"object_spilling_config": value}, {})
+    flags = spilling.flags(None, {"object_spilling_config": value}, tmp_path, {})
     assert flags[:4] == ["--object-spilling-uri", "s3://a/b/spill", "--object-spilling-uri", "s3://c/spill"]
-    assert json.loads(flags[5]) == {"buffer_size": 1000}
+    file = Path(flags[5])
+    assert flags[4] == "--object-spilling-options-file" and file.parent == tmp_path
+    assert json.loads(file.read_text()) == {"buffer_size": 1000}
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_uri_with_a_password_is_refused_and_not_shown() -> None:
+    value = config("smart_open", uri=["s3://a", "s3://key:hid/den@b"])
+    with pytest.raises(ValueError, match="override_transport_params") as caught:
+        spilling.resolve(None, {"object_spilling_config": value}, {})
+    assert "hid" not in str(caught.value)
 
 
 def test_uris_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ struct Options {
   rpc::SecurityConfig security;
   gcs::RememberedCounts remembered;
   gcs::HealthConfig health{.period = std::chrono::seconds(3)};
-  std::string config;
+  std::string config_file;
   std::string storage{kMemoryStorage};
   gcs::RedisServer redis;  // what flags say of it; where it is says `storage`
   std::string redis_namespace = "default";
@@ -114,7 +114,8 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
   flags.Add("max-removed-placement-groups", "how many removed placement groups are remembered", &options->remembered.placement_groups);
   flags.Add("max-finished-jobs", "how many finished jobs are remembered", &options->remembered.jobs);
   flags.ConfigGroup("Cluster");
-  flags.Add("config", "JSON object of settings for the whole cluster, handed to every raylet as it is", &options->config);
+  flags.Add("config-file", "file with a JSON object of settings for the whole cluster, handed to every raylet as it is",
+            &options->config_file);
   options->faults.Add(&flags);
   RAY_ASSIGN_OR_RETURN(std::optional<std::string> text, flags.Parse(argc, argv));
   if (text) return text;
@@ -180,8 +181,8 @@ class Process {
     ReadRotationLimits(&log);
     RAY_ASSIGN_OR_RETURN(log.level, ParseLogLevel(options_.log_level));
     RAY_RETURN_NOT_OK(StartLogging(log));
-    IgnoreSigPipe();
     if (!options_.session_dir.empty()) RAY_RETURN_NOT_OK(HoldSession(options_.session_dir));
+    IgnoreSigPipe();
     InstallCrashReport();
     if (const char* socket = std::getenv("NOTIFY_SOCKET")) notify_socket_ = socket;
     // Before any thread is started: signals are for the loop alone.
@@ -197,7 +198,9 @@ class Process {
     for (int64_t pid : options_.watch_pids) RAY_RETURN_NOT_OK(Watch(pid));
 
     gcs::GcsServerOptions server_options;
-    server_options.config_json = options_.config;
+    if (!options_.config_file.empty()) {
+      RAY_ASSIGN_OR_RETURN(server_options.config_json, ReadFile(options_.config_file));
+    }
     const bool local = std::all_of(options_.listen.begin(), options_.listen.end(), rpc::IsUnixAddress);
     if (!local) server_options.health = options_.health;
     server_options.remembered = options_.remembered;

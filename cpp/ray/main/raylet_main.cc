@@ -186,8 +186,9 @@ void AddFlags(FlagParser* flags, Options* options) {
              &options->spilling_directories);
   flags->Add("object-spilling-uri", "they go to this URI instead, through the Python package smart_open; repeatable",
              &config.object_spilling_uris);
-  flags->Add("object-spilling-options", "for smart_open: a JSON object with buffer_size and transport_params",
-             &config.object_spilling_options);
+  flags->Add("object-spilling-options-file",
+             "for smart_open: file with a JSON object of buffer_size and transport_params, which may have keys of the storage in it",
+             &config.object_spilling_options_file);
   flags->Add("max-disk-use", "share of a disk above which nothing is spilled to it", &config.max_disk_use);
   flags->AddBytes("max-spill-file-bytes", "small objects share files up to this size", &config.max_spill_file_bytes);
   flags->Add("max-spill-file-objects", "and at most so many of them", &config.max_spill_file_objects);
@@ -283,8 +284,8 @@ class Main {
     auto raylet = Raylet::Make(std::move(config), loop_.get());
     if (!raylet.ok()) return Fail(raylet.status());
     raylet_ = std::move(*raylet);
-    if (Status status = Wire(*signals); !status.ok()) return Fail(status);
     if (Status status = HoldSession(options_.config.session_dir); !status.ok()) return Fail(status);
+    if (Status status = Wire(*signals); !status.ok()) return Fail(status);
     loop_->Run();
     raylet_.reset();
     for (const int fd : pidfds_) close(fd);

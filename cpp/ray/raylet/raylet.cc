@@ -117,7 +117,7 @@ Status Raylet::Impl::Init() {
   store_config.spill_directories = config.object_spilling_directories;
   if (store_config.spill_directories.empty()) store_config.spill_directories.push_back(config.session_dir);
   store_config.spill_uris = config.object_spilling_uris;
-  store_config.spill_helper = {config.python, "-m", "ray._runtime.spill_helper", config.object_spilling_options};
+  store_config.spill_helper = {config.python, "-m", "ray._runtime.spill_helper", config.object_spilling_options_file};
   store_config.node = node_id.Hex();
   store_config.max_disk_use = config.max_disk_use;
   store_config.max_spill_file_bytes = config.max_spill_file_bytes;

@@ -44,7 +44,7 @@ struct RayletConfig {
   std::vector<std::string> object_spilling_directories;  // where the store's objects go when it is full; none: the session's folder
   double max_disk_use = 0.95;                            // share of a disk above which nothing is spilled to it
   std::vector<std::string> object_spilling_uris;         // if any, they go there; disk-backed memory stays in the directories
-  std::string object_spilling_options;                   // for the helper that speaks to those, as JSON
+  std::string object_spilling_options_file;              // for the helper that speaks to those: JSON
   uint64_t max_spill_file_bytes = uint64_t{100} << 20;   // small objects share files up to this size
   uint64_t max_spill_file_objects = 2000;                // and up to so many of them
   double spill_threshold = 0.8;                          // share of the store above which objects are spilled ahead of need

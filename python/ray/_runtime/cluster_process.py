@@ -17,7 +17,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ray._runtime import accelerators, addresses, gcs_storage, security, session_dir, spilling, system_config
+from ray._runtime import (
+    accelerators,
+    addresses,
+    gcs_storage,
+    private_file,
+    security,
+    session_dir,
+    spilling,
+    system_config,
+)
 from ray._runtime.node_resources import NodeSizes, detect
 from ray._runtime.processes import START_S, STOP_S, Process, binary
 from ray._runtime.security import Security
@@ -25,6 +34,7 @@ from ray._runtime.session_dir import GCS, RAYLET, ProcessRecord
 from ray.exceptions import RaySystemError
 
 PYTHON_VERSION = ".".join(map(str, sys.version_info[:3]))
+_CONFIG_FILE = "system_config.json"
 _LABEL_VARIABLES = {
     "RAY_NODE_TYPE_NAME": "ray.io/node-group",
     "RAY_NODE_MARKET_TYPE": "ray.io/market-type",
@@ -272,7 +282,9 @@ class Node:
         settings = system_config.gcs_flags(options.system_config)
         command = [binary("gcs_server"), *flags, *settings, *self._common_flags(options, watch)]
         if options.system_config:
-            command += ["--config", json.dumps(options.system_config)]
+            file = self.session_dir / _CONFIG_FILE  # there may be keys in it, and command lines are for all to read
+            private_file.write_text(file, json.dumps(options.system_config))
+            command += ["--config-file", str(file)]
         logs = self.session_dir / "logs"
         self.gcs_server = Process("gcs_server", command, logs, redirect_output=options.redirect_output)
         return self.gcs_server
@@ -294,7 +306,7 @@ class Node:
             command += ["--driver-only"]
         if options.node_name:
             command += ["--node-name", options.node_name]
-        command += spilling.flags(options.object_spilling_directory, options.system_config)
+        command += spilling.flags(options.object_spilling_directory, options.system_config, self.node_dir)
         name = "raylet" if self.node_dir == self.session_dir else f"raylet.{self.node_dir.name.removeprefix('node_')}"
         environment = system_config.worker_environment(options.system_config)
         self.raylet = Process(

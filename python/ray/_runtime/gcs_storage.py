@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ray._runtime import system_config
+from ray._runtime import private_file, system_config
 
 FILE = "gcs.sqlite"
 _EMBEDDED = ("sqlite", "rocksdb")  # Ray's embedded kind is rocksdb; here both names mean the same file
@@ -26,7 +26,8 @@ def flags(session_dir: Path, given: Mapping[str, Any], *, durable: bool) -> list
     """What `_system_config` or the environment says, else a file in the session's directory if `durable`, else memory.
 
     Raises:
-        ValueError: no such kind of storage, or one that needs a path or an address has none.
+        ValueError: no such kind of storage, one that needs a path or an address has none, or the address has more in
+            it than an address.
     """
     kind = system_config.lookup("gcs_storage", given)
     path = str(system_config.lookup("gcs_storage_path", given) or "")
@@ -59,6 +60,11 @@ def outlive(storage_flags: list[str], session_dir: Path) -> bool:
 
 
 def _redis_flags(session_dir: Path, given: Mapping[str, Any], address: str) -> list[str]:
+    if "@" in address:  # it goes into the command line and the log
+        raise ValueError(
+            "RAY_REDIS_ADDRESS must say only where the Redis server is, as host:port, redis://host:port or "
+            "rediss://host:port: put user and password into RAY_REDIS_USERNAME and RAY_REDIS_PASSWORD."
+        )
     first = address.split(",")[0].strip()  # others would be members of a Redis cluster
     if not first:
         raise ValueError("RAY_gcs_storage=redis needs RAY_REDIS_ADDRESS, as host:port, redis://... or rediss://...")
@@ -71,7 +77,6 @@ def _redis_flags(session_dir: Path, given: Mapping[str, Any], address: str) -> l
     if password := os.environ.get("RAY_REDIS_PASSWORD"):
         # Not on the command line, which every user of the machine can read.
         file = session_dir / _PASSWORD_FILE
-        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
-            out.write(password + "\n")
+        private_file.write_text(file, password + "\n")
         made += ["--redis-password-file", str(file)]
     return made

@@ -1,8 +1,8 @@
-"""Keeps spilled objects at URIs, for a raylet: `python -m ray._runtime.spill_helper OPTIONS`.
+"""Keeps spilled objects at URIs, for a raylet: `python -m ray._runtime.spill_helper [OPTIONS_FILE]`.
 
 Requests and answers go over the socket that is standard input and output, in the form that
-cpp/ray/object_manager/spill/external_storage.h tells. OPTIONS is a JSON object: `buffer_size` is what is copied at a
-time, `transport_params` goes to smart_open.
+cpp/ray/object_manager/spill/external_storage.h tells. In OPTIONS_FILE is a JSON object: `buffer_size` is what is copied
+at a time, `transport_params` goes to smart_open.
 """
 
 from __future__ import annotations
@@ -132,6 +132,15 @@ def _outcome(error: Exception) -> bytes:
     return _FAILED
 
 
+def _options(arguments: list[str]) -> dict[str, Any]:
+    """What the file says whose name is the argument; there may be none, or an empty one."""
+    if not any(arguments):
+        return {}
+    with open(arguments[0]) as file:
+        options: dict[str, Any] = json.load(file)
+    return options
+
+
 def main() -> None:
     # Prints of the packages that are used here must not get in between.
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -139,8 +148,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    options = json.loads(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1] else {}
-    SpillHelper(requests, answers, options).run()
+    SpillHelper(requests, answers, _options(sys.argv[1:])).run()
 
 
 if __name__ == "__main__":

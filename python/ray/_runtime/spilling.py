@@ -6,14 +6,20 @@ import importlib.util
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from ray._runtime import private_file
 
 logger = logging.getLogger("ray")
 
 _DIRECTORY = "object_spilling_directory"
 _CONFIG = "object_spilling_config"
+_OPTIONS_FILE = "object_spilling_options.json"
+_WITH_PASSWORD = re.compile(r"[^/]+://[^@]*:[^@]*@")
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,23 @@ def resolve(
 
 
 def flags(
-    directory: str | None, system_config: Mapping[str, Any], environ: Mapping[str, str] = os.environ
+    directory: str | None, system_config: Mapping[str, Any], node_dir: Path, environ: Mapping[str, str] = os.environ
 ) -> list[str]:
-    """For the command line of the raylet. Raises as `resolve` does."""
+    """For the command line of the raylet. Raises as `resolve` does.
+
+    Options may have keys of the storage in them, and every user of the machine can read a command line: they go into a
+    file in `node_dir`.
+    """
     target = resolve(directory, system_config, environ)
     out = []
     for folder in target.directories:
         out += ["--object-spilling-directory", folder]
     for uri in target.uris:
         out += ["--object-spilling-uri", uri]
-    if target.uris:
-        out += ["--object-spilling-options", json.dumps(dict(target.options))]
+    if target.options:
+        file = node_dir / _OPTIONS_FILE
+        private_file.write_text(file, json.dumps(dict(target.options)))
+        out += ["--object-spilling-options-file", str(file)]
     return out
 
 
@@ -101,6 +113,11 @@ def _from_config(value: Any, source: str) -> SpillTarget:
     uris = [uris] if isinstance(uris, str) else uris
     if not uris or not isinstance(uris, list) or not all(isinstance(uri, str) and "://" in uri for uri in uris):
         raise ValueError(f"{source} needs 'uri', like s3://bucket/folder, or a list of them, got {uris!r}.")
+    if any(_WITH_PASSWORD.match(uri) for uri in uris):
+        raise ValueError(
+            f"'uri' of {source} must not have a password in it, since it is shown in logs and errors: put that into "
+            "'override_transport_params', or where the storage's own package looks for it."
+        )
     if importlib.util.find_spec("smart_open") is None:
         raise ValueError(
             f"{source} wants objects spilled to {uris[0]}, for which the package smart_open must be installed here "
