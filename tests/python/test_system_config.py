@@ -1,6 +1,9 @@
+import re
+import subprocess
+
 import pytest
 
-from ray._runtime import system_config
+from ray._runtime import config_table, processes, system_config
 
 
 def test_nothing_is_passed_that_nobody_set(monkeypatch):
@@ -20,6 +23,20 @@ def test_what_was_given_goes_before_the_environment(monkeypatch):
 def test_units():
     flags = system_config.raylet_flags({"memory_monitor_refresh_ms": 250, "worker_register_timeout_seconds": 1.5})
     assert flags == ["--memory-monitor-refresh=250ms", "--worker-register-timeout=1500ms"]
+
+
+@pytest.mark.parametrize(
+    ("program", "rows"), [("raylet", system_config._RAYLET), ("gcs_server", system_config._GCS)], ids=["raylet", "gcs"]
+)
+def test_the_executables_have_the_flags_that_settings_become(program, rows):
+    shown = subprocess.run([processes.binary(program), "--help-config"], capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"^  (--[a-z-]+) ", shown, re.MULTILINE))
+    assert known
+    for name, make in rows.items():
+        default = config_table.DEFAULTS.get(name, 1)
+        flags = [flag for value in (default, 1, 0) for flag in make(value)]
+        assert flags, name
+        assert {flag.partition("=")[0] for flag in flags} <= known, name
 
 
 def test_bad_values(monkeypatch):
