@@ -29,9 +29,10 @@ def test_units():
     ("program", "rows"), [("raylet", system_config._RAYLET), ("gcs_server", system_config._GCS)], ids=["raylet", "gcs"]
 )
 def test_the_executables_have_the_flags_that_settings_become(program, rows):
-    shown = subprocess.run([processes.binary(program), "--help-config"], capture_output=True, text=True, check=True).stdout
-    known = set(re.findall(r"^  (--[a-z-]+) ", shown, re.MULTILINE))
-    assert known
+    known = set()
+    for show in ("--help", "--help-config"):
+        shown = subprocess.run([processes.binary(program), show], capture_output=True, text=True, check=True).stdout
+        known |= {f"--{name}" for name in re.findall(r"^  --(?:\[no-\])?([a-z-]+) ", shown, re.MULTILINE)}
     for name, make in rows.items():
         default = config_table.DEFAULTS.get(name, 1)
         flags = [flag for value in (default, 1, 0) for flag in make(value)]
