@@ -137,3 +137,38 @@ def test_loss_of_the_gcs_ends_the_nodes(cluster_of: Callable[..., HandCluster]) 
     cluster = cluster_of(2)
     cluster.gcs.send_signal(signal.SIGKILL)
     assert [r.popen.wait(timeout=20) for r in cluster.raylets] == [3, 3]
+
+
+def test_a_node_that_stops_for_a_while_is_suspect_and_not_dead(cluster_of: Callable[..., HandCluster]) -> None:
+    cluster = cluster_of(2, *FAST_PROBES[:4], "--health-check-threshold", "50")
+    cluster.connect()
+    actor = Actor.options(resources={"n1": 0.01}).remote()
+    pid = ray.get(actor.pid.remote(), timeout=30)
+    slow = cluster.raylets[1]
+    slow.send_signal(signal.SIGSTOP)
+    call = actor.pid.remote()
+    wait_until(lambda: "is slow or cut off: 2 of 50 probes" in cluster.gcs.tail(), 20, "probes are missed")
+    assert alive_nodes() == {cluster.node_id(0), cluster.node_id(1)}
+    slow.send_signal(signal.SIGCONT)
+    assert ray.get(call, timeout=30) == pid, "what was under way goes on"
+    assert ray.get(actor.pid.remote(), timeout=30) == pid
+    assert alive_nodes() == {cluster.node_id(0), cluster.node_id(1)}
+
+
+def test_a_gcs_that_stood_still_takes_no_node_for_dead(cluster_of: Callable[..., HandCluster]) -> None:
+    probes = ("--health-check-period", "10ms", "--health-check-timeout", "2s", "--health-check-threshold", "1")
+    cluster = cluster_of(2, *probes)
+    cluster.connect()
+    actor = Actor.options(resources={"n1": 0.01}).remote()
+    pid = ray.get(actor.pid.remote(), timeout=30)
+    for _ in range(2):
+        # The raylet is given a probe that it does not answer until the GCS stands still.
+        cluster.raylets[1].send_signal(signal.SIGSTOP)
+        time.sleep(0.1)
+        cluster.gcs.send_signal(signal.SIGSTOP)
+        cluster.raylets[1].send_signal(signal.SIGCONT)
+        time.sleep(3.5)  # more than a time-out and what a busy machine may add to it
+        assert ray.get(actor.pid.remote(), timeout=30) == pid
+        cluster.gcs.send_signal(signal.SIGCONT)
+        assert alive_nodes() == {cluster.node_id(0), cluster.node_id(1)}
+    assert ray.get(actor.pid.remote(), timeout=30) == pid

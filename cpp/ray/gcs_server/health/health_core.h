@@ -1,7 +1,9 @@
 // HealthCore: decides that a node is dead. A raylet holds one link to the GCS; when it closes the node is dead at once, unless it has come
 // with a newer link. A link that stays open says little of a raylet that hangs or of a cable that was cut: so nodes are probed, and one that misses several
 // probes in a row is dead. Probes of a node that answers are far apart, and those of several nodes are sent together, so that an idle cluster sleeps; after a
-// miss the next follows at once. So a node is found dead within period + threshold * timeout.
+// miss the next follows at once. So a node is found dead within period + threshold * timeout; until then it is only suspect, and nothing is taken from it.
+// A miss that is reported long after its time says that this process itself stood still (stopped, swapped out, its machine suspended), and the answer may
+// lie unread: it does not count.
 // Pure; owned by NodeService; on the loop.
 #pragma once
 
@@ -25,14 +27,16 @@ struct HealthConfig {
 
 class HealthCore {
  public:
+  enum class Verdict { kAlive, kSuspect, kDead };
+
   explicit HealthCore(HealthConfig config = {}) : config_(config) {}
   const HealthConfig& config() const { return config_; }
 
   // The node registered over this link. True if the link is new to it: its end is to be reported with LinkDown. `attempt`: as in RegisterNodeRequest.
   bool LinkUp(const NodeId& node, uint64_t link, Time now = {}, uint64_t attempt = 0) {
-    auto [it, is_new] = nodes_.try_emplace(node, Node{link, attempt, now + config_.period});
+    auto [it, is_new] = nodes_.try_emplace(node, Node{link, attempt, now + config_.period, {}});
     if (!is_new && it->second.link == link) return false;
-    it->second = Node{link, attempt, now + config_.period};
+    it->second = Node{link, attempt, now + config_.period, {}};
     return true;
   }
   // The raylet has registered again since, over another link; what it sends over that one may come first. Taken for the newer, the end of the link of this
@@ -72,31 +76,45 @@ class HealthCore {
     for (auto& [id, node] : nodes_) {
       if (node.probing || now + config_.period / 4 < node.next) continue;
       node.probing = true;
+      node.probed = now;
       node.next = now + config_.period;
       due.emplace_back(id, node.link);
     }
     return due;
   }
-  // A probe over that link was answered, or was not: then the next is due at once. True if the node is dead by that.
-  bool OnProbe(const NodeId& id, uint64_t link, bool answered, Time now) {
+  // A probe over that link was answered, or was not within the timeout: then the next is due at once.
+  Verdict OnProbe(const NodeId& id, uint64_t link, bool answered, Time now) {
     auto it = nodes_.find(id);
-    if (it == nodes_.end() || it->second.link != link) return false;
+    if (it == nodes_.end() || it->second.link != link) return Verdict::kAlive;
     Node& node = it->second;
     node.probing = false;
-    node.misses = answered ? 0 : node.misses + 1;
-    if (!answered) node.next = now;
-    if (node.misses < config_.threshold) return false;
+    if (answered) {
+      node.misses = 0;
+      return Verdict::kAlive;
+    }
+    node.next = now;
+    if (now - node.probed > config_.timeout + Grace()) return node.misses > 0 ? Verdict::kSuspect : Verdict::kAlive;
+    if (++node.misses < config_.threshold) return Verdict::kSuspect;
     nodes_.erase(it);
-    return true;
+    return Verdict::kDead;
+  }
+  // In a row. 0 for a node that is not known.
+  int MissesOf(const NodeId& id) const {
+    auto it = nodes_.find(id);
+    return it == nodes_.end() ? 0 : it->second.misses;
   }
 
  private:
   struct Node {
     uint64_t link = 0, attempt = 0;
-    Time next;  // when the next probe is due
+    Time next;    // when the next probe is due
+    Time probed;  // when the last one was sent
     bool probing = false;
     int misses = 0;
   };
+  // By how much a miss may be late on a machine that is merely busy.
+  Duration Grace() const { return std::max<Duration>(config_.timeout / 2, std::chrono::milliseconds(500)); }
+
   const HealthConfig config_;
   std::map<NodeId, Node> nodes_;  // that are alive
 };

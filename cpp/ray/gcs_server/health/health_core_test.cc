@@ -25,6 +25,7 @@ TEST(HealthCoreTest, LeftInGoodOrder) {
 }
 
 constexpr Duration kSecond = std::chrono::seconds(1);
+using Verdict = HealthCore::Verdict;
 
 TEST(HealthCoreTest, NodeThatMissesProbesIsDead) {
   HealthCore core({.period = 3 * kSecond, .timeout = kSecond, .threshold = 3});
@@ -44,21 +45,39 @@ TEST(HealthCoreTest, NodeThatMissesProbesIsDead) {
     return core.OnProbe(node, 1, false, now);
   };
   probe(3 * kSecond);
-  EXPECT_FALSE(miss());
+  EXPECT_EQ(miss(), Verdict::kSuspect);
   probe(Duration::zero());
-  EXPECT_FALSE(miss());
+  EXPECT_EQ(miss(), Verdict::kSuspect);
   probe(Duration::zero());
-  EXPECT_FALSE(core.OnProbe(node, 1, true, now));
+  EXPECT_EQ(core.MissesOf(node), 2);
+  EXPECT_EQ(core.OnProbe(node, 1, true, now), Verdict::kAlive);
+  EXPECT_EQ(core.MissesOf(node), 0);
   probe(3 * kSecond);
   const Time begin = now;
-  EXPECT_FALSE(miss());
+  EXPECT_EQ(miss(), Verdict::kSuspect);
   probe(Duration::zero());
-  EXPECT_FALSE(miss());
+  EXPECT_EQ(miss(), Verdict::kSuspect);
   probe(Duration::zero());
-  EXPECT_TRUE(miss()) << "the third in a row";
+  EXPECT_EQ(miss(), Verdict::kDead) << "the third in a row";
   EXPECT_EQ(now - begin, 3 * kSecond);
-  EXPECT_FALSE(core.OnProbe(node, 1, false, now));
+  EXPECT_EQ(core.OnProbe(node, 1, false, now), Verdict::kAlive) << "it is known no more";
   EXPECT_FALSE(core.LinkDown(node, 1)) << "it is dead already";
+}
+
+TEST(HealthCoreTest, MissesOfAProcessThatStoodStillItselfDoNotCount) {
+  HealthCore core({.period = 3 * kSecond, .timeout = kSecond, .threshold = 1});
+  const NodeId node = NodeId::FromRandom();
+  Time now{0};
+  core.LinkUp(node, 1, now);
+  for (int i = 0; i < 5; ++i) {
+    now = core.NextDue();
+    ASSERT_EQ(core.Due(now).size(), 1u);
+    now = now + 60 * kSecond;  // stopped for a minute: what came meanwhile has not been read
+    EXPECT_EQ(core.OnProbe(node, 1, false, now), Verdict::kAlive);
+    EXPECT_EQ(core.NextDue(), now) << "it is asked again at once";
+  }
+  ASSERT_EQ(core.Due(now).size(), 1u);
+  EXPECT_EQ(core.OnProbe(node, 1, false, now + kSecond), Verdict::kDead) << "this one had its time";
 }
 
 TEST(HealthCoreTest, NodesAreProbedTogether) {
@@ -81,7 +100,7 @@ TEST(HealthCoreTest, NewLinkStartsAnew) {
   core.LinkUp(node, 1, Time{0});
   ASSERT_EQ(core.Due(Time{0} + kSecond).size(), 1u);
   core.LinkUp(node, 2, Time{0} + kSecond);
-  EXPECT_FALSE(core.OnProbe(node, 1, false, Time{0} + kSecond)) << "of the old link";
+  EXPECT_EQ(core.OnProbe(node, 1, false, Time{0} + kSecond), Verdict::kAlive) << "of the old link";
   EXPECT_EQ(core.Due(Time{0} + 2 * kSecond).size(), 1u);
 }
 

@@ -32,11 +32,15 @@ void Probe(GcsState* gcs, const NodeId& node, uint64_t link_id) {
         // Any answer is a sign of life, were it that the method is unknown. That the link has ended is told otherwise.
         if (status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kCancelled) return;
         const bool answered = status.code() != StatusCode::kDeadlineExceeded;
-        const bool dead = gcs->health.OnProbe(node, link->id(), answered, gcs->now());
+        const HealthCore::Verdict verdict = gcs->health.OnProbe(node, link->id(), answered, gcs->now());
         ScheduleProbes(gcs);
-        if (!dead) return;
-        const std::string reason = "its raylet did not answer " + std::to_string(gcs->health.config().threshold) + " probes in a row";
-        OnNodeDead(gcs, node, reason, 0);
+        const int threshold = gcs->health.config().threshold;
+        if (verdict == HealthCore::Verdict::kDead) {
+          OnNodeDead(gcs, node, "its raylet did not answer " + std::to_string(threshold) + " probes in a row", 0);
+        } else if (verdict == HealthCore::Verdict::kSuspect) {
+          RAY_LOG(WARNING) << "node " << node << " is slow or cut off: " << gcs->health.MissesOf(node) << " of " << threshold
+                           << " probes in a row were not answered";
+        }
       },
       options);
 }

@@ -7,6 +7,7 @@
 //   node.register N python=    node.report N version= cpu=    node.drain N    node.die N    job.add node=    job.finish JOB    job.running-on N    job.over-of-late
 //   kv.put KEY VALUE ns= job= [overwrite]    kv.job-gone JOB    kv.get KEY    kv.del KEY [prefix]    kv.keys PREFIX    worker.died W    worker.is-dead W
 //   health.link-up N LINK attempt=    health.link-down N LINK    health.left N
+//   health.due N at=TIME    health.answered N LINK at=TIME    health.missed N LINK at=TIME     (a probe every 3 s, 2 s for its answer, 3 misses are death)
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -117,7 +118,7 @@ class Replay {
     JobTableCore jobs;
     KvTableCore kv;
     WorkerTableCore workers;
-    HealthCore health;
+    HealthCore health{{.period = std::chrono::seconds(3), .timeout = std::chrono::seconds(2), .threshold = 3}};
   };
 
   static v1::RegisterActorRequest Registration(const GoldenEvent& event) {
@@ -283,6 +284,15 @@ class Replay {
       tell(t_->health.LinkDown(node, event.Number(1)), "the node is dead");
     } else if (name == "health.left") {
       t_->health.Left(node);
+    } else if (name == "health.due") {
+      for (const auto& [due, link] : t_->health.Due(Time{0} + event.Span("at", {}))) {
+        if (due == node) lines_.push_back("probe it over link " + std::to_string(link));
+      }
+    } else if (name == "health.answered" || name == "health.missed") {
+      const HealthCore::Verdict verdict =
+          t_->health.OnProbe(node, event.Number(1), name == "health.answered", Time{0} + event.Span("at", {}));
+      if (verdict == HealthCore::Verdict::kSuspect) lines_.push_back("suspect, misses " + std::to_string(t_->health.MissesOf(node)));
+      tell(verdict == HealthCore::Verdict::kDead, "the node is dead");
     } else {
       event.Fail("no such event: " + name);
     }
