@@ -13,9 +13,9 @@
 #include "ray/rpc/grpc/channel_arguments.h"
 #include "ray/rpc/grpc/grpc_stream.h"
 #include "ray/rpc/grpc/host_port.h"
+#include "ray/rpc/grpc/listener.h"
 #include "ray/rpc/grpc/task_engine.h"
 #include "ray/rpc/grpc/tls.h"
-#include "ray/rpc/grpc/unix_target.h"
 
 namespace ray::rpc {
 namespace {
@@ -205,22 +205,36 @@ struct GrpcServer::Impl final : CompletionThread::Member, std::enable_shared_fro
   const std::shared_ptr<Security> security;
   const std::shared_ptr<FaultInjector> faults;
   std::vector<std::string> addresses;
-  std::vector<UnixTarget> targets;
+  std::vector<std::shared_ptr<Listener>> listeners;
   grpc::AsyncGenericService service;
   grpc::ServerCompletionQueue* server_queue = nullptr;  // the thread's
   std::unique_ptr<CompletionThread> thread;
   std::unique_ptr<grpc::Server> server;
-  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor;  // null: adopts none
+  using Acceptor = std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor>;
+  Acceptor plain, secured;  // of what comes over Unix sockets, and over TCP; null: nothing does
   Mutex mu;
   bool aborted GUARDED_BY(mu) = false;
 };
 
-Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, const Dispatcher* dispatcher, async::Loop* loop) {
+namespace {
+
+void HandOver(grpc::experimental::ExternalConnectionAcceptor* to, int fd) {
+  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
+  connection.fd = fd;
+  to->HandleNewConnection(&connection);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, const Dispatcher* dispatcher, async::EpollLoop* loop) {
   if (options.addresses.empty() && !options.adopts) return Status::InvalidArgument("no address to listen on");
   if (options.adopts && options.security == nullptr) return Status::InvalidArgument("connections over TCP are not served without a token");
-  bool tcp = options.adopts;
+  bool tcp = options.adopts, local = false;
   for (const std::string& address : options.addresses) {
-    if (IsUnixAddress(address)) continue;
+    if (IsUnixAddress(address)) {
+      local = true;
+      continue;
+    }
     tcp = true;
     if (options.security == nullptr) return Status::InvalidArgument(address + ": a TCP address is not served without a token");
     RAY_RETURN_NOT_OK(options.security->CheckListener(address));
@@ -230,43 +244,38 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::Make(GrpcServerOptions options, 
   grpc::ServerBuilder builder;
   builder.SetMaxReceiveMessageSize(-1);
   builder.SetMaxSendMessageSize(-1);
-  // Two servers must never share a port unnoticed.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   if (tcp) {
     ServerArguments arguments{&builder};
     SetKeepAlive(&arguments);
   }
   builder.RegisterAsyncGenericService(&impl->service);
-  std::vector<int> ports(options.addresses.size(), 0);
-  for (size_t i = 0; i < ports.size(); ++i) {
-    RAY_ASSIGN_OR_RETURN(UnixTarget target, UnixTarget::Make(options.addresses[i]));
-    const Security* security = IsUnixAddress(options.addresses[i]) ? nullptr : options.security.get();
-    builder.AddListeningPort(target.address(), ServerCredentialsFor(security), &ports[i]);
-    impl->targets.push_back(std::move(target));
+  for (const std::string& address : options.addresses) {
+    RAY_ASSIGN_OR_RETURN(std::shared_ptr<Listener> listener, Listener::Make(address, loop));
+    impl->addresses.push_back(listener->address());
+    impl->listeners.push_back(std::move(listener));
   }
-  if (options.adopts) {
-    impl->acceptor = builder.experimental().AddExternalConnectionAcceptor(
-        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, ServerCredentialsFor(options.security.get()));
-  }
+  const auto acceptor_for = [&](const Security* security) {
+    return builder.experimental().AddExternalConnectionAcceptor(grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD,
+                                                                ServerCredentialsFor(security));
+  };
+  if (local) impl->plain = acceptor_for(nullptr);
+  if (tcp) impl->secured = acceptor_for(options.security.get());
   std::unique_ptr<grpc::ServerCompletionQueue> queue = builder.AddCompletionQueue();
   impl->server_queue = queue.get();
   impl->server = builder.BuildAndStart();
   if (!impl->server) {
     queue->Shutdown();
-    std::string where;
-    for (size_t i = 0; i < ports.size(); ++i) {
-      if (ports[i] == 0) where += (where.empty() ? "" : ", ") + options.addresses[i];
-    }
-    return Status::Unavailable("cannot listen on " + where);
-  }
-  for (size_t i = 0; i < ports.size(); ++i) {
-    const std::string& address = options.addresses[i];
-    impl->addresses.push_back(IsUnixAddress(address) ? address : FormatHostPort(ParseHostPort(address)->host, ports[i]));
+    return Status::Internal("gRPC does not start");
   }
   impl->thread = std::make_unique<CompletionThread>(std::move(queue), "grpc-server");
   impl->thread->Join(impl);
   impl->Accept();
-  return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(impl)));
+  std::unique_ptr<GrpcServer> server(new GrpcServer(impl));
+  for (const auto& listener : impl->listeners) {
+    auto* to = IsUnixAddress(listener->address()) ? impl->plain.get() : impl->secured.get();
+    RAY_RETURN_NOT_OK(listener->Start([to](int fd) { HandOver(to, fd); }));
+  }
+  return server;
 }
 
 GrpcServer::GrpcServer(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -275,13 +284,10 @@ GrpcServer::~GrpcServer() { Stop(); }
 
 const std::vector<std::string>& GrpcServer::addresses() const { return impl_->addresses; }
 
-void GrpcServer::Adopt(int fd) {
-  grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters connection;
-  connection.fd = fd;
-  impl_->acceptor->HandleNewConnection(&connection);
-}
+void GrpcServer::Adopt(int fd) { HandOver(impl_->secured.get(), fd); }
 
 void GrpcServer::Stop() {
+  for (const auto& listener : impl_->listeners) listener->Stop();
   impl_->thread->Stop([this] { impl_->server->Shutdown(std::chrono::system_clock::now()); });
 }
 

@@ -4,7 +4,7 @@
 // on which both sides call. Every other "/ray.v1.<Service>/<Method>" is a unary call: the request message is the control part, the reply's
 // control part the response, so that any gRPC client with our .proto files can call. A unary call cannot be called back. Over TCP both need the
 // cluster's token (security.h), whatever the method.
-// Handlers run on the loop. One thread of our own moves completions; gRPC adds its timers. Owned by the composition root.
+// Connections are accepted and handlers run on the loop. One thread of our own moves completions; gRPC adds its timers. Owned by the composition root.
 #pragma once
 
 #include <cstddef>
@@ -32,7 +32,7 @@ struct GrpcServerOptions {
 class GrpcServer {
  public:
   // Listens when it returns. A stale socket file is replaced. INVALID_ARGUMENT for an address that Security::CheckListener refuses. `dispatcher` and `loop` must outlive the server.
-  static Result<std::unique_ptr<GrpcServer>> Make(GrpcServerOptions options, const Dispatcher* dispatcher, async::Loop* loop);
+  static Result<std::unique_ptr<GrpcServer>> Make(GrpcServerOptions options, const Dispatcher* dispatcher, async::EpollLoop* loop);
   ~GrpcServer();  // stops
   // Those of the options, with the ports that were chosen.
   const std::vector<std::string>& addresses() const;

@@ -3,9 +3,13 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <cstdio>
 #include <future>
 
 #include "ray/rpc/grpc/grpc_client.h"
@@ -233,6 +237,24 @@ TEST_F(GrpcTest, AddressTaken) {
   Result<std::unique_ptr<GrpcServer>> server = GrpcServer::Make({{"unix:" + folder_ + "/none/s"}}, &server_dispatcher_, loop_.get());
   ASSERT_FALSE(server.ok());
   EXPECT_THAT(server.status().message(), testing::HasSubstr("/none/s"));
+}
+
+TEST_F(GrpcTest, ConnectionsForWhichThereIsNoDescriptorAreServedWhenThereIs) {
+  Serve();
+  const int raw = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::snprintf(address.sun_path, sizeof address.sun_path, "%s", path_.c_str());
+  rlimit usual{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &usual), 0);
+  rlimit none = usual;
+  none.rlim_cur = 3;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  EXPECT_EQ(::connect(raw, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  for (int i = 0; i < 20; ++i) RunOnLoop(loop_.get(), [] { ::usleep(1000); });  // meanwhile the loop tries to accept it
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &usual), 0);
+  EXPECT_TRUE(Get(Connect(), "k").status.ok());
+  ::close(raw);
 }
 
 TEST_F(GrpcTest, TcpListenersWantTheTokenOnStreamsAndUnaryCalls) {

@@ -16,29 +16,16 @@
 #include <vector>
 
 #include "ray/rpc/grpc/host_port.h"
-#include "ray/rpc/grpc/keep_alive.h"
+#include "ray/rpc/grpc/listener.h"
 #include "ray/rpc/tcp/link_preface.h"
 #include "ray/util/logging.h"
 
 namespace ray::rpc {
 namespace {
 
-constexpr int kBacklog = 4096;
-constexpr int kSynRetries = 2;                                     // some 7 s to a host that does not even refuse
-constexpr int kAliveProbes = 5;                                    // one per second, after the silence
-constexpr Duration kAcceptPause = std::chrono::milliseconds(100);  // when descriptors have run out
+constexpr int kSynRetries = 2;  // some 7 s to a host that does not even refuse
 
 void Set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
-
-void Prepare(int fd) {
-  Set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  Set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  Set(fd, IPPROTO_TCP, TCP_KEEPIDLE, kKeepAliveMs / 1000);
-  Set(fd, IPPROTO_TCP, TCP_KEEPINTVL, kKeepAliveTimeoutMs / 1000 / kAliveProbes);
-  Set(fd, IPPROTO_TCP, TCP_KEEPCNT, kAliveProbes);
-  // The same for a connection with bytes under way, which TCP does not probe but repeats.
-  Set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, kKeepAliveMs + kKeepAliveTimeoutMs);
-}
 
 using Addresses = std::unique_ptr<addrinfo, decltype(&freeaddrinfo)>;
 
@@ -50,33 +37,6 @@ Result<Addresses> Resolve(const HostPort& where, int flags) {
   const int rc = getaddrinfo(where.host.c_str(), std::to_string(where.port).c_str(), &hints, &found);
   if (rc != 0) return Status::Unavailable(where.ToString() + ": " + gai_strerror(rc));
   return Addresses(found, freeaddrinfo);
-}
-
-uint16_t PortOf(int fd) {
-  sockaddr_storage address{};
-  socklen_t length = sizeof address;
-  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) return 0;
-  return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&address)->sin6_port
-                                             : reinterpret_cast<sockaddr_in*>(&address)->sin_port);
-}
-
-// A listening socket there, with `port` in place of the address's own.
-Result<int> ListenAt(const addrinfo& at, uint16_t port) {
-  const int fd = ::socket(at.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return Status::FromErrno(errno, "making a socket");
-  Set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-  sockaddr_storage address{};
-  std::memcpy(&address, at.ai_addr, at.ai_addrlen);
-  if (at.ai_family == AF_INET6) {
-    Set(fd, IPPROTO_IPV6, IPV6_V6ONLY, 0);
-    reinterpret_cast<sockaddr_in6*>(&address)->sin6_port = htons(port);
-  } else {
-    reinterpret_cast<sockaddr_in*>(&address)->sin_port = htons(port);
-  }
-  if (::bind(fd, reinterpret_cast<sockaddr*>(&address), at.ai_addrlen) == 0 && ::listen(fd, kBacklog) == 0) return fd;
-  const Status status = Status::FromErrno(errno, "cannot listen");
-  ::close(fd);
-  return status;
 }
 
 }  // namespace
@@ -92,34 +52,11 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
 
   const Deps deps;
   const TcpCarrierOptions options;
-  std::vector<int> listeners;
+  std::vector<std::shared_ptr<Listener>> listeners;
   std::map<uint64_t, Stranger> strangers;     // oldest first
   std::map<uint64_t, ConnectionPtr> unknown;  // links that have not shown a token yet; oldest first
   uint64_t last = 0;
   bool stopped = false;
-
-  void Accept(int listener) {
-    for (int i = 0; i < 64 && !stopped; ++i) {
-      const int fd = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-      if (fd < 0) {
-        if (errno == EINTR || errno == ECONNABORTED) continue;
-        if (errno != EAGAIN && errno != EWOULDBLOCK) Pause(listener, errno);
-        return;
-      }
-      Prepare(fd);
-      Meet(fd);
-    }
-  }
-
-  // Out of descriptors: the waiting connection stays in the backlog, which would wake us for ever.
-  void Pause(int listener, int err) {
-    RAY_LOG(WARNING) << "cannot accept connections: " << std::strerror(err);
-    static_cast<void>(deps.loop->ModifyFd(listener, 0).ok());
-    deps.loop->AddTimer(kAcceptPause, [weak = weak_from_this(), listener] {
-      const auto self = weak.lock();
-      if (self != nullptr && !self->stopped) static_cast<void>(self->deps.loop->ModifyFd(listener, EPOLLIN).ok());
-    });
-  }
 
   // Readable as soon as it is clear what it speaks, or that it ends.
   void Meet(int fd) {
@@ -219,10 +156,7 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
 
   void Stop() {
     if (std::exchange(stopped, true)) return;
-    for (const int fd : listeners) {
-      deps.loop->UnwatchFd(fd);
-      ::close(fd);
-    }
+    for (const auto& listener : listeners) listener->Stop();
     listeners.clear();
     while (!strangers.empty()) Drop(strangers.begin()->first);
     while (!unknown.empty()) Forget(unknown.begin()->first);
@@ -250,7 +184,7 @@ ConnectionPtr TcpCarrier::Connect(const std::string& target, bool bulk) {
     RAY_ASSIGN_OR_RETURN(const Addresses addresses, Resolve(where, AI_NUMERICHOST));
     const int fd = ::socket(addresses->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return Status::FromErrno(errno, "making a socket");
-    Prepare(fd);
+    PrepareTcp(fd);
     Set(fd, IPPROTO_TCP, TCP_SYNCNT, kSynRetries);
     if (::connect(fd, addresses->ai_addr, addresses->ai_addrlen) == 0 || errno == EINPROGRESS) return fd;
     const Status status = Status::FromErrno(errno, "connecting to " + target);
@@ -269,36 +203,21 @@ ConnectionPtr TcpCarrier::Connect(const std::string& target, bool bulk) {
 
 Result<std::string> TcpCarrier::Listen(const std::string& address) {
   RAY_RETURN_NOT_OK(impl_->deps.security->CheckListener(address));
-  RAY_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(address));
-  RAY_ASSIGN_OR_RETURN(const Addresses addresses, Resolve(where, AI_PASSIVE));
-  uint16_t port = where.port;
-  Status first_failure;
-  std::vector<int> fds;
-  // A name may stand for several addresses; one is enough, and all get the same port.
-  for (const addrinfo* at = addresses.get(); at != nullptr; at = at->ai_next) {
-    Result<int> fd = ListenAt(*at, port);
-    if (!fd.ok()) {
-      if (first_failure.ok()) first_failure = fd.status();
-      continue;
-    }
-    fds.push_back(*fd);
-    if (port == 0) port = PortOf(*fd);
-  }
-  if (fds.empty()) return Status::Unavailable("cannot listen on " + address + ": " + first_failure.message());
-  impl_->deps.loop->Post("listen", [impl = impl_, fds] {
-    for (const int fd : fds) {
-      const Status status = impl->stopped ? Status::Unavailable("this process stops")
-                                          : impl->deps.loop->WatchFd(fd, EPOLLIN, [weak = impl->weak_from_this(), fd](uint32_t) {
-                                              if (const auto self = weak.lock()) self->Accept(fd);
-                                            });
-      if (status.ok()) {
-        impl->listeners.push_back(fd);
+  RAY_ASSIGN_OR_RETURN(std::shared_ptr<Listener> listener, Listener::Make(address, impl_->deps.loop));
+  impl_->deps.loop->Post("listen", [impl = impl_, listener] {
+    if (impl->stopped) return;
+    const Status status = listener->Start([weak = impl->weak_from_this()](int fd) {
+      const auto self = weak.lock();
+      if (self != nullptr && !self->stopped) {
+        self->Meet(fd);
       } else {
         ::close(fd);
       }
-    }
+    });
+    if (!status.ok()) RAY_LOG(ERROR) << "nothing is accepted on " << listener->address() << ": " << status.message();
+    impl->listeners.push_back(listener);
   });
-  return FormatHostPort(where.host, port);
+  return listener->address();
 }
 
 }  // namespace ray::rpc
