@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.limits import grow, small_disk
 
 import ray
 
@@ -56,6 +57,22 @@ def test_an_object_may_be_larger_than_the_store() -> None:
         assert ray.get(total.remote(ref), timeout=60) == int(np.arange(15 * MB).sum())
     finally:
         ray.shutdown()
+
+
+def test_a_full_disk_is_an_error_and_costs_no_value(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "100m") as disk:
+        ray.init(num_cpus=1, object_store_memory=80 * MB, object_spilling_directory=str(disk), log_to_driver=False)
+        try:
+            refs = []
+            with pytest.raises(ray.exceptions.OutOfDiskError):
+                for i in range(10):
+                    refs.append(ray.put(np.full(20 * MB, i, np.uint8)))
+            assert len(refs) >= 4
+            grow(disk, "600m")
+            more = [ray.put(np.full(20 * MB, i, np.uint8)) for i in range(5)]
+            assert [int(ray.get(ref)[-1]) for ref in refs + more] == [*range(len(refs)), *range(5)]
+        finally:
+            ray.shutdown()
 
 
 def test_the_next_cluster_removes_what_a_crashed_one_left(tmp_path: Path) -> None:

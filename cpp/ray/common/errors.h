@@ -43,6 +43,7 @@ enum class ErrorType : int32_t {
   kObjectStoreFull = 40,  // from here on: our own
   kTaskTimedOut = 41,
   kObjectUnreconstructableOwnerLeft = 42,
+  kObjectUnreadable = 43,  // it is there, but this process cannot read it now
 };
 
 }  // namespace ray

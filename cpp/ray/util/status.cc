@@ -1,5 +1,7 @@
 #include "ray/util/status.h"
 
+#include <sys/resource.h>
+
 #include <cerrno>
 #include <cstring>
 
@@ -28,6 +30,22 @@ std::string_view StatusCodeName(StatusCode code) {
   return "UNKNOWN";
 }
 
+namespace {
+
+// Where a limit was reached, also which one.
+std::string Explain(int err) {
+  std::string text = std::strerror(err);
+  rlimit limit{};
+  if (err == EMFILE && ::getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    text += " (RLIMIT_NOFILE is " + std::to_string(limit.rlim_cur) + "; `ulimit -n` raises it)";
+  } else if (err == ENFILE) {
+    text += " (all processes of this machine together; see fs.file-max)";
+  }
+  return text;
+}
+
+}  // namespace
+
 Status Status::FromErrno(int err, std::string_view what) {
   StatusCode code = StatusCode::kInternal;
   switch (err) {
@@ -51,7 +69,7 @@ Status Status::FromErrno(int err, std::string_view what) {
     case ETIMEDOUT: code = StatusCode::kDeadlineExceeded; break;
     default: break;
   }
-  return {code, std::string(what) + ": " + std::strerror(err)};
+  return {code, std::string(what) + ": " + Explain(err)};
 }
 
 const std::string& Status::message() const {

@@ -49,6 +49,8 @@ TEST(StatusTest, FromErrnoGivesTheNearestCode) {
   EXPECT_EQ(Status::FromErrno(ENOENT, "open x").message(), "open x: No such file or directory");
   EXPECT_EQ(Status::FromErrno(ENOSPC, "").code(), StatusCode::kResourceExhausted);
   EXPECT_EQ(Status::FromErrno(EIO, "").code(), StatusCode::kInternal);
+  EXPECT_EQ(Status::FromErrno(EMFILE, "").code(), StatusCode::kResourceExhausted);
+  EXPECT_NE(Status::FromErrno(EMFILE, "").message().find("`ulimit -n` raises it"), std::string::npos);
 }
 
 TEST(StatusTest, ReturnNotOkStopsAtTheFirstFailure) {

@@ -41,6 +41,7 @@ _MAKERS: dict[int, Callable[[Fields, str], Exception]] = {
     33: lambda f, _: ex.RaySystemError(f["message"]),
     34: lambda f, _: ex.StreamingGeneratorReplayInconsistentError(f["message"]),
     40: lambda f, _: ex.ObjectStoreFullError(f["message"] or None),
+    43: lambda f, _: ex.RaySystemError(f["message"]),
     41: lambda f, _: ex.TaskTimeoutError(f["message"], _task_id(f), f["task_name"], f["timeout_s"] or None),
 }
 # Reasons why an object cannot be made again.

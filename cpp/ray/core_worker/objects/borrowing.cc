@@ -48,6 +48,17 @@ void Borrowing::SendMail() {
     if (to.remove.empty()) continue;
     // After every reply that told the owner of one of these: replies leave on the connection that the owner opened.
     auto connection = context_.owners->ReplyRoute(to.owner);
+    if (connection.status().code() == StatusCode::kResourceExhausted) {  // this process is out of descriptors: later
+      context_.loop->AddTimer(context_.options.owner_retry,
+                              [this, alive = context_.alive, owner = to.owner, remove = std::move(to.remove)] {
+                                const auto service = alive.lock();
+                                if (service == nullptr) return;
+                                std::vector<RefEffects::GiveBack> counts;
+                                for (const auto& [id, count] : remove) counts.push_back({id, owner, count});
+                                GiveBackSoon(counts);
+                              });
+      continue;
+    }
     if (!connection.ok()) continue;  // a dead owner keeps no counts
     v1::RemoveBorrowersRequest message;
     ToProto(context_.self, message.mutable_borrower());
@@ -70,6 +81,14 @@ void Borrowing::SendAddBorrowers(const Address& owner, const Address& borrower, 
     });
   };
   auto connection = context_.owners->Get(owner);
+  if (connection.status().code() ==
+      StatusCode::kResourceExhausted) {  // this process is out of descriptors; unregistered, the objects might be freed
+    context_.loop->AddTimer(context_.options.owner_retry, [=, this, alive = context_.alive] {
+      const auto service = alive.lock();
+      if (service != nullptr) SendAddBorrowers(owner, borrower, ids, done);
+    });
+    return;
+  }
   if (!connection.ok()) return silent(connection.status());
   v1::AddBorrowersRequest request;
   ToProto(borrower, request.mutable_borrower());

@@ -130,7 +130,13 @@ ReadResult ObjectReader::ReadFromStore(std::span<const ObjectRefInfo> refs, std:
       if (!found.ok()) {
         const auto cause = static_cast<ErrorType>(found.status().cause());
         const bool no_room = cause == ErrorType::kOutOfDisk || cause == ErrorType::kObjectStoreFull;
-        ErrorValue error = no_room ? MakeErrorValue(cause, found.status().message()) : LostValue(ids[k], found.status().message());
+        const std::string& why = found.status().message();
+        // Without a cause it is this process that has reached a limit, and nothing is wrong with the object.
+        const bool exhausted = found.status().code() == StatusCode::kResourceExhausted;
+        ErrorValue error = no_room ? MakeErrorValue(cause, why)
+                           : exhausted
+                               ? MakeErrorValue(ErrorType::kObjectUnreadable, "object " + ids[k].Hex() + " cannot be read now: " + why)
+                               : LostValue(ids[k], why);
         value = {std::move(error.metadata), std::move(error.blob)};
       } else if ((*found)[k].lost) {
         copies_.ReportLost(refs[left[k]], context_.self.node_id, attempts[left[k]]);
@@ -464,7 +470,7 @@ void ObjectReader::OnOwnerSilent(const ObjectRefInfo& ref, const Status& status)
         context_.host->Fail(ref.id, MakeOwnerDiedValue(ref.id.Hex(), ref.owner));
       }
     });
-  } else if (status.code() == StatusCode::kUnavailable) {
+  } else if (status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kResourceExhausted) {
     context_.loop->AddTimer(context_.options.owner_retry, [this, alive = context_.alive, ref] {
       auto service = alive.lock();
       // Somebody still waits for it, and nothing is known of it: its owner's death would be.

@@ -22,7 +22,11 @@ Result<rpc::ConnectionPtr> PeerPool::Get(const Address& peer) {
   if (IsRemote(peer)) return Tunnel(peer);
   // Without the lock: connecting is a system call. Of two threads that come here at once one throws its connection away.
   auto made = connector_(WorkerSocketName(peer.worker_id));
-  if (!made.ok()) return Status::Unavailable("worker " + peer.worker_id.Hex() + " does not answer: " + made.status().message());
+  if (!made.ok()) {
+    // That it is out of reach for want of descriptors says nothing about the worker.
+    if (made.status().code() == StatusCode::kResourceExhausted) return made.status();
+    return Status::Unavailable("worker " + peer.worker_id.Hex() + " does not answer: " + made.status().message());
+  }
   rpc::ConnectionPtr mine = *std::move(made), winner;
   {
     MutexLock lock(&mu_);

@@ -119,8 +119,12 @@ void ActorSubmitter::Connect(const QueuePtr& queue) {
   }
   auto connection = deps_.peers->Get(address);
   if (!connection.ok()) {
-    RAY_LOG(INFO) << "actor " << queue->id << " cannot be reached yet: " << connection.status().ToString();
     MutexLock lock(&queue->mu);
+    // Not each time that it is tried again.
+    if (queue->trouble != connection.status().message()) {
+      queue->trouble = connection.status().message();
+      RAY_LOG(INFO) << "actor " << queue->id << " cannot be reached yet: " << connection.status().ToString();
+    }
     ReconnectLaterLocked(queue);
     return;
   }
@@ -145,6 +149,7 @@ void ActorSubmitter::UseConnection(const QueuePtr& queue, const Address& address
   Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
     if (queue->address.worker_id != address.worker_id || core.phase() != ActorPhase::kDisconnected) return;  // other news came meanwhile
     queue->channel = std::make_shared<TaskChannel>(connection, address, deps_.push_numbers);
+    queue->trouble.clear();
     core.Connected(out);
     epoch = core.epoch();
   });
@@ -377,7 +382,9 @@ void ActorSubmitter::Explain(const ActorId& actor, const PendingTask& task, v1::
   if (place) out->set_ahead(static_cast<int64_t>(place->behind));
   if (queue->core.phase() != ActorPhase::kAlive) {
     out->set_state(v1::WAIT_STATE_WAITING_FOR_ACTOR);
-    out->set_detail(queue->core.phase() == ActorPhase::kDisconnected ? "the connection to its actor broke" : "its actor is not alive");
+    out->set_detail(queue->core.phase() != ActorPhase::kDisconnected ? "its actor is not alive"
+                    : queue->trouble.empty()                         ? "the connection to its actor broke"
+                                                                     : "its actor cannot be reached from its owner: " + queue->trouble);
     AddPointer(v1::SUBJECT_KIND_ACTOR, actor.View(), Address(), out);
     return;
   }

@@ -65,6 +65,7 @@ class ActorSubmitter {
     Address address GUARDED_BY(mu);
     int64_t pid GUARDED_BY(mu) = 0;
     ErrorValue death GUARDED_BY(mu);
+    std::string trouble GUARDED_BY(mu);        // why the last attempt to connect failed; empty: it did not
     bool reconnecting GUARDED_BY(mu) = false;  // a timer runs
     bool handles_gone GUARDED_BY(mu) = false;
   };

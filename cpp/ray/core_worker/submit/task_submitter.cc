@@ -355,16 +355,23 @@ void TaskSubmitter::OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply) {
     if (it == leases_.end() || closed_) return;
     Lease& lease = it->second;
     if (!connection.ok()) {
-      // It ended as it was granted: the raylet learns it, and another is asked for.
-      RAY_LOG(INFO) << "leased worker cannot be reached: " << connection.status().ToString();
+      // It ended as it was granted: the raylet learns it, and another is asked for. Where it is this process that has no descriptor left, nothing is wrong
+      // with the worker, and the pause before the next request grows.
+      const bool exhausted = connection.status().code() == StatusCode::kResourceExhausted;
+      std::string& trouble = classes_.at(lease.cls).trouble;
+      if (trouble != connection.status().message()) {  // not each time that it is tried again
+        RAY_LOG(INFO) << "leased worker cannot be reached: " << connection.status().ToString();
+      }
+      trouble = exhausted ? connection.status().message() : "";
       v1::ReturnLeaseRequest request;
       request.set_lease_id(lease.id.Binary());
-      request.set_worker_failed(true);
+      request.set_worker_failed(!exhausted);
       if (auto raylet = RayletOf(lease.node)) raylet->Notify(MethodId::kReturnLease, request);
       leases_.erase(it);
       pool_.Refused(no, false, false, now, out);
       return;
     }
+    classes_.at(lease.cls).trouble.clear();
     lease.channel = std::make_shared<TaskChannel>(*connection, worker, deps_.push_numbers);
     lease.instances.assign(reply.instances().begin(), reply.instances().end());
     lease.pid = reply.worker_pid();
@@ -561,6 +568,9 @@ void TaskSubmitter::Explain(const PendingTask& task, v1::WaitFact* out) {
     oldest_no = number;
   }
   std::string detail = held == 0 ? "" : std::to_string(held) + " worker(s) of its owner run others of its kind; ";
+  if (const std::string& trouble = classes_.at(task.cls).trouble; !trouble.empty()) {
+    detail += "the last worker could not be reached by its owner, " + trouble + "; ";
+  }
   if (oldest == nullptr) {
     out->set_detail(detail + "no further one is asked for at the moment");
     return;

@@ -63,6 +63,7 @@ class TaskSubmitter {
     ClassNo base = 0;        // the same without `home`
     NodeId home;             // whose raylet decides: where most of their arguments are; nil: ours
     uint64_t next_node = 0;  // in a placement group: requests go to its nodes in turn
+    std::string trouble;     // why this process could not connect to the last worker that it got; empty: it could
   };
   // Below so many classes none is looked for that could be forgotten.
   static constexpr size_t kFewClasses = 32;

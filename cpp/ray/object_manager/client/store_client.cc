@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <set>
 #include <unordered_map>
@@ -225,7 +226,9 @@ void StoreClient::Shared::AwaitReclaim() {
 void StoreClient::Shared::CallForFd(MethodId method, const rpc::MessageLite& request, Duration timeout, FdCallback callback) {
   connection->Call(method, request, {},
                    [callback = std::move(callback)](Status status, rpc::Reply reply) {
-                     if (status.ok() && reply.fd < 0) status = Status::DataLoss("no descriptor came with the object store's reply");
+                     // The store sends none without one: this process had no room for it.
+                     if (status.ok() && reply.fd < 0)
+                       status = Status::FromErrno(EMFILE, "no descriptor could be taken from the object store");
                      callback(std::move(status), reply.control, std::exchange(reply.fd, -1));
                    },
                    {.timeout = timeout});
@@ -320,6 +323,10 @@ Result<std::unique_ptr<StoreClient>> StoreClient::Connect(rpc::LocalCarrier* car
   });
   Status status = Await(loop, *shared->connection, &answer->waiter, {});
   if (status.ok()) status = answer->status;
+  if (status.code() == StatusCode::kDeadlineExceeded) {  // of no caller of ours
+    status = Status::ResourceExhausted(
+        "the object store of this node takes no connection: its raylet hangs, or has no descriptor left; see raylet.out");
+  }
   if (!status.ok()) {
     shared->connection->Close(Status::Cancelled("the connection to the object store was not established"));
     return Translate(status);

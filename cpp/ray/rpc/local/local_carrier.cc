@@ -94,7 +94,8 @@ struct LocalCarrier::Shared::Listener : std::enable_shared_from_this<Listener> {
   int fd = -1;
   std::string name;
   std::function<void(const ConnectionPtr&)> on_accept;
-  bool closed = false;  // on the loop
+  bool closed = false;      // on the loop
+  bool in_trouble = false;  // on the loop; the last attempt failed
 
   void OnReadable() {
     std::shared_ptr<Shared> carrier = shared.lock();
@@ -106,6 +107,7 @@ struct LocalCarrier::Shared::Listener : std::enable_shared_from_this<Listener> {
         if (errno != EAGAIN && errno != EWOULDBLOCK) Pause(errno);
         return;
       }
+      if (in_trouble) SetTrouble({});
       Result<std::shared_ptr<LocalConnection>> connection = AcceptPeer(carrier, peer);
       if (!connection.ok()) {
         RAY_LOG(WARNING) << "connection to " << name << " refused: " << connection.status().ToString();
@@ -119,12 +121,25 @@ struct LocalCarrier::Shared::Listener : std::enable_shared_from_this<Listener> {
 
   // Out of descriptors: the waiting connection stays in the backlog, which would wake us for ever.
   void Pause(int err) {
-    RAY_LOG(WARNING) << "cannot accept on " << name << ": " << std::strerror(err);
+    if (!in_trouble) SetTrouble(Status::FromErrno(err, "cannot accept connections on " + name).message());
     static_cast<void>(loop->ModifyFd(fd, 0).ok());
     loop->AddTimer(kAcceptPause, [weak = weak_from_this()] {
       auto self = weak.lock();
       if (self && !self->closed) static_cast<void>(self->loop->ModifyFd(self->fd, EPOLLIN).ok());
     });
+  }
+
+  void SetTrouble(std::string text) {
+    if (text.empty()) {
+      RAY_LOG(INFO) << "connections on " << name << " are accepted again";
+    } else {
+      RAY_LOG(WARNING) << text << "; tried again until it works";
+    }
+    in_trouble = !text.empty();
+    if (std::shared_ptr<Shared> carrier = shared.lock()) {
+      std::lock_guard lock(carrier->mu);
+      carrier->accept_trouble = std::move(text);
+    }
   }
 
   void Close() {
@@ -172,7 +187,8 @@ Result<ConnectionPtr> LocalCarrier::Connect(const std::string& socket_name) {
   if (::connect(fd, reinterpret_cast<sockaddr*>(&to.address), to.length) != 0) {
     int err = errno;
     ::close(fd);
-    if (err == EAGAIN) return Status::Unavailable("connecting to " + socket_name + ": its backlog is full");
+    // It is there, and may have room in a moment: not UNAVAILABLE, by which callers take it for dead.
+    if (err == EAGAIN) return Status::ResourceExhausted("connecting to " + socket_name + ": its backlog is full");
     return Status::FromErrno(err, "connecting to " + socket_name);
   }
   return Adopt(fd);
@@ -229,6 +245,11 @@ Status LocalCarrier::Listen(const std::string& socket_name, std::function<void(c
   }
   shared_->listeners.push_back(std::move(listener));
   return {};
+}
+
+std::string LocalCarrier::AcceptTrouble() const {
+  std::lock_guard lock(shared_->mu);
+  return shared_->accept_trouble;
 }
 
 void LocalCarrier::Shutdown() {

@@ -46,11 +46,14 @@ class LocalCarrier {
                                                     LocalCarrierOptions options);
   ~LocalCarrier();
 
-  // Connects to the socket of that name in the directory. Immediate: NOT_FOUND or UNAVAILABLE if nobody listens.
+  // Connects to the socket of that name in the directory. Immediate: NOT_FOUND or UNAVAILABLE if nobody listens; RESOURCE_EXHAUSTED says nothing about
+  // the peer: this process is out of descriptors, or too many others are about to connect.
   Result<ConnectionPtr> Connect(const std::string& socket_name);
   // Accepts connections under that name; a socket left by a dead process is replaced, ALREADY_EXISTS if one listens.
   // `on_accept` runs on the loop, before anything is read from the connection.
   Status Listen(const std::string& socket_name, std::function<void(const ConnectionPtr&)> on_accept);
+  // Why connections wait to be accepted, as when this process is out of descriptors; empty: they do not.
+  std::string AcceptTrouble() const;
   // Takes a connected stream socket (of a socketpair, or inherited); owns it from now on.
   Result<ConnectionPtr> Adopt(int fd);
   // The same for one that `options` describe; it may still be connecting.

@@ -3,12 +3,16 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <future>
+#include <memory>
+#include <optional>
 #include <thread>
 
 #include "ray/rpc/core/frame.h"
@@ -141,14 +145,18 @@ class LocalCarrierTest : public testing::Test {
   }
   // A raw socket to the server, as a bad peer has it.
   int RawConnect() {
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    int fd = RawSocket();
+    server_->OnLoop([&] { accepted_ready_.Reset(); });
+    ConnectRaw(fd);
+    AwaitAccepted();
+    return fd;
+  }
+  static int RawSocket() { return socket(AF_UNIX, SOCK_STREAM, 0); }
+  void ConnectRaw(int fd) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
     std::snprintf(address.sun_path, sizeof address.sun_path, "%s/s.sock", dir_.c_str());
-    server_->OnLoop([&] { accepted_ready_.Reset(); });
     EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    AwaitAccepted();
-    return fd;
   }
   Status AwaitClose(Endpoint* endpoint, const ConnectionPtr& connection) {
     Waiter done;
@@ -344,6 +352,66 @@ TEST_F(LocalCarrierTest, CorkedLeavesByFlushOrByItself) {
   while (server_->notified < 11) std::this_thread::yield();  // nobody flushes or polls here: the I/O thread does
   // A wait flushes what its own thread corked.
   EXPECT_TRUE(client_->Call(*connection_, MethodId::kPushTask, "x", {}, nullptr, nullptr, {.corked = true}).ok());
+}
+
+// Of the whole process, while it lives.
+struct NoMoreDescriptors {
+  NoMoreDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &usual);
+    rlimit none = usual;
+    none.rlim_cur = 3;
+    setrlimit(RLIMIT_NOFILE, &none);
+  }
+  ~NoMoreDescriptors() { setrlimit(RLIMIT_NOFILE, &usual); }
+  rlimit usual{};
+};
+
+TEST_F(LocalCarrierTest, ADescriptorForWhichThereIsNoRoomCostsNothingElse) {
+  std::unique_ptr<NoMoreDescriptors> none;
+  std::promise<void> stands_still, sent;
+  Waiter none_left, done;
+  client_->loop->Post("test", [&] {
+    stands_still.set_value();
+    sent.get_future().wait();
+    none = std::make_unique<NoMoreDescriptors>();
+    none_left.Notify();
+  });
+  stands_still.get_future().wait();
+  connection_->CallRaw(MethodId::kStoreConnect, "", {}, [&](Status status, Reply reply) {
+    none = nullptr;
+    EXPECT_TRUE(status.ok()) << status.ToString();
+    EXPECT_EQ(reply.fd, -1);
+    done.Notify();
+  });
+  connection_->Notify(MethodId::kLogLines, v1::KvGetReply());
+  while (server_->notified < 1) std::this_thread::yield();
+  server_->OnLoop([] {});  // what it answered has left
+  sent.set_value();
+  client_->Await(&none_left);
+  client_->Await(&done);
+  Waiter again;
+  connection_->CallRaw(MethodId::kStoreConnect, "", {}, [&](Status status, Reply reply) {
+    EXPECT_TRUE(status.ok()) << status.ToString();
+    EXPECT_GE(reply.fd, 0);
+    again.Notify();
+  });
+  client_->Await(&again);
+}
+
+TEST_F(LocalCarrierTest, WithoutDescriptorsConnectionsWaitAndNobodyIsTakenForDead) {
+  const int raw = RawSocket();
+  {
+    NoMoreDescriptors none;
+    EXPECT_EQ(client_->carrier->Connect("s.sock").status().code(), StatusCode::kResourceExhausted);
+    ConnectRaw(raw);
+    while (server_->carrier->AcceptTrouble().empty()) std::this_thread::yield();
+    EXPECT_NE(server_->carrier->AcceptTrouble().find("ulimit -n"), std::string::npos) << server_->carrier->AcceptTrouble();
+    EXPECT_TRUE(client_->Call(*connection_, MethodId::kPushTask, "x").ok());
+  }
+  while (!server_->carrier->AcceptTrouble().empty()) std::this_thread::yield();
+  ::close(raw);
+  const ConnectionPtr second = client_->carrier->Connect("s.sock").value();
+  EXPECT_TRUE(client_->Call(*second, MethodId::kPushTask, "x").ok());
 }
 
 TEST_F(LocalCarrierTest, DescriptorsTravel) {

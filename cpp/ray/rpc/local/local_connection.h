@@ -37,6 +37,7 @@ struct LocalCarrier::Shared {
   bool shut_down = false;                                                      // guarded by mu
   std::unordered_map<uint64_t, std::shared_ptr<LocalConnection>> connections;  // guarded by mu; until their teardown
   std::vector<std::shared_ptr<Listener>> listeners;                            // guarded by mu
+  std::string accept_trouble;                                                  // guarded by mu
 
   std::mutex dirty_mu;
   std::vector<std::shared_ptr<LocalConnection>> dirty;     // guarded by dirty_mu; have corked bytes
