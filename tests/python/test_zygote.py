@@ -70,6 +70,33 @@ def test_bad_request_is_answered(zygote, tmp_path):
     assert (answer["op"], answer["token"]) == ("error", 7)
 
 
+def test_what_the_machine_refuses_is_told_from_what_fails(tmp_path):
+    (tmp_path / "refusing.py").write_text(
+        "import errno, os\n"
+        "codes = [errno.EAGAIN, errno.ENOMEM, errno.EPERM]\n"
+        "def fork():\n"
+        "    raise OSError(codes.pop(0), 'refused')\n"
+        "os.fork = fork\n"
+    )
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(30)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ray._runtime.zygote", "--fd", str(theirs.fileno())],
+        pass_fds=(theirs.fileno(),),
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "RAY_preload_python_modules": "refusing"},
+    )
+    theirs.close()
+    _receive(ours)
+    answers = []
+    for _ in range(3):
+        _fork(ours, tmp_path)
+        answers.append(_receive(ours))
+    ours.close()
+    assert process.wait(30) == 0
+    assert [(answer["op"], answer["for_now"]) for answer in answers] == [("error", 1), ("error", 1), ("error", 0)]
+    assert "ulimit -u" in answers[0]["message"]
+
+
 def test_ctrl_c_does_not_end_it(zygote, tmp_path):
     sock, process = zygote
     _receive(sock)

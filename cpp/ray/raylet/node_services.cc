@@ -161,7 +161,11 @@ void NodeServices::Impl::Init() {
                            tunnels->AddProcess(worker, connection);
                            drain->OnWorkSoon();  // it may have come too late
                          },
-                         [this](const WorkerId& worker) { objects->OnWorkerDied(worker); }});  // nobody reads what it owned from now on
+                         [this](const WorkerId& worker) { objects->OnWorkerDied(worker); },  // nobody reads what it owned from now on
+                         [this] {
+                           const std::string why = carriers->ProcessesShutOut();
+                           return why.empty() ? why : "the raylet of the node " + why;
+                         }});
 
   scheduling::LeaseQueueConfig queue_config = config.leases;
   queue_config.node = node_id;

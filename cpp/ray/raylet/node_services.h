@@ -38,6 +38,8 @@ class NodeCarriers {
   virtual rpc::ConnectionPtr Dial(const std::string& address, Lane lane, bool plain) = 0;
   // The node's own processes may connect from now on.
   virtual Status ListenForProcesses() = 0;
+  // Why they have to wait for that now ("cannot ..."), as when there is no descriptor left for them; empty: nothing is known of it.
+  virtual std::string ProcessesShutOut() const { return {}; }
   // No link to another node is made or taken any more.
   virtual void StopLinks() = 0;
   // Every connection ends.

@@ -48,6 +48,7 @@ struct Raylet::Impl final : NodeCarriers, NodeObjects {
   Status ListenForProcesses() override {
     return carrier->Listen(kRayletSocket, [](const rpc::ConnectionPtr&) {});
   }
+  std::string ProcessesShutOut() const override { return carrier->AcceptTrouble(); }
   void StopLinks() override {
     if (tcp != nullptr) tcp->Stop();
   }

@@ -128,6 +128,10 @@ Result<Subprocess> Subprocess::Spawn(const SpawnOptions& options) {
   ::close(error_pipe[1]);
   if (pid < 0) {
     ::close(error_pipe[0]);
+    // What EAGAIN means of other calls is not what it means here.
+    if (fork_error == EAGAIN) {
+      return Status::ResourceExhausted("fork: the limit of processes is reached (`ulimit -u`, or pids.max of the control group)");
+    }
     return Status::FromErrno(fork_error, "fork");
   }
   Result<int> pidfd = OpenPidFd(pid);  // cannot be another's: only we reap it

@@ -146,7 +146,7 @@ class Explainer:
         self, made: Explanation, kind: str, subject: bytes, address: bytes | None, facts: list[dict[str, Any]] | None
     ) -> Explanation:
         notes: list[str] = []
-        asked = {address} if address is not None else set()
+        asked = {(address, _KINDS[kind], subject)} if address is not None else set()
         if facts is None and address is None:
             facts, silent = self._everywhere(kind, subject)
             if silent:
@@ -172,8 +172,8 @@ class Explainer:
                 if not same:
                     if pointer not in elsewhere:
                         elsewhere.append(pointer)
-                elif where not in asked:
-                    asked.add(where)
+                elif pointer not in asked:
+                    asked.add(pointer)
                     more.append((where, number, ident, False))
             for question, (found, why) in zip(more, self._put(more) if more else [], strict=True):
                 todo += found

@@ -2,14 +2,16 @@
 
 Started by the raylet as `python -m ray._runtime.zygote --fd 3`, where descriptor 3 is a SOCK_SEQPACKET socket with one
 JSON object in each datagram. From the raylet: {"op": "fork", "token", "worker_id", "job_id", "log_dir", "session_dir",
-"env"}. To it: {"op": "ready", "pid"}, {"op": "forked", "token", "pid"}, {"op": "error", "token", "message"} and
-{"op": "exit", "pid", "status"} with the raw wait status.
+"env"}. To it: {"op": "ready", "pid"}, {"op": "forked", "token", "pid"}, {"op": "error", "token", "message",
+"for_now"}, where 1 says that the machine refused it for now, and {"op": "exit", "pid", "status"} with the raw wait
+status.
 It has one thread, holds no connection but that one, and ends when the raylet does.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -25,6 +27,10 @@ from ray._runtime import blas
 
 _MAX_DATAGRAM = 1 << 20
 _LATER = ("numpy",)  # imported while nobody asks; workers share the pages
+_REFUSALS = {  # of fork, by errno: what may be otherwise in a moment
+    errno.EAGAIN: "fork: the limit of processes is reached (`ulimit -u`, or pids.max of the control group)",
+    errno.ENOMEM: "fork: there is no memory for another process",
+}
 _QUIET_MS = 300  # nobody asked for so long: an import takes tens of milliseconds, in which forks would wait
 
 
@@ -96,7 +102,9 @@ class Zygote:
             parent = os.getpid()
             pid = os.fork()
         except (OSError, KeyError, ValueError) as error:
-            self._send({"op": "error", "token": token, "message": f"{type(error).__name__}: {error}"})
+            refusal = _REFUSALS.get(error.errno or 0) if isinstance(error, OSError) else None
+            why = refusal or f"{type(error).__name__}: {error}"
+            self._send({"op": "error", "token": token, "message": why, "for_now": int(refusal is not None)})
             return None
         if pid:
             self._send({"op": "forked", "token": token, "pid": pid})

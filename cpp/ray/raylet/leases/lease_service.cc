@@ -808,7 +808,9 @@ bool LeaseService::Explain(const LeaseId& id, v1::WaitFact* out) const {
   }
   if (lease.worker.IsNil()) {
     out->set_state(v1::WAIT_STATE_STARTING_WORKER);
-    out->set_detail("the resources are granted; a worker process starts, or its runtime environment is set up");
+    const std::string trouble = deps_.workers->StartTrouble();
+    out->set_detail(trouble.empty() ? "the resources are granted; a worker process starts, or its runtime environment is set up"
+                                    : "the resources are granted, but no worker process can start now: " + trouble);
     return true;
   }
   out->set_state(v1::WAIT_STATE_GRANTED);

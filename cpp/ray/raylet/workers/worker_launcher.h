@@ -22,6 +22,8 @@ struct LauncherEvents {
   std::function<void(uint64_t token, int64_t pid)> on_started;
   std::function<void(uint64_t token, const std::string& message)> on_failed;
   std::function<void(int64_t pid, int wait_status)> on_exited;  // a started process has ended
+  // In place of on_failed: the machine has no process to give now, as when a limit is reached.
+  std::function<void(uint64_t token, const std::string& message)> on_refused;
 };
 
 // On the loop only.
@@ -30,7 +32,7 @@ class WorkerLauncher {
   virtual ~WorkerLauncher() = default;
   // REQUIRES: called once, before Launch.
   virtual void SetEvents(LauncherEvents events) = 0;
-  // on_started or on_failed follows.
+  // on_started, on_failed or on_refused follows.
   virtual void Launch(const LaunchRequest& request) = 0;
   // Sends a signal to a process that was started and whose end has not been told. Others are left alone.
   virtual void Signal(int64_t pid, int signal) = 0;

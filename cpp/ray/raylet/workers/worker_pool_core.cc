@@ -54,6 +54,7 @@ bool WorkerPoolCore::Registered(const WorkerId& id, uint64_t token, Time now, Po
   starting_.erase(token);
   --pool.starting;
   pool.failed_starts = pool.killed_starts = 0;
+  ForgetRefusals();
   BecomeFree(id, &it->second, now, out);
   StartMore(now, out);
   return true;
@@ -90,6 +91,7 @@ void WorkerPoolCore::Assign(const WorkerId& id, Worker* worker, const Waiting& t
 }
 
 void WorkerPoolCore::StartMore(Time now, PoolEffects* out) {
+  if (resume_at_) return;
   // One start for each waiting request, those of the pool that has the fewest under way first; then the prestarts.
   while (static_cast<int>(starting_.size()) < config_.max_parallel_starts) {
     std::map<WorkerKey, Pool>::iterator best = pools_.end();
@@ -129,7 +131,7 @@ void WorkerPoolCore::Returned(const WorkerId& id, bool reusable, Time now, PoolE
   BecomeFree(id, &it->second, now, out);
 }
 
-void WorkerPoolCore::Died(const WorkerId& id, const std::string& detail, bool killed, Time now, PoolEffects* out) {
+void WorkerPoolCore::Died(const WorkerId& id, const std::string& detail, WorkerEnd how, Time now, PoolEffects* out) {
   const auto it = workers_.find(id);
   if (it == workers_.end()) return;
   const Worker worker = std::move(it->second);
@@ -141,26 +143,56 @@ void WorkerPoolCore::Died(const WorkerId& id, const std::string& detail, bool ki
   } else if (worker.state == WorkerState::kStarting) {
     starting_.erase(worker.token);
     --pool.starting;
-    if (!worker.unwanted)
-      FailStart(worker.key,
-                worker.overdue ? "it did not register within " + std::to_string(config_.register_timeout / std::chrono::seconds(1)) + " s"
-                               : detail,
-                killed && !worker.overdue, out);
+    if (!worker.unwanted) {
+      if (how == WorkerEnd::kRefused) {
+        RefuseStart(worker.key, detail, now, out);
+      } else if (worker.overdue) {
+        const std::string seconds = std::to_string(config_.register_timeout / std::chrono::seconds(1));
+        FailStart(worker.key, "it did not register within " + seconds + " s", WorkerEnd::kFailed, out);
+      } else {
+        FailStart(worker.key, detail, how, out);
+      }
+    }
   }
   StartMore(now, out);
   DropPoolIfUnused(worker.key);
 }
 
-void WorkerPoolCore::FailStart(const WorkerKey& key, const std::string& detail, bool killed, PoolEffects* out) {
+void WorkerPoolCore::FailStart(const WorkerKey& key, const std::string& detail, WorkerEnd how, PoolEffects* out) {
   Pool& pool = pools_[key];
   pool.prestart = 0;
+  const bool killed = how == WorkerEnd::kKilled;
   if (killed ? ++pool.killed_starts < config_.max_killed_starts : ++pool.failed_starts < config_.max_start_attempts) return;
-  pool.failed_starts = pool.killed_starts = 0;
-  for (const auto& waiting : pool.waiting) {
+  FailWaiting(&pool, detail, out);
+}
+
+void WorkerPoolCore::RefuseStart(const WorkerKey& key, const std::string& detail, Time now, PoolEffects* out) {
+  Pool& pool = pools_[key];
+  pool.prestart = 0;
+  if (refusal_.empty()) refused_since_ = now;
+  refusal_ = detail;
+  if (!resume_at_) {  // else this start was under way with one that was refused
+    pause_ = std::clamp(pause_ * 2, config_.min_pause, config_.max_pause);
+    resume_at_ = now + pause_;
+  }
+  if (pool.waiting.empty()) return;
+  // Those that run will become free, or make room when they end.
+  const bool has_others = std::ranges::any_of(
+      workers_, [&](const auto& entry) { return entry.second.key == key && entry.second.state != WorkerState::kStarting; });
+  if (!has_others && now - refused_since_ >= config_.patience) {
+    FailWaiting(&pool, detail, out);
+  } else if (told_.insert(key.job).second) {
+    out->emplace_back(WorkersHeldUp{key.job, detail});
+  }
+}
+
+void WorkerPoolCore::FailWaiting(Pool* pool, const std::string& detail, PoolEffects* out) {
+  pool->failed_starts = pool->killed_starts = 0;
+  for (const auto& waiting : pool->waiting) {
     out->emplace_back(WorkerPopFailed{waiting.lease, "a worker process could not be started: " + detail, false});
   }
-  num_waiting_ -= pool.waiting.size();
-  pool.waiting.clear();
+  num_waiting_ -= pool->waiting.size();
+  pool->waiting.clear();
 }
 
 void WorkerPoolCore::DropPoolIfUnused(const WorkerKey& key) {
@@ -238,10 +270,22 @@ void WorkerPoolCore::Tick(Time now, PoolEffects* out) {
     out->emplace_back(WorkerAskExit{id, "idle"});
     DropPoolIfUnused(worker.key);
   }
+  if (resume_at_ && now >= *resume_at_) {
+    resume_at_.reset();
+    if (num_waiting_ == 0) ForgetRefusals();
+    StartMore(now, out);
+  }
+}
+
+void WorkerPoolCore::ForgetRefusals() {
+  refusal_.clear();
+  pause_ = Duration::zero();
+  resume_at_.reset();
+  told_.clear();
 }
 
 Time WorkerPoolCore::NextDeadline() const {
-  Time next = Time::Infinite();
+  Time next = resume_at_.value_or(Time::Infinite());
   for (const auto& [token, id] : starting_) {
     const Worker& worker = workers_.at(id);
     if (!worker.overdue) next = std::min(next, worker.since + config_.register_timeout);

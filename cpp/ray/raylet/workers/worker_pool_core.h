@@ -4,6 +4,8 @@
 // or waits for one that starts; a worker that becomes free goes to whoever waits first. Starts run in parallel up to a cap; waiting
 // requests are not capped otherwise, since blocked workers let their children in. A worker that runs an actor, or has left its good
 // state, is never used again.
+// Where the machine has no process to give (a limit of processes or descriptors, no memory), starts are tried again after pauses that double; who waits is
+// told only if that goes on, and no worker of his is there that could become free.
 // Pure core: events and time in, effects out. Owned by WorkerService; not thread-safe.
 #pragma once
 
@@ -31,6 +33,9 @@ struct WorkerPoolConfig {
   Duration register_timeout = std::chrono::seconds(30);  // from the start of a process to its registration
   int max_start_attempts = 2;                            // in a row, for one job and environment; then those who wait are told
   int max_killed_starts = 20;                            // the same, of processes that were killed: by accident, or for want of memory
+  Duration min_pause = std::chrono::milliseconds(100);   // after a start that the machine refused
+  Duration max_pause = std::chrono::seconds(5);
+  Duration patience = std::chrono::seconds(60);  // with such refusals
 };
 
 struct WorkerKey {
@@ -62,11 +67,22 @@ struct WorkerPopFailed {
   std::string reason;
   bool job_ended = false;  // else the process could not be started
 };
-using PoolEffect = std::variant<WorkerAssigned, WorkerFork, WorkerAskExit, WorkerKill, WorkerPopFailed>;
+struct WorkersHeldUp {  // the machine refuses to start processes: news for the drivers of the job, once until one has started
+  JobId job;
+  std::string reason;
+};
+using PoolEffect = std::variant<WorkerAssigned, WorkerFork, WorkerAskExit, WorkerKill, WorkerPopFailed, WorkersHeldUp>;
 using PoolEffects = std::vector<PoolEffect>;
 
 enum class WorkerState { kStarting, kIdle, kLeased, kActor, kLeaving };
 std::string_view WorkerStateName(WorkerState state);
+
+// What the end of a worker's process says about the next.
+enum class WorkerEnd {
+  kFailed,   // or could not be started: the next may well fail, too
+  kKilled,   // it was sent SIGKILL, and not from here: little, its zygote may have died, and all that had just been forked with it
+  kRefused,  // it never was, or could not come in: the machine has no room for it now
+};
 
 class WorkerPoolCore {
  public:
@@ -82,9 +98,8 @@ class WorkerPoolCore {
   bool Registered(const WorkerId& worker, uint64_t token, Time now, PoolEffects* out);
   // Its lease is over. Not reusable: it is leaving by itself, or its state is unknown.
   void Returned(const WorkerId& worker, bool reusable, Time now, PoolEffects* out);
-  // The process has ended, registered or not, or could not be started. `killed`: it was sent SIGKILL, and not from here. Of one that had not
-  // registered this says little about the next (its zygote may have died, and all that had just been forked with it).
-  void Died(const WorkerId& worker, const std::string& detail, bool killed, Time now, PoolEffects* out);
+  // The process has ended, registered or not, or could not be started.
+  void Died(const WorkerId& worker, const std::string& detail, WorkerEnd how, Time now, PoolEffects* out);
   void JobStarted(const JobId& job, Time now, PoolEffects* out);
   // Ends the workers of the job and fails its waiting requests, but for those that the predicates hold for (detached actors, and what they
   // started). From then on its idle workers leave at once.
@@ -97,6 +112,8 @@ class WorkerPoolCore {
   std::optional<WorkerKey> KeyOf(const WorkerId& worker) const;
   std::map<WorkerState, int> CountByState() const;
   size_t num_waiting() const { return num_waiting_; }
+  // Why the machine starts no process for those who wait, as it said last; empty: it does.
+  const std::string& refusal() const { return refusal_; }
 
  private:
   struct Worker {
@@ -126,7 +143,10 @@ class WorkerPoolCore {
   void Assign(const WorkerId& id, Worker* worker, const Waiting& to, Time now, PoolEffects* out);
   // Gives a worker that can run anything to who waits first, or makes it idle.
   void BecomeFree(const WorkerId& id, Worker* worker, Time now, PoolEffects* out);
-  void FailStart(const WorkerKey& key, const std::string& detail, bool killed, PoolEffects* out);
+  void FailStart(const WorkerKey& key, const std::string& detail, WorkerEnd how, PoolEffects* out);
+  void RefuseStart(const WorkerKey& key, const std::string& detail, Time now, PoolEffects* out);
+  void ForgetRefusals();
+  void FailWaiting(Pool* pool, const std::string& detail, PoolEffects* out);
   void DropPoolIfUnused(const WorkerKey& key);
 
   const WorkerPoolConfig config_;
@@ -138,6 +158,12 @@ class WorkerPoolCore {
   std::map<uint64_t, WorkerId> starting_;  // by token, so by age
   std::set<JobId> finished_jobs_;
   size_t num_waiting_ = 0;
+  // While the machine refuses starts, of whatever pool.
+  std::string refusal_;
+  Time refused_since_;
+  Duration pause_ = Duration::zero();
+  std::optional<Time> resume_at_;  // no start before
+  std::set<JobId> told_;           // WorkersHeldUp
 };
 
 }  // namespace ray::raylet

@@ -56,7 +56,7 @@ class WorkerPool : public testing::Test {
     return Do([&](PoolEffects* out) { core_->Returned(Named<WorkerId>(worker), reusable, now_, out); });
   }
   std::string Dead(uint8_t worker) {
-    return Do([&](PoolEffects* out) { core_->Died(Named<WorkerId>(worker), "gone", /*killed=*/false, now_, out); });
+    return Do([&](PoolEffects* out) { core_->Died(Named<WorkerId>(worker), "gone", WorkerEnd::kFailed, now_, out); });
   }
   std::string Tick() {
     return Do([&](PoolEffects* out) { core_->Tick(now_, out); });

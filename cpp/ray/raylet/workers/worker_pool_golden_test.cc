@@ -1,7 +1,7 @@
 // Replays tests/scenarios/worker_pool. Leases are numbers, jobs too; workers are named w1, w2 ... in the order of their starts, by which
 // they have their tokens. The time goes on by `after`. The events:
 //   config parallel= idle= prestart= idle-timeout= register-timeout= attempts= killed-attempts=     the first, if any
-//   pop LEASE job= env= [fresh] [actor]    cancel LEASE    registered WORKER [token=]    returned WORKER [broken]    died WORKER [killed]
+//   pop LEASE job= env= [fresh] [actor]    cancel LEASE    registered WORKER [token=]    returned WORKER [broken]    died WORKER [killed] [refused]
 //   job-started JOB    job-finished JOB keep=WORKER keep-lease=LEASE    after TIME (and tick)    state
 #include <gtest/gtest.h>
 
@@ -28,6 +28,7 @@ struct Show {
   }
   void operator()(const WorkerAskExit& e) { os << "ask " << Name(e.worker) << " to leave: " << e.reason; }
   void operator()(const WorkerKill& e) { os << "kill " << Name(e.worker) << ": " << e.reason; }
+  void operator()(const WorkersHeldUp& e) { os << "tell the drivers of job " << e.job.ToInt() << ": " << e.reason; }
   void operator()(const WorkerPopFailed& e) { os << "fail lease " << int{e.lease.data()[0]} << ": " << e.reason; }
 };
 
@@ -75,8 +76,13 @@ class Replay {
     } else if (name == "returned") {
       core_->Returned(WorkerNo(NumberOf(event.Word(0))), !event.Has("broken"), now_, out);
     } else if (name == "died") {
-      const bool killed = event.Has("killed");
-      core_->Died(WorkerNo(NumberOf(event.Word(0))), killed ? "killed by signal 9" : "exit code 1", killed, now_, out);
+      const bool killed = event.Has("killed"), refused = event.Has("refused");
+      const WorkerEnd how = killed ? WorkerEnd::kKilled : refused ? WorkerEnd::kRefused : WorkerEnd::kFailed;
+      core_->Died(WorkerNo(NumberOf(event.Word(0))),
+                  killed    ? "killed by signal 9"
+                  : refused ? "no process is left"
+                            : "exit code 1",
+                  how, now_, out);
     } else if (name == "job-started") {
       core_->JobStarted(JobId::FromInt(static_cast<uint32_t>(event.Number(0))), now_, out);
     } else if (name == "job-finished") {

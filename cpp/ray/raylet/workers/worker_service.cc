@@ -38,13 +38,15 @@ WorkerService::WorkerService(WorkerServiceConfig config, async::Loop* loop, Work
       pool_(config_.pool, [] { return WorkerId::FromRandom(); }),
       timer_(loop, [this] { OnTick(); }) {
   launcher_->SetEvents({[this](uint64_t token, int64_t pid) { OnStarted(token, pid); },
-                        [this](uint64_t token, const std::string& message) { OnStartFailed(token, message); },
-                        [this](int64_t pid, int status) { OnExited(pid, status); }});
+                        [this](uint64_t token, const std::string& message) { OnStartFailed(token, message, WorkerEnd::kFailed); },
+                        [this](int64_t pid, int status) { OnExited(pid, status); },
+                        [this](uint64_t token, const std::string& message) { OnStartFailed(token, message, WorkerEnd::kRefused); }});
 }
 
 WorkerService::~WorkerService() {
   *alive_ = false;
-  launcher_->SetEvents({[](uint64_t, int64_t) {}, [](uint64_t, const std::string&) {}, [](int64_t, int) {}});
+  launcher_->SetEvents(
+      {[](uint64_t, int64_t) {}, [](uint64_t, const std::string&) {}, [](int64_t, int) {}, [](uint64_t, const std::string&) {}});
   for (auto& [id, process] : processes_) {
     if (process.timer != 0) loop_->CancelTimer(process.timer);
   }
@@ -264,7 +266,15 @@ void WorkerService::Apply(const PoolEffect& effect) {
     Kill(kill->worker, kill->reason, /*intended=*/true);
   } else if (const auto* failed = std::get_if<WorkerPopFailed>(&effect)) {
     hooks_.on_pop_failed(*failed);
+  } else if (const auto* held_up = std::get_if<WorkersHeldUp>(&effect)) {
+    RAY_LOG(WARNING) << "no worker can be started now: " << held_up->reason;
+    NotifyDrivers(held_up->job, "worker_start_held_up", "No worker process can be started now, it is tried again: " + held_up->reason);
   }
+}
+
+std::string WorkerService::StartTrouble() const {
+  if (std::string why = hooks_.shut_out == nullptr ? "" : hooks_.shut_out(); !why.empty()) return why;
+  return pool_.refusal();
 }
 
 void WorkerService::OnTick() {
@@ -361,15 +371,15 @@ void WorkerService::OnStarted(uint64_t token, int64_t pid) {
   if (!process->kill_reason.empty()) launcher_->Signal(pid, SIGKILL);
 }
 
-void WorkerService::OnStartFailed(uint64_t token, const std::string& message) {
+void WorkerService::OnStartFailed(uint64_t token, const std::string& message, WorkerEnd how) {
   const auto it = by_token_.find(token);
   if (it == by_token_.end()) return;
   const WorkerId worker = it->second;
-  RAY_LOG(ERROR) << "worker " << worker << " could not be started: " << message;
+  if (how != WorkerEnd::kRefused) RAY_LOG(ERROR) << "worker " << worker << " could not be started: " << message;
   by_token_.erase(it);
   processes_.erase(worker);
   PoolEffects effects;
-  pool_.Died(worker, message, /*killed=*/false, loop_->clock().Now(), &effects);
+  pool_.Died(worker, message, how, loop_->clock().Now(), &effects);
   Run(std::move(effects));
   MaybeShutdownDone();
 }
@@ -434,7 +444,14 @@ void WorkerService::Finish(const WorkerId& worker) {
   if (!process.is_driver) {
     PoolEffects effects;
     const bool killed = process.wait_status && WIFSIGNALED(*process.wait_status) && WTERMSIG(*process.wait_status) == SIGKILL;
-    pool_.Died(worker, end.detail, killed && process.kill_reason.empty(), loop_->clock().Now(), &effects);
+    WorkerEnd how = killed && process.kill_reason.empty() ? WorkerEnd::kKilled : WorkerEnd::kFailed;
+    if (process.connection == nullptr && hooks_.shut_out != nullptr) {
+      if (std::string why = hooks_.shut_out(); !why.empty()) {  // it was kept waiting at the door
+        how = WorkerEnd::kRefused;
+        end.detail = std::move(why);
+      }
+    }
+    pool_.Died(worker, end.detail, how, loop_->clock().Now(), &effects);
     Run(std::move(effects));
   }
   if (process.connection != nullptr) {

@@ -62,6 +62,8 @@ struct WorkerServiceHooks {
   std::function<void(const JobId& job, v1::DriverMessageNotice message)> on_message_for_elsewhere;
   std::function<void(const WorkerId& worker, const rpc::ConnectionPtr& connection)> on_registered = nullptr;  // before it is answered
   std::function<void(const WorkerId& worker)> on_killed = nullptr;  // it was sent SIGKILL: its end is certain, and will be told
+  // Why processes that have started cannot come in now; empty: nothing is known of that.
+  std::function<std::string()> shut_out = nullptr;
 };
 
 class WorkerService {
@@ -94,6 +96,8 @@ class WorkerService {
   // Registered ones, and those that are about to be; drivers do not count.
   size_t num_workers() const;
   bool IsDriver(const WorkerId& process) const;
+  // What keeps workers from starting, for people; empty: nothing is known of that.
+  std::string StartTrouble() const;
   void JobStarted(const JobId& job);
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_worker,
                    const std::function<bool(const LeaseId&)>& keep_lease);
@@ -149,7 +153,7 @@ class WorkerService {
   void Apply(const PoolEffect& effect);
   void OnTick();
   void OnStarted(uint64_t token, int64_t pid);
-  void OnStartFailed(uint64_t token, const std::string& message);
+  void OnStartFailed(uint64_t token, const std::string& message, WorkerEnd how);
   void OnExited(int64_t pid, int wait_status);
   void OnClosed(const WorkerId& worker);
   void SetTimer(Process* process, Duration delay, void (WorkerService::*fn)(const WorkerId&));

@@ -50,7 +50,7 @@ void ZygoteLauncher::Start(std::function<void(const Status&)> on_ready) {
 
 void ZygoteLauncher::EnsureStarted() {
   if (fd_ >= 0 || stopped_ || retry_ != 0) return;
-  if (Status status = Spawn(); !status.ok()) RetryLater(status.ToString());
+  if (Status status = Spawn(); !status.ok()) RetryLater(status.message(), status.code() == StatusCode::kResourceExhausted);
 }
 
 Status ZygoteLauncher::Spawn() {
@@ -152,7 +152,9 @@ void ZygoteLauncher::OnMessage(std::string_view text) {
     events_.on_started(token, pid);
   } else if (op == "error") {
     sent_.erase(token);
-    if (pending_.erase(token) > 0) events_.on_failed(token, JsonString(message, "message"));
+    if (pending_.erase(token) > 0) {
+      (JsonNumber(message, "for_now", 0) != 0 ? events_.on_refused : events_.on_failed)(token, JsonString(message, "message"));
+    }
   } else if (op == "exit") {
     Exited(pid, static_cast<int>(JsonNumber(message, "status", 0)));
   } else {
@@ -177,9 +179,14 @@ void ZygoteLauncher::OnGone() {
   RetryLater("the zygote ended");
 }
 
-void ZygoteLauncher::RetryLater(const std::string& why) {
+void ZygoteLauncher::RetryLater(const std::string& why, bool refused) {
   if (stopped_) return;
   ++failures_;
+  if (refused && on_ready_ == nullptr) {  // who wants processes tries again; of the zygote it says nothing
+    for (const auto& [token, request] : std::exchange(pending_, {})) events_.on_refused(token, why);
+    failures_ = 0;
+    return;
+  }
   RAY_LOG(WARNING) << why << "; start attempt " << failures_ << " failed or was cut short (see zygote.err)";
   if (failures_ >= config_.max_failures) {
     failures_ = 0;

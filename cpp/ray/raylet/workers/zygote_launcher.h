@@ -51,7 +51,8 @@ class ZygoteLauncher final : public WorkerLauncher {
   void OnGone();  // the socket closed
   void Send(const LaunchRequest& request);
   void Exited(int64_t pid, int wait_status);
-  void RetryLater(const std::string& why);
+  // `refused`: not by the zygote, but by the machine.
+  void RetryLater(const std::string& why, bool refused = false);
 
   const ZygoteConfig config_;
   async::EpollLoop* const loop_;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include <fstream>
@@ -42,7 +43,7 @@ while True:
         if "RAY_TEST_DIE" in m["env"] and not os.path.exists(once):
             open(once, "w").close(); os._exit(1)
         if "RAY_TEST_REFUSE" in m["env"]:
-            send(op="error", token=m["token"], message="no"); continue
+            send(op="error", token=m["token"], message="no", for_now=int(m["env"]["RAY_TEST_REFUSE"])); continue
         pid = os.fork()
         if pid == 0:
             if "RAY_TEST_CODE" in m["env"]: os._exit(int(m["env"]["RAY_TEST_CODE"]))
@@ -71,7 +72,8 @@ class ZygoteLauncherTest : public testing::Test {
                             [this](uint64_t, const std::string& message) { failed_.set_value(message); },
                             [this](int64_t pid, int status) {
                               exited_.set_value({pid, status});
-                            }});
+                            },
+                            [this](uint64_t, const std::string& message) { refused_.set_value(message); }});
     });
   }
   void TearDown() override {
@@ -93,7 +95,7 @@ class ZygoteLauncherTest : public testing::Test {
   std::unique_ptr<async::EpollLoop> loop_;
   std::unique_ptr<ZygoteLauncher> launcher_;
   TestPromise<int64_t> started_;
-  TestPromise<std::string> failed_;
+  TestPromise<std::string> failed_, refused_;
   TestPromise<std::pair<int64_t, int>> exited_;
 };
 
@@ -114,8 +116,28 @@ TEST_F(ZygoteLauncherTest, TellsTheExitCode) {
 }
 
 TEST_F(ZygoteLauncherTest, TellsWhyAForkFailed) {
-  Launch({{"RAY_TEST_REFUSE", "1"}});
+  Launch({{"RAY_TEST_REFUSE", "0"}});
   EXPECT_EQ(failed_.get_future().get(), "no");
+}
+
+TEST_F(ZygoteLauncherTest, TellsWhatTheMachineRefusedForNowFromWhatFailed) {
+  Launch({{"RAY_TEST_REFUSE", "1"}});
+  EXPECT_EQ(refused_.get_future().get(), "no");
+}
+
+TEST_F(ZygoteLauncherTest, WithoutDescriptorsForAZygoteForksAreRefusedForNow) {
+  OnLoop([&] {
+    rlimit usual{};
+    ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &usual), 0);
+    rlimit none = usual;
+    none.rlim_cur = 3;
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    launcher_->Launch({1, WorkerId::FromRandom(), JobId::FromInt(1), {}});
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &usual), 0);
+  });
+  EXPECT_NE(refused_.get_future().get().find("ulimit -n"), std::string::npos);
+  Launch({});
+  EXPECT_GT(started_.get_future().get(), 1);
 }
 
 TEST_F(ZygoteLauncherTest, AZygoteThatDiesIsReplacedAndTheForkAskedAgain) {
