@@ -23,7 +23,6 @@ _ACCEPTED = {
     "plasma_directory",
     "ray_client_server_port",
     "raylet_ip_address",
-    "redis_password",
 }
 _NODE_ARGUMENTS = (
     "num_cpus",
@@ -33,6 +32,8 @@ _NODE_ARGUMENTS = (
     "object_store_memory",
     "memory",
     "node_name",
+    "redis_username",
+    "redis_password",
     "object_spilling_directory",
 )
 

@@ -126,6 +126,15 @@ def test_a_new_head_takes_the_place_of_one_that_was_lost(
     assert count() == ["2", pid]
 
 
+def test_the_password_may_be_given_to_the_head(
+    redis: Callable[..., int], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_REDIS_ADDRESS", f"127.0.0.1:{redis('--requirepass', 'secret')}")
+    monkeypatch.setenv("RAY_REDIS_PASSWORD", "another")
+    head = cluster.add_node(num_cpus=0, redis_password="secret")
+    assert head.remaining_processes_alive()
+
+
 def test_flags(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_REDIS_ADDRESS", "h:1,h:2")
     monkeypatch.setenv("RAY_REDIS_PASSWORD", "secret")

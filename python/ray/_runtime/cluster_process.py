@@ -55,6 +55,8 @@ class NodeOptions:
         system_config: settings for the whole cluster (head only).
         port: of the raylet; 0: any free one; None: it does not listen, but dials out.
     """
+        redis_username, redis_password: for the Redis server that keeps the tables, if one does (head only). None: those
+            of the environment.
 
     num_cpus: float | None = None
     num_gpus: float | None = None
@@ -71,6 +73,8 @@ class NodeOptions:
     log_level: str | None = None
     redirect_output: bool = True
 
+    redis_username: str | None = None
+    redis_password: str | None = field(default=None, repr=False)
     def sizes(self) -> NodeSizes:
         """What is given, or detected."""
         return detect(
@@ -188,7 +192,13 @@ class Node:
 
         def start() -> None:
             node.security = security.for_head(directory, owned=owned)
-            storage = gcs_storage.flags(directory, options.system_config, durable=not owned)
+            storage = gcs_storage.flags(
+                directory,
+                options.system_config,
+                durable=not owned,
+                redis_username=options.redis_username,
+                redis_password=options.redis_password,
+            )
             node.gcs_is_durable = gcs_storage.are_durable(storage)
             node._replaceable = gcs_storage.outlive(storage, directory)
             rest = [*node.security.flags(), *storage]

@@ -22,8 +22,18 @@ _REDIS = {
 }
 
 
-def flags(session_dir: Path, given: Mapping[str, Any], *, durable: bool) -> list[str]:
+def flags(
+    session_dir: Path,
+    given: Mapping[str, Any],
+    *,
+    durable: bool,
+    redis_username: str | None = None,
+    redis_password: str | None = None,
+) -> list[str]:
     """What `_system_config` or the environment says, else a file in the session's directory if `durable`, else memory.
+
+    Args:
+        redis_username, redis_password: for a Redis server; None: those of the environment.
 
     Raises:
         ValueError: no such kind of storage, one that needs a path or an address has none, or the address has more in
@@ -33,7 +43,7 @@ def flags(session_dir: Path, given: Mapping[str, Any], *, durable: bool) -> list
     path = str(system_config.lookup("gcs_storage_path", given) or "")
     address = os.environ.get("RAY_REDIS_ADDRESS", "")
     if kind == "redis" or (kind is None and address):
-        return _redis_flags(session_dir, given, address)
+        return _redis_flags(session_dir, given, address, redis_username, redis_password)
     if kind is None and not path:
         return ["--storage", f"sqlite:{session_dir / FILE}"] if durable else []
     if kind == "memory":
@@ -59,7 +69,9 @@ def outlive(storage_flags: list[str], session_dir: Path) -> bool:
     return are_durable(storage_flags) and storage_flags[1] != f"sqlite:{session_dir / FILE}"
 
 
-def _redis_flags(session_dir: Path, given: Mapping[str, Any], address: str) -> list[str]:
+def _redis_flags(
+    session_dir: Path, given: Mapping[str, Any], address: str, username: str | None, password: str | None
+) -> list[str]:
     if "@" in address:  # it goes into the command line and the log
         raise ValueError(
             "RAY_REDIS_ADDRESS must say only where the Redis server is, as host:port, redis://host:port or "
@@ -72,9 +84,9 @@ def _redis_flags(session_dir: Path, given: Mapping[str, Any], address: str) -> l
     for name, flag in _REDIS.items():
         if value := system_config.lookup(name, given):
             made += [f"--{flag}", str(value)]
-    if username := os.environ.get("RAY_REDIS_USERNAME"):
+    if username := username or os.environ.get("RAY_REDIS_USERNAME"):
         made += ["--redis-username", username]
-    if password := os.environ.get("RAY_REDIS_PASSWORD"):
+    if password := password or os.environ.get("RAY_REDIS_PASSWORD"):
         # Not on the command line, which every user of the machine can read.
         file = session_dir / _PASSWORD_FILE
         private_file.write_text(file, password + "\n")

@@ -22,6 +22,7 @@ def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, **attributes)
 
 
+_REDIS = "For the Redis server that keeps the cluster's tables, where RAY_REDIS_ADDRESS names one (head only)."
 # What has an effect.
 _NODE = [
     _option("--node-ip-address", metavar="IP", help="Address of this node, as others see it. Default: found out."),
@@ -36,6 +37,12 @@ _NODE = [
     _option("--node-manager-port", type=click.IntRange(0, 65535), default=0, help="The node's one port. 0: any free."),
     _option("--object-spilling-directory", metavar="DIRS", help="Where objects go when the store is full."),
     _option("--temp-dir", metavar="DIR", help="Where session directories are. Default: $RAY_TMPDIR/ray or /tmp/ray."),
+    _option("--redis-username", metavar="NAME", help=f"{_REDIS} Default: $RAY_REDIS_USERNAME, or its default user."),
+    _option(
+        "--redis-password",
+        metavar="PASSWORD",
+        help=f"{_REDIS} Default: $RAY_REDIS_PASSWORD, which shows in no list of processes.",
+    ),
     _option("--no-redirect-output", is_flag=True, help="Logs go to the terminal instead of files."),
 ]
 
@@ -43,7 +50,6 @@ _ONE_PORT = "a node has one port, --node-manager-port"
 _NO_DASHBOARD = "there is no dashboard yet"
 _NO_AGENTS = "there are no agent processes"
 _UNIX = "workers open no port"
-_NO_REDIS = "the cluster's tables are not kept in Redis yet"
 # Ray's flags for what this engine does not have: accepted, so that commands and scripts run unchanged.
 _POINTLESS: list[tuple[str, Any, str]] = [
     ("--object-manager-port", int, _ONE_PORT),
@@ -63,8 +69,6 @@ _POINTLESS: list[tuple[str, Any, str]] = [
     ("--system-reserved-memory", int, "there is no isolation by control groups yet"),
     ("--cgroup-path", str, "there is no isolation by control groups yet"),
     ("--proxy-server-url", str, _NO_DASHBOARD),
-    ("--redis-username", str, _NO_REDIS),
-    ("--redis-password", str, _NO_REDIS),
 ]
 _POINTLESS_SWITCHES: list[tuple[str, str]] = [
     ("--enable-object-reconstruction", "objects are always computed again where that is allowed"),
@@ -117,6 +121,8 @@ def options_from(given: dict[str, Any]) -> NodeOptions:
         object_spilling_directory=given["object_spilling_directory"],
         port=given["node_manager_port"],
         redirect_output=not given["no_redirect_output"],
+        redis_username=given["redis_username"],
+        redis_password=given["redis_password"],
         drain_s=drain_seconds(),
         log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL") or None,
     )
