@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import os
 import time
 from typing import Any
 
-from ray._runtime import addresses, connect, gcs_query, security
+from ray._runtime import addresses, connect, environment, gcs_query, security
 from ray._runtime.cluster_process import Node, NodeOptions
 
 _STORE_BYTES = 150 << 20
@@ -32,9 +31,9 @@ _NODE_ARGUMENTS = (
     "object_store_memory",
     "memory",
     "node_name",
+    "object_spilling_directory",
     "redis_username",
     "redis_password",
-    "object_spilling_directory",
 )
 
 
@@ -197,7 +196,7 @@ class Cluster:
         """
         arguments = {name.removeprefix("_"): value for name, value in arguments.items()}
         ip = arguments.pop("node_ip_address", None) or addresses.LOOPBACK
-        port = int(arguments.pop("port", None) or os.environ.get("RAY_GCS_SERVER_PORT") or 0)
+        port = int(arguments.pop("port", None) or environment.port("RAY_GCS_SERVER_PORT", 0))
         temp_dir = arguments.pop("temp_dir", None)
         options = _options(arguments)
         if self.head_node is None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from ray._runtime import (
     accelerators,
     addresses,
+    environment,
     gcs_storage,
     private_file,
     security,
@@ -54,9 +55,9 @@ class NodeOptions:
         driver_only: it offers nothing to the cluster, but is a driver's way into it.
         system_config: settings for the whole cluster (head only).
         port: of the raylet; 0: any free one; None: it does not listen, but dials out.
-    """
         redis_username, redis_password: for the Redis server that keeps the tables, if one does (head only). None: those
             of the environment.
+    """
 
     num_cpus: float | None = None
     num_gpus: float | None = None
@@ -72,9 +73,9 @@ class NodeOptions:
     port: int | None = 0
     log_level: str | None = None
     redirect_output: bool = True
-
     redis_username: str | None = None
     redis_password: str | None = field(default=None, repr=False)
+
     def sizes(self) -> NodeSizes:
         """What is given, or detected."""
         return detect(
@@ -82,14 +83,18 @@ class NodeOptions:
         )
 
     def all_labels(self) -> dict[str, str]:
-        """Those that the environment gives, under those that were given, under RAY_OVERRIDE_LABELS."""
+        """Those that the environment gives, under those that were given, under RAY_OVERRIDE_LABELS.
+
+        Raises:
+            ValueError: that is no JSON object.
+        """
         found = {label: os.environ[name] for name, label in _LABEL_VARIABLES.items() if os.environ.get(name)}
         found = {**accelerators.slice_labels(), **found}
-        return {**found, **self.labels, **json.loads(os.environ.get("RAY_OVERRIDE_LABELS") or "{}")}
+        return {**found, **self.labels, **environment.json_object("RAY_OVERRIDE_LABELS")}
 
     def all_resources(self) -> dict[str, float]:
-        """Custom ones; RAY_OVERRIDE_RESOURCES goes first."""
-        return {**self.resources, **json.loads(os.environ.get("RAY_OVERRIDE_RESOURCES") or "{}")}
+        """Custom ones; RAY_OVERRIDE_RESOURCES goes first. Raises ValueError if that is no JSON object."""
+        return {**self.resources, **environment.json_object("RAY_OVERRIDE_RESOURCES")}
 
 
 class Node:
@@ -318,9 +323,12 @@ class Node:
             command += ["--node-name", options.node_name]
         command += spilling.flags(options.object_spilling_directory, options.system_config, self.node_dir)
         name = "raylet" if self.node_dir == self.session_dir else f"raylet.{self.node_dir.name.removeprefix('node_')}"
-        environment = system_config.worker_environment(options.system_config)
         self.raylet = Process(
-            name, command, self.session_dir / "logs", redirect_output=options.redirect_output, environment=environment
+            name,
+            command,
+            self.session_dir / "logs",
+            redirect_output=options.redirect_output,
+            environment=system_config.worker_environment(options.system_config),
         )
         return self.raylet
 

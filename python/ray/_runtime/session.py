@@ -19,7 +19,7 @@ from ray._core.call import CallPlan
 from ray._core.ids import ActorID, JobID, NodeID, TaskID, WorkerID
 from ray._core.object_ref import ObjectRef
 from ray._core.worker import CoreWorker, Template
-from ray._runtime import runtime_env, system_config
+from ray._runtime import environment, runtime_env, system_config
 from ray._runtime.function_table import FunctionTable
 from ray._serialization import context as _context  # noqa: F401  # registers the pickler with the core
 from ray.exceptions import RayError, RaySystemError
@@ -326,6 +326,7 @@ os.register_at_fork(after_in_child=_after_fork)
 class CoreSettings(TypedDict):
     """Arguments of `CoreWorker.start` that the environment sets."""
 
+    log_level: str
     oom_retries: int
     oom_backoff_ms: int
     gcs_timeout_ms: int
@@ -338,17 +339,22 @@ def _lineage_cap_bytes() -> int:
     """How many bytes this process keeps of tasks that could be run again, as the environment says."""
     if os.environ.get("RAY_lineage_pinning_enabled", "1").lower() in ("0", "false"):  # noqa: SIM112 - a public name
         return 0
-    text = os.environ.get("RAY_max_lineage_bytes", "")  # noqa: SIM112 - a public name
-    if text and not text.isdecimal():
-        raise ValueError(f"RAY_max_lineage_bytes must be a number of bytes, got {text!r}.")
-    return int(text) if text else 1 << 30
+    cap = environment.integer("RAY_max_lineage_bytes", 1 << 30)
+    if cap < 0:
+        raise ValueError(f"RAY_max_lineage_bytes must be a number of bytes, got {cap}.")
+    return cap
 
 
 def core_options(given: Mapping[str, Any] = MappingProxyType({})) -> CoreSettings:
-    """What the environment says of the core of a driver or worker; `given` goes before it."""
+    """What the environment says of the core of a driver or worker; `given` goes before it.
+
+    Raises:
+        ValueError: a variable makes no sense; the text names it.
+    """
     return {
-        "oom_retries": min(int(os.environ.get("RAY_task_oom_retries", -1)), (1 << 63) - 1),  # noqa: SIM112  # Ray's names
-        "oom_backoff_ms": int(os.environ.get("RAY_task_oom_retry_delay_base_ms", 1000)),  # noqa: SIM112
+        "log_level": environment.log_level(),
+        "oom_retries": min(environment.integer("RAY_task_oom_retries", -1), (1 << 63) - 1),
+        "oom_backoff_ms": environment.integer("RAY_task_oom_retry_delay_base_ms", 1000),
         "gcs_timeout_ms": int(float(system_config.lookup(system_config.GCS_TIMEOUT, given) or 60) * 1000),
         "lineage_cap_bytes": _lineage_cap_bytes(),
         "rpc_faults": system_config.faults(given),
@@ -374,7 +380,7 @@ def start_observer(attachment: Attachment, *, address: str) -> Session:
             log_file=os.path.join(attachment.logs, f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
             python_version=".".join(map(str, sys.version_info[:3])),
         )
-    except Exception as error:
+    except (RayError, ValueError) as error:  # the core has no other ones
         raise ConnectionError(f"Could not connect to the Ray cluster at {address}: {error}") from error
     session = Session(core, is_driver=True, namespace="", job_config={})
     session.cluster = attachment.node
@@ -397,8 +403,10 @@ def start_driver(
         settings: `_system_config`, as far as it is for this process.
 
     Raises:
+        ValueError: a variable of the environment makes no sense; the text names it.
         ConnectionError: nobody answers there.
     """
+    options = core_options(settings)
     worker_id = os.urandom(WorkerID.SIZE)
     try:
         core = CoreWorker.start(
@@ -409,11 +417,10 @@ def start_driver(
             entrypoint=" ".join([sys.executable, *sys.argv]),
             job_config_json=json.dumps(job_config),
             log_file=os.path.join(attachment.logs, f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
-            log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL", "info").upper(),
             python_version=".".join(map(str, sys.version_info[:3])),
-            **core_options(settings),
+            **options,
         )
-    except Exception as error:
+    except (RayError, ValueError) as error:  # the core has no other ones
         raise ConnectionError(f"Could not connect to the Ray cluster at {address}: {error}") from error
     session = Session(core, is_driver=True, namespace=namespace, job_config=job_config)
     session.cluster = attachment.node

@@ -7,6 +7,9 @@ import sys
 import threading
 from typing import Any
 
+from ray._runtime import environment
+
+_VARIABLE = "RAY_actor_graceful_shutdown_timeout_ms"
 _BUDGET_MS = 30_000
 
 
@@ -15,7 +18,7 @@ def run(instance: Any) -> None:
     hook = getattr(instance, "__ray_shutdown__", None)
     if not callable(hook):
         return
-    budget = float(os.environ.get("RAY_actor_graceful_shutdown_timeout_ms", _BUDGET_MS)) / 1000  # noqa: SIM112
+    budget = _budget_s()
     watchdog = threading.Timer(budget, _end, [budget])
     watchdog.daemon = True
     watchdog.start()
@@ -25,6 +28,14 @@ def run(instance: Any) -> None:
         sys.excepthook(*sys.exc_info())
     finally:
         watchdog.cancel()
+
+
+def _budget_s() -> float:
+    try:
+        return environment.number(_VARIABLE, _BUDGET_MS) / 1000
+    except ValueError as error:  # no reason not to call the hook
+        sys.stderr.write(f"{error} __ray_shutdown__ has {_BUDGET_MS / 1000:g} s.\n")
+        return _BUDGET_MS / 1000
 
 
 def _end(budget: float) -> None:

@@ -62,7 +62,6 @@ def _connect(args: WorkerArgs) -> Session:
         startup_token=args.token,
         job_id=args.job_id,
         log_file=os.path.join(args.log_dir, f"python-core-worker-{args.worker_id.hex()}_{os.getpid()}.log"),
-        log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL", "info").upper(),
         python_version=".".join(map(str, sys.version_info[:3])),
         **core_options(),
     )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import replace
 from typing import Any
 
 import click
 
-from ray._runtime import addresses, connect, session_dir
+from ray._runtime import addresses, connect, environment, session_dir
 from ray._runtime.cluster_process import Node
 from ray.cli import cluster
 from ray.cli.errors import shown
@@ -37,9 +36,9 @@ def start(head: bool, address: str | None, port: int | None, block: bool, **give
             raise click.UsageError("--head starts a new cluster, --address joins one: give one of them.")
         if given["system_config"]:
             options = replace(options, system_config=_parse_config(given["system_config"]))
-        if port is None:
-            port = int(os.environ.get("RAY_GCS_SERVER_PORT") or addresses.DEFAULT_PORT)
         with shown():
+            if port is None:
+                port = environment.port("RAY_GCS_SERVER_PORT", addresses.DEFAULT_PORT)
             node = Node.start_head(
                 options, ip=given["node_ip_address"], port=port, temp_dir=given["temp_dir"], watch=block
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from ray._runtime import addresses, session_dir
+from ray._runtime import addresses, environment, session_dir
 from ray._runtime.cluster_process import Node
 from ray.cli import cluster
 from ray.cli.errors import shown
@@ -45,7 +45,7 @@ def symmetric_run(address: str, min_nodes: int, entrypoint: tuple[str, ...], **g
 
 
 def _wait_s() -> float:
-    return float(os.environ.get("RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT") or _WAIT_S)
+    return environment.number("RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT", _WAIT_S)
 
 
 def _run_head(ip: str, port: int, min_nodes: int, entrypoint: tuple[str, ...], given: dict[str, Any]) -> int:
