@@ -13,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 import ray
-from ray.cli import node_flags, status
+from ray._runtime import gcs_query
+from ray._runtime.cluster_process import Node, NodeOptions
+from ray.cli import cluster, node_flags, status
 from ray.cli.main import cli
 
 
@@ -73,6 +75,47 @@ def test_pointless_flags_say_why_they_are() -> None:
     ):
         assert flag in text
     assert "Accepted, without effect: workers open no port." in text
+
+
+def test_the_port_of_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_GCS_SERVER_PORT", "default")
+    done = run("start", "--head")
+    assert done.exit_code == 1
+    assert "RAY_GCS_SERVER_PORT must be a whole number, got 'default'" in done.output
+
+
+def test_user_and_password_for_redis_go_to_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[NodeOptions] = []
+
+    def start_head(options: NodeOptions, **where: Any) -> None:
+        given.append(options)
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr(Node, "start_head", start_head)
+    assert "not today" in run("start", "--head", "--redis-username=u", "--redis-password=hidden").output
+    assert (given[0].redis_username, given[0].redis_password) == ("u", "hidden")
+    assert "hidden" not in repr(given[0])
+
+
+def test_the_gcs_of_a_driver_can_be_asked_to_drain_a_node(tmp_path: pathlib.Path) -> None:
+    """It listens on a Unix socket; here nobody does."""
+    address = f"unix:{tmp_path}/gcs.sock"
+    reason = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=x")
+    done = run("drain-node", "--address", address, "--node-id", "ab" * 28, *reason)
+    assert done.exit_code == 1
+    assert f"No Ray cluster answers at {address}" in done.output
+
+
+def test_a_query_that_hangs_is_a_cluster_that_does_not_answer(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = tmp_path / "raylet"
+    hanging.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hanging.chmod(0o700)
+    monkeypatch.setenv("RAY_BINARY_DIR", str(tmp_path))
+    monkeypatch.setattr(gcs_query, "_GRACE_S", 0.1)
+    with pytest.raises(ConnectionError, match="unix:/x could not be asked in time"):
+        cluster.nodes_of("unix:/x", timeout=0.1)
 
 
 def test_commands_that_find_no_cluster_say_so() -> None:

@@ -12,6 +12,7 @@ from ray._runtime.security import SECRET_VARIABLES, Security, authentication_err
 
 _NOT_AUTHENTICATED = 4
 _TIMEOUT_S = 5.0
+_GRACE_S = 10.0  # for a process that keeps the time itself
 
 
 def list_nodes(address: str, security: Security, timeout: float = _TIMEOUT_S) -> list[dict[str, Any]]:
@@ -44,7 +45,10 @@ def drain_node(
 
 
 def _ask(address: str, security: Security, timeout: float, more: list[str]) -> Any:
-    done = _run(["--gcs-address", address, "--timeout", f"{timeout}s", *security.flags(), *more], timeout)
+    try:
+        done = _run(["--gcs-address", address, "--timeout", f"{timeout}s", *security.flags(), *more], timeout)
+    except subprocess.TimeoutExpired:  # the machine is overloaded, or somebody has stopped the process
+        raise ConnectionError(f"The Ray cluster at {address} could not be asked in time.") from None
     if done.returncode == 0:
         return json.loads(done.stdout)
     problem = done.stderr.strip() or f"exit code {done.returncode}"
@@ -60,7 +64,7 @@ def _run(arguments: list[str], timeout: float) -> subprocess.CompletedProcess[st
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=timeout + 10,  # it keeps the time itself
+        timeout=timeout + _GRACE_S,
         env=env,
         check=False,
     )

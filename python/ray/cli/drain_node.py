@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ray._runtime import connect, gcs_query, security, session_dir
+from ray._runtime import gcs_query
 from ray.cli import cluster
 from ray.cli.errors import shown
 
@@ -25,7 +25,7 @@ def drain_node(
     """Has a node take no more work, and leave when what runs there has ended, at the deadline at the latest."""
     with shown():
         where = cluster.find(address)
-        with security.for_asking(connect.local_record(where, session_dir.temp_root())) as credentials:
+        with cluster.credentials(where) as credentials:
             gcs_query.drain_node(
                 where,
                 credentials,
