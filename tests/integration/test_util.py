@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterator
@@ -45,6 +46,25 @@ def test_worker_is_replaced_after_its_chunks() -> None:
     with Pool(1, maxtasksperchild=2) as pool:
         pids = [pool.apply(os.getpid) for _ in range(4)]
     assert pids[0] == pids[1] != pids[2] == pids[3]
+
+
+def test_workers_that_were_replaced_leave_nothing_behind() -> None:
+    with Pool(1, maxtasksperchild=1) as pool:
+        for _ in range(5):
+            pool.apply(os.getpid)
+            ray.wait(pool._leaving, num_returns=len(pool._leaving))
+        assert len(pool._leaving) == 1
+
+
+def test_an_imap_of_a_pool_that_was_terminated_says_so() -> None:
+    pool = Pool(1)
+    results = pool.imap(lambda x: x, range(20))
+    assert next(results) == 0
+    pool.terminate()
+    with pytest.raises(ValueError, match="Pool not running"):
+        while True:
+            with contextlib.suppress(ray.exceptions.RayActorError):
+                next(results)
 
 
 def test_callbacks() -> None:

@@ -29,6 +29,14 @@ def test_what_one_process_repeats_is_shown():
         assert texts(dedup.add(Line("same", 1, None), now)) == ["same"]
 
 
+def test_a_pattern_that_never_stops_does_not_grow():
+    dedup = LogDeduplicator(window_s=5)
+    for source in range(100):
+        assert len(list(dedup.add(Line(f"step {source}", source, None), source))) <= 1
+    (pattern,) = dedup._patterns.values()
+    assert len(pattern.sources) == 2
+
+
 def test_a_single_repetition_is_shown_as_it_is_and_late():
     dedup = LogDeduplicator(window_s=5)
     list(dedup.add(Line("a", 1, "first"), 0))

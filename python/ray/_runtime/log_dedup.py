@@ -32,7 +32,7 @@ class Line(NamedTuple):
 @dataclass
 class _Pattern:
     since: float
-    sources: set[Any]
+    sources: set[Any]  # two at most: more tell nothing else
     last: Line
     held: int = 0
 
@@ -55,7 +55,8 @@ class LogDeduplicator:
                 self._patterns[key] = _Pattern(now, {line.source}, line)
             yield line
             return
-        pattern.sources.add(line.source)
+        if len(pattern.sources) == 1:
+            pattern.sources.add(line.source)
         if len(pattern.sources) == 1:
             yield line
             return

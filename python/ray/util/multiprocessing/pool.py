@@ -132,7 +132,9 @@ class _IMap(Iterator[Any]):
         self.fill()
 
     def fill(self, everything: bool = False) -> None:
-        """Submits up to the limit, or all that is left."""
+        """Submits up to the limit, or all that is left; nothing when the pool was terminated."""
+        if self._pool.terminated:
+            return
         limit = self._pool.size * _AHEAD
         while not self.exhausted and (everything or len(self._refs) < limit):
             calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
@@ -146,8 +148,13 @@ class _IMap(Iterator[Any]):
         return self.next()
 
     def next(self, timeout: float | None = None) -> Any:
-        """The next result; raises what that call raised, or multiprocessing.TimeoutError."""
+        """The next result; raises what that call raised, or multiprocessing.TimeoutError.
+
+        ValueError: the pool was terminated before all was submitted.
+        """
         if not self._values:
+            if not self._refs and not self.exhausted:
+                raise ValueError("Pool not running")
             if not self._refs:
                 raise StopIteration
             ready, _ = wait(self._refs[:1] if self._ordered else self._refs, num_returns=1, timeout=timeout)
@@ -211,9 +218,10 @@ class Pool:
         self._max_tasks = maxtasksperchild
         self._init = (initializer, tuple(initargs or ()))
         self._actor_class = remote(_PoolActor).options(**{"num_cpus": 0, **(ray_remote_args or {})})
+        self.terminated = False
         self._closed = False
         self._imaps: list[_IMap] = []
-        self._leaving: list[Any] = []  # answers of workers that were asked to leave
+        self._leaving: list[Any] = []  # answers of workers that were asked to leave, as far as they may still be there
         self._workers = [self._start() for _ in range(processes)]
         get([worker.actor.ping.remote() for worker in self._workers])
 
@@ -231,6 +239,8 @@ class Pool:
         worker.refs.append(ref)
         worker.submitted += 1
         if worker.submitted == self._max_tasks:
+            if self._leaving:
+                self._leaving = wait(self._leaving, num_returns=len(self._leaving), timeout=0)[1]
             self._leaving.append(worker.actor.__ray_terminate__.remote())
             self._workers[index] = self._start()
         return ref
@@ -328,7 +338,7 @@ class Pool:
 
     def terminate(self) -> None:
         """Ends the workers at once."""
-        self._closed = True
+        self._closed = self.terminated = True
         for worker in self._workers:
             kill(worker.actor)
         self._workers.clear()
