@@ -401,15 +401,13 @@ struct EpollLoop::Impl {
           if (waiter->IsSet()) return WaitResult::kDone;
           return now >= deadline ? WaitResult::kDeadline : WaitResult::kInterrupted;
         }
-        uintptr_t expected = Waiter::kIdle;
-        if (!waiter->state_.compare_exchange_strong(expected, reinterpret_cast<uintptr_t>(self))) continue;
+        if (!self->BeToldOf(waiter)) continue;
         need_wake.store(true);
         bool look_only = n_posts.load() > 0 || stopping;
         n = epoll_wait(inner, events, kMaxEvents, look_only ? 0 : TimeoutMillis(now, until));
         bool interrupted = n < 0 && errno == EINTR;
         need_wake.store(false);
-        expected = reinterpret_cast<uintptr_t>(self);
-        waiter->state_.compare_exchange_strong(expected, Waiter::kIdle);
+        self->TakeBack(waiter);
         if (interrupted) return waiter->IsSet() ? WaitResult::kDone : WaitResult::kInterrupted;
       }
       Round(events, n);
@@ -611,7 +609,7 @@ void Waiter::Notify() {
   if (old == kFollowing) {
     FutexWake(&state_);  // only the address is used: fine even if the waiter is gone
   } else if (old > kFollowing) {
-    SignalEvent(reinterpret_cast<EpollLoop*>(old)->impl_->event_fd);
+    reinterpret_cast<UserLoop*>(old)->OnSet();
   }
 }
 
@@ -705,6 +703,8 @@ void EpollLoop::Stop() {
   std::unique_lock lock(m.mu);
   m.released.wait(lock, [&] { return !m.held; });
 }
+
+void EpollLoop::OnSet() { SignalEvent(impl_->event_fd); }
 
 void EpollLoop::Post(const char* name, std::function<void()> fn) {
   Impl& m = *impl_;

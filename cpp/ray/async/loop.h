@@ -39,6 +39,8 @@ class Loop {
   virtual void RequestFlush() = 0;
 };
 
+class UserLoop;
+
 // One-shot event that a user thread waits for; set from any thread. Reusable after Reset by its owner.
 class Waiter {
  public:
@@ -49,13 +51,41 @@ class Waiter {
 
  private:
   friend class EpollLoop;
-  // One word says everything, so that Notify touches the waiter once: a larger value is the EpollLoop in whose epoll set the waiting
-  // thread, its leader, may sleep. Followers sleep on the word's low half as a futex.
+  friend class UserLoop;
+  // One word says everything, so that Notify touches the waiter once: a larger value is the UserLoop that is to wake the waiting thread (in the EpollLoop
+  // its leader, which may sleep in the epoll set). Followers of an EpollLoop sleep on the word's low half as a futex.
   static constexpr uintptr_t kIdle = 0, kSet = 1, kFollowing = 2;
   std::atomic<uintptr_t> state_{kIdle};
 };
 
 enum class WaitResult { kDone, kDeadline, kInterrupted };
+
+// A loop that user threads wait on: that of a worker or driver.
+class UserLoop : public Loop {
+ public:
+  // Blocks the calling user thread until `waiter` is set, the deadline passes, or a signal arrives (kInterrupted: run the signal
+  // handlers and call again). What happens on the loop goes on meanwhile. REQUIRES: not on the loop, GIL not held, no lock held.
+  // `may_spin`: false where other threads of this process have work to do, which polling would keep from the processor.
+  virtual WaitResult Wait(Waiter* waiter, Time deadline, bool may_spin) = 0;
+  WaitResult Wait(Waiter* waiter, Time deadline) { return Wait(waiter, deadline, /*may_spin=*/true); }
+  // A thread that serves frames in a hot loop (the executor) tells when it starts and ends user code.
+  virtual void EnterUserCode() = 0;
+  virtual void LeaveUserCode() = 0;
+
+ protected:
+  friend class Waiter;
+  // From now on whoever sets the waiter calls OnSet, until it is taken back. False: it is set already.
+  bool BeToldOf(Waiter* waiter) {
+    uintptr_t expected = Waiter::kIdle;
+    return waiter->state_.compare_exchange_strong(expected, reinterpret_cast<uintptr_t>(this));
+  }
+  void TakeBack(Waiter* waiter) {
+    uintptr_t expected = reinterpret_cast<uintptr_t>(this);
+    waiter->state_.compare_exchange_strong(expected, Waiter::kIdle);
+  }
+  // Some waiter was set; on the thread that did it. Never blocks.
+  virtual void OnSet() = 0;
+};
 
 // Called on the loop with the ready epoll events.
 using FdCallback = std::function<void(uint32_t events)>;
@@ -75,7 +105,7 @@ struct LoopOptions {
 // waiting user thread disarms the inner set in the outer one (one epoll_ctl, no wake-up), polls it itself, and re-arms it when it is
 // done; if something is ready by then the kernel wakes the I/O thread, which is the only moment a wake-up is due.
 // Several user threads may wait: one leads, the others sleep on their Waiter; a leader that is done hands on.
-class EpollLoop final : public Loop {
+class EpollLoop final : public UserLoop {
  public:
   static Result<std::unique_ptr<EpollLoop>> Make(LoopOptions options);
   ~EpollLoop() override;  // REQUIRES: stopped, if it was started
@@ -100,25 +130,23 @@ class EpollLoop final : public Loop {
   // On the loop: no callback after the call returns.
   void UnwatchFd(int fd);
 
-  // Blocks the calling user thread until `waiter` is set, the deadline passes, or a signal arrives (kInterrupted: run the signal
-  // handlers and call again; the main thread gets it once a second anyway, for a signal that came just before it slept). Drives the loop meanwhile. REQUIRES: not on the loop, GIL not held, no lock held.
-  // `may_spin`: false where other threads of this process have work to do, which polling would keep from the processor.
-  WaitResult Wait(Waiter* waiter, Time deadline, bool may_spin = true);
+  // Drives the loop meanwhile. The main thread gets kInterrupted once a second anyway, for a signal that came just before it slept.
+  using UserLoop::Wait;
+  WaitResult Wait(Waiter* waiter, Time deadline, bool may_spin) override;
   // Handles what is ready now, without blocking, if the polling right is free. For a thread with an event loop of its own, which sleeps on
   // poll_fd: readable while something is ready.
   void PollOnce();
   int poll_fd() const;
-  // A thread that serves frames in a hot loop (the executor) tells when it starts and ends user code. During user code the I/O thread
-  // takes over reading after at most watch_interval.
-  void EnterUserCode();
-  void LeaveUserCode();
+  // During user code the I/O thread takes over reading after at most watch_interval.
+  void EnterUserCode() override;
+  void LeaveUserCode() override;
   // Flushers run before the loop sleeps and at least every watch_interval during user code, even if no thread polls.
   void AddFlusher(std::function<void()> fn) override;
   void RequestFlush() override;
 
  private:
-  friend class Waiter;
   struct Impl;
+  void OnSet() override;
   explicit EpollLoop(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

@@ -2,6 +2,7 @@
 #include "ray/bindings/core.h"
 
 #include <poll.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -9,6 +10,7 @@
 #include <mutex>
 
 #include "ray/core_worker/core_worker.h"
+#include "ray/core_worker/lifecycle/unix_platform.h"
 #include "ray/util/log_rotation.h"
 #include "ray/util/logging.h"
 #include "ray/util/process_title.h"
@@ -252,8 +254,8 @@ WaitFactFields WaitFactOf(const v1::WaitFact& fact) {
 
 class CoreImpl final : public Core {
  public:
-  CoreImpl(std::unique_ptr<core::CoreWorker> worker, const CoreOptions& options)
-      : worker_(std::move(worker)), namespace_(options.ray_namespace) {
+  CoreImpl(std::unique_ptr<core::CoreWorker> worker, async::EpollLoop* loop, const CoreOptions& options)
+      : worker_(std::move(worker)), loop_(loop), namespace_(options.ray_namespace) {
     const core::CoreWorkerInfo& i = worker_->info();
     info_.worker_id = i.address.worker_id.Binary();
     info_.node_id = i.address.node_id.Binary();
@@ -307,8 +309,8 @@ class CoreImpl final : public Core {
     return ToGetStatus(result);
   }
 
-  int PollFd() override { return worker_->loop().poll_fd(); }
-  void Poll() override { worker_->loop().PollOnce(); }
+  int PollFd() override { return loop_->poll_fd(); }
+  void Poll() override { loop_->PollOnce(); }
   std::unique_ptr<CompletionQueue> NewCompletionQueue() override { return std::make_unique<EventfdQueue>(); }
 
   void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token) override {
@@ -495,8 +497,7 @@ class CoreImpl final : public Core {
   GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id) override {
     *object_id = ObjectId::Nil();
     TaskId task = generator_id.task_id();
-    async::EpollLoop& loop = worker_->loop();
-    Time deadline = timeout_ms < 0 ? Time::Infinite() : loop.clock().Now() + std::chrono::milliseconds(timeout_ms);
+    Time deadline = timeout_ms < 0 ? Time::Infinite() : loop_->clock().Now() + std::chrono::milliseconds(timeout_ms);
     while (true) {
       bool end;
       ObjectId item;
@@ -532,7 +533,7 @@ class CoreImpl final : public Core {
   // --- executor side
   bool WaitForTask(int64_t timeout_ms) override {
     return worker_->receiver().WaitForWork(timeout_ms < 0 ? Time::Infinite()
-                                                          : worker_->loop().clock().Now() + std::chrono::milliseconds(timeout_ms));
+                                                          : loop_->clock().Now() + std::chrono::milliseconds(timeout_ms));
   }
   bool TryNextTask(TaskIn* out) override {
     core::NextItem item;
@@ -556,8 +557,10 @@ class CoreImpl final : public Core {
     Fill(&item, out);
     return true;
   }
-  Status AlsoWaitFor(int fd) override { return worker_->receiver().AlsoWaitFor(fd); }
-  bool TakeFdEvent() override { return worker_->receiver().TakeFdEvent(); }
+  Status AlsoWaitFor(int fd) override {
+    return loop_->WatchFd(fd, EPOLLIN | EPOLLET, [this](uint32_t) { worker_->receiver().OnOtherEvent(); });
+  }
+  bool TakeFdEvent() override { return worker_->receiver().TakeOtherEvent(); }
 
   void DetailsOf(const TaskIn& in, TaskDetails* out) override {
     const core::ReceivedTask& task = *in.received;
@@ -814,6 +817,7 @@ class CoreImpl final : public Core {
   }
 
   const std::unique_ptr<core::CoreWorker> worker_;
+  async::EpollLoop* const loop_;  // the worker's
   std::mutex mu_;
   std::string namespace_;                   // guarded by mu_; workers: of the first task
   std::atomic<bool> has_namespace_{false};  // workers: it is set and stays
@@ -877,8 +881,10 @@ Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
   config.gcs_timeout = std::chrono::milliseconds(std::max<int64_t>(1, options.gcs_timeout_ms));
   config.oom_backoff = std::chrono::milliseconds(std::max<int64_t>(0, options.oom_backoff_ms));
   config.lineage_cap_bytes = static_cast<uint64_t>(std::max<int64_t>(0, options.lineage_cap_bytes));
-  RAY_ASSIGN_OR_RETURN(auto worker, core::CoreWorker::Start(config));
-  *out = std::make_unique<CoreImpl>(std::move(worker), options);
+  RAY_ASSIGN_OR_RETURN(auto platform, core::UnixPlatform::Make(config.session_dir + "/sockets"));
+  async::EpollLoop* loop = platform->loop();
+  RAY_ASSIGN_OR_RETURN(auto worker, core::CoreWorker::Start(config, std::move(platform)));
+  *out = std::make_unique<CoreImpl>(std::move(worker), loop, options);
   return Status::Ok();
 }
 

@@ -1,9 +1,8 @@
 #include "ray/core_worker/core_worker.h"
 
-#include <unistd.h>
+#include <utility>
 
 #include "ray/core_worker/submit/dependency_resolver.h"
-#include "ray/object_manager/client/store_client.h"
 #include "ray/rpc/core/faulty_connection.h"
 #include "ray/util/logging.h"
 #include "ray/v1/gcs_job.pb.h"
@@ -14,18 +13,11 @@
 #include "ray/wire/version.h"
 
 namespace ray::core {
-namespace {
-
-constexpr Duration kTunnelSpin = std::chrono::microseconds(100);
-
-}  // namespace
 
 // --- life ---
 
-Result<std::unique_ptr<CoreWorker>> CoreWorker::Start(const CoreWorkerConfig& config) {
-  std::unique_ptr<CoreWorker> worker(new CoreWorker(config));
-  RAY_ASSIGN_OR_RETURN(worker->loop_, async::EpollLoop::Make({.name = "ray_io", .expect_spin = kTunnelSpin}));
-  RAY_RETURN_NOT_OK(worker->loop_->Start());
+Result<std::unique_ptr<CoreWorker>> CoreWorker::Start(const CoreWorkerConfig& config, std::unique_ptr<Platform> platform) {
+  std::unique_ptr<CoreWorker> worker(new CoreWorker(config, std::move(platform)));
   Status status = worker->Connect();
   if (!status.ok()) {
     worker->Shutdown("start failed");
@@ -41,15 +33,12 @@ Status CoreWorker::Connect() {
   dispatcher_ = std::make_shared<rpc::Dispatcher>();
   dispatcher_->RegisterFallback(
       [this](rpc::Request request, rpc::Responder responder) { HoldUntilReady(std::move(request), std::move(responder)); });
-  if (!config_.faults.empty()) faults_ = std::make_shared<rpc::FaultInjector>(config_.faults, loop_.get());
-  rpc::LocalCarrierOptions carrier;
-  carrier.sockets_dir = config_.session_dir + "/sockets";
-  carrier.faults = faults_;
-  RAY_ASSIGN_OR_RETURN(carrier_, rpc::LocalCarrier::Make(loop_.get(), dispatcher_, std::move(carrier)));
-  peers_ = PeerPool::Make([this](const std::string& socket) { return carrier_->Connect(socket); }, loop_.get());
+  if (!config_.faults.empty()) faults_ = std::make_shared<rpc::FaultInjector>(config_.faults, loop_);
+  RAY_RETURN_NOT_OK(platform_->Open(dispatcher_, faults_));
+  peers_ = PeerPool::Make([this](const std::string& socket) { return platform_->Connect(socket); }, loop_);
   // Before registering: whoever is told of us may call at once.
-  RAY_RETURN_NOT_OK(carrier_->Listen(WorkerSocketName(config_.worker_id), [](const rpc::ConnectionPtr&) {}));
-  auto raylet = carrier_->Connect("raylet.sock");
+  RAY_RETURN_NOT_OK(platform_->Listen(WorkerSocketName(config_.worker_id)));
+  auto raylet = platform_->Connect("raylet.sock");
   if (!raylet.ok()) return Status::Unavailable("no raylet answers in " + config_.session_dir + ": " + raylet.status().message());
   peers_->SetRaylet(*raylet);
   if (config_.is_driver && !config_.is_observer) RAY_RETURN_NOT_OK(AddJob(*raylet));
@@ -62,13 +51,13 @@ Status CoreWorker::AddJob(const rpc::ConnectionPtr& raylet) {
   v1::AddJobRequest request;
   v1::JobInfo* job = request.mutable_job();
   job->set_driver_worker_id(config_.worker_id.Binary());
-  job->set_driver_pid(getpid());
+  job->set_driver_pid(platform_->pid());
   job->set_ray_namespace(config_.ray_namespace);
   job->set_entrypoint(config_.entrypoint);
   job->set_config_json(config_.job_config_json);
   job->set_start_time_ms(loop_->clock().WallMillis());
   v1::AddJobReply reply;
-  RAY_RETURN_NOT_OK(SyncCall(loop_.get(), raylet, MethodId::kAddJob, request, {}, &reply, std::chrono::seconds(30)));
+  RAY_RETURN_NOT_OK(SyncCall(loop_, raylet, MethodId::kAddJob, request, {}, &reply, std::chrono::seconds(30)));
   RAY_ASSIGN_OR_RETURN(info_.job_id, JobId::FromBinary(reply.job_id()));
   return Status::Ok();
 }
@@ -78,7 +67,7 @@ Status CoreWorker::Register(const rpc::ConnectionPtr& raylet) {
   request.set_worker_id(config_.worker_id.Binary());
   request.set_job_id(info_.job_id.Binary());
   request.set_is_driver(config_.is_driver);
-  request.set_pid(getpid());
+  request.set_pid(platform_->pid());
   request.set_startup_token(config_.startup_token);
   request.set_protocol_version(std::string(kProtocolVersion));
   request.set_python_version(config_.python_version);
@@ -118,7 +107,7 @@ Status CoreWorker::Register(const rpc::ConnectionPtr& raylet) {
 
 void CoreWorker::MakeTunnels() {
   rpc::TunnelHub::Deps deps;
-  deps.loop = loop_.get();
+  deps.loop = loop_;
   deps.self = info_.address;
   deps.dispatcher = dispatcher_;
   const rpc::ConnectionPtr raylet = peers_->raylet();
@@ -134,13 +123,10 @@ void CoreWorker::MakeTunnels() {
 
 void CoreWorker::MakeServices() {
   MakeTunnels();
-  store_ = std::make_unique<LazyStore>([this]() -> Result<std::unique_ptr<ValueStore>> {
-    RAY_ASSIGN_OR_RETURN(store_client_, object_manager::StoreClient::Connect(carrier_.get(), loop_.get(), "store.sock", config_.worker_id));
-    return WrapStoreClient(store_client_.get());
-  });
-  deaths_ = std::make_unique<DeathNotes>(loop_.get());
+  store_ = platform_->MakeStore(config_.worker_id);
+  deaths_ = std::make_unique<DeathNotes>(loop_);
   ObjectService::Deps deps;
-  deps.loop = loop_.get();
+  deps.loop = loop_;
   deps.store = store_.get();
   deps.peers = peers_;
   deps.self = info_.address;
@@ -173,14 +159,14 @@ void CoreWorker::MakeServices() {
     };
   }
   tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), recovery_.get(), config_.oom_retries, std::move(on_retry));
-  groups_ = std::make_unique<PlacementGroupService>(PlacementGroupService::Deps{.loop = loop_.get(),
+  groups_ = std::make_unique<PlacementGroupService>(PlacementGroupService::Deps{.loop = loop_,
                                                                                 .peers = peers_.get(),
                                                                                 .objects = objects_.get(),
                                                                                 .self = info_.address,
                                                                                 .job_id = info_.job_id,
                                                                                 .gcs_timeout = config_.gcs_timeout});
   std::atomic<uint64_t>* push_numbers = faults_ != nullptr ? &push_numbers_ : nullptr;
-  submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{.loop = loop_.get(),
+  submitter_ = std::make_unique<TaskSubmitter>(TaskSubmitter::Deps{.loop = loop_,
                                                                    .peers = peers_.get(),
                                                                    .tasks = tasks_.get(),
                                                                    .deaths = deaths_.get(),
@@ -191,24 +177,25 @@ void CoreWorker::MakeServices() {
                                                                    .oom_backoff = config_.oom_backoff,
                                                                    .push_numbers = push_numbers});
   groups_->SetHandler([this](const PlacementGroupId& group) { submitter_->OnGroupChanged(group); });
-  actor_submitter_ = std::make_unique<ActorSubmitter>(ActorSubmitter::Deps{.loop = loop_.get(),
+  actor_submitter_ = std::make_unique<ActorSubmitter>(ActorSubmitter::Deps{.loop = loop_,
                                                                            .peers = peers_.get(),
                                                                            .tasks = tasks_.get(),
                                                                            .objects = objects_.get(),
                                                                            .self = info_.address,
                                                                            .push_numbers = push_numbers});
-  actors_ = std::make_unique<ActorService>(ActorService::Deps{.loop = loop_.get(),
+  actors_ = std::make_unique<ActorService>(ActorService::Deps{.loop = loop_,
                                                               .peers = peers_.get(),
                                                               .objects = objects_.get(),
                                                               .submitter = actor_submitter_.get(),
                                                               .self = info_.address,
                                                               .gcs_timeout = config_.gcs_timeout});
   TaskReceiver::Deps receive;
-  receive.loop = loop_.get();
+  receive.loop = loop_;
   receive.peers = peers_.get();
   receive.objects = objects_.get();
   receive.self = info_.address;
-  receive.pid = getpid();
+  receive.pid = platform_->pid();
+  receive.exit = [this](int code) { platform_->Exit(code); };
   if (faults_ != nullptr) receive.kept_answers = 10'000;
   receive.cancel_owned = [this](const TaskId& id, bool force, bool recursive) { return CancelOwned(id, force, recursive); };
   receive.cancel_children = [this](const TaskId& parent, bool force) {
@@ -225,7 +212,7 @@ void CoreWorker::MakeServices() {
   };
   receiver_ = std::make_unique<TaskReceiver>(std::move(receive));
   ExplainService::Deps explain;
-  explain.loop = loop_.get();
+  explain.loop = loop_;
   explain.peers = peers_.get();
   explain.objects = objects_.get();
   explain.tasks = tasks_.get();
@@ -235,6 +222,7 @@ void CoreWorker::MakeServices() {
   explain.actors = actors_.get();
   explain.receiver = receiver_.get();
   explain.self = info_.address;
+  explain.pid = platform_->pid();
   explain.is_driver = config_.is_driver;
   explain_ = std::make_unique<ExplainService>(explain);
 }
@@ -324,7 +312,7 @@ void CoreWorker::OnRayletClosed(const Status& status) {
   if (shut_down_) return;
   if (!config_.is_driver) {
     RAY_LOG(INFO) << "the raylet is gone: " << status.ToString();
-    _exit(1);
+    return platform_->Exit(1);
   }
   raylet_lost_ = true;
   RAY_LOG(ERROR) << "the raylet is gone: " << status.ToString();
@@ -353,7 +341,7 @@ void CoreWorker::Shutdown(const std::string& reason) {
       v1::FinishJobRequest request;
       request.set_job_id(info_.job_id.Binary());
       v1::JobEmpty reply;
-      Status status = SyncCall(loop_.get(), raylet, MethodId::kFinishJob, request, {}, &reply, std::chrono::seconds(1));
+      Status status = SyncCall(loop_, raylet, MethodId::kFinishJob, request, {}, &reply, std::chrono::seconds(1));
       if (!status.ok()) RAY_LOG(INFO) << "finishing the job: " << status.ToString();
       // To what outlives the job: its own workers end with it.
       if (objects_ != nullptr) objects_->HandOverObjects(/*wait_for_tasks=*/false);
@@ -368,12 +356,11 @@ void CoreWorker::Shutdown(const std::string& reason) {
   if (store_ != nullptr) store_->Close();
   if (peers_ != nullptr) peers_->Close();
   if (tunnels_ != nullptr) tunnels_->Shutdown();
-  if (carrier_ != nullptr) carrier_->Shutdown();
-  if (loop_ == nullptr) return;
+  platform_->CloseConnections();
   // Connections are taken down on the loop, and their close callbacks after that. Undone they would hold each other for ever.
   SettleLoop();
   SettleLoop();
-  loop_->Stop();
+  platform_->StopLoop();
 }
 
 void CoreWorker::SettleLoop() {
@@ -385,7 +372,8 @@ void CoreWorker::SettleLoop() {
   }
 }
 
-CoreWorker::CoreWorker(const CoreWorkerConfig& config) : config_(config) {}
+CoreWorker::CoreWorker(const CoreWorkerConfig& config, std::unique_ptr<Platform> platform)
+    : config_(config), platform_(std::move(platform)), loop_(platform_->loop()) {}
 
 CoreWorker::~CoreWorker() { Shutdown("destroyed"); }
 

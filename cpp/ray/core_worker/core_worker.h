@@ -16,7 +16,7 @@
 #include "ray/core_worker/actors/actor_service.h"
 #include "ray/core_worker/execute/task_receiver.h"
 #include "ray/core_worker/explain/explain_service.h"
-#include "ray/core_worker/lifecycle/lazy_store.h"
+#include "ray/core_worker/lifecycle/platform.h"
 #include "ray/core_worker/objects/object_service.h"
 #include "ray/core_worker/peers/peer_pool.h"
 #include "ray/core_worker/placement_groups/placement_group_service.h"
@@ -30,18 +30,13 @@
 #include "ray/core_worker/tasks/task_manager.h"
 #include "ray/rpc/core/answer_log.h"
 #include "ray/rpc/core/fault_core.h"
-#include "ray/rpc/local/local_carrier.h"
-
-namespace ray::object_manager {
-class StoreClient;
-}
 
 namespace ray::core {
 
 struct CoreWorkerConfig {
   bool is_driver = false;
   bool is_observer = false;  // a driver that has no job: it can look, and run nothing
-  std::string session_dir;   // sockets are in <session_dir>/sockets
+  std::string session_dir;
   WorkerId worker_id;
   uint64_t startup_token = 0;                              // forked workers
   JobId job_id;                                            // workers; drivers get theirs from AddJob
@@ -67,8 +62,8 @@ struct CoreWorkerInfo {  // constant after Start
 
 class CoreWorker {
  public:
-  // [blocks] UNAVAILABLE when nobody answers in the session's folder.
-  static Result<std::unique_ptr<CoreWorker>> Start(const CoreWorkerConfig& config);
+  // [blocks] UNAVAILABLE when no raylet answers there.
+  static Result<std::unique_ptr<CoreWorker>> Start(const CoreWorkerConfig& config, std::unique_ptr<Platform> platform);
   ~CoreWorker();
   // [blocks] Idempotent.
   void Shutdown(const std::string& reason);
@@ -94,15 +89,15 @@ class CoreWorker {
   // [blocks] A call to the raylet or, through it, the GCS.
   template <typename ReplyMessage>
   Status CallRaylet(MethodId method, const rpc::MessageLite& request, ReplyMessage* reply) {
-    return SyncCall(loop_.get(), peers_->raylet(), method, request, {}, reply, config_.gcs_timeout);
+    return SyncCall(loop_, peers_->raylet(), method, request, {}, reply, config_.gcs_timeout);
   }
   // [blocks] A call to the raylet of some node. UNAVAILABLE: it is dead.
   template <typename ReplyMessage>
   Status CallRayletOf(const NodeId& node, MethodId method, const rpc::MessageLite& request, ReplyMessage* reply, Duration timeout) {
     RAY_ASSIGN_OR_RETURN(const rpc::ConnectionPtr raylet, peers_->GetRaylet(node));
-    return SyncCall(loop_.get(), raylet, method, request, {}, reply, timeout);
+    return SyncCall(loop_, raylet, method, request, {}, reply, timeout);
   }
-  async::EpollLoop& loop() { return *loop_; }
+  async::UserLoop& loop() { return *loop_; }
   ObjectService& objects() { return *objects_; }
   TaskReceiver& receiver() { return *receiver_; }
   ActorService& actors() { return *actors_; }
@@ -115,7 +110,7 @@ class CoreWorker {
   void SetOwnActor(const ActorId& actor);
 
  private:
-  explicit CoreWorker(const CoreWorkerConfig& config);
+  CoreWorker(const CoreWorkerConfig& config, std::unique_ptr<Platform> platform);
   Status Connect();
   Status AddJob(const rpc::ConnectionPtr& raylet);
   Status Register(const rpc::ConnectionPtr& raylet);
@@ -149,13 +144,12 @@ class CoreWorker {
   CoreWorkerInfo info_;
   EventQueue events_;
   // In the order of construction; destroyed in reverse, after the loop has stopped.
-  std::unique_ptr<async::EpollLoop> loop_;
+  const std::unique_ptr<Platform> platform_;
+  async::UserLoop* const loop_;
   std::shared_ptr<rpc::Dispatcher> dispatcher_;
-  std::unique_ptr<rpc::LocalCarrier> carrier_;
   std::shared_ptr<rpc::TunnelHub> tunnels_;
   std::shared_ptr<PeerPool> peers_;
-  std::unique_ptr<object_manager::StoreClient> store_client_;
-  std::unique_ptr<LazyStore> store_;
+  std::unique_ptr<ValueStore> store_;
   std::unique_ptr<DeathNotes> deaths_;
   std::shared_ptr<ObjectService> objects_;
   std::unique_ptr<RecoveryService> recovery_;

@@ -8,6 +8,8 @@
 #include <mutex>
 #include <thread>
 
+#include "ray/core_worker/lifecycle/unix_platform.h"
+#include "ray/rpc/local/local_carrier.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/pubsub.pb.h"
 #include "ray/v1/raylet_worker.pb.h"
@@ -117,7 +119,7 @@ class CoreWorkerTest : public testing::Test {
     config.session_dir = session_;
     config.worker_id = WorkerId::FromRandom();
     config.job_id = JobId::FromInt(1);
-    auto worker = CoreWorker::Start(config);
+    auto worker = CoreWorker::Start(config, UnixPlatform::Make(session_ + "/sockets").value());
     EXPECT_TRUE(worker.ok()) << worker.status().ToString();
     return std::move(worker).value();
   }

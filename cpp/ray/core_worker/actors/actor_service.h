@@ -23,7 +23,7 @@ namespace ray::core {
 class ActorService {
  public:
   struct Deps {
-    async::EpollLoop* loop = nullptr;
+    async::UserLoop* loop = nullptr;
     PeerPool* peers = nullptr;
     ObjectService* objects = nullptr;
     ActorSubmitter* submitter = nullptr;

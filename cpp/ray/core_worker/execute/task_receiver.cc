@@ -1,8 +1,6 @@
 #include "ray/core_worker/execute/task_receiver.h"
 
 #include <signal.h>
-#include <sys/epoll.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -245,7 +243,7 @@ void TaskReceiver::HandleCancel(const v1::CancelTaskRequest& message, rpc::Respo
     // The owner sees the connection break and knows why.
     RAY_LOG(INFO) << "task " << id << " is cancelled by force: the process ends";
     if (deps_.announce_end) deps_.announce_end("it ran a task that was cancelled by force", /*intended=*/true);
-    _exit(1);
+    return deps_.exit(1);
   }
   if (queued != nullptr) {
     v1::PushTaskReply reply;
@@ -264,7 +262,7 @@ void TaskReceiver::HandleCancel(const v1::CancelTaskRequest& message, rpc::Respo
 void TaskReceiver::HandleExit(const v1::ExitRequest& message) {
   if (message.force()) {
     RAY_LOG(INFO) << "told to end at once: " << message.reason();
-    _exit(0);
+    return deps_.exit(0);
   }
   bool actor;
   {
@@ -326,7 +324,7 @@ bool TaskReceiver::WaitForWork(Time deadline) {
   {
     MutexLock lock(&mu_);
     const bool have = HasWorkLocked();
-    if (have || fd_event_.load(std::memory_order_relaxed)) {
+    if (have || other_event_.load(std::memory_order_relaxed)) {
       deps_.loop->EnterUserCode();
       return have;
     }
@@ -349,12 +347,10 @@ bool TaskReceiver::WaitForWork(Time deadline) {
   return true;
 }
 
-Status TaskReceiver::AlsoWaitFor(int fd) {
-  return deps_.loop->WatchFd(fd, EPOLLIN | EPOLLET, [this](uint32_t) {
-    MutexLock lock(&mu_);
-    fd_event_.store(true);
-    WakeLocked();
-  });
+void TaskReceiver::OnOtherEvent() {
+  MutexLock lock(&mu_);
+  other_event_.store(true);
+  WakeLocked();
 }
 
 bool TaskReceiver::CanBlock(const NextItem& item) {

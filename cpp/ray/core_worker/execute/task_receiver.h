@@ -76,7 +76,7 @@ struct TaskResult {
 class TaskReceiver {
  public:
   struct Deps {
-    async::EpollLoop* loop = nullptr;
+    async::UserLoop* loop = nullptr;
     PeerPool* peers = nullptr;
     ObjectService* objects = nullptr;
     Address self;
@@ -89,6 +89,8 @@ class TaskReceiver {
     std::function<void(const std::string& reason, bool intended)> announce_end;
     // From the interruption of a task that ran past its timeout_s to the end of the process, if the task's code does not yield.
     Duration timeout_grace = std::chrono::seconds(2);
+    // Ends the process at once; what calls it does nothing more.
+    std::function<void(int code)> exit;
     // How many answers are kept for callers that ask again, where a carrier may lose them. Those of ours do not, so none is kept.
     size_t kept_answers = 0;
   };
@@ -105,10 +107,10 @@ class TaskReceiver {
   // Brings the arguments of a run to hand. False: one of them is an error, which became the result. Blocks only where CanBlock.
   bool Prepare(const NextItem& item);
   static bool CanBlock(const NextItem& item);
-  // From now on WaitForWork also ends (false) when something happens at `fd`: for a thread that runs an event loop of its own between tasks. Edge-triggered.
-  Status AlsoWaitFor(int fd);
-  // Whether something happened there since the last call.
-  bool TakeFdEvent() { return fd_event_.load(std::memory_order_relaxed) && fd_event_.exchange(false); }
+  // Something else has happened that the waiting thread is to see to, one with an event loop of its own: WaitForWork ends (false). On the loop.
+  void OnOtherEvent();
+  // Whether it did since the last call.
+  bool TakeOtherEvent() { return other_event_.load(std::memory_order_relaxed) && other_event_.exchange(false); }
   // The result of a run; exactly once for each. May block on the store.
   Status Finish(const ReceivedTaskPtr& task, const TaskResult& result);
   // One more item; with back-pressure it blocks until the consumer allows the next. *stop: no more are wanted.
@@ -206,7 +208,7 @@ class TaskReceiver {
   bool watching_ GUARDED_BY(mu_) = false;  // WatchForStall has a timer
   uint64_t work_ GUARDED_BY(mu_) = 1;      // counts the moments at which the last running task ended
   uint32_t corked_ GUARDED_BY(mu_) = 0;    // replies since the last that left at once
-  std::atomic<bool> fd_event_{false};      // raised under mu_
+  std::atomic<bool> other_event_{false};   // raised under mu_
   Mutex telling_mu_;                       // before mu_
   bool told_blocked_ GUARDED_BY(telling_mu_) = false;
 };

@@ -6,7 +6,6 @@
 // is left to itself, its caller told: other calls share the process.
 #include <signal.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include <algorithm>
 
@@ -123,7 +122,7 @@ void TaskReceiver::AnswerTimeout(const ReceivedTaskPtr& task, bool exiting) {
 
 void TaskReceiver::EndProcess(const rpc::ConnectionPtr& connection, Time deadline) {
   connection->Flush();
-  if (connection->closed() || connection->unsent_bytes() == 0 || deps_.loop->clock().Now() >= deadline) _exit(1);
+  if (connection->closed() || connection->unsent_bytes() == 0 || deps_.loop->clock().Now() >= deadline) return deps_.exit(1);
   deps_.loop->AddTimer(kFlushPoll, [this, connection, deadline] { EndProcess(connection, deadline); });
 }
 

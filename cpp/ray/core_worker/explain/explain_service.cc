@@ -1,7 +1,5 @@
 #include "ray/core_worker/explain/explain_service.h"
 
-#include <unistd.h>
-
 #include <utility>
 
 #include "ray/wire/convert.h"
@@ -63,7 +61,7 @@ std::vector<v1::WaitFact> ExplainService::References() const {
                &fact);
     fact.set_node_id(deps_.self.node_id.Binary());
     fact.set_worker_id(deps_.self.worker_id.Binary());
-    fact.set_pid(getpid());
+    fact.set_pid(deps_.pid);
     ToProto(held.owner, fact.mutable_owner());
     if (!known && owned) {
       if (const PendingTaskPtr task = deps_.tasks->Find(held.id.task_id())) fact.set_attempt(task->spec.attempt);

@@ -40,7 +40,7 @@ struct ExplainAnswer {
 class ExplainService {
  public:
   struct Deps {
-    async::EpollLoop* loop = nullptr;
+    async::UserLoop* loop = nullptr;
     PeerPool* peers = nullptr;
     ObjectService* objects = nullptr;
     TaskManager* tasks = nullptr;
@@ -50,6 +50,7 @@ class ExplainService {
     ActorService* actors = nullptr;
     TaskReceiver* receiver = nullptr;
     Address self;
+    int64_t pid = 0;  // of this process
     bool is_driver = false;
   };
   explicit ExplainService(const Deps& deps) : deps_(deps) {}

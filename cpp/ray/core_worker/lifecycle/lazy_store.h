@@ -25,8 +25,8 @@ class LazyStore final : public ValueStore {
   void Free(const std::vector<ObjectId>& ids) override;
   Status FreeAndWait(const std::vector<ObjectId>& ids) override;
   ~LazyStore() override { Close(); }
-  // The connection goes; later calls fail.
-  void Close();
+  // The connection goes.
+  void Close() override;
 
  private:
   Result<std::shared_ptr<ValueStore>> Connected();

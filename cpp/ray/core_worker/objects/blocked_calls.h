@@ -22,7 +22,7 @@ class BlockedCalls {
  public:
   // `on_blocked`: the calling thread has been blocked for `blocked_after` / goes on now. `current_task`: the task that the calling thread runs; nil:
   // none. Both may be empty.
-  BlockedCalls(async::EpollLoop* loop, Duration blocked_after, std::function<void(bool blocked)> on_blocked,
+  BlockedCalls(async::UserLoop* loop, Duration blocked_after, std::function<void(bool blocked)> on_blocked,
                std::function<TaskId()> current_task)
       : loop_(loop), blocked_after_(blocked_after), on_blocked_(std::move(on_blocked)), current_task_(std::move(current_task)) {}
 
@@ -37,7 +37,7 @@ class BlockedCalls {
   bool Of(const TaskId& task, size_t max, std::vector<ObjectRefInfo>* refs, Time* since) const;
 
  private:
-  async::EpollLoop* const loop_;
+  async::UserLoop* const loop_;
   const Duration blocked_after_;
   const std::function<void(bool)> on_blocked_;
   const std::function<TaskId()> current_task_;

@@ -78,7 +78,7 @@ class ObjectHost {
 };
 
 struct ObjectContext {
-  async::EpollLoop* const loop;
+  async::UserLoop* const loop;
   ValueStore* const store;
   const std::shared_ptr<PeerPool> peers;
   const Address self;

@@ -63,7 +63,7 @@ struct StoredReturn {
 class ObjectService : public std::enable_shared_from_this<ObjectService>, private ObjectHost {
  public:
   struct Deps {
-    async::EpollLoop* loop = nullptr;
+    async::UserLoop* loop = nullptr;
     ValueStore* store = nullptr;
     std::shared_ptr<PeerPool> peers;
     Address self;

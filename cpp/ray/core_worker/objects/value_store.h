@@ -43,6 +43,8 @@ class ValueStore {
   virtual void Free(const std::vector<ObjectId>& ids) = 0;
   // As Free, and blocks until the store has done it: whoever asks from then on finds what is made anew under these ids, and nothing older.
   virtual Status FreeAndWait(const std::vector<ObjectId>& ids) = 0;
+  // Later calls fail, or do nothing. Idempotent.
+  virtual void Close() {}
 };
 
 // `client` must outlive it. Deadlines are those of the SystemClock, as on the EpollLoop that the client needs.

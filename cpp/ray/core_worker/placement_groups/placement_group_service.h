@@ -35,7 +35,7 @@ struct GroupState {
 class PlacementGroupService {
  public:
   struct Deps {
-    async::EpollLoop* loop = nullptr;
+    async::UserLoop* loop = nullptr;
     PeerPool* peers = nullptr;
     ObjectService* objects = nullptr;
     Address self;

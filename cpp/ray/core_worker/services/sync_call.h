@@ -15,7 +15,7 @@ inline std::string NewRequestId() { return LeaseId::FromRandom().Binary().substr
 
 // DEADLINE_EXCEEDED after `timeout` (0: none): what was asked may be done all the same, or later. UNAVAILABLE without a connection. REQUIRES: not on the loop, GIL not held.
 template <typename ReplyMessage>
-Status SyncCall(async::EpollLoop* loop, const rpc::ConnectionPtr& connection, MethodId method, const rpc::MessageLite& request,
+Status SyncCall(async::UserLoop* loop, const rpc::ConnectionPtr& connection, MethodId method, const rpc::MessageLite& request,
                 const PartList& parts, ReplyMessage* reply, Duration timeout) {
   if (connection == nullptr) return Status::Unavailable("not connected to the raylet");
   struct State {
