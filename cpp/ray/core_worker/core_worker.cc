@@ -375,7 +375,15 @@ void CoreWorker::SettleLoop() {
 CoreWorker::CoreWorker(const CoreWorkerConfig& config, std::unique_ptr<Platform> platform)
     : config_(config), platform_(std::move(platform)), loop_(platform_->loop()) {}
 
-CoreWorker::~CoreWorker() { Shutdown("destroyed"); }
+CoreWorker::~CoreWorker() {
+  if (!platform_->ended()) {
+    Shutdown("destroyed");
+    return;
+  }
+  // Tunnels and what waits on them hold one another.
+  if (peers_ != nullptr) peers_->Close();
+  if (tunnels_ != nullptr) tunnels_->Shutdown();
+}
 
 void CoreWorker::AnnounceExit(const std::string& reason, bool intended) {
   ActorId actor = own_actor();

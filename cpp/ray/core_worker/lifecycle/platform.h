@@ -38,6 +38,8 @@ class Platform {
   virtual void Exit(int code) = 0;
   // Nothing runs on the loop once it has returned. Idempotent.
   virtual void StopLoop() = 0;
+  // The process has ended around the worker, which is only destroyed now. Never seen by real ones.
+  virtual bool ended() const { return false; }
 };
 
 }  // namespace ray::core
