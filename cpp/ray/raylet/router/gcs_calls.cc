@@ -22,7 +22,7 @@ void GcsCalls::Fail(const Status& reason) {
   }
 }
 
-void GcsCalls::Call(MethodId method, std::string control, PartList parts, rpc::ReplyCallback callback, std::function<bool()> wanted) {
+void GcsCalls::Call(MethodId method, std::string control, PartList parts, rpc::ReplyCallback callback) {
   Status refused = failed_.value_or(Status::Ok());
   size_t bytes = control.size();
   for (const BufferPtr& part : parts) bytes += part->size();
@@ -36,7 +36,7 @@ void GcsCalls::Call(MethodId method, std::string control, PartList parts, rpc::R
   }
   const uint64_t number = ++last_;
   bytes_ += bytes;
-  pending_.emplace(number, Pending{method, std::move(control), std::move(parts), std::move(callback), std::move(wanted), bytes});
+  pending_.emplace(number, Pending{method, std::move(control), std::move(parts), std::move(callback), bytes});
   if (link_ != nullptr) Send(number);
 }
 
@@ -44,7 +44,6 @@ void GcsCalls::Send(uint64_t number) {
   const auto it = pending_.find(number);
   if (it == pending_.end()) return;
   Pending& call = it->second;
-  if (call.sent > 0 && call.wanted != nullptr && !call.wanted()) return Finish(number, Status::Cancelled("its caller has gone"), {});
   const uint32_t time = ++call.sent;
   link_->CallRaw(call.method, call.control, call.parts,
                  // Weak: the link holds this.

@@ -27,9 +27,8 @@ class GcsCalls {
   // There will be none: what waits, and what comes from now on, fails with this.
   void Fail(const Status& reason);
 
-  // `callback`, which may be null, runs once, unless this object ends first. `wanted`, if any: whether the call is still to be sent, asked before it is sent
-  // again; if not it fails with CANCELLED.
-  void Call(MethodId method, std::string control, PartList parts, rpc::ReplyCallback callback, std::function<bool()> wanted = nullptr);
+  // `callback`, which may be null, runs once, unless this object ends first.
+  void Call(MethodId method, std::string control, PartList parts, rpc::ReplyCallback callback);
   const rpc::ConnectionPtr& link() const { return link_; }
   size_t num_pending() const { return pending_.size(); }
 
@@ -39,7 +38,6 @@ class GcsCalls {
     std::string control;
     PartList parts;
     rpc::ReplyCallback callback;
-    std::function<bool()> wanted;
     size_t bytes = 0;
     uint32_t sent = 0;  // times
   };

@@ -52,13 +52,10 @@ class FakeLink final : public rpc::Connection {
 
 class GcsCallsTest : public testing::Test {
  protected:
-  void Call(const std::string& text, std::function<bool()> wanted = nullptr) {
-    calls_.Call(
-        MethodId::kKvPut, text, {},
-        [this, text](const Status& status, const rpc::Reply& reply) {
-          answers_.push_back(text + ": " + (status.ok() ? std::string(reply.control) : std::string(StatusCodeName(status.code()))));
-        },
-        std::move(wanted));
+  void Call(const std::string& text) {
+    calls_.Call(MethodId::kKvPut, text, {}, [this, text](const Status& status, const rpc::Reply& reply) {
+      answers_.push_back(text + ": " + (status.ok() ? std::string(reply.control) : std::string(StatusCodeName(status.code()))));
+    });
   }
   std::shared_ptr<FakeLink> NewLink() {
     auto link = std::make_shared<FakeLink>();
@@ -143,17 +140,6 @@ TEST_F(GcsCallsTest, WaitingIsBounded) {
   calls_.Wait();
   Call(std::string(20, 'c'));
   EXPECT_EQ(answers_.size(), 2u) << "room again";
-}
-
-TEST_F(GcsCallsTest, NobodyWantsItAnyMore) {
-  bool wanted = true;
-  const auto first = NewLink();
-  Call("a", [&wanted] { return wanted; });
-  wanted = false;
-  first->Close(Status::Unavailable("killed"));
-  const auto second = NewLink();
-  EXPECT_THAT(second->called, IsEmpty());
-  EXPECT_THAT(answers_, ElementsAre("a: CANCELLED"));
 }
 
 TEST_F(GcsCallsTest, CallbackMayCall) {

@@ -47,7 +47,6 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
       finishing = JobId::FromBinaryOrNil(message.job_id());
   }
   std::string control(request.control);
-  std::function<bool()> wanted;
   if (request.method == MethodId::kAddJob) {  // its driver does not know yet where it is
     v1::AddJobRequest message;
     if (message.ParseFromString(control)) {
@@ -55,33 +54,37 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
       control = message.SerializeAsString();
       adding.Swap(message.mutable_job());
     }
-    // The job of a driver that has gone before it had one would never end.
-    wanted = [driver = request.connection] { return !driver->closed(); };
   }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));  // std::function wants a copyable callback
-  calls_.Call(
-      request.method, std::move(control), std::move(request.parts),
-      [this, answer, finishing, adding = std::move(adding), method = request.method](Status status, rpc::Reply reply) mutable {
-        if (!status.ok()) return answer->Fail(status);
-        if (method == MethodId::kAddJob && answer->connection() != nullptr) {
-          v1::AddJobReply added;
-          if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
-            if (answer->connection()->closed()) {  // its driver has gone meanwhile: nobody else would end it
-              v1::FinishJobRequest finish;
-              finish.set_job_id(added.job_id());
-              return calls_.Call(MethodId::kFinishJob, finish.SerializeAsString(), {}, nullptr);
-            }
-            adding.set_job_id(added.job_id());
-            hooks_.on_job_added(answer->connection()->id(), adding);
-          }
-        }
-        if (!finishing.IsNil()) {
-          hooks_.on_job_finishing(finishing, [answer, control = std::string(reply.control)] { answer->SendRaw(control, {}); });
-          return;
-        }
-        answer->SendRaw(reply.control, reply.parts);
-      },
-      std::move(wanted));
+  calls_.Call(request.method, std::move(control), std::move(request.parts),
+              [this, answer, finishing, adding = std::move(adding), method = request.method](Status status, rpc::Reply reply) mutable {
+                if (!status.ok()) return answer->Fail(status);
+                if (method == MethodId::kAddJob && answer->connection() != nullptr) {
+                  v1::AddJobReply added;
+                  if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
+                    EndWith(answer->connection(), added.job_id());
+                    if (answer->connection()->closed()) return;
+                    adding.set_job_id(added.job_id());
+                    hooks_.on_job_added(answer->connection()->id(), adding);
+                  }
+                }
+                if (!finishing.IsNil()) {
+                  hooks_.on_job_finishing(finishing, [answer, control = std::string(reply.control)] { answer->SendRaw(control, {}); });
+                  return;
+                }
+                answer->SendRaw(reply.control, reply.parts);
+              });
+}
+
+// A driver that goes, or has gone, before it registers has nobody else to end its job; for others it ends twice, which is the same. That is why a job is also asked
+// for again, over the next link, when nobody waits for it any more: the GCS that went with the last link may have written it down.
+void Router::EndWith(const rpc::ConnectionPtr& driver, const std::string& job) {
+  driver->OnClose([this, job, alive = alive_](const Status&) {
+    if (!*alive) return;
+    v1::FinishJobRequest finish;
+    finish.set_job_id(job);
+    calls_.Call(MethodId::kFinishJob, finish.SerializeAsString(), {}, nullptr);
+  });
 }
 
 void Router::KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::Responder responder) {

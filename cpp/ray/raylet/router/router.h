@@ -51,6 +51,7 @@ class Router {
  private:
   using Key = std::pair<int, std::string>;  // channel, key
   void Forward(rpc::Request request, rpc::Responder responder);
+  void EndWith(const rpc::ConnectionPtr& driver, const std::string& job);
   void KvPut(const v1::KvPutRequest& message, rpc::Request& request, rpc::Responder responder);
   void KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::Responder responder);
   void Subscribe(const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder);
