@@ -37,6 +37,10 @@ void NodeDirectory::RegisterHandlers(rpc::Dispatcher* dispatcher) {
           return responder.Fail(Status::FailedPrecondition("this node speaks protocol " + std::string(kProtocolVersion) + ", the caller " +
                                                            message.protocol_version() + ": nodes may be at most one version apart"));
         }
+        // The caller gives this link up, for it was meant for a node that had this address before. Taken for one of its links here, it would take with it
+        // what the two have on others.
+        if (const NodeId meant = NodeId::FromBinaryOrNil(message.to_node_id()); !meant.IsNil() && meant != deps_.self)
+          return responder.Fail(Status::Unavailable("node " + meant.Hex() + " is not here any more"));
         const LinkNo link = core_.NewLink();
         LinkEffects effects;
         if (closed_) return responder.Fail(Status::Unavailable("this node stops"));
@@ -137,6 +141,7 @@ void NodeDirectory::Dial(const DialLink& dial) {
   hello.set_node_id(deps_.self.Binary());
   hello.set_bulk(dial.lane == Lane::kBulk);
   hello.set_protocol_version(std::string(kProtocolVersion));
+  hello.set_to_node_id(dial.node.Binary());
   rpc::CallOptions options;
   options.timeout = kHelloTimeout;
   rpc::CallTyped<v1::LinkWelcome>(

@@ -125,6 +125,30 @@ TEST_P(NodeDirectoryTest, NodesReachEachOther) {
   }
 }
 
+// What one node has on its links to another stands when that one dials its address for a third node, which had it before, and gives up.
+TEST_P(NodeDirectoryTest, ALinkMeantForAnotherNodeIsNone) {
+  TestPromise<std::string> given_up;
+  bool told = false;  // it is dialled again
+  int broke = 0;
+  auto token = Token("the-token-of-this-cluster");
+  Endpoint a(loop_.get(), token, GetParam()), b(loop_.get(), token, GetParam());
+  a.Hear(b.Info());
+  EXPECT_EQ(*a.Ask(b.id), b.id);
+  a.OnLoop([&] {
+    a.directory().OnLinkBroke([&](const NodeId&, const std::string& reason) {
+      if (!std::exchange(told, true)) given_up.set_value(reason);
+    });
+  });
+  b.OnLoop([&] { b.directory().OnLinkBroke([&broke](const NodeId&, const std::string&) { ++broke; }); });
+  v1::NodeInfo before = b.Info();
+  before.set_node_id(NodeId::FromRandom().Binary());
+  a.Hear(before);
+  a.OnLoop([&] { a.directory().Link(NodeId::FromBinaryOrNil(before.node_id())); });
+  EXPECT_THAT(given_up.get_future().get(), HasSubstr("is not here any more"));
+  EXPECT_EQ(*a.Ask(b.id), b.id);
+  b.OnLoop([&] { EXPECT_EQ(broke, 0); });
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, NodeDirectoryTest, testing::Values("127.0.0.1:0", "[::1]:0"));
 
 TEST_F(NodeDirectoryTest, NodeWithoutListenerDialsOut) {
