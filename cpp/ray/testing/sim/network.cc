@@ -71,7 +71,7 @@ void SimConnection::SendReply(MethodId method, uint64_t call_id, rpc::FrameKind 
 }
 
 void SimConnection::Send(Message message) {
-  if (ended_ || !process_->alive()) return;
+  if (ended_ || !process_->sends()) return;
   network_->Queue(std::static_pointer_cast<SimConnection>(shared_from_this()), std::move(message));
 }
 

@@ -115,6 +115,7 @@ class SimNetwork {
   ~SimNetwork() { world_->EndProcesses(); }
   World* world() const { return world_; }
 
+  bool Listens(const std::string& address) const { return listeners_.contains(address); }
   // Until StopListening, or the process's end. `on_accept` runs on its loop before anything is received. A second listener: ALREADY_EXISTS.
   // The dispatcher must live as long as the process.
   Status Listen(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher, AcceptCallback on_accept = nullptr);

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "ray/testing/sim/network.h"
+#include "ray/testing/sim/user_thread.h"
 #include "ray/util/check.h"
 
 namespace ray::sim {
@@ -112,6 +113,63 @@ void SimLoop::RequestFlush() {
   Post("flush", [] {});  // flushers run after whatever runs
 }
 
+// ---- user threads ----
+
+EventId SimLoop::WakeAt(Time at, UserThread* thread) {
+  return world_->At(std::max(at, still_until_), [this, thread] {
+    if (ended_) return;
+    if (still_until_ > world_->now()) {
+      WakeAt(still_until_, thread);
+    } else {
+      thread->Resume();
+    }
+  });
+}
+
+// The waiter stays where it is until its thread runs again, so who was meant can be seen.
+void SimLoop::OnSet() {
+  for (Waiting* waiting : waiting_) {
+    if (waiting->wake != 0 || !waiting->waiter->IsSet()) continue;
+    waiting->wake = WakeAt(world_->now() + world_->random().Between(Duration::zero(), kMaxTurnDelay), waiting->thread);
+  }
+}
+
+async::WaitResult SimLoop::Wait(async::Waiter* waiter, Time deadline, bool) {
+  UserThread* const thread = UserThread::Current();
+  RAY_CHECK(thread != nullptr && thread->process() == process_ && !InLoop()) << "only user threads of the process may wait";
+  if (ended_) throw UserThread::Unwinding{};
+  struct Registered : Waiting {
+    Registered(SimLoop* loop, UserThread* thread, async::Waiter* waiter) : Waiting{thread, waiter}, loop(loop) {
+      loop->waiting_.push_back(this);
+    }
+    ~Registered() {
+      std::erase(loop->waiting_, this);
+      loop->world_->Cancel(wake);
+      loop->world_->Cancel(late);
+      loop->TakeBack(waiter);
+    }
+    SimLoop* const loop;
+    EventId late = 0;
+  } here(this, thread, waiter);
+  while (BeToldOf(waiter)) {
+    const Time now = clock_->Now();
+    if (now >= deadline) return async::WaitResult::kDeadline;
+    if (!deadline.is_infinite()) {
+      here.late =
+          WakeAt(world_->now() + clock_->WorldTime(deadline - now) + world_->random().Between(Duration::zero(), kMaxTimerDelay), thread);
+    }
+    thread->Park();
+    world_->Cancel(std::exchange(here.late, 0));
+    TakeBack(waiter);
+  }
+  return async::WaitResult::kDone;
+}
+
+void SimLoop::Sleep(Duration duration) {
+  async::Waiter never;
+  Wait(&never, clock_->Now() + duration);
+}
+
 void SimLoop::End() {
   ended_ = true;
   const auto posts = std::exchange(posts_, {});  // their ends may come back here
@@ -138,6 +196,8 @@ void Process::Kill(Death death, int wait_status) {
   if (death != Death::kEndOfWorld) world_->Record("process ends", {}, id_, static_cast<uint64_t>(death));
   for (const auto& hook : std::exchange(network_hooks, {})) hook(death);
   loop_.End();
+  for (const auto& thread : threads_) thread->Unwind();
+  threads_.clear();
   while (!parts_.empty()) {
     const auto part = std::move(parts_.back());
     parts_.pop_back();
@@ -146,6 +206,18 @@ void Process::Kill(Death death, int wait_status) {
   const auto on_death = std::exchange(on_death_, {});
   if (death == Death::kEndOfWorld) return;
   for (const auto& fn : on_death) fn(wait_status);
+}
+
+void Process::StartThread(std::function<void()> body) {
+  if (!alive_) return;
+  threads_.push_back(std::make_unique<UserThread>(world_, this, std::move(body)));
+  loop_.WakeAt(world_->now() + world_->random().Between(Duration::zero(), kMaxTurnDelay), threads_.back().get());
+}
+
+void Process::EndAtOnce(int exit_code) {
+  ending_ = true;
+  loop_.End();
+  EndSoon(exit_code);
 }
 
 void Process::EndSoon(int exit_code) {

@@ -4,6 +4,7 @@
 //   Process* p = world.NewProcess("raylet", host);
 //   p->Run([&] { ... });                         // on its loop, now
 //   p->Own(std::make_shared<Program>(p->loop()));  // destroyed when it dies
+//   p->StartThread([&] { ... p->loop()->Wait(...); ... });  // user code, which may wait
 //   p->Kill(Death::kKilled);                     // kill -9, between two events
 #pragma once
 
@@ -23,6 +24,7 @@
 namespace ray::sim {
 
 class SimConnection;
+class UserThread;
 
 // Monotonic line and wall clock of one process: those of its host when it started.
 class SimClock final : public Clock {
@@ -42,7 +44,7 @@ class SimClock final : public Clock {
   const Duration begin_;
 };
 
-class SimLoop final : public async::Loop {
+class SimLoop final : public async::UserLoop {
  public:
   SimLoop(World* world, Process* process, SimClock* clock) : world_(world), process_(process), clock_(clock) {}
 
@@ -53,6 +55,12 @@ class SimLoop final : public async::Loop {
   bool InLoop() const override { return world_->running_ == process_; }
   void AddFlusher(std::function<void()> fn) override { flushers_.push_back(std::move(fn)); }
   void RequestFlush() override;
+  // On a user thread of the process: the World goes on meanwhile.
+  using UserLoop::Wait;
+  async::WaitResult Wait(async::Waiter* waiter, Time deadline, bool may_spin) override;
+  void EnterUserCode() override {}
+  void LeaveUserCode() override {}
+  void Sleep(Duration duration);
 
   // Runs `fn` on the loop now, and what it corked leaves. REQUIRES: nothing runs on any loop. Not run if the process is dead. Later if it stands still: then
   // what came from one source runs in its order, and what came from several in any, as where a process reads its sockets again. 0: timers and the rest.
@@ -63,6 +71,15 @@ class SimLoop final : public async::Loop {
   void End();
 
  private:
+  friend class Process;
+  // A user thread in Wait.
+  struct Waiting {
+    UserThread* thread;
+    async::Waiter* waiter;
+    EventId wake = 0;  // 0: nothing has woken it yet
+  };
+  void OnSet() override;
+  EventId WakeAt(Time at, UserThread* thread);
   void ScheduleTurn();
   void Turn();
   void ResumeLater(uint64_t source);
@@ -76,6 +93,7 @@ class SimLoop final : public async::Loop {
   std::vector<std::function<void()>> flushers_;
   Time still_until_{0};
   std::map<uint64_t, std::deque<std::function<void()>>> held_up_;  // by source, while it stands still
+  std::vector<Waiting*> waiting_;
   bool turn_scheduled_ = false;
   bool ended_ = false;
 };
@@ -97,6 +115,8 @@ class Process {
   bool alive() const { return alive_; }
 
   void Run(std::function<void()> fn) { loop_.Run(std::move(fn)); }
+  // A thread of it for user code (user_thread.h) begins, in a moment.
+  void StartThread(std::function<void()> body);
   // Kept until the process dies; destroyed in reverse, off every loop, when its connections are gone and nothing it sends leaves any more.
   void Own(std::shared_ptr<void> part) { parts_.push_back(std::move(part)); }
   // `fn` runs once the process is dead and its parts are destroyed.
@@ -105,6 +125,10 @@ class Process {
   void Kill(Death death, int wait_status = 9);
   // exit(): after what runs now.
   void EndSoon(int exit_code);
+  // _exit(): from now on nothing of it is done or sent any more.
+  void EndAtOnce(int exit_code);
+  // Whether what it sends still leaves.
+  bool sends() const { return alive_ && !ending_; }
 
   // Of the network. Its connections, until they have ended; those of a dead process are none.
   std::map<uint64_t, std::shared_ptr<SimConnection>> connections;
@@ -115,9 +139,10 @@ class Process {
   const uint32_t id_;
   const std::string name_;
   const HostId host_;
-  bool alive_ = true;
+  bool alive_ = true, ending_ = false;
   SimClock clock_;
   SimLoop loop_;
+  std::vector<std::unique_ptr<UserThread>> threads_;
   std::vector<std::shared_ptr<void>> parts_;
   std::vector<std::function<void(int)>> on_death_;
 };

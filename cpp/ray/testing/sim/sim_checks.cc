@@ -92,7 +92,7 @@ void SimCluster::CheckHeld(const Listing& listing) {
   std::map<std::string, bool> job_runs;
   for (const v1::JobInfo& job : listing.jobs.jobs()) job_runs[job.job_id()] = job.end_time_ms() == 0;
   std::set<std::string> living_jobs;
-  for (const SimDriver* driver : drivers_) living_jobs.insert(driver->job().Binary());
+  for (const ClusterDriver* driver : drivers_) living_jobs.insert(driver->job().Binary());
   for (const auto& [job, runs] : job_runs) {
     if (runs != living_jobs.contains(job))
       Fail("job " + BytesToHex(job) + (runs ? " runs, its driver is dead" : " has ended, its driver lives"));
@@ -120,7 +120,9 @@ void SimCluster::CheckHeld(const Listing& listing) {
     }
     if (!lives) Fail("actor " + Short(actor.actor_id()) + " is ALIVE, its worker is not");
   }
-  for (const SimDriver* driver : drivers_) {
+  for (const ClusterDriver* driver : drivers_) {
+    if (const std::string left = driver->Left(); !left.empty())
+      Fail("driver p" + std::to_string(driver->process()->id()) + " let go of everything, and has left: " + left);
     for (const ActorId& actor : driver->actors()) {
       if (!actors.contains(actor.Binary())) Fail("actor " + actor.Hex() + ", which was acknowledged, is unknown");
     }

@@ -80,6 +80,7 @@ void SimCluster::StartRaylet(HostId host) {
   config.memory_monitor.interval = Duration::zero();
   options.launcher = config_.launcher;
   options.worker = [this](Process* process, const raylet::LaunchRequest& request, const std::string& raylet_address) {
+    if (config_.run_worker) return config_.run_worker(&network_, process, request, raylet_address);
     RunFakeWorker(&network_, config_.worker, process, request, raylet_address);
   };
   here.raylet = SimRaylet::Start(&network_, host, std::move(options));
@@ -92,8 +93,9 @@ void SimCluster::StartRaylet(HostId host) {
 void SimCluster::StartDriver(HostId host) {
   if (!RayletLives(host) || !hosts_[host].raylet->ready()) return;
   SimRaylet& raylet = *hosts_[host].raylet;
-  drivers_.push_back(
-      SimDriver::Start(&network_, host, Address{raylet.node_id(), WorkerId::Nil()}, raylet.address(), config_.driver, &history_));
+  drivers_.push_back(config_.start_driver ? config_.start_driver(&network_, host, raylet)
+                                          : SimDriver::Start(&network_, host, Address{raylet.node_id(), WorkerId::Nil()}, raylet.address(),
+                                                             config_.driver, &history_));
   drivers_.back()->process()->OnDeath([this, driver = drivers_.back()](int) { std::erase(drivers_, driver); });
 }
 
@@ -205,11 +207,11 @@ Outcome SimCluster::Run() {
   EndFaults();
   world_.RunFor(seconds(10));  // drivers that were still to come
   const auto quiet = [this] {
-    return AllReady() && std::all_of(drivers_.begin(), drivers_.end(), [](const SimDriver* d) { return d->holds_only(); });
+    return AllReady() && std::all_of(drivers_.begin(), drivers_.end(), [](const ClusterDriver* d) { return d->holds_only(); });
   };
   if (problem_.empty() && !world_.RunUntil(quiet, world_.now() + kPatience)) {
     std::string waits;
-    for (const SimDriver* driver : drivers_) {
+    for (const ClusterDriver* driver : drivers_) {
       for (const std::string& what : driver->Waiting()) waits += "\n  p" + std::to_string(driver->process()->id()) + ": " + what;
     }
     Fail(AllReady() ? "these were never answered:" + waits : "a node or the GCS did not come back");
@@ -222,7 +224,7 @@ Outcome SimCluster::Run() {
     });
   }
   if (problem_.empty()) {
-    for (SimDriver* driver : drivers_) driver->Finish();
+    for (ClusterDriver* driver : drivers_) driver->Finish();
     const auto gone = [this] { return drivers_.empty(); };
     if (!world_.RunUntil(gone, world_.now() + kPatience)) Fail("a driver cannot leave");
   }
@@ -285,13 +287,13 @@ std::string SimCluster::RunTasks() {
 
 int64_t SimCluster::tasks_done() const {
   int64_t done = 0;
-  for (const SimDriver* driver : drivers_) done += driver->tasks_done();
+  for (const ClusterDriver* driver : drivers_) done += driver->tasks_done();
   return done;
 }
 
 int64_t SimCluster::leases_asked_for() const {
   int64_t asked = 0;
-  for (const SimDriver* driver : drivers_) asked += driver->asked();
+  for (const ClusterDriver* driver : drivers_) asked += driver->asked();
   return asked;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <ostream>
@@ -14,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "ray/testing/sim/cluster_driver.h"
 #include "ray/testing/sim/disk.h"
 #include "ray/testing/sim/fake_worker.h"
 #include "ray/testing/sim/kv_history.h"
@@ -33,6 +35,10 @@ struct ClusterConfig {
   DriverConfig driver;
   LauncherConfig launcher{.start_fails = 0.01, .start_hangs = 0.01};
   FakeWorkerConfig worker;
+  // Who works in it, if not SimDrivers and FakeWorkers: starts a driver in a process of its own on that host, which owns it; and what a worker process runs.
+  std::function<ClusterDriver*(SimNetwork* network, HostId host, const SimRaylet& raylet)> start_driver;
+  std::function<void(SimNetwork* network, Process* process, const raylet::LaunchRequest& request, const std::string& raylet_address)>
+      run_worker;
 
   // Sizes and rates drawn from the seed.
   static ClusterConfig FromSeed(uint64_t seed);
@@ -100,7 +106,7 @@ class SimCluster {
   SimNetwork network_{&world_};
   SimGcs gcs_{&world_, &network_, &disk_, 0};
   std::vector<Host> hosts_;
-  std::vector<SimDriver*> drivers_;  // that live
+  std::vector<ClusterDriver*> drivers_;  // that live
   bool failing_ = false;
   size_t faults_ = 0;
   std::string problem_;

@@ -14,6 +14,7 @@
 #include "ray/common/resources.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/rpc/tunnel/tunnel_hub.h"
+#include "ray/testing/sim/cluster_driver.h"
 #include "ray/testing/sim/kv_history.h"
 #include "ray/testing/sim/network.h"
 #include "ray/v1/raylet_lease.pb.h"
@@ -31,29 +32,24 @@ struct DriverConfig {
   int64_t parallel = 100;
 };
 
-class SimDriver {
+class SimDriver final : public ClusterDriver {
  public:
   // In a new process on that host, which owns it. `history` outlives it.
   static SimDriver* Start(SimNetwork* network, HostId host, const Address& raylet, const std::string& raylet_address, DriverConfig config,
                           KvHistory* history);
   SimDriver(SimNetwork* network, Process* process, const Address& raylet, DriverConfig config, KvHistory* history);
-  ~SimDriver();
+  ~SimDriver() override;
 
-  Process* process() const { return process_; }
-  // Nothing new is asked for, and of what was only actors and placement groups are left.
-  bool holds_only() const { return !active_ && leases_.empty() && waiting_.empty(); }
-  // The job ends, then the process.
-  void Finish();
-  // What waits for an answer, for people.
-  std::vector<std::string> Waiting() const;
-  const JobId& job() const { return job_; }
-  // Of those that were acknowledged, and whose end was not asked for.
-  const std::set<ActorId>& actors() const { return actors_; }
-  const std::set<PlacementGroupId>& groups() const { return groups_; }
+  Process* process() const override { return process_; }
+  bool holds_only() const override { return !active_ && leases_.empty() && waiting_.empty(); }
+  void Finish() override;
+  std::vector<std::string> Waiting() const override;
+  JobId job() const override { return job_; }
+  const std::set<ActorId>& actors() const override { return actors_; }
+  const std::set<PlacementGroupId>& groups() const override { return groups_; }
   // Whose lease was granted, held and given back.
-  int64_t tasks_done() const { return tasks_done_; }
-  // Requests for a lease, with those that were sent on to another node.
-  int64_t asked() const { return asked_; }
+  int64_t tasks_done() const override { return tasks_done_; }
+  int64_t asked() const override { return asked_; }
 
  private:
   struct Lease {

@@ -16,6 +16,7 @@
 #include "ray/testing/sim/sim_gcs.h"
 #include "ray/testing/sim/sim_raylet.h"
 #include "ray/util/logging.h"
+#include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_kv.pb.h"
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/sync.pb.h"
@@ -288,6 +289,90 @@ TEST(SimRayletTest, KnowsNoNodesOfAGcsThatNeverAnswered) {
   ASSERT_TRUE(network.Listen(world.NewProcess("gcs", 0), kGcsAddress, &answering).ok());
   ASSERT_TRUE(world.RunUntil([&] { return raylet->services().registered(); }, world.now() + seconds(5)));
   EXPECT_FALSE(knows());
+}
+
+// A GCS that gives out a job and notes whose end it is told of; one that does not answer keeps the requests. For a raylet and a driver that never registers.
+class JobsAtRaylet : public testing::Test {
+ protected:
+  JobsAtRaylet() {
+    for (rpc::Dispatcher* gcs : {&silent_, &answering_}) {
+      gcs->RegisterTyped<v1::RegisterNodeRequest>(MethodId::kRegisterNode,
+                                                  [](const v1::RegisterNodeRequest&, rpc::Request&, rpc::Responder responder) {
+                                                    v1::RegisterNodeReply reply;
+                                                    reply.set_durable(true);
+                                                    responder.Send(reply);
+                                                  });
+      gcs->RegisterFallback([](rpc::Request, rpc::Responder responder) {
+        if (responder.valid()) responder.Send(v1::JobEmpty());
+      });
+    }
+    silent_.RegisterTyped<v1::AddJobRequest>(MethodId::kAddJob, [this](const v1::AddJobRequest&, rpc::Request&, rpc::Responder responder) {
+      unanswered_.push_back(std::move(responder));
+    });
+    answering_.RegisterTyped<v1::AddJobRequest>(MethodId::kAddJob, [](const v1::AddJobRequest&, rpc::Request&, rpc::Responder responder) {
+      v1::AddJobReply reply;
+      reply.set_job_id(JobId::FromInt(7).Binary());
+      responder.Send(reply);
+    });
+    answering_.RegisterTyped<v1::FinishJobRequest>(MethodId::kFinishJob,
+                                                   [this](const v1::FinishJobRequest& message, rpc::Request&, rpc::Responder responder) {
+                                                     finished_.push_back(message.job_id());
+                                                     responder.Send(v1::JobEmpty());
+                                                   });
+  }
+  Process* StartGcs(rpc::Dispatcher* dispatcher) {
+    Process* gcs = world_.NewProcess("gcs", 0);
+    EXPECT_TRUE(network_.Listen(gcs, kGcsAddress, dispatcher).ok());
+    return gcs;
+  }
+  // Asks for a job of the raylet, which is started.
+  Process* StartDriver() {
+    SimRaylet::Options options;
+    options.config.listen = "10.0.0.1:7000";
+    options.config.memory_monitor.interval = Duration::zero();
+    SimRaylet* raylet = SimRaylet::Start(&network_, 1, std::move(options));
+    EXPECT_TRUE(world_.RunUntil([&] { return raylet->ready(); }, world_.now() + seconds(5)));
+    Process* driver = world_.NewProcess("driver", 1);
+    driver->Run([&] {
+      v1::AddJobRequest request;
+      request.mutable_job()->set_driver_worker_id(WorkerId::FromRandom().Binary());
+      network_.Connect(driver, raylet->address(), &driver_side_)
+          ->Call(MethodId::kAddJob, request, {}, [this](const Status& status, const rpc::Reply&) { has_job_ = status.ok(); }, {});
+    });
+    return driver;
+  }
+  void ExpectFinished() {
+    EXPECT_TRUE(world_.RunUntil([&] { return !finished_.empty(); }, world_.now() + seconds(5)));
+    EXPECT_EQ(finished_, std::vector<std::string>{JobId::FromInt(7).Binary()});
+  }
+
+  rpc::Dispatcher silent_, answering_, driver_side_;
+  World world_{6};
+  SimNetwork network_{&world_};
+  std::vector<rpc::Responder> unanswered_;
+  std::vector<std::string> finished_;
+  bool has_job_ = false;
+};
+
+TEST_F(JobsAtRaylet, EndWithADriverThatNeverRegisters) {
+  StartGcs(&answering_);
+  Process* driver = StartDriver();
+  ASSERT_TRUE(world_.RunUntil([&] { return has_job_; }, world_.now() + seconds(5)));
+  driver->Kill(Death::kKilled);
+  ExpectFinished();
+}
+
+// The GCS may have written the job down, and ends before it has answered, as does the driver: the raylet asks the next GCS again, hears the job's number, and ends it.
+TEST_F(JobsAtRaylet, EndWithADriverThatWentBeforeItHadOne) {
+  Process* gcs = StartGcs(&silent_);
+  Process* driver = StartDriver();
+  ASSERT_TRUE(world_.RunUntil([&] { return !unanswered_.empty(); }, world_.now() + seconds(5)));
+  gcs->Kill(Death::kKilled);
+  unanswered_.clear();
+  driver->Kill(Death::kKilled);
+  world_.RunFor(seconds(1));
+  StartGcs(&answering_);
+  ExpectFinished();
 }
 
 struct KvRun {

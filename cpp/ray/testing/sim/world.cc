@@ -26,7 +26,8 @@ void World::EndProcesses() {
 }
 
 void World::Record(const char* what, std::string_view subject, uint64_t a, uint64_t b, bool routine) {
-  trace_.Add({now_, running_ == nullptr ? 0 : running_->id(), what, subject, a, b, routine});
+  const Process* who = running_ != nullptr ? running_ : user_;
+  trace_.Add({now_, who == nullptr ? 0 : who->id(), what, subject, a, b, routine});
 }
 
 EventId World::At(Time at, std::function<void()> fn) {

@@ -6,7 +6,8 @@
 //   SimNetwork network(&world);                               // network.h: connections between processes
 //   world.RunFor(std::chrono::seconds(60));
 //
-// All random ids of the product (common/ids.h) come from the seed while a World lives. One World per thread; the thread must stay the same.
+// All random ids of the product (common/ids.h) come from the seed while a World lives. One World per thread; the thread must stay the same. User code has threads
+// of its own, which take turns with it (user_thread.h).
 #pragma once
 
 #include <cstdint>
@@ -69,6 +70,12 @@ class World {
   void SetSkew(HostId host, ClockSkew skew) { skews_[host] = skew; }
   ClockSkew SkewOf(HostId host) const;
 
+  // For the threads of users (user_thread.h): the same stream of ids, and whose code runs from now on; null: the World's.
+  ScopedRandomSource ShareIds() {
+    return ScopedRandomSource([this](void* out, size_t size) { ids_.Fill(out, size); });
+  }
+  void BeginUserCode(Process* process) { user_ = process; }
+
  private:
   friend class SimLoop;
   struct Due {
@@ -93,6 +100,7 @@ class World {
   std::vector<uint32_t> free_slots_;
   uint64_t events_run_ = 0;
   Process* running_ = nullptr;  // whose loop runs something now
+  Process* user_ = nullptr;     // whose user code runs now
   std::map<HostId, ClockSkew> skews_;
   std::vector<std::unique_ptr<Process>> processes_;
 };

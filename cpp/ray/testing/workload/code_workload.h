@@ -1,0 +1,82 @@
+// CodeWorkload: what drivers and workers of a SimCluster run that is made of core workers, and whether what they saw can be. Drivers, until their time is up, submit
+//   graphs of tasks, with arguments that others make; trees of tasks that submit tasks and wait for them; tasks that crash, or fail and are retried;
+//   actors that are restarted, calls to them from the driver and from tasks that were given their handle, kills;
+//   refs handed on inside arguments and results, kept by actors and read there, long after their maker has let go of them.
+// Results are known beforehand. What must hold:
+//   every get ends; it gives the right value, or an error of the kinds that what befell the cluster can cause, and none where a task is retried without end;
+//   no task runs more often than its retries allow;
+//   the calls of each actor fit one log for each incarnation (ActorHistory);
+//   when a driver holds only its actors, it knows of no other object any more.
+//
+//   CodeWorkload workload(seed);
+//   SimCluster cluster(seed, workload.Config());
+//   Outcome outcome = cluster.Run();
+//   workload.Check();
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "ray/testing/sim/sim_cluster.h"
+#include "ray/testing/workload/actor_history.h"
+#include "ray/testing/workload/code_driver.h"
+#include "ray/testing/workload/code_worker.h"
+
+namespace ray::sim {
+
+struct CodeStats {
+  size_t tasks = 0, trees = 0, actors = 0, calls = 0, borrows = 0, kills = 0, cancels = 0;  // that were asked for by drivers
+  size_t runs = 0;                                                                          // of functions and methods
+  size_t values = 0, errors = 0;                                                            // that drivers got
+};
+
+CodeStats& operator+=(CodeStats& sum, const CodeStats& more);
+std::ostream& operator<<(std::ostream& out, const CodeStats& stats);
+
+class CodeWorkload {
+ public:
+  explicit CodeWorkload(uint64_t seed);
+  CodeWorkload(const CodeWorkload&) = delete;
+  CodeWorkload& operator=(const CodeWorkload&) = delete;
+
+  // As ClusterConfig::FromSeed, with drivers and workers of this workload. It must outlive the cluster.
+  ClusterConfig Config();
+  // After the run. Empty: all is well.
+  std::string Check() const;
+  const CodeStats& stats() const { return stats_; }
+
+ private:
+  struct ActorRecord {
+    uint64_t incarnations = 0;
+    ActorHistory history;
+  };
+  friend class CodeDriving;
+
+  void DefineFunctions();
+  void DefineActor();
+  // The run is counted; false: it was one too many.
+  void CountRun(const TaskCall& call);
+  // Of an actor, by whoever runs on the session: makes call `number` of `caller`, and notes it.
+  Ref CallLog(Session* session, const ActorHandle& actor, CallId id, int32_t retries);
+  void SettleLog(Session* session, const ActorId& actor, CallId id, const Got& got);
+  // Its calls need no outcome once the process is dead.
+  uint64_t NewCaller(Process* process, const ActorId& actor);
+  void Fail(const std::string& problem) {
+    if (problem_.empty()) problem_ = problem;
+  }
+
+  const uint64_t seed_;
+  ClusterConfig config_;
+  Program program_;
+  std::map<TaskId, int32_t> runs_;
+  std::map<ActorId, ActorRecord> actors_;
+  uint64_t last_caller_ = 0;
+  CodeStats stats_;
+  std::string problem_;
+};
+
+}  // namespace ray::sim

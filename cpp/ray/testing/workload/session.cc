@@ -1,0 +1,194 @@
+#include "ray/testing/workload/session.h"
+
+#include <cstring>
+#include <utility>
+
+#include "ray/util/check.h"
+#include "ray/wire/error_detail.h"
+#include "ray/wire/task_spec.h"
+#include "ray/wire/value_layout.h"
+
+namespace ray::sim {
+namespace {
+
+constexpr size_t kPackedRef = ObjectId::kSize + NodeId::kSize + WorkerId::kSize;
+
+ResourceSet Cpus(int64_t n) {
+  ResourceSet set;
+  set.Set("CPU", n * ResourceSet::kUnit);
+  return set;
+}
+
+}  // namespace
+
+// u32 number of refs, each id and owner, the text.
+Session::Packed Session::Pack(const Value& value) {
+  Packed packed;
+  const auto count = static_cast<uint32_t>(value.refs.size());
+  packed.bytes.append(reinterpret_cast<const char*>(&count), sizeof count);
+  for (const Ref& ref : value.refs) {
+    packed.bytes += ref.id().Binary() + ref.info().owner.node_id.Binary() + ref.info().owner.worker_id.Binary();
+    packed.nested.push_back(ref.info());
+  }
+  packed.bytes += value.text;
+  return packed;
+}
+
+Got Session::Read(const core::ReadValue& value, const ObjectId& outer, uint64_t token) {
+  Got got;
+  if (IsErrorMetadata(value.metadata)) {
+    got.kind = Got::kError;
+    got.error = static_cast<ErrorType>(ErrorTypeOfMetadata(value.metadata));
+    if (HasPythonLayout(value.metadata)) {
+      if (const auto blob = ParsePythonBlob(value.blob->view()); blob.ok()) got.message = std::string(blob->pickle);
+    } else if (const auto detail = ParseErrorValue(value.metadata, value.blob->view()); detail.ok()) {
+      got.message = detail->message();
+    }
+    return got;
+  }
+  got.kind = Got::kValue;
+  std::string_view bytes = value.blob->view();
+  if (HasPythonLayout(value.metadata)) {
+    const auto blob = ParsePythonBlob(bytes);
+    RAY_CHECK(blob.ok());
+    bytes = blob->pickle;
+  }
+  uint32_t count = 0;
+  RAY_CHECK(bytes.size() >= sizeof count);
+  std::memcpy(&count, bytes.data(), sizeof count);
+  bytes.remove_prefix(sizeof count);
+  for (uint32_t i = 0; i < count; ++i) {
+    RAY_CHECK(bytes.size() >= kPackedRef);
+    const auto take = [&bytes](size_t n) {
+      const std::string_view taken = bytes.substr(0, n);
+      bytes.remove_prefix(n);
+      return taken;
+    };
+    ObjectRefInfo info;
+    info.id = ObjectId::FromBinaryOrNil(take(ObjectId::kSize));
+    info.owner.node_id = NodeId::FromBinaryOrNil(take(NodeId::kSize));
+    info.owner.worker_id = WorkerId::FromBinaryOrNil(take(WorkerId::kSize));
+    worker_->objects().AddBorrowedRef(info, outer, token);
+    got.value.refs.emplace_back(worker_, info);
+  }
+  got.value.text = std::string(bytes);
+  return got;
+}
+
+std::vector<ObjectRefInfo> Session::InfosOf(std::span<const Ref> refs) {
+  std::vector<ObjectRefInfo> infos;
+  for (const Ref& ref : refs) infos.push_back(ref.info());
+  return infos;
+}
+
+uint64_t Session::Template(TaskTemplate tmpl) {
+  tmpl.job_id = worker_->info().job_id;
+  const auto [it, added] = templates_.try_emplace(ContentOf(tmpl), 0);
+  if (added) it->second = worker_->RegisterTemplate(std::move(tmpl));
+  return it->second;
+}
+
+Ref Session::Put(const Value& value) {
+  const Packed packed = Pack(value);
+  ObjectId id;
+  if (!worker_->objects().Put(packed.View(kMetadataRaw), &id).ok()) throw SessionOver{};
+  return Ref(worker_, {id, worker_->info().address});
+}
+
+Ref Session::Call(const std::string& function, const Value& args, std::span<const Ref> refs, TaskOptions options) {
+  TaskTemplate tmpl;
+  tmpl.type = TaskType::kNormal;
+  tmpl.function_id = tmpl.function_name = function;
+  tmpl.resources = Cpus(options.cpus);
+  tmpl.max_retries = options.max_retries;
+  tmpl.retry_exceptions = options.retry_exceptions;
+  if (options.spread) tmpl.strategy.kind = SchedulingStrategy::kSpread;
+  const Packed packed = Pack(args);
+  std::vector<ObjectId> ids;
+  if (!worker_->SubmitTask(Template(std::move(tmpl)), packed.View(kMetadataPython), InfosOf(refs), &ids).ok()) throw SessionOver{};
+  return Ref(worker_, {ids.at(0), worker_->info().address});
+}
+
+ActorHandle Session::Create(const std::string& cls, const Value& args, int32_t max_restarts, int32_t max_task_retries) {
+  TaskTemplate tmpl;
+  tmpl.type = TaskType::kActorCreation;
+  tmpl.function_id = tmpl.function_name = cls;
+  ActorCreation creation;
+  creation.max_restarts = max_restarts;
+  creation.max_task_retries = max_task_retries;
+  creation.class_name = cls;
+  const Packed packed = Pack(args);
+  ActorId actor;
+  if (!worker_->CreateActor(Template(std::move(tmpl)), std::move(creation), packed.View(kMetadataPython), {}, &actor).ok())
+    throw SessionOver{};
+  return {actor, Ref(worker_, {ObjectId::ForActorHandle(actor), worker_->info().address})};
+}
+
+Ref Session::CallActor(const ActorId& actor, const std::string& method, const Value& args, std::span<const Ref> refs, int32_t max_retries) {
+  TaskTemplate tmpl;
+  tmpl.type = TaskType::kActorTask;
+  tmpl.function_name = tmpl.method_name = method;
+  tmpl.actor_id = actor;
+  tmpl.max_retries = max_retries;
+  const Packed packed = Pack(args);
+  std::vector<ObjectId> ids;
+  if (!worker_->SubmitActorTask(actor, Template(std::move(tmpl)), packed.View(kMetadataPython), InfosOf(refs), &ids).ok())
+    throw SessionOver{};
+  return Ref(worker_, {ids.at(0), worker_->info().address});
+}
+
+ActorHandle Session::HandleOf(const Ref& ref) {
+  const ActorId actor = ref.id().task_id().actor_id();
+  RAY_CHECK(ref.id() == ObjectId::ForActorHandle(actor)) << "not a handle of an actor";
+  worker_->actors().RegisterHandle(actor, -1, {});
+  return {actor, ref};
+}
+
+Got Session::Get(const Ref& ref, std::optional<Duration> timeout, const std::string& what) {
+  const ObjectRefInfo info = ref.info();
+  const Time deadline = timeout ? process_->loop()->clock().Now() + *timeout : Time::Infinite();
+  struct Registered {
+    Registered(Session* s, const ObjectId& object, std::string text) : session(s), number(++s->last_wait_) {
+      s->waits_.emplace(number, Wait{object, std::move(text), s->now()});
+    }
+    ~Registered() { session->waits_.erase(number); }
+    Session* const session;
+    const uint64_t number;
+  } registered(this, info.id, (what.empty() ? std::string("an object") : what) + " (" + info.id.Hex() + ")");
+  for (;;) {
+    int64_t left = -1;
+    if (timeout) {
+      const Duration rest = std::max(deadline - process_->loop()->clock().Now(), Duration::zero());
+      left = std::chrono::ceil<std::chrono::milliseconds>(rest).count();
+    }
+    std::vector<core::ReadValue> values;
+    switch (worker_->objects().Get(std::span(&info, 1), left, &values)) {
+      case core::ReadResult::kReady: return Read(values.at(0), info.id, 0);
+      case core::ReadResult::kTimeout: return {};
+      case core::ReadResult::kInterrupted: continue;
+      case core::ReadResult::kClosed: throw SessionOver{};
+    }
+  }
+}
+
+std::vector<std::string> Session::waiting() const {
+  std::vector<std::string> texts;
+  for (const auto& [number, wait] : waits_) {
+    std::string text = wait.what + ", for " + std::to_string((now() - wait.since).count() / 1'000'000'000) + " s";
+    for (const auto& [kind, id] :
+         {std::pair(v1::SUBJECT_KIND_OBJECT, wait.object.Binary()), std::pair(v1::SUBJECT_KIND_TASK, wait.object.task_id().Binary())}) {
+      for (const v1::WaitFact& fact : worker_->explain().Local(kind, id)) {
+        text += "; " + fact.name() + " is in state " + std::to_string(fact.state()) + " (" + fact.detail() + "), attempt " +
+                std::to_string(fact.attempt()) + ", node " + BytesToHex(fact.node_id()).substr(0, 8);
+        for (const v1::WaitPointer& next : fact.next()) {
+          text += ", behind " + BytesToHex(next.id()) + " of kind " + std::to_string(next.kind()) + " at node " +
+                  BytesToHex(next.address().node_id()).substr(0, 8) + " worker " + BytesToHex(next.address().worker_id()).substr(0, 8);
+        }
+      }
+    }
+    texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
+}  // namespace ray::sim

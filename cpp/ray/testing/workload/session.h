@@ -1,0 +1,129 @@
+// Session: what user code in a simulated process has of the product: counted refs, values that may contain refs, tasks and actors. It stands where the Python
+// layer does, over the product's CoreWorker, and keeps to the same rules: a ref that is read from a value is borrowed, from the value that it was in or from the
+// arguments of the task that reads it.
+//
+// On user threads (testing/sim/user_thread.h) only. Refs must be gone before their session.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "ray/core_worker/core_worker.h"
+#include "ray/testing/sim/process.h"
+
+namespace ray::sim {
+
+// A counted handle of an object, or of an actor.
+class Ref {
+ public:
+  Ref() = default;
+  // Takes over a count that there is.
+  Ref(core::CoreWorker* worker, ObjectRefInfo info) : worker_(worker), info_(info) {}
+  Ref(const Ref& other) : worker_(other.worker_), info_(other.info_) {
+    if (worker_ != nullptr) worker_->objects().AddLocalRef(info_.id);
+  }
+  Ref(Ref&& other) noexcept : worker_(std::exchange(other.worker_, nullptr)), info_(other.info_) {}
+  Ref& operator=(Ref other) noexcept {
+    std::swap(worker_, other.worker_);
+    std::swap(info_, other.info_);
+    return *this;
+  }
+  ~Ref() {
+    if (worker_ != nullptr) worker_->objects().RemoveLocalRef(info_.id);
+  }
+  const ObjectRefInfo& info() const { return info_; }
+  const ObjectId& id() const { return info_.id; }
+  bool valid() const { return worker_ != nullptr; }
+
+ private:
+  core::CoreWorker* worker_ = nullptr;
+  ObjectRefInfo info_;
+};
+
+struct Value {
+  std::string text;
+  std::vector<Ref> refs;
+};
+
+struct Got {
+  enum Kind { kValue, kError, kTimeout };
+  Kind kind = kTimeout;
+  Value value;                               // kValue
+  ErrorType error = ErrorType::kWorkerDied;  // kError
+  std::string message;
+  bool ok() const { return kind == kValue; }
+};
+
+// The raylet of the node has gone, or the session was closed: user code ends.
+struct SessionOver {};
+
+struct TaskOptions {
+  int32_t max_retries = 3;
+  bool retry_exceptions = false;
+  int64_t cpus = 1;  // whole ones
+  bool spread = false;
+};
+
+struct ActorHandle {
+  ActorId id;
+  Ref ref;
+};
+
+class Session {
+ public:
+  Session(core::CoreWorker* worker, Process* process) : worker_(worker), process_(process) {}
+  Process* process() const { return process_; }
+  core::CoreWorker* worker() const { return worker_; }
+  // By the clock of the World: for histories.
+  Time now() const { return process_->world()->now(); }
+  Random& random() { return process_->world()->random(); }
+  void Sleep(Duration duration) { process_->loop()->Sleep(duration); }
+
+  Ref Put(const Value& value);
+  Ref Call(const std::string& function, const Value& args, std::span<const Ref> refs = {}, TaskOptions options = {});
+  // It needs no resources.
+  ActorHandle Create(const std::string& cls, const Value& args, int32_t max_restarts, int32_t max_task_retries);
+  // `max_retries`: max_task_retries of the actor.
+  Ref CallActor(const ActorId& actor, const std::string& method, const Value& args, std::span<const Ref> refs, int32_t max_retries);
+  Status Kill(const ActorId& actor, bool no_restart) { return worker_->actors().Kill(actor, no_restart); }
+  Status Cancel(const Ref& ref, bool force) { return worker_->CancelTask(ref.info(), force, /*recursive=*/true); }
+  // Throws SessionOver. `what`, for people.
+  Got Get(const Ref& ref, std::optional<Duration> timeout = {}, const std::string& what = {});
+
+  // Of a value as it was read: `outer` had it inside, or it came with the arguments of the running task `token` (0: none).
+  Got Read(const core::ReadValue& value, const ObjectId& outer, uint64_t token);
+  // An actor's, from a ref of its handle.
+  ActorHandle HandleOf(const Ref& ref);
+  // What blocks in Get, for people, with what the process itself can tell of it.
+  std::vector<std::string> waiting() const;
+
+ private:
+  friend class CodeWorker;
+  // As it is stored: the bytes, and the refs inside.
+  struct Packed {
+    std::string bytes;
+    std::vector<ObjectRefInfo> nested;
+    core::ValueView View(std::string_view metadata) const { return {metadata, bytes, {}, nested}; }
+  };
+  static Packed Pack(const Value& value);
+  static std::vector<ObjectRefInfo> InfosOf(std::span<const Ref> refs);
+  uint64_t Template(TaskTemplate tmpl);
+
+  core::CoreWorker* const worker_;
+  Process* const process_;
+  std::map<std::string, uint64_t> templates_;  // by content
+  struct Wait {
+    ObjectId object;
+    std::string what;
+    Time since;
+  };
+  std::map<uint64_t, Wait> waits_;
+  uint64_t last_wait_ = 0;
+};
+
+}  // namespace ray::sim
