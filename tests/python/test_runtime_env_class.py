@@ -46,3 +46,20 @@ def test_bad_config():
             RuntimeEnvConfig(setup_timeout_seconds=bad)
     assert RuntimeEnvConfig(setup_timeout_seconds=-1)["setup_timeout_seconds"] == -1
     assert RuntimeEnvConfig.default_config() == {"setup_timeout_seconds": 600, "eager_install": True, "log_files": []}
+
+
+def test_fields_are_told_one_by_one():
+    env = RuntimeEnv(working_dir="s3://bucket/code.zip", pip=["numpy"], image_uri=None, java_jars=["a.jar"], mine=1)
+    assert env.working_dir_uri() == "s3://bucket/code.zip" and RuntimeEnv(working_dir="/here").working_dir_uri() is None
+    assert env.pip_config() == {"packages": ["numpy"]} and env.uv_config() == {} and env.virtualenv_name() is None
+    assert RuntimeEnv(pip="requirements.txt").virtualenv_name() == "requirements.txt"
+    assert RuntimeEnv(conda="base").conda_env_name() == "base" and RuntimeEnv(conda="base").conda_config() is None
+    assert RuntimeEnv(conda={"dependencies": []}).conda_config() == '{"dependencies": []}'
+    assert env.java_jars() == ["a.jar"] and env.image_uri() is None and env.plugin_uris() == []
+    assert env.plugins() == [("mine", 1)] and RuntimeEnv(_ray_commit="x").plugins() == []
+    assert RuntimeEnv(_ray_commit="x").get_extension("_ray_commit") == "x"
+    with pytest.raises(ValueError, match="Extension key"):
+        env.get_extension("pip")
+    inside = RuntimeEnv(container={"image": "i", "run_options": ["-t"]})
+    assert inside.has_py_container() and inside.py_container_image() == "i"
+    assert inside.py_container_run_options() == ["-t"] and env.py_container_run_options() is None

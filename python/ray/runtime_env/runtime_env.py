@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 logger = logging.getLogger("ray")
 
@@ -143,6 +143,9 @@ class RuntimeEnv(dict[str, Any]):
         TypeError, ValueError: a bad value, or fields that exclude each other.
     """
 
+    extensions_fields: ClassVar[set[str]] = {"_ray_release", "_ray_commit", "_inject_current_ray"}
+    known_fields: ClassVar[set[str]] = {*_FIELDS, *extensions_fields, "config"}
+
     def __init__(self, *, config: dict[str, Any] | RuntimeEnvConfig | None = None, **fields: Any) -> None:
         super().__init__()
         for name, value in fields.items():
@@ -187,7 +190,7 @@ class RuntimeEnv(dict[str, Any]):
 
     def plugins(self) -> list[tuple[str, Any]]:
         """The fields that are not Ray's, in their order."""
-        return [(name, value) for name, value in self.items() if name not in _FIELDS and name != "config"]
+        return [(name, value) for name, value in self.items() if name not in self.known_fields]
 
     def env_vars(self) -> dict[str, str]:
         """The variables that are set."""
@@ -216,6 +219,113 @@ class RuntimeEnv(dict[str, Any]):
     def has_working_dir(self) -> bool:
         """Whether there is a working directory."""
         return bool(self.get("working_dir"))
+
+    # What is fetched by an address of its own. Local paths are no such thing; nothing here makes one of them.
+
+    def working_dir_uri(self) -> str | None:
+        """Where the working directory is fetched from; None: it is not fetched."""
+        return self._uri("working_dir")
+
+    def py_modules_uris(self) -> list[str]:
+        """Where the modules are fetched from."""
+        return self.py_modules()
+
+    def conda_uri(self) -> str | None:
+        """Where the conda environment is fetched from."""
+        return self._uri("conda")
+
+    def pip_uri(self) -> str | None:
+        """Where the packages for pip are fetched from."""
+        return self._uri("pip")
+
+    def uv_uri(self) -> str | None:
+        """Where the packages for uv are fetched from."""
+        return self._uri("uv")
+
+    def plugin_uris(self) -> list[str]:
+        """Where plugins fetch from; none does."""
+        return []
+
+    def _uri(self, name: str) -> str | None:
+        value = self.get(name)
+        return value if isinstance(value, str) and "://" in value else None
+
+    # The fields one by one.
+
+    def py_executable(self) -> str | None:
+        """The command that starts workers."""
+        return self.get("py_executable")
+
+    def image_uri(self) -> str | None:
+        """The image that workers run in."""
+        return self.get("image_uri")
+
+    def java_jars(self) -> list[str]:
+        """Archives for workers of Java."""
+        return list(self.get("java_jars") or [])
+
+    def nsight(self) -> str | dict[str, str] | None:
+        """Options of that profiler."""
+        return self.get("nsight")
+
+    def rocprof_sys(self) -> str | dict[str, Any] | None:
+        """Options of that profiler."""
+        return self.get("rocprof_sys")
+
+    def conda_env_name(self) -> str | None:
+        """Name of the conda environment, if it is given by that."""
+        conda = self.get("conda")
+        return conda if isinstance(conda, str) else None
+
+    def conda_config(self) -> str | None:
+        """What the conda environment is made of, as JSON, if it is given by that."""
+        conda = self.get("conda")
+        return json.dumps(conda, sort_keys=True) if isinstance(conda, dict) else None
+
+    def virtualenv_name(self) -> str | None:
+        """The file of requirements for pip, if it is given by that."""
+        pip = self.get("pip")
+        return pip if isinstance(pip, str) else None
+
+    def pip_config(self) -> dict[str, Any]:
+        """The packages for pip and how they are installed."""
+        return self._packages("pip")
+
+    def uv_config(self) -> dict[str, Any]:
+        """The packages for uv and how they are installed."""
+        return self._packages("uv")
+
+    def _packages(self, name: str) -> dict[str, Any]:
+        value = self.get(name)
+        if isinstance(value, list):
+            return {"packages": list(value)}
+        return dict(value) if isinstance(value, dict) else {}
+
+    def has_py_container(self) -> bool:
+        """Whether workers run in a container that is described by its own field."""
+        return bool(self.get("container"))
+
+    def py_container_image(self) -> str | None:
+        """Its image."""
+        return self["container"].get("image", "") if self.has_py_container() else None
+
+    def py_container_worker_path(self) -> str | None:
+        """Where the worker's program is in it."""
+        return self["container"].get("worker_path", "") if self.has_py_container() else None
+
+    def py_container_run_options(self) -> list[str] | None:
+        """What the command that runs it is told."""
+        return list(self["container"].get("run_options", [])) if self.has_py_container() else None
+
+    def get_extension(self, key: str) -> Any:
+        """One of Ray's internal fields.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        if key not in self.extensions_fields:
+            raise ValueError(f"Extension key must be one of {self.extensions_fields}, got: {key}")
+        return self.get(key)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (dict(self),)
