@@ -111,6 +111,28 @@ def _title_or_none(pid: str) -> str | None:
         return None
 
 
+def test_an_actor_made_in_a_task_does_not_end_with_what_its_owner_is_used_for() -> None:
+    @ray.remote(num_cpus=0)
+    class Actor:
+        def pid(self) -> int:
+            return os.getpid()
+
+    @ray.remote
+    def make() -> tuple[int, Any]:
+        return os.getpid(), Actor.remote()
+
+    owner, child = ray.get(make.remote(), timeout=30)
+    pid = ray.get(child.pid.remote(), timeout=30)
+    for _ in range(3):
+        others = [Actor.remote() for _ in range(6)]
+        pids = ray.get([other.pid.remote() for other in others], timeout=30)
+        assert owner not in pids
+        del others
+        soon(lambda pids=pids: not any(os.path.exists(f"/proc/{p}") for p in pids))
+    assert ray.get(make.remote(), timeout=30)[0] == owner, "it runs tasks as before"
+    assert ray.get(child.pid.remote(), timeout=30) == pid
+
+
 def test_nesting_costs_no_delay() -> None:
     @ray.remote
     def deep(n: int) -> int:

@@ -37,6 +37,7 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
     if (responder.valid()) responder.Fail(Status::Unimplemented("the raylet does not serve " + std::string(MethodName(request.method))));
     return;
   }
+  if (request.method == MethodId::kRegisterActor && hooks_.on_actor_made) hooks_.on_actor_made(request.connection->id());
   // Also one-way: what is to be done must not be lost with the link.
   if (!responder.valid()) return calls_.Call(request.method, std::string(request.control), std::move(request.parts), nullptr);
   JobId finishing;

@@ -29,6 +29,7 @@ struct RouterHooks {
   // Its caller gets the answer when `done` is called, once, on the loop.
   std::function<void(const JobId& job, std::function<void()> done)> on_job_finishing;
   std::function<void(const v1::PublishNotice& news)> on_news = nullptr;  // what the GCS publishes, before its subscribers here get it
+  std::function<void(uint64_t connection_id)> on_actor_made = nullptr;   // by that process, which owns it, as a rule
 };
 
 class Router {

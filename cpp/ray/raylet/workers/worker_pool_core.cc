@@ -24,9 +24,9 @@ void WorkerPoolCore::Pop(const LeaseId& lease, const WorkerKey& key, bool fresh,
   for (size_t i = pool.idle.size(); i-- > 0;) {
     const WorkerId id = pool.idle[i];
     Worker& worker = workers_.at(id);
-    if (fresh && !worker.fresh) continue;
+    if ((fresh && !worker.fresh) || (actor && worker.kept)) continue;
     pool.idle.erase(pool.idle.begin() + static_cast<std::ptrdiff_t>(i));
-    idle_since_.erase(worker.since);
+    if (!worker.kept) idle_since_.erase(worker.since);
     Assign(id, &worker, wanted, now, out);
     return;
   }
@@ -62,7 +62,8 @@ bool WorkerPoolCore::Registered(const WorkerId& id, uint64_t token, Time now, Po
 
 void WorkerPoolCore::BecomeFree(const WorkerId& id, Worker* worker, Time now, PoolEffects* out) {
   Pool& pool = pools_[worker->key];
-  const auto waiting = std::find_if(pool.waiting.begin(), pool.waiting.end(), [&](const Waiting& w) { return worker->fresh || !w.fresh; });
+  const auto waiting = std::find_if(pool.waiting.begin(), pool.waiting.end(),
+                                    [&](const Waiting& w) { return (worker->fresh || !w.fresh) && !(w.actor && worker->kept); });
   if (waiting != pool.waiting.end()) {
     const Waiting to = *waiting;
     pool.waiting.erase(waiting);
@@ -77,10 +78,17 @@ void WorkerPoolCore::BecomeFree(const WorkerId& id, Worker* worker, Time now, Po
     return;
   }
   worker->state = WorkerState::kIdle;
-  while (idle_since_.contains(now)) now.ns += 1;
-  worker->since = now;
-  idle_since_.emplace(now, id);
   pool.idle.push_back(id);
+  while (!worker->kept && idle_since_.contains(now)) now.ns += 1;
+  worker->since = now;
+  if (!worker->kept) idle_since_.emplace(now, id);
+}
+
+void WorkerPoolCore::Keep(const WorkerId& id) {
+  const auto it = workers_.find(id);
+  if (it == workers_.end() || it->second.kept) return;
+  it->second.kept = true;
+  if (it->second.state == WorkerState::kIdle) idle_since_.erase(it->second.since);
 }
 
 void WorkerPoolCore::Assign(const WorkerId& id, Worker* worker, const Waiting& to, Time now, PoolEffects* out) {
@@ -138,7 +146,7 @@ void WorkerPoolCore::Died(const WorkerId& id, const std::string& detail, WorkerE
   workers_.erase(it);
   Pool& pool = pools_[worker.key];
   if (worker.state == WorkerState::kIdle) {
-    idle_since_.erase(worker.since);
+    if (!worker.kept) idle_since_.erase(worker.since);
     std::erase(pool.idle, id);
   } else if (worker.state == WorkerState::kStarting) {
     starting_.erase(worker.token);
@@ -228,7 +236,9 @@ void WorkerPoolCore::JobFinished(const JobId& job, const std::function<bool(cons
     num_waiting_ -= pool.waiting.size() - kept.size();
     pool.waiting = std::move(kept);
     pool.prestart = 0;
-    for (const auto& id : pool.idle) idle_since_.erase(workers_.at(id).since);
+    for (const auto& id : pool.idle) {
+      if (const Worker& idle = workers_.at(id); !idle.kept) idle_since_.erase(idle.since);
+    }
     pool.idle.clear();
     const WorkerKey key = it->first;
     ++it;

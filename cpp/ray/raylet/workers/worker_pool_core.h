@@ -100,6 +100,8 @@ class WorkerPoolCore {
   void Returned(const WorkerId& worker, bool reusable, Time now, PoolEffects* out);
   // The process has ended, registered or not, or could not be started.
   void Died(const WorkerId& worker, const std::string& detail, WorkerEnd how, Time now, PoolEffects* out);
+  // It has made an actor, which would end with it: it runs tasks as before, but is given to no actor (with whose end it would go) and not asked to leave.
+  void Keep(const WorkerId& worker);
   void JobStarted(const JobId& job, Time now, PoolEffects* out);
   // Ends the workers of the job and fails its waiting requests, but for those that the predicates hold for (detached actors, and what they
   // started). From then on its idle workers leave at once.
@@ -121,6 +123,7 @@ class WorkerPoolCore {
     WorkerState state = WorkerState::kStarting;
     uint64_t token = 0;
     bool fresh = true;      // has run nothing
+    bool kept = false;      // see Keep; never in idle_since_
     Time since;             // in this state
     bool overdue = false;   // did not register in time, or its job ended first, and is being killed
     bool unwanted = false;  // the latter: its end is no failed start

@@ -1,7 +1,7 @@
 // Replays tests/scenarios/worker_pool. Leases are numbers, jobs too; workers are named w1, w2 ... in the order of their starts, by which
 // they have their tokens. The time goes on by `after`. The events:
 //   config parallel= idle= prestart= idle-timeout= register-timeout= attempts= killed-attempts=     the first, if any
-//   pop LEASE job= env= [fresh] [actor]    cancel LEASE    registered WORKER [token=]    returned WORKER [broken]    died WORKER [killed] [refused]
+//   pop LEASE job= env= [fresh] [actor]    cancel LEASE    registered WORKER [token=]    returned WORKER [broken]    keep WORKER    died WORKER [killed] [refused]
 //   job-started JOB    job-finished JOB keep=WORKER keep-lease=LEASE    after TIME (and tick)    state
 #include <gtest/gtest.h>
 
@@ -75,6 +75,8 @@ class Replay {
       if (!core_->Registered(WorkerNo(worker), event.Number("token", worker), now_, out)) lines->push_back("refused");
     } else if (name == "returned") {
       core_->Returned(WorkerNo(NumberOf(event.Word(0))), !event.Has("broken"), now_, out);
+    } else if (name == "keep") {
+      core_->Keep(WorkerNo(NumberOf(event.Word(0))));
     } else if (name == "died") {
       const bool killed = event.Has("killed"), refused = event.Has("refused");
       const WorkerEnd how = killed ? WorkerEnd::kKilled : refused ? WorkerEnd::kRefused : WorkerEnd::kFailed;

@@ -98,6 +98,8 @@ class WorkerService {
   bool IsDriver(const WorkerId& process) const;
   // What keeps workers from starting, for people; empty: nothing is known of that.
   std::string StartTrouble() const;
+  // The process behind the connection has made an actor; see WorkerPoolCore::Keep.
+  void Keep(uint64_t connection_id) { pool_.Keep(WorkerOf(connection_id)); }
   void JobStarted(const JobId& job);
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_worker,
                    const std::function<bool(const LeaseId&)>& keep_lease);
