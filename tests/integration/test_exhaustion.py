@@ -120,7 +120,7 @@ def test_a_worker_without_descriptors(cluster: None) -> None:
     actor, other = Exhausted.remote(), Plain.remote()
     pid = ray.get(other.pid.remote(), timeout=30)
     ray.get(actor.lower.remote(), timeout=30)
-    with pytest.raises(ray.exceptions.GetTimeoutError):
+    with pytest.raises(ray.exceptions.RayTaskError, match="GetTimeoutError"):  # of the get within the call
         ray.get(actor.call.remote(other), timeout=30)
     with pytest.raises(ray.exceptions.RayError, match=DESCRIPTORS):
         ray.get(actor.big.remote(), timeout=30)

@@ -23,8 +23,12 @@ Result<rpc::ConnectionPtr> PeerPool::Get(const Address& peer) {
   // Without the lock: connecting is a system call. Of two threads that come here at once one throws its connection away.
   auto made = connector_(WorkerSocketName(peer.worker_id));
   if (!made.ok()) {
-    // That it is out of reach for want of descriptors says nothing about the worker.
-    if (made.status().code() == StatusCode::kResourceExhausted) return made.status();
+    // That it is out of reach for want of descriptors says nothing about the worker. What it has opened itself will do.
+    if (made.status().code() == StatusCode::kResourceExhausted) {
+      MutexLock lock(&mu_);
+      if (auto it = incoming_.find(peer.worker_id); it != incoming_.end() && !it->second->closed()) return it->second;
+      return made.status();
+    }
     return Status::Unavailable("worker " + peer.worker_id.Hex() + " does not answer: " + made.status().message());
   }
   rpc::ConnectionPtr mine = *std::move(made), winner;

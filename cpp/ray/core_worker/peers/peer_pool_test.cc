@@ -55,12 +55,13 @@ class PeerPoolTest : public ::testing::Test {
  protected:
   FakeLoop loop_;
   int connects_ = 0;
-  bool reachable_ = true;
+  bool reachable_ = true, descriptors_left_ = true;
   const Address peer_{NodeId::FromRandom(), WorkerId::FromRandom()};
   std::shared_ptr<PeerPool> pool_ = PeerPool::Make(
       [this](const std::string& name) -> Result<rpc::ConnectionPtr> {
         EXPECT_EQ(name, "w-" + peer_.worker_id.Hex().substr(0, 16) + ".sock");
         ++connects_;
+        if (!descriptors_left_) return Status::ResourceExhausted("no descriptor is left");
         if (!reachable_) return Status::NotFound("nobody listens");
         return rpc::ConnectionPtr(std::make_shared<FakeConnection>());
       },
@@ -81,6 +82,16 @@ TEST_F(PeerPoolTest, OneConnectionForEachPeerUntilItCloses) {
 TEST_F(PeerPoolTest, WhoDoesNotAnswerIsUnavailable) {
   reachable_ = false;
   EXPECT_EQ(pool_->Get(peer_).status().code(), StatusCode::kUnavailable);
+}
+
+TEST_F(PeerPoolTest, WithoutDescriptorsNobodyIsUnavailableAndWhatThePeerHasOpenedWillDo) {
+  descriptors_left_ = false;
+  EXPECT_EQ(pool_->Get(peer_).status().code(), StatusCode::kResourceExhausted);
+  auto incoming = std::make_shared<FakeConnection>();
+  pool_->Adopt(peer_, incoming);
+  EXPECT_EQ(*pool_->Get(peer_), incoming);
+  descriptors_left_ = true;
+  EXPECT_NE(*pool_->Get(peer_), incoming);
 }
 
 TEST_F(PeerPoolTest, WhatFollowsRepliesGoesWhereRepliesWent) {
