@@ -108,7 +108,7 @@ void ActorService::OnPublish(const v1::ActorInfo& info) {
     v1::SubscribeRequest request;
     request.set_channel(v1::CHANNEL_ACTOR);
     request.set_key(info.actor_id());
-    if (auto raylet = deps_.peers->raylet()) raylet->Call(MethodId::kUnsubscribe, request, {}, [](Status, rpc::Reply) {});
+    if (auto raylet = deps_.peers->raylet()) raylet->Notify(MethodId::kUnsubscribe, request);
   }
   // Arguments are wanted again by a restart, else no more.
   if (info.state() == v1::ACTOR_STATE_DEAD || (info.state() == v1::ACTOR_STATE_ALIVE && info.creation().max_restarts() == 0)) {

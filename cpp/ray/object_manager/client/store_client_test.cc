@@ -17,6 +17,7 @@
 #include "ray/object_manager/store/store_service.h"
 #include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
+#include "ray/v1/store.pb.h"
 
 namespace ray::object_manager {
 namespace {
@@ -304,6 +305,26 @@ TEST_F(StoreClientTest, AKilledProcessLosesItsPinsAndUnfinishedObjects) {
   while (a.client->Stats()->num_objects != 0) {
   }
   for (int fd : {to_child[0], to_child[1], to_parent[0], to_parent[1]}) close(fd);
+}
+
+TEST_F(StoreClientTest, CallsThatAreSentAsOneWayMessagesDoNoHarm) {
+  StartStore(8 * kMiB);
+  Process a(dir_);
+  const rpc::ConnectionPtr connection = a.carrier->Connect("store.sock").value();
+  v1::StoreCreateRequest create;
+  create.set_object_id(NewId().Binary());
+  create.set_size(1000);
+  v1::StoreGetRequest get;
+  get.add_object_ids(NewId().Binary());
+  connection->Notify(MethodId::kStoreCreate, create);
+  connection->Notify(MethodId::kStoreGet, get);
+  for (const MethodId method : {MethodId::kStoreConnect, MethodId::kStoreContains, MethodId::kStoreStats, MethodId::kStoreSegment,
+                                MethodId::kStoreReclaim, MethodId::kStoreLeaseSlab})
+    connection->NotifyRaw(method, "", {});
+  TestPromise<Status> behind;
+  connection->Call(MethodId::kStoreStats, v1::StoreEmpty(), {}, [behind](const Status& status, const auto&) { behind.set_value(status); });
+  EXPECT_TRUE(behind.get_future().get().ok());
+  EXPECT_EQ(a.client->Stats()->num_objects, 0u);
 }
 
 TEST_F(StoreClientTest, ManyThreadsPutGetFree) {

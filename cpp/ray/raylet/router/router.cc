@@ -89,7 +89,7 @@ void Router::EndWith(const rpc::ConnectionPtr& driver, const std::string& job) {
 }
 
 void Router::KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::Responder responder) {
-  if (message.ns() != FunctionCache::kNamespace || !responder.valid()) return Forward(std::move(request), std::move(responder));
+  if (message.ns() != FunctionCache::kNamespace) return Forward(std::move(request), std::move(responder));
   if (const std::string* known = functions_.Find(message.key())) {
     responder.SendRaw(*known, {});
     return;
@@ -109,7 +109,7 @@ void Router::KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::
 // first call of a function does not wait for the GCS.
 void Router::KvPut(const v1::KvPutRequest& message, rpc::Request& request, rpc::Responder responder) {
   const bool definition = message.ns() == FunctionCache::kNamespace && !message.overwrite();
-  if (!definition || !responder.valid() || request.connection == calls_.link()) return Forward(std::move(request), std::move(responder));
+  if (!definition || request.connection == calls_.link()) return Forward(std::move(request), std::move(responder));
   v1::KvGetReply known;
   known.set_found(true);
   known.set_value(message.value());

@@ -164,5 +164,21 @@ TEST(DispatcherTest, UnknownMethodsDoNotCrash) {
   EXPECT_EQ(seen, 1);
 }
 
+// Whoever may send us anything may send that, and the handler would answer where nobody asked.
+TEST(DispatcherTest, OneWayMessagesOfMethodsThatAreAnsweredAreDropped) {
+  Dispatcher dispatcher;
+  int handled = 0;
+  const auto count = [&](const Request&, const Responder&) { ++handled; };
+  dispatcher.Register(MethodId::kStoreStats, count);
+  dispatcher.Register(MethodId::kStoreSeal, count);
+  dispatcher.RegisterFallback(count);
+  dispatcher.Dispatch(Request{MethodId::kStoreStats, {}, {}, nullptr, true}, Responder());
+  dispatcher.Dispatch(Request{MethodId::kKvGet, {}, {}, nullptr, true}, Responder());
+  EXPECT_EQ(handled, 0);
+  dispatcher.Dispatch(Request{MethodId::kStoreSeal, {}, {}, nullptr, true}, Responder());
+  dispatcher.Dispatch(Request{MethodId::kStoreStats, {}, {}, nullptr, false}, Responder());
+  EXPECT_EQ(handled, 2);
+}
+
 }  // namespace
 }  // namespace ray::rpc

@@ -1,8 +1,11 @@
 #include "ray/rpc/core/dispatcher.h"
 
+#include <optional>
 #include <string>
 
 #include "ray/util/check.h"
+#include "ray/util/logging.h"
+#include "ray/wire/method_rules.h"
 
 namespace ray::rpc {
 
@@ -23,6 +26,13 @@ void Dispatcher::RegisterFallback(Handler handler) {
 }
 
 void Dispatcher::Dispatch(Request request, Responder responder) const {
+  if (request.one_way) {
+    // Its handler would answer, and there is nobody to answer.
+    if (const std::optional<MethodRule> rule = RuleOf(request.method); rule && !rule->one_way) {
+      RAY_LOG(WARNING) << MethodName(request.method) << " came without a call, and is dropped: it has an answer";
+      return;
+    }
+  }
   auto n = static_cast<size_t>(request.method);
   const Handler& handler = n < handlers_.size() && handlers_[n] ? handlers_[n] : fallback_;
   if (handler) {

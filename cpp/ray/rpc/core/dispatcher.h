@@ -33,7 +33,8 @@ class Dispatcher {
   void RegisterDirect(MethodId method, Handler handler);
   bool IsDirect(uint16_t method) const { return method < direct_.size() && direct_[method]; }
   bool has_direct() const { return has_direct_; }
-  // On the loop, or anywhere if IsDirect.
+  // On the loop, or anywhere if IsDirect. A one-way message of a method that is answered, by its rule, is dropped: so a handler of such a method, and only that
+  // one, has a valid Responder always.
   void Dispatch(Request request, Responder responder) const;
 
  private:
