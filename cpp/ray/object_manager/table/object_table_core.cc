@@ -386,17 +386,26 @@ void ObjectTableCore::ClientGone(ClientId client, Time now, Effects* out) {
   asked_bytes_ -= gone.asked_bytes;
   kept_objects_ -= gone.kept.size();
   for (const ObjectId& id : gone.kept) objects_.at(id).list = List::kNone;
+  const Status status = Status::Cancelled("the client has gone");
   std::erase_if(queue_, [&](const PendingCreate& create) {
     if (create.request.client != client) return false;
-    if (create.put) allocator_.Free(create.put->offset, now);
+    if (create.put) {
+      allocator_.Free(create.put->offset, now);
+    } else {
+      out->push_back(CreateReplied{.token = create.request.token, .status = status});
+    }
     return true;
   });
   for (const auto& [begin, piece] : gone.slabs) allocator_.Free(begin, now);  // it may have been writing there
   if (gone.slab_bytes > 0) last_freed_ = now;
   stats_.slab_bytes -= gone.slab_bytes;
   clients_.try_emplace(client);  // while its waits end
-  Effects unheard;
-  for (Token token : std::set<Token>(std::move(gone.gets))) FinishGet(token, &unheard);
+  for (Token token : std::set<Token>(std::move(gone.gets))) {
+    FinishGet(token, out);
+    auto& reply = std::get<GetReplied>(out->back());
+    reply.objects.clear();  // what is pinned of them goes with its pins
+    reply.status = status;
+  }
   clients_.erase(client);
   for (const ObjectId& id : gone.unsealed) {
     Object& object = objects_.at(id);

@@ -113,7 +113,7 @@ struct FoundObject {
 struct GetReplied {  // every found object is pinned once more for the client
   Token token = 0;
   std::vector<FoundObject> objects;  // as asked
-  Status status;                     // not OK: there is no room to restore one of them; nothing is found or pinned then
+  Status status;  // not OK: there is no room to restore one of them, or the client has gone; nothing is found or pinned then
 };
 struct ObjectSealed {
   ObjectId id;
@@ -199,7 +199,7 @@ class ObjectTableCore {
   void Keep(const ObjectId& id, Time now, Effects* out);
   // It is another process's from now on: the end of the one that owned it does not concern it any more. Of one that is not there yet: once it is put.
   void Reown(const ObjectId& id, const WorkerId& owner, Time now);
-  // The connection ended: its pins, waits and unfinished objects go.
+  // The connection ended: its pins, waits and unfinished objects go. What it waited for is answered with CANCELLED.
   void ClientGone(ClientId client, Time now, Effects* out);
   // Frees all objects of this owner, those yet to come too.
   void OwnerDied(const WorkerId& owner, Time now, Effects* out);

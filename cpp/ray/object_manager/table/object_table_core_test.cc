@@ -128,6 +128,21 @@ TEST_F(ObjectTableCoreTest, CreateIsIdempotentAndWaitsForAnotherWriter) {
   EXPECT_EQ(Gone(9), "deleted 2; deleted 3; create 8 ok");
 }
 
+// The shell keeps something for each request until its answer.
+TEST_F(ObjectTableCoreTest, WhatAClientThatIsGoneWaitedForIsAnsweredToo) {
+  Create(1, 7, 1, 8 * kMiB);
+  Seal(7, 1);
+  EXPECT_EQ(Create(2, 8, 2, 8 * kMiB), "");
+  EXPECT_EQ(Get(3, 8, {1, 9}, seconds(60)), "");
+  EXPECT_EQ(Get(4, 8, {9}, milliseconds(-1)), "");
+  EXPECT_EQ(Get(5, 9, {9}, milliseconds(-1)), "");
+  EXPECT_EQ(Gone(8), "create 2 CANCELLED; get 3 CANCELLED; get 4 CANCELLED");
+  EXPECT_EQ(core_.Stats(), (TableStats{10 * kMiB, 8 * kMiB, 1, 0, 0}));
+  EXPECT_EQ(After(seconds(60)), "");
+  EXPECT_EQ(Create(6, 7, 9, 10), "create 6 ok");
+  EXPECT_EQ(Seal(7, 9), "sealed 9; get 5 9");
+}
+
 TEST_F(ObjectTableCoreTest, TooLargeForEver) {
   EXPECT_EQ(Create(1, 7, 1, 11 * kMiB), "create 1 RESOURCE_EXHAUSTED");
   const Status& status = std::get<CreateReplied>(last_[0]).status;
@@ -201,7 +216,7 @@ TEST_F(ObjectTableCoreTest, ClientDeathDropsAllItHeld) {
   Create(5, 8, 5, 9 * kMiB);
   EXPECT_EQ(Create(6, 7, 6, 9 * kMiB), "");  // queued
   Free(1);
-  EXPECT_EQ(Gone(7), "deleted 2; deleted 1");  // 3 is its owner's, who may live
+  EXPECT_EQ(Gone(7), "create 6 CANCELLED; get 4 CANCELLED; deleted 2; deleted 1");  // 3 is its owner's, who may live
   EXPECT_EQ(core_.Stats().num_objects, 2u);
   EXPECT_EQ(core_.Stats().queued_creates, 0u);
   EXPECT_EQ(Gone(7), "");
@@ -304,7 +319,7 @@ TEST_F(ObjectTableSpillTest, FreedWhileRestoringGoesAfterwards) {
   Abort(7, 2);
   EXPECT_EQ(Get(3, 8, {1}, milliseconds(-1)), "restore 1 to 0");
   EXPECT_EQ(Free(1), "");
-  EXPECT_EQ(Gone(8), "");
+  EXPECT_EQ(Gone(8), "get 3 CANCELLED");
   EXPECT_EQ(Restored(1), "forget 1; deleted 1");
 }
 
@@ -336,7 +351,7 @@ TEST_F(ObjectTableSpillTest, OverflowsWhenAllIsInUse) {
   EXPECT_EQ(Seal(7, 2), "sealed 2");
   EXPECT_EQ(core_.Stats().overflow_bytes, 4 * kMiB);
   EXPECT_EQ(core_.Stats().used, 8 * kMiB);
-  EXPECT_EQ(Gone(7), "");  // token 3 is gone with it
+  EXPECT_EQ(Gone(7), "create 3 CANCELLED");
   EXPECT_EQ(Overflow(2), "release segment 2");
   EXPECT_EQ(Get(4, 8, {2}, seconds(0)), "get 4 2");
   EXPECT_EQ(Free(2), "");
@@ -458,7 +473,7 @@ class RandomEvents {
     if (core.NextDeadline() <= now) core.OnTimer(now, &out);
     ASSERT_TRUE(core.NextDeadline() > now);
   }
-  // Each request is answered once.
+  // Each request is answered once, if need be when its client goes.
   void CheckReply(const Effect& effect) {
     if (auto* e = std::get_if<CreateReplied>(&effect)) {
       ASSERT_EQ(creates_.erase(e->token), 1u);
@@ -469,6 +484,8 @@ class RandomEvents {
   }
   void End() {
     for (ClientId client = 1; client <= 4; ++client) core.ClientGone(client, now, &out);
+    for (const Effect& effect : out) CheckReply(effect);
+    EXPECT_TRUE(creates_.empty() && gets_.empty());
     for (uint32_t i = 0; i < 12; ++i) core.Free(Id(i), now, &out);
   }
 
