@@ -18,7 +18,7 @@ void PushCore::OnRequest(const ServeRequest& request, Time now, PushEffects* out
 }
 
 void PushCore::Consider(Object* object, const ServeRequest& request, Time now, PushEffects* out) {
-  if (request.offset > object->size || request.length > object->size - request.offset) {
+  if (request.length == 0 || request.offset > object->size || request.length > object->size - request.offset) {
     out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
     return;
   }
@@ -31,12 +31,22 @@ void PushCore::Consider(Object* object, const ServeRequest& request, Time now, P
   }
   object->fetchers[request.from] = now;
   if (!known) object->named.push_back(request.from);
-  if (object->state == State::kPartial && !object->here[request.offset / config_.chunk_bytes]) {
+  if (object->state == State::kPartial && !IsHere(*object, request)) {
     object->waiting.push_back(request);
     return;
   }
   ++object->queued;
   ready_.push_back(request);
+}
+
+// Where another node's chunks begin and end is not known: none of them may show what memory held before.
+bool PushCore::IsHere(const Object& object, const ServeRequest& request) const {
+  const auto chunk = [&](uint64_t byte) { return object.here.begin() + static_cast<std::ptrdiff_t>(byte / config_.chunk_bytes); };
+  return std::all_of(chunk(request.offset), chunk(request.offset + request.length - 1) + 1, [](bool here) { return here; });
+}
+
+bool PushCore::Waits(const Object& object, const NodeId& from) {
+  return std::any_of(object.waiting.begin(), object.waiting.end(), [&](const ServeRequest& r) { return r.from == from; });
 }
 
 void PushCore::OnPinned(const ObjectId& id, bool there, uint64_t size, Time now, PushEffects* out) {
@@ -71,10 +81,9 @@ void PushCore::OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out
   auto it = objects_.find(id);
   if (it == objects_.end() || it->second.state != State::kPartial) return;
   Object& object = it->second;
-  const size_t chunk = offset / config_.chunk_bytes;
-  object.here[chunk] = true;
+  object.here[offset / config_.chunk_bytes] = true;
   auto here = std::stable_partition(object.waiting.begin(), object.waiting.end(),
-                                    [&](const ServeRequest& request) { return request.offset / config_.chunk_bytes != chunk; });
+                                    [&](const ServeRequest& request) { return !IsHere(object, request); });
   for (auto at = here; at != object.waiting.end(); ++at) {
     ++object.queued;
     ready_.push_back(*at);
@@ -171,9 +180,7 @@ void PushCore::OnTimer(Time now, PushEffects* out) {
     auto it = at++;
     std::vector<NodeId> gone;
     for (const auto& [node, last] : it->second.fetchers) {
-      const bool waits =
-          std::any_of(it->second.waiting.begin(), it->second.waiting.end(), [&](const ServeRequest& r) { return r.from == node; });
-      if (last + config_.idle <= now && !waits) gone.push_back(node);
+      if (last + config_.idle <= now && !Waits(it->second, node)) gone.push_back(node);
     }
     // The last one that leaves may take the object along.
     for (size_t i = 0; i < gone.size(); ++i) Leave(it, gone[i], out);
@@ -183,7 +190,9 @@ void PushCore::OnTimer(Time now, PushEffects* out) {
 Time PushCore::NextDeadline() const {
   Time next = Time::Infinite();
   for (const auto& [id, object] : objects_) {
-    for (const auto& [node, last] : object.fetchers) next = std::min(next, last + config_.idle);
+    for (const auto& [node, last] : object.fetchers) {
+      if (!Waits(object, node)) next = std::min(next, last + config_.idle);  // who waits stays, and his time may be long over
+    }
   }
   return next;
 }

@@ -37,7 +37,7 @@ struct ServeRequest {
   ServeNo serve = 0;
   NodeId from;
   ObjectId id;
-  uint64_t offset = 0, length = 0;  // inside one chunk
+  uint64_t offset = 0, length = 0;  // as another node says; mostly one chunk
   bool insist = false;
 };
 
@@ -96,6 +96,9 @@ class PushCore {
   using Map = std::map<ObjectId, Object>;
 
   void Consider(Object* object, const ServeRequest& request, Time now, PushEffects* out);
+  // REQUIRES: kPartial; within the object, and not empty.
+  bool IsHere(const Object& object, const ServeRequest& request) const;
+  static bool Waits(const Object& object, const NodeId& from);
   void RefuseAll(Object* object, PushEffects* out);
   void Pump(PushEffects* out);
   void Leave(Map::iterator it, const NodeId& from, PushEffects* out);

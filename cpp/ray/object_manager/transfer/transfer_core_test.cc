@@ -243,7 +243,10 @@ TEST(PullCore, TheAskedForBytesAreBounded) {
 class Pusher {
  public:
   std::string Ask(ServeNo serve, uint32_t from, uint32_t object, uint64_t offset_mib, bool insist = false) {
-    core.OnRequest({serve, Node(from), Object(object), offset_mib * kMiB, kMiB, insist}, now, &out);
+    return AskFor(serve, from, object, offset_mib, 1, insist);
+  }
+  std::string AskFor(ServeNo serve, uint32_t from, uint32_t object, uint64_t offset_mib, uint64_t mib, bool insist = false) {
+    core.OnRequest({serve, Node(from), Object(object), offset_mib * kMiB, mib * kMiB, insist}, now, &out);
     return Take();
   }
   std::string Pinned(uint32_t object, bool there, uint64_t mib) {
@@ -323,6 +326,36 @@ TEST(PushCore, WhatIsBeingReceivedIsGivenOnAsFarAsItIsHere) {
   EXPECT_EQ(p.Take(), "refuse 3; unpin o7");
   EXPECT_EQ(p.Ask(4, 1, 7, 13), "pin o7");
   EXPECT_EQ(p.Pinned(7, true, 12), "refuse 4; unpin o7");
+}
+
+TEST(PushCore, NothingIsGivenThatHasNotComeWhateverIsAskedFor) {
+  Pusher p;
+  p.core.OnPartial(Object(7), 12 * kMiB);
+  p.core.OnChunkHere(Object(7), 0, &p.out);
+  EXPECT_EQ(p.AskFor(1, 1, 7, 12, 0), "refuse 1");  // behind the last chunk
+  EXPECT_EQ(p.AskFor(2, 1, 7, 3, 2), "");           // the second chunk is not here
+  EXPECT_EQ(p.AskFor(3, 1, 7, 0, 12), "");
+  EXPECT_EQ(p.AskFor(4, 1, 7, 0, 4), "serve 4");
+  p.core.OnChunkHere(Object(7), 4 * kMiB, &p.out);
+  EXPECT_EQ(p.Take(), "serve 2");
+  p.core.OnChunkHere(Object(7), 8 * kMiB, &p.out);
+  EXPECT_EQ(p.Take(), "serve 3");
+  p.core.OnPartialEnd(Object(7), true, &p.out);
+  EXPECT_EQ(p.AskFor(5, 1, 7, 3, 9), "serve 5");
+  EXPECT_EQ(p.AskFor(6, 1, 7, 12, 0), "refuse 6");
+}
+
+TEST(PushCore, WhoWaitsForWhatHasNotComeHasNotLeftHoweverLongThatTakes) {
+  Pusher p;
+  p.core.OnPartial(Object(7), 8 * kMiB);
+  p.Ask(1, 1, 7, 4);
+  EXPECT_TRUE(p.core.NextDeadline().is_infinite());
+  p.now = p.now + std::chrono::minutes(1);
+  p.core.OnTimer(p.now, &p.out);
+  EXPECT_EQ(p.Take(), "");
+  p.core.OnChunkHere(Object(7), 4 * kMiB, &p.out);
+  EXPECT_EQ(p.Take(), "serve 1");
+  EXPECT_FALSE(p.core.NextDeadline().is_infinite());
 }
 
 // Many nodes, each with both cores, on one virtual clock. Messages are late, lost or refused at random; nodes die.
