@@ -84,7 +84,7 @@ void ObjectCopies::TakeLostCopies(const ObjectId& id, v1::GetObjectRequest* requ
 
 bool ObjectCopies::NoteDeadNode(const NodeId& node) {
   MutexLock lock(&mu_);
-  return dead_nodes_.insert(node).second;
+  return dead_nodes_.insert(node);
 }
 
 bool ObjectCopies::IsDeadNode(const NodeId& node) {

@@ -5,13 +5,13 @@
 
 #include <functional>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "ray/core_worker/objects/object_context.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/util/mutex.h"
+#include "ray/util/recent_set.h"
 #include "ray/v1/object_transfer.pb.h"
 #include "ray/v1/worker_object.pb.h"
 
@@ -59,7 +59,7 @@ class ObjectCopies {
   ObjectContext& context_;
   Mutex mu_;
   std::unordered_map<ObjectId, std::vector<LostCopy>, IdHash> lost_copies_ GUARDED_BY(mu_);
-  std::unordered_set<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
+  RecentSet<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
   uint64_t last_move_ GUARDED_BY(mu_) = 0;
 };
 

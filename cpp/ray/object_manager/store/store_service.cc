@@ -9,7 +9,6 @@
 #include <future>
 #include <optional>
 #include <unordered_map>
-#include <unordered_set>
 #include <utility>
 
 #include "ray/async/loop.h"
@@ -20,6 +19,7 @@
 #include "ray/object_manager/spill/local_disk.h"
 #include "ray/object_manager/spill/spill_core.h"
 #include "ray/object_manager/table/object_table_core.h"
+#include "ray/object_manager/table/remote_owners.h"
 #include "ray/rpc/local/local_carrier.h"
 #include "ray/util/check.h"
 #include "ray/util/logging.h"
@@ -108,9 +108,7 @@ struct StoreService::Impl {
   bool warming = false;
   bool trim_armed = false;
 
-  // Owners on other nodes whose objects were made here. When their node dies nobody else tells of them.
-  std::unordered_map<NodeId, std::unordered_set<WorkerId, IdHash>, IdHash> owners_elsewhere;
-  std::unordered_set<NodeId, IdHash> dead_nodes;
+  RemoteOwners owners_elsewhere;
   void NoteOwner(const WorkerId& owner, const NodeId& node);
 
   // Rooms and pins of this process.
@@ -365,11 +363,7 @@ void StoreService::Impl::Apply(GetReplied& effect) {
 
 void StoreService::Impl::NoteOwner(const WorkerId& owner, const NodeId& node) {
   if (node.IsNil() || node.Hex() == config.node) return;
-  if (dead_nodes.contains(node)) {
-    core->OwnerDied(owner, Now(), &effects);
-  } else {
-    owners_elsewhere[node].insert(owner);
-  }
+  if (!owners_elsewhere.Note(owner, node)) core->OwnerDied(owner, Now(), &effects);
 }
 
 // ---- for this process ----
@@ -705,14 +699,9 @@ void StoreService::Unkeep(std::vector<ObjectId> ids) {
 
 void StoreService::ListPrimary(std::function<void(std::vector<PrimaryCopy>)> callback) {
   impl_->local->Post("store.list_primary", [self = impl_.get(), callback = std::move(callback)] {
-    std::unordered_map<WorkerId, NodeId, IdHash> elsewhere;
-    for (const auto& [node, owners] : self->owners_elsewhere) {
-      for (const WorkerId& owner : owners) elsewhere[owner] = node;
-    }
     std::vector<PrimaryCopy> copies;
     for (const auto& copy : self->core->PrimaryCopies()) {
-      const auto node = elsewhere.find(copy.owner);
-      copies.push_back({copy.id, copy.size, {node == elsewhere.end() ? NodeId() : node->second, copy.owner}});
+      copies.push_back({copy.id, copy.size, {self->owners_elsewhere.NodeOf(copy.owner), copy.owner}});
     }
     callback(std::move(copies));
   });
@@ -755,6 +744,7 @@ void StoreService::Reown(std::vector<ObjectId> ids, const Address& owner) {
 
 void StoreService::OnWorkerDied(const WorkerId& worker) {
   impl_->loop->Post("store.worker_died", [self = impl_.get(), worker] {
+    self->owners_elsewhere.OnWorkerDied(worker);
     self->core->OwnerDied(worker, self->Now(), &self->effects);
     self->Settle();
   });
@@ -762,9 +752,7 @@ void StoreService::OnWorkerDied(const WorkerId& worker) {
 
 void StoreService::OnNodeDied(const NodeId& node) {
   impl_->loop->Post("store.node_died", [self = impl_.get(), node] {
-    self->dead_nodes.insert(node);
-    for (const WorkerId& owner : self->owners_elsewhere[node]) self->core->OwnerDied(owner, self->Now(), &self->effects);
-    self->owners_elsewhere.erase(node);
+    for (const WorkerId& owner : self->owners_elsewhere.OnNodeDied(node)) self->core->OwnerDied(owner, self->Now(), &self->effects);
     self->Settle();
   });
 }

@@ -21,6 +21,7 @@
 
 #include "ray/common/ids.h"
 #include "ray/util/clock.h"
+#include "ray/util/recent_set.h"
 #include "ray/util/status.h"
 
 namespace ray::object_manager {
@@ -194,7 +195,7 @@ class PullCore {
   std::set<std::pair<QueueKey, ObjectId>> queued_;
   std::set<std::pair<QueueKey, ObjectId>> active_;
   std::map<FetchNo, Fetch> fetches_;
-  std::set<NodeId> dead_;
+  RecentSet<NodeId, IdHash> dead_;
   uint64_t active_bytes_ = 0;
   uint64_t asked_bytes_ = 0;
   uint64_t last_seq_ = 0;

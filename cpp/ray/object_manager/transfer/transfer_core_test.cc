@@ -150,6 +150,13 @@ TEST(PullCore, WithoutAnySourceTheAnswerNamesThoseThatDoNotHaveIt) {
   EXPECT_EQ(p.Want(2, 8, 4, {3}), "answer w2 NOT_FOUND -n3");
 }
 
+TEST(PullCore, TheLastNodesThatDiedAreRemembered) {
+  Puller p;
+  for (uint32_t node = 1; node <= 10000; ++node) p.Dead(node);
+  EXPECT_EQ(p.Want(1, 7, 4, {10000, 9000}), "answer w1 NOT_FOUND -n10000 -n9000");
+  EXPECT_EQ(p.Want(2, 8, 4, {1}), "room o8 r1");  // found out when it is asked
+}
+
 TEST(PullCore, AnUnreachableSourceIsTriedAgainWithBackOff) {
   Puller p;
   p.Want(1, 7, 4, {1});

@@ -10,7 +10,6 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 
 #include "ray/async/loop.h"
 #include "ray/raylet/nodes/node_directory.h"
@@ -18,6 +17,7 @@
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/rpc/tunnel/tunnel_hub.h"
 #include "ray/util/mutex.h"
+#include "ray/util/recent_set.h"
 #include "ray/v1/tunnel.pb.h"
 
 namespace ray::raylet {
@@ -80,7 +80,7 @@ class TunnelRouter {
   Mutex mu_;
   std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> processes_ GUARDED_BY(mu_);
   std::unordered_map<uint64_t, WorkerId> by_connection_ GUARDED_BY(mu_);
-  std::unordered_set<NodeId, IdHash> dead_ GUARDED_BY(mu_);  // what they still say is not passed on
+  RecentSet<NodeId, IdHash> dead_ GUARDED_BY(mu_);  // what they still say is not passed on
   TunnelRoutes routes_ GUARDED_BY(mu_);
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // on the loop; for posts
 };

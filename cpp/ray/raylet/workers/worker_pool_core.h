@@ -14,7 +14,6 @@
 #include <functional>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <unordered_map>
 #include <variant>
@@ -22,6 +21,7 @@
 
 #include "ray/common/ids.h"
 #include "ray/util/clock.h"
+#include "ray/util/recent_set.h"
 
 namespace ray::raylet {
 
@@ -159,7 +159,7 @@ class WorkerPoolCore {
   std::map<WorkerKey, Pool> pools_;
   std::map<Time, WorkerId> idle_since_;    // of all idle workers; times are made unique
   std::map<uint64_t, WorkerId> starting_;  // by token, so by age
-  std::set<JobId> finished_jobs_;
+  RecentSet<JobId, IdHash> finished_jobs_;
   size_t num_waiting_ = 0;
   // While the machine refuses starts, of whatever pool.
   std::string refusal_;

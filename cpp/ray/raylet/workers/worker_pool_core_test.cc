@@ -91,6 +91,26 @@ TEST_F(WorkerPool, StartsAreCappedAndReturnsServeThoseWhoWait) {
   EXPECT_EQ(core_->StateOf(Named<WorkerId>(3)), WorkerState::kIdle);
 }
 
+// A node that lives for long sees the end of more jobs than it can remember.
+TEST_F(WorkerPool, TheLastJobsThatEndedAreRemembered) {
+  Make(Config());
+  Pop(1);
+  Pop(2);
+  Up(1);
+  Up(2);
+  const auto finish = [this](const JobId& job) {
+    return Do([&](PoolEffects* out) {
+      core_->JobFinished(
+          job, [](const WorkerId&) { return true; }, [](const LeaseId&) { return true; }, now_, out);
+    });
+  };
+  finish(Key(1).job);
+  for (uint32_t job = 1; job < 100; ++job) finish(JobId::FromInt(job));
+  EXPECT_EQ(Back(1), "exit 1");
+  for (uint32_t job = 100; job < 10000; ++job) finish(JobId::FromInt(job));
+  EXPECT_EQ(Back(2), "");  // idle, as any other
+}
+
 TEST_F(WorkerPool, JobsDoNotShareWorkers) {
   Make(Config());
   Pop(1, 1);
