@@ -96,6 +96,15 @@ class RayletServices : public testing::Test {
       reply.set_job_id(job_.Binary());
       responder.Send(reply);
     });
+    peer->RegisterTyped<v1::SubscribeRequest>(MethodId::kSubscribe,
+                                              [this](const v1::SubscribeRequest& request, rpc::Request&, rpc::Responder responder) {
+                                                subscribed_.insert(request.key());
+                                                if (hold_subscriptions_) return held_.push_back(std::move(responder));
+                                                responder.Send(v1::PubSubEmpty());
+                                              });
+    peer->RegisterTyped<v1::SubscribeRequest>(
+        MethodId::kUnsubscribe,
+        [this](const v1::SubscribeRequest& request, rpc::Request&, const rpc::Responder&) { subscribed_.erase(request.key()); });
     peer->RegisterFallback([](rpc::Request, rpc::Responder) {});
     clients_ = std::move(*rpc::LocalCarrier::Make(loop_.get(), peer, {dir_ + "/c"}));
 
@@ -229,6 +238,8 @@ class RayletServices : public testing::Test {
   int kv_gets_ = 0;                // that reached the GCS
   bool kv_found_ = true;
   std::vector<ProcessEnd> ended_;
+  std::set<std::string> subscribed_;  // keys, at the GCS
+  bool hold_subscriptions_ = false;
   bool hold_creation_ = false;
   std::vector<rpc::Responder> held_;
   Status registration_;
@@ -376,6 +387,56 @@ TEST_F(RayletServices, FunctionsAreFetchedFromTheGcsOnce) {
   request.set_ns("other");  // may change
   for (int i = 0; i < 2; ++i) EXPECT_EQ(Ask<v1::KvGetReply>(driver, MethodId::kKvGet, request).second.value(), "value of hash");
   EXPECT_EQ(kv_gets_, 4);
+}
+
+TEST_F(RayletServices, ANewGcsKeepsOnlySubscriptionsThatSomebodyHas) {
+  StartGcs();
+  rpc::ConnectionPtr gcs, gone, gone_here, fickle, stays;
+  OnLoop([&] {
+    gcs = raylet_end_;
+    gone = Connect();
+    gone_here = raylet_end_;
+    fickle = Connect();
+    stays = Connect();
+    hold_subscriptions_ = true;
+  });
+  v1::SubscribeRequest request;
+  request.set_channel(v1::CHANNEL_ACTOR);
+  const auto subscribe = [&](const rpc::ConnectionPtr& process, const std::string& key) {
+    request.set_key(key);
+    return Begin<v1::PubSubEmpty>(process, MethodId::kSubscribe, request);
+  };
+  v1::KvGetRequest behind;
+  behind.set_key("k");
+  auto first = subscribe(gone, "of one that goes"), second = subscribe(fickle, "unsubscribed"), third = subscribe(stays, "stays");
+  for (const auto& process : {gone, fickle, stays}) (void)Ask<v1::KvGetReply>(process, MethodId::kKvGet, behind);
+  OnLoop([&] {
+    EXPECT_EQ(subscribed_, (std::set<std::string>{"", "of one that goes", "unsubscribed", "stays"}));
+    gcs->Close(Status::Unavailable("killed"));
+    router_->WaitForGcs();
+    held_.clear();
+    subscribed_.clear();
+    hold_subscriptions_ = false;
+    gone_here->Close(Status::Cancelled("killed"));
+  });
+  auto late = subscribe(stays, "while there is none");
+  auto late_and_gone = subscribe(fickle, "unsubscribed before it was sent");
+  for (const char* key : {"unsubscribed", "unsubscribed before it was sent"}) {
+    request.set_key(key);
+    fickle->Notify(MethodId::kUnsubscribe, request);
+  }
+  v1::WorkerEmpty stats;
+  for (const auto& process : {fickle, stays})
+    (void)Ask<v1::WorkerEmpty>(process, MethodId::kGetNodeStats, stats);  // behind it; not served here
+  StartGcs();
+  (void)Ask<v1::KvGetReply>(stays, MethodId::kKvGet, behind);
+  EXPECT_TRUE(third.get().first.ok());
+  EXPECT_TRUE(late.get().first.ok());
+  EXPECT_FALSE(first.get().first.ok());
+  EXPECT_TRUE(second.get().first.ok());
+  EXPECT_TRUE(late_and_gone.get().first.ok());
+  (void)Ask<v1::KvGetReply>(stays, MethodId::kKvGet, behind);  // behind what the answers to subscriptions gave rise to
+  OnLoop([&] { EXPECT_EQ(subscribed_, (std::set<std::string>{"", "stays", "while there is none"})); });
 }
 
 TEST_F(RayletServices, AWorkerIsToldItsJobWhenItRegisters) {

@@ -144,13 +144,11 @@ void Router::Subscribe(const v1::SubscribeRequest& message, rpc::Request& reques
   it->second.keys.insert(key);
   by_key_[key].insert(id);
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));
-  calls_.Call(MethodId::kSubscribe, std::string(request.control), {}, [answer](Status status, rpc::Reply reply) {
-    if (!answer->valid()) return;
-    if (status.ok()) {
-      answer->SendRaw(reply.control, reply.parts);
-    } else {
-      answer->Fail(status);
-    }
+  calls_.Call(MethodId::kSubscribe, std::string(request.control), {}, [this, answer, key](const Status& status, const rpc::Reply&) {
+    if (!status.ok()) return answer->Fail(status);
+    // It may have ended while there was no GCS: then the one that has heard of it now was not told.
+    if (!by_key_.contains(key)) TellOfEnd(key);
+    answer->Send(v1::PubSubEmpty());
   });
 }
 
@@ -169,6 +167,10 @@ void Router::Drop(const rpc::ConnectionPtr& connection, const Key& key) {
   it->second.erase(connection->id());
   if (!it->second.empty()) return;
   by_key_.erase(it);
+  TellOfEnd(key);
+}
+
+void Router::TellOfEnd(const Key& key) {
   if (calls_.link() == nullptr) return;                                          // the next GCS will not be asked
   if (key.first == v1::CHANNEL_NODE || key.first == v1::CHANNEL_WORKER) return;  // the node itself goes on listening
   v1::SubscribeRequest message;

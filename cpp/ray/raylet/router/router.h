@@ -59,6 +59,8 @@ class Router {
   void Unsubscribe(const v1::SubscribeRequest& message, rpc::Request& request, rpc::Responder responder);
   void Publish(const v1::PublishNotice& message, rpc::Request& request);
   void Drop(const rpc::ConnectionPtr& connection, const Key& key);
+  // Nobody here is subscribed to it any more.
+  void TellOfEnd(const Key& key);
   void OnSubscriberClosed(uint64_t connection_id);
 
   struct Subscriber {
