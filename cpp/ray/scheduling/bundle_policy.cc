@@ -38,7 +38,7 @@ class Planner {
   }
   std::vector<NodeId> Take() { return std::move(nodes_); }
   void Constrain(const std::string& label, const std::string& value) {
-    for (BundleWant& bundle : bundles_) bundle.labels.Add(label, value);
+    for (BundleWant& bundle : bundles_) bundle.labels.Add(LabelSelector::Constraint{.key = label, .values = {value}});
   }
   // As far as each bundle, or their sum, is concerned; empty: nothing stands against it.
   std::string Infeasible() {
@@ -287,7 +287,7 @@ BundlePlan PlanBundles(const BundlePlanRequest& request, ClusterView* view) {
     }
     for (const std::string& value : values) {
       Planner planner(request, view);
-      planner.Constrain(request.topology_label, "in(" + value + ")");
+      planner.Constrain(request.topology_label, value);
       if (!planner.Plan()) continue;
       plan.nodes = planner.Take();
       return plan;

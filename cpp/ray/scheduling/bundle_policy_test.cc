@@ -96,6 +96,24 @@ TEST(BundlePolicyTest, LabelsTopologyAndTarget) {
   EXPECT_EQ(PlanBundles(target, &view).nodes.size(), 1u);
 }
 
+// What the values of labels look like was checked only where the user gave them.
+TEST(BundlePolicyTest, AValueOfATopologyLabelIsOneValueWhateverIsInIt) {
+  for (const std::string odd : {"x,y", "x),in(y", "!x", "*"}) {
+    SCOPED_TRACE(odd);
+    ClusterView view;
+    Join(&view, 1, {{"CPU", 1}}, {{"zone", odd}});
+    Join(&view, 2, {{"CPU", 1}}, {{"zone", "x"}});
+    Join(&view, 3, {{"CPU", 1}}, {{"zone", "y"}});
+    auto request = Want(BundleStrategy::kStrictSpread, {kOne, kOne});
+    request.topology_label = "zone";
+    EXPECT_EQ(Numbers(PlanBundles(request, &view)), (std::vector<uint32_t>{}));
+    Join(&view, 4, {{"CPU", 1}}, {{"zone", odd}});
+    auto chosen = Numbers(PlanBundles(request, &view));
+    std::ranges::sort(chosen);
+    EXPECT_EQ(chosen, (std::vector<uint32_t>{1, 4}));
+  }
+}
+
 TEST(BundlePolicyTest, LostBundlesKeepToTheStrategy) {
   ClusterView view;
   for (uint32_t n = 1; n <= 3; ++n) Join(&view, n, {{"CPU", 4}});
