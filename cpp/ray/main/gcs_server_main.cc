@@ -127,7 +127,8 @@ Result<std::optional<std::string>> ParseFlags(int argc, char** argv, Options* op
       return Status::InvalidArgument("--redis-client-cert and --redis-client-key go together");
   } else if (options->storage != kMemoryStorage &&
              !(options->storage.starts_with(kSqliteStorage) && options->storage.size() > kSqliteStorage.size())) {
-    return Status::InvalidArgument("--storage: '" + options->storage + "' is none of memory, sqlite:/path and redis://HOST:PORT");
+    // Not shown: it may be a URL with a password in it, and mistyped.
+    return Status::InvalidArgument("--storage is none of memory, sqlite:/path and redis://HOST:PORT");
   }
   if (options->listen.empty()) {
     if (options->session_dir.empty()) return Status::InvalidArgument("one of --listen and --session-dir is needed");

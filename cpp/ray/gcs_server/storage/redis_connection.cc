@@ -67,6 +67,10 @@ bool IsPassing(std::string_view error) {
 }  // namespace
 
 Result<RedisServer> RedisServer::FromUrl(const std::string& url) {
+  if (url.find('@') != std::string::npos)  // and is not shown: logs are read by others, too
+    return Status::InvalidArgument(
+        "the address of the Redis server has a name or a password in it, where every user of the machine can read them: give these with "
+        "RAY_REDIS_USERNAME and RAY_REDIS_PASSWORD instead");
   RedisServer server;
   std::string_view rest = url;
   if (rest.starts_with("rediss://")) {

@@ -22,7 +22,8 @@ struct RedisServer {
   std::string server_name;                     // in its certificate; empty: `host`
   Duration timeout = std::chrono::seconds(5);  // to connect, and for each answer
 
-  // "redis://HOST:PORT" or "rediss://HOST:PORT", which is with TLS. The port may be left out.
+  // "redis://HOST:PORT" or "rediss://HOST:PORT", which is with TLS. The port may be left out. One with a name or a
+  // password in it is refused.
   static Result<RedisServer> FromUrl(const std::string& url);
   std::string Address() const { return host + ":" + std::to_string(port); }
 };

@@ -169,5 +169,16 @@ TEST(RedisServerTest, Urls) {
     EXPECT_FALSE(RedisServer::FromUrl(bad).ok()) << bad;
 }
 
+TEST(RedisServerTest, UrlsWithAPasswordAreRefusedAndNotShown) {
+  for (const char* url :
+       {"redis://user:s3cret@h:1", "rediss://:s3cret@h", "redis://s3cret@h:x", "http://user:s3cret@h", "redis://u:s3c@ret@"}) {
+    const Status status = RedisServer::FromUrl(url).status();
+    EXPECT_EQ(status.code(), StatusCode::kInvalidArgument);
+    EXPECT_THAT(status.message(), HasSubstr("RAY_REDIS_USERNAME"));
+    EXPECT_THAT(status.message(), HasSubstr("RAY_REDIS_PASSWORD"));
+    EXPECT_THAT(status.message(), testing::Not(HasSubstr("s3c")));
+  }
+}
+
 }  // namespace
 }  // namespace ray::gcs
