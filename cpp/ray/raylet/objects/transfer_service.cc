@@ -199,7 +199,6 @@ void TransferService::HandleCopies(MethodId method, const v1::CopiesNotice& mess
 }
 
 void TransferService::OnNodeDead(const NodeId& node) {
-  deps_.store->OnNodeDied(node);
   pull_.OnNodeDead(node, Now(), &pulls_out_);
   push_.OnNodeDead(node, &pushes_out_);
   Settle();
