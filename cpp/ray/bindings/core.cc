@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <mutex>
+#include <unordered_map>
 
 #include "ray/core_worker/core_worker.h"
 #include "ray/core_worker/lifecycle/unix_platform.h"
@@ -49,16 +50,43 @@ GetStatus ToGetStatus(core::ReadResult result) {
                                                     : GetStatus::kReady;
 }
 
-// Descriptor of an eventfd that is readable while tokens wait. Shared with the callbacks, which may outlive the Python object.
+// What a token of a completion queue waits for, as it is taken back.
+struct Watched {
+  TaskId stream;        // nil: an object
+  uint64_t number = 0;  // of its callback; 0: not known yet
+};
+
+// The tokens of a completion queue, and an eventfd that is readable while some wait. Shared with the callbacks, which may outlive the Python object.
 class EventQueueState {
  public:
-  EventQueueState() : fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { RAY_CHECK(fd_ >= 0) << "no descriptor left for a completion queue"; }
-  ~EventQueueState() { ::close(fd_); }
+  explicit EventQueueState(int fd) : fd_(fd) {}
+  // Before the callback of `token` can run.
+  void Expect(uint64_t token) {
+    std::lock_guard lock(mu_);
+    if (!closed_) watched_.try_emplace(token);
+  }
+  // False: the token has come, or was given up.
+  bool Registered(uint64_t token, const Watched& watched) {
+    std::lock_guard lock(mu_);
+    const auto it = watched_.find(token);
+    if (it == watched_.end()) return false;
+    it->second = watched;
+    return true;
+  }
   void Add(uint64_t token) {
     std::lock_guard lock(mu_);
-    if (closed_) return;
+    if (watched_.erase(token) == 0) return;
     tokens_.push_back(token);
     if (tokens_.size() == 1) Signal();
+  }
+  // The token does not come any more. False: it has come, or was given up before.
+  bool GiveUp(uint64_t token, Watched* watched) {
+    std::lock_guard lock(mu_);
+    const auto it = watched_.find(token);
+    if (it == watched_.end()) return false;
+    *watched = it->second;
+    watched_.erase(it);
+    return true;
   }
   std::vector<uint64_t> Drain() {
     std::lock_guard lock(mu_);
@@ -75,11 +103,18 @@ class EventQueueState {
     ::poll(&p, 1, timeout_ms < 0 ? -1 : static_cast<int>(std::min<int64_t>(timeout_ms, INT32_MAX)));
     return Drain();
   }
-  void Close() {
+  // What is to be taken back.
+  std::unordered_map<uint64_t, Watched> Close() {
     std::lock_guard lock(mu_);
     closed_ = true;
     tokens_.clear();
     Signal();  // and stays readable: every waiter leaves
+    return std::exchange(watched_, {});
+  }
+  // REQUIRES: closed, and nobody waits.
+  void CloseFd() {
+    std::lock_guard lock(mu_);
+    ::close(std::exchange(fd_, -1));
   }
   int fd() const { return fd_; }
 
@@ -88,23 +123,54 @@ class EventQueueState {
     uint64_t one = 1;
     if (::write(fd_, &one, sizeof one) < 0) return;  // full: readable anyway
   }
-  const int fd_;
+  int fd_;  // constant until CloseFd
   std::mutex mu_;
   std::vector<uint64_t> tokens_;
+  std::unordered_map<uint64_t, Watched> watched_;  // tokens still to come
   bool closed_ = false;
 };
 
 class EventfdQueue final : public CompletionQueue {
  public:
-  EventfdQueue() : state_(std::make_shared<EventQueueState>()) {}
-  ~EventfdQueue() override { state_->Close(); }
+  // `worker` outlives it.
+  EventfdQueue(core::CoreWorker* worker, int fd) : worker_(*worker), state_(std::make_shared<EventQueueState>(fd)) {}
+  ~EventfdQueue() override {
+    Close();
+    state_->CloseFd();
+  }
   int fd() const override { return state_->fd(); }
+  void WatchObject(const Ref& ref, uint64_t token) override {
+    state_->Expect(token);
+    Note(token, {TaskId::Nil(), worker_.objects().WatchObject(ref, [state = state_, token] { state->Add(token); })});
+  }
+  void WatchGenerator(const ObjectId& generator_id, uint64_t token) override {
+    state_->Expect(token);
+    const TaskId stream = generator_id.task_id();
+    Note(token, {stream, worker_.streams().OnNext(stream, [state = state_, token] { state->Add(token); })});
+  }
+  void Unwatch(uint64_t token) override {
+    Watched watched;
+    if (state_->GiveUp(token, &watched)) TakeBack(watched);
+  }
   std::vector<uint64_t> Drain() override { return state_->Drain(); }
   std::vector<uint64_t> WaitDrain(int64_t timeout_ms) override { return state_->WaitDrain(timeout_ms); }
-  void Close() override { state_->Close(); }
-  const std::shared_ptr<EventQueueState>& state() const { return state_; }
+  void Close() override {
+    for (const auto& [token, watched] : state_->Close()) TakeBack(watched);
+  }
 
  private:
+  void Note(uint64_t token, const Watched& watched) {
+    if (watched.number != 0 && !state_->Registered(token, watched)) TakeBack(watched);
+  }
+  void TakeBack(const Watched& watched) {
+    if (watched.stream.IsNil()) {
+      worker_.objects().Unwatch(watched.number);
+    } else {
+      worker_.streams().Cancel(watched.stream, watched.number);
+    }
+  }
+
+  core::CoreWorker& worker_;
   const std::shared_ptr<EventQueueState> state_;
 };
 
@@ -311,10 +377,11 @@ class CoreImpl final : public Core {
 
   int PollFd() override { return loop_->poll_fd(); }
   void Poll() override { loop_->PollOnce(); }
-  std::unique_ptr<CompletionQueue> NewCompletionQueue() override { return std::make_unique<EventfdQueue>(); }
-
-  void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token) override {
-    worker_->objects().WatchObject(ref, [state = static_cast<EventfdQueue*>(queue)->state(), token] { state->Add(token); });
+  Status NewCompletionQueue(std::unique_ptr<CompletionQueue>* out) override {
+    const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0) return Status::FromErrno(errno, "no descriptor for a completion queue");
+    *out = std::make_unique<EventfdQueue>(worker_.get(), fd);
+    return Status::Ok();
   }
 
   void AddLocalRef(const ObjectId& id) override { worker_->objects().AddLocalRef(id); }
@@ -497,7 +564,7 @@ class CoreImpl final : public Core {
   GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id) override {
     *object_id = ObjectId::Nil();
     TaskId task = generator_id.task_id();
-    Time deadline = timeout_ms < 0 ? Time::Infinite() : loop_->clock().Now() + std::chrono::milliseconds(timeout_ms);
+    const Time deadline = worker_->objects().DeadlineOf(timeout_ms);
     while (true) {
       bool end;
       ObjectId item;
@@ -506,8 +573,10 @@ class CoreImpl final : public Core {
         return GetStatus::kReady;
       }
       auto waiter = std::make_shared<async::Waiter>();
-      worker_->streams().OnNext(task, [waiter] { waiter->Notify(); });
-      switch (worker_->objects().Block(waiter.get(), deadline)) {
+      const uint64_t number = worker_->streams().OnNext(task, [waiter] { waiter->Notify(); });
+      const core::ReadResult result = worker_->objects().Block(waiter.get(), deadline);
+      if (result != core::ReadResult::kReady) worker_->streams().Cancel(task, number);
+      switch (result) {
         case core::ReadResult::kReady: break;
         case core::ReadResult::kTimeout: return GetStatus::kTimeout;
         case core::ReadResult::kInterrupted: return GetStatus::kInterrupted;
@@ -517,16 +586,6 @@ class CoreImpl final : public Core {
           return GetStatus::kReady;
       }
     }
-  }
-  void WatchGenerator(const ObjectId& generator_id, CompletionQueue* queue, uint64_t token) override {
-    worker_->streams().OnNext(generator_id.task_id(), [state = static_cast<EventfdQueue*>(queue)->state(), token] { state->Add(token); });
-  }
-  bool TryNextGeneratorItem(const ObjectId& generator_id, bool* end, ObjectId* object_id) override {
-    *object_id = ObjectId::Nil();
-    ObjectId item;
-    if (!worker_->streams().TryNext(generator_id.task_id(), end, &item)) return false;
-    if (!*end) *object_id = item;
-    return true;
   }
   void ReleaseGenerator(const ObjectId& generator_id) override { worker_->streams().Release(generator_id.task_id()); }
 

@@ -233,14 +233,18 @@ struct Event {  // for the driver's printing thread
   ValueOut error;  // kUnreadError: a task's error whose last ref went without anybody having read it
 };
 
-// Completions of WatchObject without a thread hop: its descriptor becomes readable (an asyncio loop adds it as a reader).
+// Completions without a thread hop: its descriptor becomes readable (an asyncio loop adds it as a reader). The Core outlives it.
 class CompletionQueue {
  public:
   virtual ~CompletionQueue() = default;
-  virtual int fd() const = 0;                                       // [gil-ok]
+  virtual int fd() const = 0;  // [gil-ok]
+  // `token`, which nothing else waits for here, comes once the object is ready (or failed). [gil-ok]
+  virtual void WatchObject(const Ref& ref, uint64_t token) = 0;
+  virtual void WatchGenerator(const ObjectId& generator_id, uint64_t token) = 0;  // [gil-ok] once the next item (or the end) is known
+  virtual void Unwatch(uint64_t token) = 0;                         // [gil-ok] what waits for it is forgotten; it may have come
   virtual std::vector<uint64_t> Drain() = 0;                        // [gil-ok] tokens ready; clears the descriptor
   virtual std::vector<uint64_t> WaitDrain(int64_t timeout_ms) = 0;  // blocks; empty at the timeout or after Close
-  virtual void Close() = 0;                                         // [gil-ok]
+  virtual void Close() = 0;                                         // [gil-ok] what waits is forgotten
 };
 
 enum class GetStatus : int32_t { kReady = 0, kTimeout = 1, kInterrupted = 2 /* run signal handlers, call again */ };
@@ -267,12 +271,12 @@ class Core {
   // ready[i] set for at most num_returns, the first ones in order. kTimeout when fewer are ready.
   virtual GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local,
                          std::vector<bool>* ready) = 0;
-  virtual std::unique_ptr<CompletionQueue> NewCompletionQueue() = 0;
+  // [gil-ok] Fails where the process has no descriptor left.
+  virtual Status NewCompletionQueue(std::unique_ptr<CompletionQueue>* out) = 0;
   // For an event loop that waits for completions: the descriptor is readable while there is something to read for this process, Poll reads it.
-  virtual int PollFd() = 0;                                                              // [gil-ok]
-  virtual void Poll() = 0;                                                               // [gil-ok]
-  virtual void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token) = 0;  // [gil-ok] token appears once ready (or failed)
-  virtual void AddLocalRef(const ObjectId& object_id) = 0;                               // [gil-ok] another Python handle to a known ref
+  virtual int PollFd() = 0;                                 // [gil-ok]
+  virtual void Poll() = 0;                                  // [gil-ok]
+  virtual void AddLocalRef(const ObjectId& object_id) = 0;  // [gil-ok] another Python handle to a known ref
   // A ref that came inside a value (or out of band: `outer_id` nil, then it is registered at once). [gil-ok]
   virtual void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token) = 0;
   virtual void RemoveLocalRef(const ObjectId& object_id) = 0;  // [gil-ok]
@@ -319,8 +323,6 @@ class Core {
   // --- streaming generators, consumer side
   // The next item's ref: kReady with *object_id set; nil *object_id = end of stream. kTimeout.
   virtual GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id) = 0;
-  virtual void WatchGenerator(const ObjectId& generator_id, CompletionQueue* queue, uint64_t token) = 0;  // next item (or end) known
-  virtual bool TryNextGeneratorItem(const ObjectId& generator_id, bool* end, ObjectId* object_id) = 0;    // [gil-ok]
   virtual void ReleaseGenerator(const ObjectId& generator_id) = 0;  // [gil-ok] unconsumed items go; the producer is told to stop
 
   // --- executor side (workers)

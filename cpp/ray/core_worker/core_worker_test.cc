@@ -214,6 +214,25 @@ TEST_F(CoreWorkerTest, CancelsRaceRetriesAndLateArguments) {
   EXPECT_EQ(Get(Submit(f, "after")), "after");
 }
 
+TEST_F(CoreWorkerTest, WaitsForAStreamCanBeTakenBack) {
+  const TaskId task = TaskId::Of(JobId::FromInt(1), ActorId::Nil());
+  GeneratorStreams& streams = driver_->streams();
+  streams.Create(task, -1);
+  auto taken_back = std::make_shared<bool>(false), woken = std::make_shared<bool>(false);
+  const uint64_t first = streams.OnNext(task, [taken_back] { *taken_back = true; });
+  const uint64_t second = streams.OnNext(task, [woken] { *woken = true; });
+  EXPECT_NE(first, 0u);
+  streams.Cancel(task, first);
+  EXPECT_EQ(taken_back.use_count(), 1);  // nothing of it is left
+  streams.Cancel(task, first);
+  streams.End(task, 0);
+  EXPECT_FALSE(*taken_back);
+  EXPECT_TRUE(*woken);
+  streams.Cancel(task, second);
+  EXPECT_EQ(streams.OnNext(task, [taken_back] { *taken_back = true; }), 0u);
+  EXPECT_TRUE(*taken_back);
+}
+
 TEST_F(CoreWorkerTest, OpenStreamsFailWithTheSession) {
   const TaskId task = TaskId::Of(JobId::FromInt(1), ActorId::Nil());
   GeneratorStreams& streams = driver_->streams();

@@ -35,6 +35,9 @@ def _settle(future: Any, worker: CoreWorker, ref: ObjectRef) -> bool:
     return True
 
 
+_FEW_WAITS = 64  # of one loop: among so many none is looked for that was given up
+
+
 class _LoopWatcher:
     """The completion queue of one event loop. Used on the loop's thread only."""
 
@@ -44,11 +47,14 @@ class _LoopWatcher:
         self._loop = weakref.ref(loop)
         self._waiting: dict[int, tuple[asyncio.Future[Any], ObjectRef | None]] = {}
         self._tokens = itertools.count(1)
+        self._many = _FEW_WAITS
         self._reads = loop in _waits_in_core  # the core's sockets; such a loop does so anyway
         self._resting = False  # about to stop reading
         loop.add_reader(self._queue.fd(), self._drain)
 
     def _add(self, future: asyncio.Future[Any], ref: ObjectRef | None) -> int:
+        if len(self._waiting) >= self._many:
+            self._forget_abandoned()
         token = next(self._tokens)
         self._waiting[token] = (future, ref)
         if not self._reads and not self.worker.closed:
@@ -57,6 +63,14 @@ class _LoopWatcher:
                 self._reads = True
                 loop.add_reader(self.worker.poll_fd(), self._read)
         return token
+
+    def _forget_abandoned(self) -> None:
+        """Forgets the futures that a time-out cancelled. Only a look at each tells, so not each time."""
+        for token, (future, _) in list(self._waiting.items()):
+            if future.done():
+                del self._waiting[token]
+                self._queue.unwatch(token)
+        self._many = max(_FEW_WAITS, 2 * len(self._waiting))
 
     def _read(self) -> None:
         self.worker.poll()
@@ -144,7 +158,12 @@ class _FutureThread:
         token = next(self._tokens)
         self._waiting[token] = then
         self._queue.watch(ref, token)
-        return lambda: void(self._waiting.pop(token, None))
+
+        def forget() -> None:
+            if self._waiting.pop(token, None) is not None:
+                self._queue.unwatch(token)
+
+        return forget
 
     def _run(self) -> None:
         while not self.worker.closed:
@@ -154,10 +173,6 @@ class _FutureThread:
                     then()
         for then in list(self._waiting.values()):  # shut down: each finds that out by itself
             then()
-
-
-def void(_: object) -> None:
-    """Drops a value where an expression must have none."""
 
 
 # Loops that wait in the core, which has their epoll set in its own.
@@ -223,7 +238,8 @@ def threaded_future(ref: ObjectRef) -> Future[Any]:
         if not future.done():
             _settle_threaded(future, helper.worker, ref)
 
-    helper.watch(ref, settle)
+    forget = helper.watch(ref, settle)
+    future.add_done_callback(lambda done: forget() if done.cancelled() else None)
     return future
 
 

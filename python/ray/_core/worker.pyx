@@ -13,7 +13,7 @@ from libcpp cimport bool
 from libcpp.map cimport map
 from libcpp.memory cimport unique_ptr
 from libcpp.string cimport string
-from libcpp.utility cimport move, pair
+from libcpp.utility cimport pair
 from libcpp.vector cimport vector
 
 from ray._core.cpp.core cimport (
@@ -557,14 +557,6 @@ cdef class CoreWorker:
             if wait_ms >= 0:
                 wait_ms = _to_ms(max(0.0, deadline - ray_monotonic()))
 
-    def try_next_generator_item(self, ObjectRef generator not None):
-        """As `next_generator_item` with a timeout of zero, and cheap."""
-        cdef bool ended = False
-        cdef ObjectId object_id
-        if not self.alive().TryNextGeneratorItem(generator.id(), &ended, &object_id):
-            return (True, None) if ended else (False, None)
-        return True, None if ended or object_id.IsNil() else adopt(object_id)
-
     def release_generator(self, ObjectRef generator not None):
         """Drops the items nobody took and tells the producer to stop."""
         if not self.closed:
@@ -582,8 +574,8 @@ cdef class CoreWorker:
     def completion_queue(self):
         """A fresh queue for `watch`."""
         cdef Completions made = Completions.__new__(Completions)
-        made.queue = move(self.alive().NewCompletionQueue())
         made.worker = self
+        check(self.alive().NewCompletionQueue(&made.queue))
         return made
 
 
@@ -591,18 +583,24 @@ cdef class Completions:
     """Objects that became ready, as numbers; `fd` is readable when there are some."""
 
     cdef unique_ptr[CompletionQueue] queue
-    cdef CoreWorker worker  # which outlives the queue
+    cdef CoreWorker worker  # which outlives the queue, also where both are garbage of one cycle
 
     def fd(self):
         return self.queue.get().fd()
 
     def watch(self, ObjectRef ref not None, uint64_t token):
-        """`token` comes out once the object is ready or has failed."""
-        self.worker.alive().WatchObject(ref.ref(), self.queue.get(), token)
+        """`token`, which nothing else waits for, comes out once the object is ready or has failed."""
+        self.worker.alive()
+        self.queue.get().WatchObject(ref.ref(), token)
 
     def watch_generator(self, ObjectRef generator not None, uint64_t token):
-        """`token` comes out once the next item, or the end, is known."""
-        self.worker.alive().WatchGenerator(generator.id(), self.queue.get(), token)
+        """The same, once the next item, or the end, is known."""
+        self.worker.alive()
+        self.queue.get().WatchGenerator(generator.id(), token)
+
+    def unwatch(self, uint64_t token):
+        """Forgets what `token` waits for. It may have come all the same."""
+        self.queue.get().Unwatch(token)
 
     def drain(self):
         return list(self.queue.get().Drain())
@@ -615,4 +613,5 @@ cdef class Completions:
         return list(tokens)
 
     def close(self):
+        """Forgets what it waits for, and ends every `wait_drain`."""
         self.queue.get().Close()

@@ -368,7 +368,7 @@ ReadResult ObjectReader::WaitLocal(std::span<const ObjectRefInfo> refs, size_t n
   }
 }
 
-void ObjectReader::WatchObject(const ObjectRefInfo& ref, std::function<void()> callback) {
+uint64_t ObjectReader::WatchObject(const ObjectRefInfo& ref, std::function<void()> callback) {
   auto again = [this, alive = context_.alive, ref, callback](bool gone) {
     // Deleted because the last reference went, but another came at that moment: its value is still to be fetched.
     if (auto service = alive.lock(); gone && service != nullptr && context_.table.Contains(ref.id) && !calls_.closed()) {
@@ -377,9 +377,11 @@ void ObjectReader::WatchObject(const ObjectRefInfo& ref, std::function<void()> c
       callback();
     }
   };
-  if (context_.memory.OnReady(ref.id, std::move(again)) == 0) return;
+  const uint64_t number = context_.memory.OnReady(ref.id, std::move(again));
+  if (number == 0) return 0;
   StartFetch(ref);
   WakeUnheld({&ref.id, 1}, {&kFirst, 1});
+  return number;
 }
 
 void ObjectReader::WakeUnheld(std::span<const ObjectId> ids, std::span<const uint32_t> positions) {

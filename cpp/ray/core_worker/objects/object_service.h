@@ -117,8 +117,13 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   }
   // Blocks the calling thread as Get does: `on_blocked` hears of it, Shutdown ends it. For others that wait for what tasks make. [blocks]
   ReadResult Block(async::Waiter* waiter, Time deadline) { return calls_.Block(waiter, deadline); }
-  // Once, when the object is ready, has failed, or has been dropped by everybody here. Starts fetching it if it is not ours.
-  void WatchObject(const ObjectRefInfo& ref, std::function<void()> callback) { reader_.WatchObject(ref, std::move(callback)); }
+  // Negative: never.
+  Time DeadlineOf(int64_t timeout_ms) const { return calls_.DeadlineOf(timeout_ms); }
+  // Once, when the object is ready, has failed, or has been dropped by everybody here. Starts fetching it if it is not ours. Returns a number for
+  // Unwatch, 0 if the callback has run.
+  uint64_t WatchObject(const ObjectRefInfo& ref, std::function<void()> callback) { return reader_.WatchObject(ref, std::move(callback)); }
+  // The callback will not run, unless it is about to, or waits anew since the object was dropped and taken up again.
+  void Unwatch(uint64_t number) { context_.memory.Cancel(number); }
   // [blocks] until all owners have answered. NOT_FOUND is told by Location::known.
   Status GetLocations(std::span<const ObjectRefInfo> refs, int64_t timeout_ms, std::vector<Location>* out);
   // What is known of an object here, without fetching. False: pending or unknown. (Dependency resolution: inline it, or pass in_store on.)

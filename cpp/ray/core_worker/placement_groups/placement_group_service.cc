@@ -1,6 +1,8 @@
 #include "ray/core_worker/placement_groups/placement_group_service.h"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "ray/core_worker/services/sync_call.h"
@@ -110,7 +112,7 @@ GroupState PlacementGroupService::StateOf(const PlacementGroupId& id) {
 }
 
 ReadResult PlacementGroupService::Wait(const PlacementGroupId& id, int64_t timeout_ms, GroupState* state) {
-  const Time deadline = timeout_ms < 0 ? Time::Infinite() : deps_.loop->clock().Now() + std::chrono::milliseconds(timeout_ms);
+  const Time deadline = deps_.objects->DeadlineOf(timeout_ms);
   const auto waiter = std::make_shared<async::Waiter>();
   bool fresh;
   {
@@ -141,14 +143,26 @@ Status PlacementGroupService::WhenReady(const PlacementGroupId& id, const ValueV
   promised.size = stored.size;
   promised.blob = stored.blob;
   deps_.objects->AddOwned(std::span(object, 1));
+  std::vector<ReturnValue> dropped;
   bool fresh;
   GroupState state;
   {
     MutexLock lock(&mu_);
     Group& group = FollowLocked(id, &fresh);
     state = group.state;
-    if (state.kind < GroupState::kPlaced) group.promised.push_back(promised);
+    if (state.kind < GroupState::kPlaced) {
+      if (group.promised.size() >= group.many_promised) {  // a program may ask in a loop, and drop what it got
+        const auto gone = std::stable_partition(group.promised.begin(), group.promised.end(), [this](const ReturnValue& value) {
+          return deps_.objects->references().Contains(value.id);
+        });
+        dropped.assign(std::make_move_iterator(gone), std::make_move_iterator(group.promised.end()));
+        group.promised.erase(gone, group.promised.end());
+        group.many_promised = std::max(kFewPromised, 2 * group.promised.size());
+      }
+      group.promised.push_back(promised);
+    }
   }
+  for (const ReturnValue& value : dropped) deps_.objects->Discard(value);
   if (fresh) Subscribe(id);
   if (state.kind >= GroupState::kPlaced) Settle(state, {promised});
   return Status::Ok();

@@ -64,11 +64,13 @@ class PlacementGroupService {
   void OnPublish(const v1::PlacementGroupInfo& info);
 
  private:
+  static constexpr size_t kFewPromised = 64;
   struct Group {
     GroupState state;
     uint64_t version = 0;
     std::vector<std::shared_ptr<async::Waiter>> waiters;
     std::vector<ReturnValue> promised;
+    size_t many_promised = kFewPromised;  // then those that nobody holds any more are looked for
   };
   Group& FollowLocked(const PlacementGroupId& id, bool* fresh) REQUIRES(mu_);
   void Subscribe(const PlacementGroupId& id);

@@ -1,5 +1,6 @@
 #include "ray/core_worker/tasks/generator_streams.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace ray::core {
@@ -29,7 +30,7 @@ std::vector<std::function<void(bool)>> GeneratorStreams::AllowedLocked(Stream& s
 }
 
 void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(bool)> answer) {
-  std::vector<std::function<void()>> waiters;
+  std::vector<Waiting> waiters;
   std::vector<std::function<void(bool)>> allowed;
   bool stop = false, fresh = false, late = false;
   ObjectId id = ItemId(task, index);
@@ -76,12 +77,12 @@ void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue ite
     return;
   }
   if (late) objects_->RemoveLocalRef(id);
-  for (auto& waiter : waiters) waiter();
+  for (auto& waiter : waiters) waiter.callback();
   for (auto& go : allowed) go(false);
 }
 
 void GeneratorStreams::End(const TaskId& task, int64_t items) {
-  std::vector<std::function<void()>> waiters;
+  std::vector<Waiting> waiters;
   {
     MutexLock lock(&mu_);
     auto it = streams_.find(task);
@@ -91,7 +92,7 @@ void GeneratorStreams::End(const TaskId& task, int64_t items) {
     it->second.end = std::min(items, it->second.arrived);
     waiters.swap(it->second.waiters);
   }
-  for (auto& waiter : waiters) waiter();
+  for (auto& waiter : waiters) waiter.callback();
 }
 
 void GeneratorStreams::Fail(const TaskId& task, int64_t, const ErrorValue& error) {
@@ -105,7 +106,7 @@ void GeneratorStreams::Fail(const TaskId& task, int64_t, const ErrorValue& error
   ObjectId id = ItemId(task, index);
   objects_->AddOwned(std::span(&id, 1));
   objects_->StoreError(id, error.metadata, error.blob);
-  std::vector<std::function<void()>> waiters;
+  std::vector<Waiting> waiters;
   bool gone = false;
   {
     MutexLock lock(&mu_);
@@ -117,7 +118,7 @@ void GeneratorStreams::Fail(const TaskId& task, int64_t, const ErrorValue& error
     }
   }
   if (gone) objects_->RemoveLocalRef(id);
-  for (auto& waiter : waiters) waiter();
+  for (auto& waiter : waiters) waiter.callback();
 }
 
 bool GeneratorStreams::TryNext(const TaskId& task, bool* end, ObjectId* item) {
@@ -146,16 +147,29 @@ bool GeneratorStreams::TryNext(const TaskId& task, bool* end, ObjectId* item) {
   return true;
 }
 
-void GeneratorStreams::OnNext(const TaskId& task, std::function<void()> callback) {
+uint64_t GeneratorStreams::OnNext(const TaskId& task, std::function<void()> callback) {
   {
     MutexLock lock(&mu_);
     auto it = streams_.find(task);
     if (it != streams_.end() && it->second.consumed >= it->second.arrived && it->second.end < 0) {
-      it->second.waiters.push_back(std::move(callback));
-      return;
+      it->second.waiters.push_back({++last_number_, std::move(callback)});
+      return last_number_;
     }
   }
   callback();
+  return 0;
+}
+
+void GeneratorStreams::Cancel(const TaskId& task, uint64_t number) {
+  std::function<void()> callback;  // dies outside the lock
+  MutexLock lock(&mu_);
+  auto it = streams_.find(task);
+  if (it == streams_.end()) return;
+  auto& waiters = it->second.waiters;
+  const auto found = std::find_if(waiters.begin(), waiters.end(), [number](const Waiting& waiting) { return waiting.number == number; });
+  if (found == waiters.end()) return;
+  callback = std::move(found->callback);
+  waiters.erase(found);
 }
 
 void GeneratorStreams::FailAll(const ErrorValue& error) {
@@ -180,7 +194,7 @@ void GeneratorStreams::Release(const TaskId& task) {
   }
   for (int64_t i = stream.consumed; i < stream.arrived; ++i) objects_->RemoveLocalRef(ItemId(task, i));
   for (auto& [index, answer] : stream.withheld) answer(true);
-  for (auto& waiter : stream.waiters) waiter();
+  for (auto& waiter : stream.waiters) waiter.callback();
 }
 
 }  // namespace ray::core

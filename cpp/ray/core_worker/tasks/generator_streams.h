@@ -38,8 +38,10 @@ class GeneratorStreams {
 
   // False: nothing yet. Else the next item (whose handle is the caller's from now on), or *end.
   bool TryNext(const TaskId& task, bool* end, ObjectId* item);
-  // `callback` once TryNext would return true; at once if it does.
-  void OnNext(const TaskId& task, std::function<void()> callback);
+  // `callback` once TryNext would return true; at once if it does. Returns a number for Cancel, 0 if the callback has run.
+  uint64_t OnNext(const TaskId& task, std::function<void()> callback);
+  // The callback will not run, unless it is about to.
+  void Cancel(const TaskId& task, uint64_t number);
   // Every stream that has not ended fails.
   void FailAll(const ErrorValue& error);
   // Nobody consumes any more: what was not taken is dropped, the producer is told to stop at its next report.
@@ -48,13 +50,17 @@ class GeneratorStreams {
   static ObjectId ItemId(const TaskId& task, int64_t index) { return ObjectId::ForReturn(task, static_cast<uint32_t>(index) + 1); }
 
  private:
+  struct Waiting {
+    uint64_t number;
+    std::function<void()> callback;
+  };
   struct Stream {
     int64_t limit = -1;
     int64_t arrived = 0;                                    // items [0, arrived) are here
     int64_t consumed = 0;                                   // of them the first were taken
     int64_t end = -1;                                       // number of items, once known
     std::map<int64_t, std::function<void(bool)>> withheld;  // by index of the item that was reported
-    std::vector<std::function<void()>> waiters;
+    std::vector<Waiting> waiters;
   };
   static std::vector<std::function<void(bool)>> AllowedLocked(Stream& stream);
   static ObjectId NextId(const TaskId& task, const Stream& stream) { return ItemId(task, stream.consumed); }
@@ -63,6 +69,7 @@ class GeneratorStreams {
   Mutex mu_;
   std::unordered_map<TaskId, Stream, IdHash> streams_ GUARDED_BY(mu_);
   std::unordered_set<TaskId, IdHash> replays_ GUARDED_BY(mu_);
+  uint64_t last_number_ GUARDED_BY(mu_) = 0;  // of a waiter
 };
 
 }  // namespace ray::core

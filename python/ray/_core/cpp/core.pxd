@@ -231,6 +231,9 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
 
     cdef cppclass CompletionQueue:
         int fd() const
+        void WatchObject(const Ref& ref, uint64_t token)
+        void WatchGenerator(const ObjectId& generator_id, uint64_t token)
+        void Unwatch(uint64_t token)
         vector[uint64_t] Drain()
         vector[uint64_t] WaitDrain(int64_t timeout_ms)
         void Close()
@@ -250,10 +253,9 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         bool TryGet(const Ref& ref, ValueOut* out)
         bool IsReady(const ObjectId& object_id)
         GetStatus Wait(const vector[Ref]& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local, vector[bool]* ready)
-        unique_ptr[CompletionQueue] NewCompletionQueue()
+        Status NewCompletionQueue(unique_ptr[CompletionQueue]* out)
         int PollFd()
         void Poll()
-        void WatchObject(const Ref& ref, CompletionQueue* queue, uint64_t token)
         void AddLocalRef(const ObjectId& object_id)
         void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token)
         void RemoveLocalRef(const ObjectId& object_id)
@@ -279,8 +281,6 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         Status GetPlacementGroup(const string& id, const string& name, const string& ray_namespace, PlacementGroupFields* out)
         Status ListPlacementGroups(vector[PlacementGroupFields]* out)
         GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id)
-        void WatchGenerator(const ObjectId& generator_id, CompletionQueue* queue, uint64_t token)
-        bool TryNextGeneratorItem(const ObjectId& generator_id, bool* end, ObjectId* object_id)
         void ReleaseGenerator(const ObjectId& generator_id)
         bool WaitForTask(int64_t timeout_ms)
         bool TryNextTask(TaskIn* out)
