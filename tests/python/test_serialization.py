@@ -32,6 +32,22 @@ def test_functions_travel_by_value():
     assert _round_trip(lambda x: x + offset)(4) == 7
 
 
+@pytest.mark.parametrize("depth", [1, 15, 16, 17, 100])
+def test_nested_tuples(depth):
+    value = ()
+    for _ in range(depth):
+        value = (value,)
+    assert _round_trip(value) == value
+
+
+def test_tuples_nested_without_bound_fail_cleanly():
+    value = ()
+    for _ in range(1_000_000):
+        value = (value,)
+    with pytest.raises(TypeError, match="deep recursion"):
+        values.serialize(value)
+
+
 def test_large_buffers_leave_the_pickle():
     numpy = pytest.importorskip("numpy")
     array = numpy.arange(100_000)

@@ -77,6 +77,7 @@ cdef bint _plain(object value, int* budget):
 
 cdef enum:
     _TINY = 256  # bytes
+    _TINY_DEPTH = 16  # tuples in each other
 
 cdef extern from *:
     """
@@ -101,8 +102,8 @@ cdef extern from *:
     double ray_get_double(const char* input)
 
 
-cdef int _write_tiny(object value, char* out, int at) except -2:
-    # Appends the opcodes of `value` at `at` and returns their end; -1 where it is not one of the smallest values.
+cdef int _write_tiny(object value, char* out, int at, int depth) except -2:
+    # Appends the opcodes of `value` at `at` and returns their end; -1 where it is not one of the smallest values, or in `depth` tuples.
     cdef type cls = type(value)
     cdef int overflow = 0
     cdef long number
@@ -149,10 +150,10 @@ cdef int _write_tiny(object value, char* out, int at) except -2:
         return at + 1
     if cls is tuple:
         length = PyTuple_GET_SIZE(value)
-        if length > 3:
+        if length > 3 or depth == _TINY_DEPTH:
             return -1
         for i in range(length):
-            at = _write_tiny(<object>PyTuple_GET_ITEM(value, i), out, at)
+            at = _write_tiny(<object>PyTuple_GET_ITEM(value, i), out, at, depth + 1)
             if at < 0:
                 return -1
         if at > _TINY - 16:
@@ -168,7 +169,7 @@ cdef object _pickle_tiny(object value):
     cdef int end
     out[0] = <char>0x80
     out[1] = 5
-    end = _write_tiny(value, out, 2)
+    end = _write_tiny(value, out, 2, 0)
     if end < 0:
         return None
     out[end] = b"."
