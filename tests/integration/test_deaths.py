@@ -147,6 +147,39 @@ def test_a_killed_zygote_is_replaced_and_tasks_go_on() -> None:
     wait_until(lambda: not [p for p in pids if alive(p)], 3, "all processes of the session gone")
 
 
+def test_a_task_that_must_not_run_twice_is_not_taken_for_another(tmp_path: pathlib.Path) -> None:
+    """Two tasks are with one worker, and the first waits for an argument whose owner does not answer."""
+    ray.init(num_cpus=1, logging_level="ERROR")
+
+    @ray.remote(num_cpus=0)
+    class Owner:
+        def make(self) -> tuple[int, list[ray.ObjectRef]]:
+            return os.getpid(), [ray.put(bytes(1 << 20))]
+
+    @ray.remote(max_retries=0)
+    def size(data: bytes) -> int:
+        return len(data)
+
+    @ray.remote(max_retries=0)
+    def dies(path: str) -> None:
+        with pathlib.Path(path).open("a") as file:
+            file.write("run\n")
+        os._exit(1)
+
+    owner = Owner.remote()
+    pid, (data,) = ray.get(owner.make.remote())
+    ray.wait([data], timeout=30)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        late = size.remote(data)
+        with pytest.raises(ray.exceptions.WorkerCrashedError):
+            ray.get(dies.remote(str(tmp_path / "runs")), timeout=30)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert ray.get(late, timeout=30) == 1 << 20
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
 def test_shutdown_while_tasks_run_is_quick_and_complete() -> None:
     ray.init(num_cpus=2, logging_level="ERROR")
 

@@ -9,8 +9,10 @@ void RunQueueCore::Configure(int32_t max_concurrency, const std::vector<std::pai
   for (const auto& [name, limit] : groups) groups_.push_back({name, std::max(1, limit)});
 }
 
-void RunQueueCore::AddTask(RunNo run, bool ready) {
-  items_[run].ready = ready;
+void RunQueueCore::AddTask(RunNo run, bool ready, bool in_order) {
+  Item& item = items_[run];
+  item.ready = ready;
+  item.in_order = in_order;
   tasks_.push_back(run);
 }
 
@@ -118,6 +120,7 @@ std::optional<RunNo> RunQueueCore::Next() {
       ++running_;
       return run;
     }
+    if (it->second.in_order) break;
     ++t;
   }
   return std::nullopt;
@@ -144,10 +147,13 @@ bool RunQueueCore::HasRunnable() const {
     if (group.running < group.limit && !group.runnable.empty()) return true;
   }
   if (groups_[0].running >= groups_[0].limit) return false;
-  return std::any_of(tasks_.begin(), tasks_.end(), [&](RunNo run) {
-    auto it = items_.find(run);
-    return it != items_.end() && it->second.ready;
-  });
+  for (RunNo run : tasks_) {
+    const auto it = items_.find(run);
+    if (it == items_.end()) continue;
+    if (it->second.ready) return true;
+    if (it->second.in_order) return false;
+  }
+  return false;
 }
 
 void RunQueueCore::Finished(RunNo run) {

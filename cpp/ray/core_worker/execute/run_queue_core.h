@@ -1,6 +1,6 @@
 // RunQueueCore: in which order a worker runs what was pushed to it, and how much at once.
 //
-// Normal tasks: one at a time, in the order of arrival among those whose arguments are here. Actor calls: started in the order of their numbers
+// Normal tasks: one at a time, in the order of arrival among those whose arguments are here; one that is `in_order` is not overtaken. Actor calls: started in the order of their numbers
 // per caller (a connection and an epoch on it), an earlier one whose arguments are late holding up the later ones of that caller only; calls marked
 // out_of_order start as soon as they can. At most as many run at once as their concurrency group allows.
 //
@@ -27,8 +27,8 @@ class RunQueueCore {
   // Limits of an actor, at its creation. Group 0 is the default one.
   void Configure(int32_t max_concurrency, const std::vector<std::pair<std::string, int32_t>>& groups);
 
-  // A normal task or a creation. `ready`: its arguments are here.
-  void AddTask(RunNo run, bool ready);
+  // A normal task or a creation. `ready`: its arguments are here. `in_order`: those behind it do not start before it.
+  void AddTask(RunNo run, bool ready, bool in_order);
   // An actor call. False: a number already seen, or of an epoch that is over: not added. An unknown group counts as the default one.
   bool AddCall(RunNo run, uint64_t caller, uint64_t epoch, uint64_t sequence, const std::string& group, bool out_of_order, bool ready);
   void SetReady(RunNo run);
@@ -55,7 +55,7 @@ class RunQueueCore {
 
  private:
   struct Item {
-    bool call = false, ready = false, released = false, running = false, out_of_order = false;
+    bool call = false, ready = false, released = false, running = false, out_of_order = false, in_order = false;
     size_t group = 0;
     uint64_t caller = 0, sequence = 0;
   };

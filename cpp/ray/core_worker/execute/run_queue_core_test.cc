@@ -7,14 +7,36 @@ namespace {
 
 TEST(RunQueueCore, NormalTasksOneAtATimeInOrderOfReadiness) {
   RunQueueCore q;
-  q.AddTask(1, false);
-  q.AddTask(2, true);
+  q.AddTask(1, false, false);
+  q.AddTask(2, true, false);
   EXPECT_EQ(q.Next(), 2u);
   EXPECT_EQ(q.Next(), std::nullopt);
   q.SetReady(1);
   EXPECT_FALSE(q.HasRunnable());
   q.Finished(2);
   EXPECT_EQ(q.Next(), 1u);
+}
+
+TEST(RunQueueCore, TasksInOrderAreNotOvertaken) {
+  RunQueueCore q;
+  q.AddTask(1, false, false);
+  q.AddTask(2, true, false);
+  q.AddTask(3, false, true);
+  q.AddTask(4, true, true);
+  EXPECT_EQ(q.Next(), 2u);
+  q.Finished(2);
+  EXPECT_FALSE(q.HasRunnable());
+  EXPECT_TRUE(q.IsStalled());
+  EXPECT_EQ(q.Next(), std::nullopt);
+  q.SetReady(3);
+  EXPECT_EQ(q.Next(), 3u);
+  q.Finished(3);
+  EXPECT_EQ(q.Next(), 4u);
+  q.Finished(4);
+  q.AddTask(5, false, true);
+  q.AddTask(6, true, true);
+  EXPECT_TRUE(q.Remove(5));
+  EXPECT_EQ(q.Next(), 6u);
 }
 
 TEST(RunQueueCore, CallsStartInOrderPerCaller) {
@@ -64,7 +86,7 @@ TEST(RunQueueCore, GroupsHaveTheirOwnLimits) {
 
 TEST(RunQueueCore, StealRemoveAndDrop) {
   RunQueueCore q;
-  for (uint64_t i = 1; i <= 4; ++i) q.AddTask(i, true);
+  for (uint64_t i = 1; i <= 4; ++i) q.AddTask(i, true, false);
   EXPECT_EQ(q.Next(), 1u);
   EXPECT_EQ(q.TakeUnstarted(2), (std::vector<RunNo>{4, 3}));
   EXPECT_TRUE(q.Remove(2));
@@ -100,8 +122,8 @@ TEST(RunQueueCore, ForgetsACallerThatIsGoneWithTheLastThatWaited) {
 TEST(RunQueueCore, StallsWhileAllThatItHasWaitsForArguments) {
   RunQueueCore q;
   EXPECT_FALSE(q.IsStalled()) << "there is nothing to run";
-  q.AddTask(1, false);
-  q.AddTask(2, false);
+  q.AddTask(1, false, false);
+  q.AddTask(2, false, false);
   EXPECT_TRUE(q.IsStalled());
   EXPECT_TRUE(q.AnyWaits());
   q.SetReady(2);

@@ -1,5 +1,5 @@
 // Replays tests/scenarios/run_queue. Runs and callers are numbers; after each event everything that may start does. The events:
-//   configure max= [GROUP=LIMIT ...]    task RUN [late]    call RUN caller= epoch= number= group= [late] [out-of-order]
+//   configure max= [GROUP=LIMIT ...]    task RUN [late] [in-order]    call RUN caller= epoch= number= group= [late] [out-of-order]
 //   ready RUN    finished RUN    remove RUN    take MAX    drop CALLER
 #include <gtest/gtest.h>
 
@@ -25,7 +25,7 @@ class Replay {
       }
       core_->Configure(static_cast<int32_t>(event.Number("max", 1)), groups);
     } else if (name == "task") {
-      core_->AddTask(event.Number(0), !event.Has("late"));
+      core_->AddTask(event.Number(0), !event.Has("late"), event.Has("in-order"));
     } else if (name == "call") {
       if (!core_->AddCall(event.Number(0), event.Number("caller", 1), event.Number("epoch", 1), event.Number("number", 0),
                           event.Word("group", ""), event.Has("out-of-order"), !event.Has("late"))) {

@@ -88,7 +88,9 @@ void TaskReceiver::HandlePush(const v1::PushTaskRequest& message, rpc::Request& 
                                   !remote_args);
         if (refused) return;  // sent twice: the responder's end tells
       } else {
-        queue_.AddTask(task->token, !remote_args);
+        // Should this process end, its owner takes the first of what it sent here for what ran, and runs the others again. So what must not run twice is
+        // not overtaken; nor is what was lost before, lest it is charged for the deaths of others again and again.
+        queue_.AddTask(task->token, !remote_args, /*in_order=*/spec.tmpl->max_retries == 0 || spec.attempt > 0);
       }
       runs_.emplace(task->token, task);
       if (!remote_args) WakeForRunnableLocked();

@@ -149,8 +149,9 @@ void LeasePoolCore::WorkerLost(LeaseNo no, Time now, LeaseEffects* out) {
   Lease& lease = *it->second;
   ClassNo cls = lease.cls;
   Class& c = classes_[cls];
-  // A worker corks a reply only while the next task is of the same template and neither is a retry, so at most the head's run is in doubt
-  // beyond what idempotence of its template covers; the others are as good as unstarted.
+  // The head is what ran: a worker starts tasks in the order of their pushes, and tells of each that is done before it starts the next. Where they may
+  // be run again and none of them was lost before, it may keep back the replies to some, or start one whose arguments are there ahead of the head
+  // (RunQueueCore): then the head is charged although another ran. That costs a task one retry at most.
   auto pushed = std::move(lease.pushed);
   lease.pushed.clear();
   for (size_t i = pushed.size(); i-- > 1;) c.queued.push_front({pushed[i].task, pushed[i].template_key});
