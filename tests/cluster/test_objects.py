@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,8 @@ from support.nodes import HandCluster
 from support.processes import wait_until
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.state import WaitState, explain
 
 MB = 1 << 20
 ClusterOf = Callable[..., HandCluster]
@@ -55,6 +59,34 @@ def used() -> int:
 
 def last(array: np.ndarray) -> int:
     return int(array[-1])
+
+
+def test_a_task_whose_argument_is_on_its_way_can_be_cancelled(cluster_of: ClusterOf) -> None:
+    cluster = cluster_of(2)
+    cluster.connect()
+    here = NodeAffinitySchedulingStrategy(cluster.node_id(0), soft=False)
+
+    @ray.remote(scheduling_strategy=here)
+    def run(data: Any) -> int:
+        return os.getpid()
+
+    @ray.remote(num_cpus=0, resources={"n1": 0.01})
+    def make() -> np.ndarray:
+        return big(1)
+
+    data = make.remote()
+    ray.wait([data], timeout=30, fetch_local=False)
+    worker = ray.get(run.remote(0), timeout=30)
+    os.kill(cluster.raylets[1].popen.pid, signal.SIGSTOP)
+    try:
+        late = run.remote(data)
+        wait_until(lambda: explain(late).chain()[-1].state is WaitState.RUNNING, 30, "a worker has taken it")
+        ray.cancel(late)
+        with pytest.raises(ray.exceptions.TaskCancelledError):
+            ray.get(late, timeout=5)
+        assert ray.get(run.remote(0), timeout=30) == worker
+    finally:
+        os.kill(cluster.raylets[1].popen.pid, signal.SIGCONT)
 
 
 def test_values_travel_between_nodes_and_copies_are_listed(cluster_of: ClusterOf) -> None:

@@ -663,7 +663,7 @@ class CoreImpl final : public Core {
   Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop) override {
     return worker_->receiver().ReportItem(token, index, ViewOf(value), stop);
   }
-  bool IsCancelled(uint64_t token) override { return worker_->receiver().IsCancelled(token); }
+  bool IsCancelled(const TaskIn& task) override { return core::TaskReceiver::IsCancelled(*task.received); }
   void SetInterruptThread() override { worker_->receiver().SetInterruptThread(); }
   void AnnounceExit(const std::string& reason, bool intended) override { worker_->AnnounceExit(reason, intended); }
   void SetCurrentTask(const TaskIn* task) override { core::TaskReceiver::SetCurrent(task == nullptr ? nullptr : task->received.get()); }

@@ -343,7 +343,7 @@ class Core {
   virtual Status FinishTask(const TaskIn& task, const TaskOut& out) = 0;
   // One more item of a streaming task; blocks while the consumer is behind. *stop: nobody consumes any more.
   virtual Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop) = 0;
-  virtual bool IsCancelled(uint64_t token) = 0;  // [gil-ok]
+  virtual bool IsCancelled(const TaskIn& task) = 0;  // [gil-ok] or out of time
   // Which thread to interrupt with SIGINT when the running normal task is cancelled: the calling one.
   virtual void SetInterruptThread() = 0;
   virtual void AnnounceExit(const std::string& reason, bool intended) = 0;  // actor exit: also tells the GCS not to restart

@@ -259,7 +259,7 @@ cdef class TaskRun:
         self.worker.core.get().SetCurrentTask(&self.task)
 
     def is_cancelled(self):
-        return self.worker.core.get().IsCancelled(self.task.token)
+        return self.worker.core.get().IsCancelled(self.task)
 
     def finish(self, results, *, bint worker_exiting=False, int64_t generator_items=0, repr_name="", bint more_follows=False):
         """Sends results: a sequence with one value for each return id.

@@ -174,6 +174,8 @@ class Executor:
             if self._runner is None:
                 self.interruptible = run
             try:
+                if self.actor is None and run.is_cancelled():  # since it was taken: that signal found nothing to end
+                    raise KeyboardInterrupt
                 function = self.function_of(run)
                 args, kwargs = run.load_args()
                 result = function(*args, **kwargs)

@@ -379,10 +379,8 @@ bool TaskReceiver::LoadArguments(const ReceivedTaskPtr& run) {
     ReadValue value;
     if (deps_.objects->TryGet(ref, &value)) return value;
     std::vector<ReadValue> values;
-    ReadResult result;
-    do {
-      result = deps_.objects->Get(std::span(&ref, 1), -1, &values);
-    } while (result == ReadResult::kInterrupted);
+    ReadResult result = ReadResult::kInterrupted;
+    while (result == ReadResult::kInterrupted && !task.cancelled) result = deps_.objects->Get(std::span(&ref, 1), -1, &values);
     if (result == ReadResult::kReady && !values.empty() && !values[0].metadata.empty()) return values[0];
     ErrorValue error = MakeErrorValue(ErrorType::kDependencyResolutionFailed, "an argument of the task could not be fetched");
     return ReadValue{error.metadata, error.blob};
@@ -395,6 +393,12 @@ bool TaskReceiver::LoadArguments(const ReceivedTaskPtr& run) {
   task.ref_values.reserve(task.spec.refs.size());
   for (const TaskArg& arg : task.spec.refs) {
     task.ref_values.push_back(arg.value != nullptr ? ReadValue{arg.metadata, arg.value} : read(arg.ref));
+  }
+  if (task.cancelled) {
+    TaskResult result;
+    result.cancelled = true;
+    if (Status status = Finish(run, result); !status.ok()) RAY_LOG(WARNING) << "result of a cancelled task: " << status.ToString();
+    return false;
   }
   for (const ReadValue& value : task.ref_values) {
     if (failed == nullptr && IsErrorMetadata(value.metadata)) failed = &value;
@@ -629,11 +633,6 @@ void TaskReceiver::OnConsumed(const ReceivedTaskPtr& task) {
   --unconsumed_;
   for (async::Waiter* waiter : paced_) waiter->Notify();  // under the lock: they live on stacks that are left under it
   paced_.clear();
-}
-
-bool TaskReceiver::IsCancelled(uint64_t token) {
-  ReceivedTaskPtr task = FindRun(token);
-  return task != nullptr && (task->cancelled || task->timed_out);
 }
 
 TaskTemplatePtr TaskReceiver::TemplateOf(uint64_t token) {

@@ -115,7 +115,7 @@ class TaskReceiver {
   Status Finish(const ReceivedTaskPtr& task, const TaskResult& result);
   // One more item; with back-pressure it blocks until the consumer allows the next. *stop: no more are wanted.
   Status ReportItem(uint64_t token, int64_t index, const ValueView& value, bool* stop);
-  bool IsCancelled(uint64_t token);
+  static bool IsCancelled(const ReceivedTask& task) { return task.cancelled || task.timed_out; }
   TaskTemplatePtr TemplateOf(uint64_t token);  // null: no such run
   void SetInterruptThread();
   // The calling thread runs `task` (null: none).

@@ -291,7 +291,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         bool TemplateOf(uint64_t token, TemplateOptions* out)
         Status FinishTask(const TaskIn& task, const TaskOut& out)
         Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop)
-        bool IsCancelled(uint64_t token)
+        bool IsCancelled(const TaskIn& task)
         void SetInterruptThread()
         void AnnounceExit(const string& reason, bool intended)
         void SetCurrentTask(const TaskIn* task)
