@@ -262,6 +262,27 @@ def test_too_many_calls_are_refused() -> None:
     del calls
 
 
+def test_calls_with_more_arguments_or_results_than_a_message_has_room_for() -> None:
+    @ray.remote
+    class Counter:
+        def count(self, *args: int) -> int:
+            return len(args)
+
+    @ray.remote
+    def count(*args: int) -> int:
+        return len(args)
+
+    ref, actor = ray.put(1), Counter.remote()
+    assert ray.get([actor.count.remote(*[ref] * 70_000), actor.count.remote(ref)], timeout=60) == [70_000, 1]
+    assert ray.get([count.remote(*[ref] * 70_000), count.remote(ref)], timeout=60) == [70_000, 1]
+    many = ray.remote(num_returns=70_000)(lambda: range(70_000)).remote()
+    assert ray.get([many[0], many[-1]], timeout=60) == [0, 69_999]
+    for call in (actor.count, count):
+        with pytest.raises(ValueError, match=r"600000 object refs .*500000.* list"):
+            call.remote(*[ref] * 600_000)
+    assert ray.get([actor.count.remote(), count.remote()], timeout=30) == [0, 0]
+
+
 def test_unknown_nodes_and_sessions() -> None:
     """Last in this file: the session is another afterwards."""
     old = A.remote()

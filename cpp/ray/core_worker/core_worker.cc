@@ -438,6 +438,10 @@ TemplateTable::Template CoreWorker::Find(uint64_t handle) const {
 
 Result<PendingTaskPtr> CoreWorker::BuildTask(const TaskTemplatePtr& tmpl, const TaskId& id, const ValueView& args,
                                              std::span<const ObjectRefInfo> refs) {
+  if (refs.size() > kMaxTaskRefs) {
+    return Status::InvalidArgument("a call with " + std::to_string(refs.size()) + " object refs as arguments, more than the " +
+                                   std::to_string(kMaxTaskRefs) + " that one can have; pass them in a list");
+  }
   auto task = std::make_shared<PendingTask>();
   TaskSpec& spec = task->spec;
   spec.tmpl = tmpl;

@@ -124,11 +124,13 @@ void EncodeCall(const TaskSpec& spec, v1::TaskSpec* out, PartList* parts) {
   } else if (any_inline) {
     parts->push_back(HeapBuffer::CopyOf({}));
   }
+  InlineBudget budget;
   for (const TaskArg& arg : spec.refs) {
     v1::TaskArg* a = out->add_refs();
     RefToProto(arg.ref, spec.owner, a->mutable_ref());
     a->set_in_store(arg.in_store);
-    if (arg.value == nullptr) continue;
+    if (arg.value == nullptr || budget.spent()) continue;
+    budget.Add(arg.value->size(), arg.nested.size());
     a->set_inline_(true);
     a->set_metadata(arg.metadata);
     AddRefs(arg.nested, spec.owner, a->mutable_nested());

@@ -49,6 +49,7 @@ struct SchedulingStrategy {
   std::string Key() const;
 };
 
+inline constexpr size_t kMaxTaskRefs = 500'000;  // among the arguments of one task
 inline constexpr int32_t kDynamicReturns = -1;
 inline constexpr int32_t kStreamingReturns = -2;
 
@@ -124,6 +125,23 @@ void ToProto(const SchedulingStrategy& strategy, v1::SchedulingStrategy* out);
 SchedulingStrategy FromProto(const v1::SchedulingStrategy& message);
 void ToProto(const ActorCreation& creation, v1::ActorCreation* out);
 ActorCreation FromProto(const v1::ActorCreation& message);
+
+// How many values may travel with a task or with its reply, so that with kMaxTaskRefs the frame stays below what every carrier takes: one that cannot be
+// sent would leave a gap in the numbers of an actor's calls, and a template untold. Further values go the way of large ones.
+class InlineBudget {
+ public:
+  // No further value is to travel.
+  bool spent() const { return values_ >= 50'000 || bytes_ >= size_t{128} << 20; }
+  // One more value does, with so many refs inside.
+  void Add(size_t bytes, size_t nested) {
+    ++values_;
+    bytes_ += bytes + nested * kBytesOfRef;
+  }
+
+ private:
+  static constexpr size_t kBytesOfRef = 128;  // at most, in the control part
+  size_t values_ = 0, bytes_ = 0;
+};
 
 // Equal for templates that say the same, whatever their keys.
 std::string ContentOf(const TaskTemplate& tmpl);

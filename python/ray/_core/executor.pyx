@@ -97,6 +97,7 @@ class ArgumentError(Exception):
         self.cause = cause
 
 
+cdef size_t _MAX_SMALL = 1000  # so many small results travel with the reply; of more some may go to the store
 cdef bytes _idle_title = b"ray::IDLE"
 cdef bytes _title = b""  # what ps shows; a process has one
 
@@ -275,6 +276,7 @@ cdef class TaskRun:
             keep.append(packed)  # owns the bytes that `out` points to
             all_small = all_small and small(packed.value)
             out.returns.push_back(packed.value)
+        all_small = all_small and out.returns.size() <= _MAX_SMALL
         out.worker_exiting = worker_exiting
         out.generator_items = generator_items
         out.more_follows = more_follows

@@ -438,9 +438,9 @@ void TaskReceiver::DropOlder(const ObjectId& id) {
 }
 
 void TaskReceiver::Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts,
-                         bool must_be_inline) {
+                         ReturnPlace place) {
   StoredReturn stored;
-  Status status = deps_.objects->MakeReturn(id, owner, value, &stored, must_be_inline);
+  Status status = deps_.objects->MakeReturn(id, owner, value, &stored, place);
   out->set_object_id(id.data(), ObjectId::kSize);
   if (!status.ok()) {
     ErrorValue error = MakeErrorValue(DetailOf(status, ErrorType::kObjectStoreFull));
@@ -490,11 +490,15 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
   // The error of a creation goes into the record of the actor, that of a stream becomes the item after the last: neither is kept under the return's id.
   const bool moves_on = result.application_error && (creation || spec.tmpl->num_returns == kStreamingReturns);
   if (!result.returns.empty() && !timed_out) {
+    InlineBudget budget;
     for (uint32_t i = 0; i < n; ++i) {
       const ValueView& value = result.returns[std::min<size_t>(i, result.returns.size() - 1)];
       const ObjectId id = ObjectId::ForReturn(spec.task_id, i);
       if (spec.attempt > 0) DropOlder(id);
-      Store(id, spec.owner, value, reply.add_returns(), &state->parts, moves_on);
+      const ReturnPlace place = moves_on ? ReturnPlace::kInline : budget.spent() ? ReturnPlace::kStore : ReturnPlace::kBySize;
+      v1::ReturnObject* returned = reply.add_returns();
+      Store(id, spec.owner, value, returned, &state->parts, place);
+      if (!returned->in_store()) budget.Add(state->parts.back()->size(), value.nested.size());
       if (!value.nested.empty()) values.push_back(value);
     }
   }

@@ -162,7 +162,7 @@ class TaskReceiver {
   // Of what an earlier attempt of the running task left, perhaps another value.
   void DropOlder(const ObjectId& id);
   void Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts,
-             bool must_be_inline = false);
+             ReturnPlace place = ReturnPlace::kBySize);
   void SendWhenSafe(const ReceivedTaskPtr& task, const ReplyStatePtr& state, std::span<const ValueView> values);
   ReceivedTaskPtr FindRun(uint64_t token);
   // shared_backpressure: waits until one more item may be reported, and counts it. False: the task is to end.

@@ -326,9 +326,9 @@ void ObjectService::StoreError(const ObjectId& id, std::string_view metadata, Bu
   DropIfUnheld(id);
 }
 
-Status ObjectService::MakeReturn(const ObjectId& id, const Address& owner, const ValueView& value, StoredReturn* out, bool must_be_inline) {
+Status ObjectService::MakeReturn(const ObjectId& id, const Address& owner, const ValueView& value, StoredReturn* out, ReturnPlace place) {
   out->size = SizeOf(value);
-  out->in_store = out->size > deps_.options.max_inline_bytes && !must_be_inline;
+  out->in_store = place == ReturnPlace::kStore || (place == ReturnPlace::kBySize && out->size > deps_.options.max_inline_bytes);
   if (out->in_store) return WriteToStore(id, value, out->size, owner);
   out->blob = LayOut(value, out->size);
   return Status::Ok();

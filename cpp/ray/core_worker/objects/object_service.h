@@ -53,6 +53,13 @@ struct ReturnValue {
   std::vector<ObjectRefInfo> nested;  // we were made a borrower of each that is not ours, once
 };
 
+// Where a return goes.
+enum class ReturnPlace {
+  kBySize,  // inline up to max_inline_bytes
+  kInline,
+  kStore,
+};
+
 // What a process made of a return: to be put into the reply.
 struct StoredReturn {
   bool in_store = false;
@@ -170,9 +177,9 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   void StoreError(const ObjectId& id, std::string_view metadata, BufferPtr blob);
 
   // --- results of tasks, at the executor
-  // Lays a return out for its owner: inline up to max_inline_bytes, or with `must_be_inline`; else sealed in the store under `id`. [blocks] in the
-  // latter case.
-  Status MakeReturn(const ObjectId& id, const Address& owner, const ValueView& value, StoredReturn* out, bool must_be_inline = false);
+  // Lays a return out for its owner: inline, or sealed in the store under `id`. [blocks] in the latter case.
+  Status MakeReturn(const ObjectId& id, const Address& owner, const ValueView& value, StoredReturn* out,
+                    ReturnPlace place = ReturnPlace::kBySize);
   // `done` runs when it is safe to tell `receiver` about `nested`: it is a borrower of each (see "Ownership protocol"). They are held until then.
   // At once, on this thread, when nobody has to be asked.
   void HandOver(std::span<const ObjectRefInfo> nested, const Address& receiver, std::function<void()> done) {
