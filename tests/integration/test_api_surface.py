@@ -157,6 +157,34 @@ def test_a_limit_over_all_streams_of_an_actor() -> None:
     assert got == [10, 10]
 
 
+def test_streams_that_are_dropped_give_the_room_of_their_actor_back() -> None:
+    @ray.remote(max_concurrency=8, _actor_generator_backpressure_num_objects=3)
+    class Producer:
+        def __init__(self) -> None:
+            self.made = self.running = 0
+
+        def items(self, n: int) -> Iterator[int]:
+            self.running += 1
+            try:
+                for i in range(n):
+                    self.made += 1
+                    yield i
+            finally:
+                self.running -= 1
+
+        def state(self) -> tuple[int, int]:
+            return self.made, self.running
+
+    producer = Producer.remote()
+    for _ in range(4):
+        before = ray.get(producer.state.remote())[0]
+        stream = producer.items.remote(100)
+        # Three are stored, and it waits with another one in hand.
+        wait_until(lambda before=before: ray.get(producer.state.remote())[0] >= before + 4, 20, "the stream is full")
+        del stream
+        wait_until(lambda: ray.get(producer.state.remote())[1] == 0, 20, "its producer has ended")
+
+
 def test_blocking_get_on_a_loop_is_warned_of_once(tmp_path: pathlib.Path) -> None:
     @ray.remote
     class Async:

@@ -616,9 +616,10 @@ bool TaskReceiver::AwaitRoom(const ReceivedTaskPtr& task) {
     {
       MutexLock lock(&mu_);
       if (task->cancelled || task->timed_out) return false;
+      if (task->stop) return true;  // it reports no more, so nobody would count it as consumed
       const bool own = tmpl.generator_backpressure < 0 || task->unconsumed < tmpl.generator_backpressure;
       // A stream may always have one: whoever consumes streams one after the other must not wait for one that the others keep out.
-      if (task->stop || task->unconsumed == 0 || (own && unconsumed_ < tmpl.shared_backpressure)) {
+      if (task->unconsumed == 0 || (own && unconsumed_ < tmpl.shared_backpressure)) {
         ++task->unconsumed;
         ++unconsumed_;
         return true;
