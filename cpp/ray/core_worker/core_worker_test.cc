@@ -233,6 +233,28 @@ TEST_F(CoreWorkerTest, WaitsForAStreamCanBeTakenBack) {
   EXPECT_TRUE(*taken_back);
 }
 
+TEST_F(CoreWorkerTest, DeadActorsAreForgottenUnlessAHandleCounts) {
+  ActorSubmitter submitter({.loop = &driver_->loop(), .objects = &driver_->objects()});
+  const ActorId weak = ActorId::Of(JobId::FromInt(1)), counted = ActorId::Of(JobId::FromInt(1));
+  const ObjectId handle = ObjectId::ForActorHandle(counted);
+  driver_->objects().AddOwned(std::span(&handle, 1));
+  for (const ActorId& actor : {weak, counted}) EXPECT_TRUE(submitter.AddActor(actor, ActorPhase::kPending, -1, "A"));
+  EXPECT_FALSE(submitter.AddActor(weak, ActorPhase::kPending, -1, "A"));  // another weak handle
+  submitter.OnHandlesGone(weak);
+  EXPECT_TRUE(submitter.Knows(weak));
+  v1::ActorInfo info;
+  info.set_state(v1::ACTOR_STATE_DEAD);
+  for (const ActorId& actor : {weak, counted}) {
+    info.set_actor_id(actor.Binary());
+    submitter.OnActorInfo(info);
+  }
+  EXPECT_FALSE(submitter.Knows(weak));
+  EXPECT_TRUE(submitter.Knows(counted));
+  driver_->objects().RemoveLocalRef(handle);
+  submitter.OnHandlesGone(counted);
+  EXPECT_FALSE(submitter.Knows(counted));
+}
+
 TEST_F(CoreWorkerTest, OpenStreamsFailWithTheSession) {
   const TaskId task = TaskId::Of(JobId::FromInt(1), ActorId::Nil());
   GeneratorStreams& streams = driver_->streams();

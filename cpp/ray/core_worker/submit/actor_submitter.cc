@@ -24,11 +24,7 @@ int32_t RetriesLeft(const PendingTask& task) {
 bool ActorSubmitter::AddActor(const ActorId& actor, ActorPhase phase, int64_t max_pending_calls, const std::string& class_name) {
   MutexLock lock(&mu_);
   QueuePtr& queue = queues_[actor];
-  if (queue != nullptr) {
-    MutexLock queue_lock(&queue->mu);
-    queue->handles_gone = false;
-    return false;
-  }
+  if (queue != nullptr) return false;
   queue = std::make_shared<Queue>(phase, max_pending_calls);
   queue->id = actor;
   queue->class_name = class_name;
@@ -36,23 +32,27 @@ bool ActorSubmitter::AddActor(const ActorId& actor, ActorPhase phase, int64_t ma
 }
 
 void ActorSubmitter::OnHandlesGone(const ActorId& actor) {
-  QueuePtr queue = Find(actor);
-  if (queue == nullptr) return;
-  {
-    MutexLock lock(&queue->mu);
-    queue->handles_gone = true;
-  }
-  MaybeForget(queue);
+  if (QueuePtr queue = Find(actor)) MaybeForget(queue);
 }
 
 void ActorSubmitter::MaybeForget(const QueuePtr& queue) {
+  if (deps_.objects->references().Contains(ObjectId::ForActorHandle(queue->id))) return;
   MutexLock lock(&mu_);
+  ErrorValue death;
   {
     MutexLock queue_lock(&queue->mu);
-    if (!queue->handles_gone || queue->core.phase() != ActorPhase::kDead) return;
+    if (queue->core.phase() != ActorPhase::kDead) return;
+    death = queue->death;
   }
   auto it = queues_.find(queue->id);
-  if (it != queues_.end() && it->second == queue) queues_.erase(it);
+  if (it == queues_.end() || it->second != queue) return;
+  queues_.erase(it);
+  // Weak handles may be left: what they call fails for the true reason for a while yet.
+  if (!deaths_.emplace(queue->id, std::move(death)).second) return;
+  forgotten_.push_back(queue->id);
+  if (forgotten_.size() <= kDeathsKept) return;
+  deaths_.erase(forgotten_.front());
+  forgotten_.pop_front();
 }
 
 bool ActorSubmitter::Knows(const ActorId& actor) { return Find(actor) != nullptr; }
@@ -185,7 +185,7 @@ void ActorSubmitter::ReconnectLaterLocked(const QueuePtr& queue) {
 
 Status ActorSubmitter::Submit(const ActorId& actor, const PendingTaskPtr& task) {
   QueuePtr queue = Find(actor);
-  if (queue == nullptr) {  // a weak handle does not keep what is known of a dead actor
+  if (queue == nullptr) {  // only a weak handle is left, and that does not keep what is known of a dead actor
     deps_.tasks->Add(task);
     FailForgotten(actor, task);
     return Status::Ok();
@@ -211,8 +211,12 @@ void ActorSubmitter::Resubmit(const ActorId& actor, const PendingTaskPtr& task) 
 }
 
 void ActorSubmitter::FailForgotten(const ActorId& actor, const PendingTaskPtr& task) {
-  deps_.tasks->Fail(*task,
-                    MakeErrorValue(ErrorType::kActorDied, "the actor " + actor.Hex() + " is dead, and no handle kept it in mind here"));
+  ErrorValue death = MakeErrorValue(ErrorType::kActorDied, "the actor " + actor.Hex() + " is dead, and no handle kept it in mind here");
+  {
+    MutexLock lock(&mu_);
+    if (auto known = deaths_.find(actor); known != deaths_.end()) death = known->second;
+  }
+  deps_.tasks->Fail(*task, death);
 }
 
 void ActorSubmitter::EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task) {

@@ -4,6 +4,7 @@
 // numbers, and a call is on record before it can be answered. Everything else is called without it. Thread-safe. Owned by the CoreWorker.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -48,7 +49,7 @@ class ActorSubmitter {
   std::optional<uint64_t> IncarnationOf(const ActorId& actor);
   // That incarnation was told to end: what is submitted from now on is not done by it.
   void OnEnding(const ActorId& actor, uint64_t incarnation);
-  // No handle of it is left here, and no call is pending: once it is dead, nobody asks for it any more.
+  // No counted handle of it is left here, and no call is pending: once it is dead, it is forgotten.
   void OnHandlesGone(const ActorId& actor);
   // Where a call is, whether its arguments are ready or not.
   void Explain(const ActorId& actor, const PendingTask& task, v1::WaitFact* out);
@@ -67,7 +68,6 @@ class ActorSubmitter {
     ErrorValue death GUARDED_BY(mu);
     std::string trouble GUARDED_BY(mu);        // why the last attempt to connect failed; empty: it did not
     bool reconnecting GUARDED_BY(mu) = false;  // a timer runs
-    bool handles_gone GUARDED_BY(mu) = false;
   };
   using QueuePtr = std::shared_ptr<Queue>;
   struct Later {
@@ -78,7 +78,7 @@ class ActorSubmitter {
   QueuePtr Find(const ActorId& actor);
   // A call of an actor that is dead and was forgotten here.
   void FailForgotten(const ActorId& actor, const PendingTaskPtr& task);
-  // Forgets it, if it is dead and without a handle.
+  // Forgets it, if it is dead and has no counted handle here.
   void MaybeForget(const QueuePtr& queue);
   // Applies `event` to the core and carries out what it says.
   template <typename Event>
@@ -94,9 +94,13 @@ class ActorSubmitter {
   void EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task);
   void Settle(const QueuePtr& queue, const std::vector<Later>& later);
 
+  static constexpr size_t kDeathsKept = 256;
+
   const Deps deps_;
   Mutex mu_;  // taken before a queue's
   std::unordered_map<ActorId, QueuePtr, IdHash> queues_ GUARDED_BY(mu_);
+  std::unordered_map<ActorId, ErrorValue, IdHash> deaths_ GUARDED_BY(mu_);  // of those that were forgotten last
+  std::deque<ActorId> forgotten_ GUARDED_BY(mu_);                           // the keys of deaths_, oldest first
 };
 
 }  // namespace ray::core
