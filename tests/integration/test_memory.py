@@ -127,3 +127,21 @@ def test_the_command_prints_it() -> None:
     more = [ray.put(i) for i in range(5)]
     assert "... and 4 more" in memory("--num-entries", "2") and len(more) == 5
     assert CliRunner().invoke(cli, ["memory", "--units", "TB"]).exit_code == 2
+
+
+def test_how_large_values_may_be_in_memory_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_max_direct_call_object_size", "1000")
+    ray.init(address="local", num_cpus=1, logging_level="ERROR")
+    try:
+
+        @ray.remote
+        def make(size: int) -> bytes:
+            return bytes(size)
+
+        refs = [ray.put(bytes(500)), ray.put(bytes(2000)), make.remote(500), make.remote(2000)]
+        ray.wait(refs, num_returns=4, timeout=30)
+        places = ray.experimental.get_object_locations(refs)
+        assert [bool(places[ref]["node_ids"]) for ref in refs] == [False, True, False, True]
+        assert [len(value) for value in ray.get(refs)] == [500, 2000, 500, 2000]
+    finally:
+        ray.shutdown()

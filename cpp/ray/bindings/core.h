@@ -194,7 +194,6 @@ struct TaskIn {
   uint64_t template_key = 0;  // equal for calls of one template; see TemplateOf
   TaskId task_id;
   std::string exit_reason;
-  bool exit_force = false;
   uint32_t attempt = 0;
   bool has_args = false;
   ValueOut args;                     // pickled (args, kwargs)
@@ -225,7 +224,7 @@ struct TaskOut {
 };
 
 struct Event {  // for the driver's printing thread
-  enum Kind : int32_t { kLog = 1, kMessage = 2, kWorkerDied = 3, kUnreadError = 4 };
+  enum Kind : int32_t { kLog = 1, kMessage = 2, kUnreadError = 3 };
   int32_t kind = kLog;
   std::string name, text, node_ip, message_kind;
   int64_t pid = 0;
@@ -283,8 +282,8 @@ class Core {
   virtual Address OwnerOf(const ObjectId& object_id) = 0;      // [gil-ok] nil: unknown here
   virtual Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
                               std::vector<int64_t>* sizes) = 0;
-  // Asks each what it knows, all at once; one answer for each question.
   virtual void NoteCreationSite(const ObjectId& id, const std::string& site) = 0;  // [gil-ok]
+  // Asks each what it knows, all at once; one answer for each question.
   virtual void Explain(const std::vector<WaitQuestion>& questions, int64_t timeout_ms, std::vector<WaitAnswer>* out) = 0;
 
   // --- tasks and actors

@@ -197,10 +197,6 @@ cdef class TaskRun:
         return to_str(self.task.exit_reason)
 
     @property
-    def exit_force(self):
-        return self.task.exit_force
-
-    @property
     def attempt(self):
         return self.task.attempt
 

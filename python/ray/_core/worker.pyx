@@ -44,7 +44,7 @@ cdef extern from *:
     double ray_monotonic() nogil
 
 cdef Packed _NO_ARGS = Packed.__new__(Packed)
-cdef size_t _KEEP_GIL_BELOW = 100 << 10  # bytes; larger values may wait for room in the store
+cdef size_t _keep_gil_below = 100 << 10  # bytes; larger values may wait for room in the store
 cdef double _SLOW_GET_S = 10.0
 
 
@@ -64,7 +64,7 @@ cdef string of_str(object text) except *:
 
 
 cdef bint small(const ValueIn& value):
-    return value.buffers.empty() and value.size < _KEEP_GIL_BELOW
+    return value.buffers.empty() and value.size < _keep_gil_below
 
 
 cdef int64_t _to_ms(object timeout) except? -2:
@@ -191,6 +191,7 @@ cdef class CoreWorker:
               job_config_json="", log_file="", log_level="INFO", python_version="", max_inline_bytes=None, lineage_cap_bytes=None, oom_retries=None,
               oom_backoff_ms=None, gcs_timeout_ms=None, bint is_observer=False, rpc_faults="", uint64_t rpc_faults_seed=0):
         """Connects to the raylet of `session_dir`. Raises an error of `ray.exceptions` when nobody answers."""
+        global _keep_gil_below
         cdef CoreWorker made = CoreWorker.__new__(CoreWorker)
         cdef CoreOptions o
         cdef Status status
@@ -210,6 +211,7 @@ cdef class CoreWorker:
         o.rpc_faults_seed = rpc_faults_seed
         if max_inline_bytes is not None:
             o.max_inline_bytes = max_inline_bytes
+            _keep_gil_below = min(_keep_gil_below, <size_t>max(0, max_inline_bytes))
         if lineage_cap_bytes is not None:
             o.lineage_cap_bytes = lineage_cap_bytes
         if oom_retries is not None:
@@ -579,6 +581,7 @@ cdef class CoreWorker:
         return made
 
 
+@cython.no_gc_clear
 cdef class Completions:
     """Objects that became ready, as numbers; `fd` is readable when there are some."""
 

@@ -54,16 +54,14 @@ class Leave(BaseException):
     Attributes:
         intended: an actor that left on purpose, not to be restarted.
         code: of the process.
-        force: without hooks and exit handlers.
         drain: after the calls that were handed over.
     """
 
-    def __init__(self, reason: str, *, intended: bool, code: int = 0, force: bool = False, drain: bool = False) -> None:
+    def __init__(self, reason: str, *, intended: bool, code: int = 0, drain: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.intended = intended
         self.code = code
-        self.force = force
         self.drain = drain
 
 
@@ -107,7 +105,7 @@ class Executor:
     def handle(self, run: TaskRun) -> None:
         """Does one thing that the core asked for. Raises Leave where the process is to end."""
         if run.kind == core_executor.EXIT:
-            raise Leave(run.exit_reason, intended=True, force=run.exit_force, drain=True)
+            raise Leave(run.exit_reason, intended=True, drain=True)
         if run.kind == core_executor.CANCEL:
             if self._runner is not None:
                 self._runner.cancel(run.task_id)
@@ -388,9 +386,7 @@ class Executor:
             self._runner.serve()
 
     def stop(self, leave: Leave) -> None:
-        """At the end: lets calls finish if `leave` says so, then runs `__ray_shutdown__`. Neither when forced."""
-        if leave.force:
-            return
+        """At the end: lets calls finish if `leave` says so, then runs `__ray_shutdown__`."""
         if self._runner is not None and leave.drain:
             self._runner.stop()
         instance = self.actor.instance if self.actor is not None else None

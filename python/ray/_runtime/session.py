@@ -331,6 +331,7 @@ class CoreSettings(TypedDict):
     oom_backoff_ms: int
     gcs_timeout_ms: int
     lineage_cap_bytes: int
+    max_inline_bytes: int
     rpc_faults: str
     rpc_faults_seed: int
 
@@ -351,12 +352,14 @@ def core_options(given: Mapping[str, Any] = MappingProxyType({})) -> CoreSetting
     Raises:
         ValueError: a variable makes no sense; the text names it.
     """
+    inline = system_config.lookup("max_direct_call_object_size", given)
     return {
         "log_level": environment.log_level(),
         "oom_retries": min(environment.integer("RAY_task_oom_retries", -1), (1 << 63) - 1),
         "oom_backoff_ms": environment.integer("RAY_task_oom_retry_delay_base_ms", 1000),
         "gcs_timeout_ms": int(float(system_config.lookup(system_config.GCS_TIMEOUT, given) or 60) * 1000),
         "lineage_cap_bytes": _lineage_cap_bytes(),
+        "max_inline_bytes": 100 << 10 if inline is None else int(inline),
         "rpc_faults": system_config.faults(given),
         "rpc_faults_seed": int(system_config.lookup(system_config.FAULTS_SEED, given) or 0),
     }

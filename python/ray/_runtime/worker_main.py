@@ -109,8 +109,7 @@ def _leave(executor: Executor, leave: Leave) -> int:
         core_executor.announce_exit(core, leave.reason, leave.intended)
     try:
         executor.stop(leave)
-        if not leave.force:
-            atexit._run_exitfuncs()
+        atexit._run_exitfuncs()
     except Leave:
         pass  # SIGTERM while leaving: faster, then
     except BaseException:

@@ -127,7 +127,6 @@ class TaskReceiver {
   void OnBlocked(bool blocked);
   // Where a task is that was sent to this process. False: it is not here (any more).
   bool Explain(const TaskId& task, v1::WaitFact* out);
-  // The connection of an earlier request has closed.
   void Shutdown();
 
  private:
@@ -148,6 +147,7 @@ class TaskReceiver {
   void WatchForStall();
   // Something may run now, or nothing is left: what was said of a stall is taken back.
   void MaybeEndStall();
+  // The connection of an earlier request has closed.
   void OnConnectionClosed(uint64_t id);
   void MarkReady(uint64_t token);
   bool PopLocked(NextItem* out) REQUIRES(mu_);

@@ -14,7 +14,7 @@
 namespace ray::core {
 
 struct UserEvent {
-  enum Kind : int32_t { kLog = 1, kMessage = 2, kWorkerDied = 3, kUnreadError = 4 };
+  enum Kind : int32_t { kLog = 1, kMessage = 2, kUnreadError = 3 };
   int32_t kind = kLog;
   std::string name, text, node_ip, message_kind;
   int64_t pid = 0;

@@ -54,7 +54,6 @@ class ActorQueueCore {
   explicit ActorQueueCore(ActorPhase phase = ActorPhase::kPending, int64_t max_pending = -1) : phase_(phase), max_pending_(max_pending) {}
 
   bool Full() const { return max_pending_ >= 0 && pending() >= static_cast<size_t>(max_pending_); }
-  void SetMaxPending(int64_t max_pending) { max_pending_ = max_pending; }
   // `ready`: its arguments are. `retries`: -1 without end.
   void Submit(CallNo call, bool ready, bool out_of_order, int32_t retries, ActorEffects* out);
   void Ready(CallNo call, ActorEffects* out);

@@ -156,7 +156,7 @@ TEST(ActorQueueCore, OldNewsIsIgnoredAndRemoveUnblocks) {
 
 TEST(ActorQueueCore, LimitOfPendingCalls) {
   Queue q;
-  q.core.SetMaxPending(2);
+  q.core = ActorQueueCore(ActorPhase::kPending, 2);
   q.Submit(1);
   EXPECT_FALSE(q.core.Full());
   q.Submit(2);

@@ -365,13 +365,6 @@ void ActorSubmitter::OnEnding(const ActorId& actor, uint64_t incarnation) {
   queue->core.OnEnding(incarnation);
 }
 
-ActorPhase ActorSubmitter::PhaseOf(const ActorId& actor) {
-  QueuePtr queue = Find(actor);
-  if (queue == nullptr) return ActorPhase::kDead;
-  MutexLock lock(&queue->mu);
-  return queue->core.phase();
-}
-
 void ActorSubmitter::Explain(const ActorId& actor, const PendingTask& task, v1::WaitFact* out) {
   SetAge(task.submitted_at, deps_.loop->clock().Now(), out);
   QueuePtr queue = Find(actor);

@@ -53,7 +53,6 @@ class ActorSubmitter {
   void OnHandlesGone(const ActorId& actor);
   // Where a call is, whether its arguments are ready or not.
   void Explain(const ActorId& actor, const PendingTask& task, v1::WaitFact* out);
-  ActorPhase PhaseOf(const ActorId& actor);  // kDead if unknown
 
  private:
   struct Queue {

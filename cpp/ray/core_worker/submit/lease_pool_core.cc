@@ -346,13 +346,4 @@ std::optional<LeasePoolCore::PushedPlace> LeasePoolCore::PlaceOf(LeaseNo no, Tas
   return std::nullopt;
 }
 
-Time LeasePoolCore::waiting_since(ClassNo cls) const {
-  auto it = classes_.find(cls);
-  Time since = Time::Infinite();
-  if (it != classes_.end()) {
-    for (const auto& [lease, at] : it->second.requests) since = std::min(since, at);
-  }
-  return since;
-}
-
 }  // namespace ray::core

@@ -93,8 +93,6 @@ class LeasePoolCore {
   TaskNo WaitsForLatest(ClassNo cls) const;
   size_t requests(ClassNo cls) const;
   size_t num_leases() const { return leases_.size(); }
-  // Since when the class has waited for its first unanswered request; infinite: it has none.
-  Time waiting_since(ClassNo cls) const;
 
   // For people; these look through whole queues. How many tasks of its class are pushed before a queued one; nullopt: it is not queued.
   std::optional<size_t> QueuedBehind(TaskNo task, ClassNo cls) const;

@@ -198,7 +198,6 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         uint64_t template_key
         TaskId task_id
         string exit_reason
-        bool exit_force
         uint32_t attempt
         bool has_args
         ValueOut args
