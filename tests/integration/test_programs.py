@@ -7,7 +7,7 @@ import asyncio
 import os
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from ray._private import client_mode_hook
 from ray._private.worker import global_worker
 from ray.experimental import internal_kv
 from ray.util.metrics import Counter
+from ray.util.queue import Empty, Full, Queue
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -414,3 +415,34 @@ def test_hooks_of_a_client_that_is_not_there_change_nothing() -> None:
     with client_mode_hook.disable_client_hook(), client_mode_hook.enable_client_mode():
         assert (plain(), with_options()) == (1, 2)
     assert not client_mode_hook.client_mode_should_convert()
+
+
+def test_a_queue_that_is_full_or_empty_says_that_and_nothing_else() -> None:
+    queue = Queue(maxsize=1)
+    calls: list[tuple[Callable[[], Any], type[Exception]]] = [
+        (lambda: queue.put_nowait(1), Full),
+        (lambda: queue.put(1, timeout=0.01), Full),
+        (lambda: queue.put_nowait_batch([1]), Full),
+        (lambda: queue.get_nowait(), Empty),
+        (lambda: queue.get(timeout=0.01), Empty),
+        (lambda: queue.get_nowait_batch(1), Empty),
+    ]
+    for call, error in calls:
+        if error is Full and queue.empty():
+            queue.put("item")
+        elif error is Empty and not queue.empty():
+            assert queue.get_nowait() == "item"
+        with pytest.raises(error) as caught:
+            call()
+        assert type(caught.value) is error
+
+
+def test_calls_of_an_actor_that_restarts_tell_so_once() -> None:
+    @ray.remote(max_restarts=1)
+    class Fragile:
+        def die(self) -> None:
+            os._exit(1)
+
+    with pytest.raises(ray.exceptions.ActorUnavailableError) as caught:
+        ray.get(Fragile.remote().die.remote(), timeout=20)
+    assert str(caught.value).count("is unavailable") == str(caught.value).count("may or may not") == 1

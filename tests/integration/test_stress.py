@@ -65,11 +65,11 @@ def nothing_left(cluster: None) -> Iterator[None]:
 
 
 def session_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What lies in the session besides logs, sockets and the records of the engine's own processes."""
+    """What lies in the session besides its lock, logs, sockets and the records of the engine's own processes."""
     return [
         path
         for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in ("logs", "processes")
+        if path.is_file() and path.relative_to(folder).parts[0] not in ("lock", "logs", "processes")
     ]
 
 

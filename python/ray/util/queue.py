@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ray.api import get, kill, remote, wait
+from ray.exceptions import RayTaskError
 
 
 class Empty(queue.Empty):
@@ -45,6 +47,16 @@ class _QueueActor:
             raise Empty from None
 
     # Coroutines without an await run in one step: nothing comes between looking and acting.
+    async def put_nowait(self, item: Any) -> None:
+        if self.queue.full():
+            raise Full
+        self.queue.put_nowait(item)
+
+    async def get_nowait(self) -> Any:
+        if self.queue.empty():
+            raise Empty
+        return self.queue.get_nowait()
+
     async def put_nowait_batch(self, items: list[Any]) -> None:
         if self.maxsize > 0 and len(items) + self.queue.qsize() > self.maxsize:
             raise Full(f"Cannot add {len(items)} items to a queue of size {self.queue.qsize()}/{self.maxsize}.")
@@ -55,6 +67,17 @@ class _QueueActor:
         if num_items > self.queue.qsize():
             raise Empty(f"Cannot get {num_items} items from a queue of size {self.queue.qsize()}.")
         return [self.queue.get_nowait() for _ in range(num_items)]
+
+
+@contextlib.contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What the queue's actor raises about the queue is raised as it is: nobody cares where it ran."""
+    try:
+        yield
+    except (Empty, Full) as error:
+        if isinstance(error, RayTaskError):
+            raise error.cause from None
+        raise
 
 
 def _check_timeout(timeout: float | None) -> None:
@@ -94,31 +117,35 @@ class Queue:
 
     def _put(self, item: Any, block: bool, timeout: float | None) -> Any:
         if not block:
-            return self.actor.put_nowait_batch.remote([item])
+            return self.actor.put_nowait.remote(item)
         _check_timeout(timeout)
         return self.actor.put.remote(item, timeout)
 
+    def _take(self, block: bool, timeout: float | None) -> Any:
+        if not block:
+            return self.actor.get_nowait.remote()
+        _check_timeout(timeout)
+        return self.actor.get.remote(timeout)
+
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Adds an item, waiting for room; raises Full if there is none now (`block=False`) or after `timeout` s."""
-        get(self._put(item, block, timeout))
+        with _plain_errors():
+            get(self._put(item, block, timeout))
 
     async def put_async(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """As `put`, for coroutines."""
-        await self._put(item, block, timeout)
+        with _plain_errors():
+            await self._put(item, block, timeout)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Takes the oldest item, waiting for one; raises Empty if there is none now or within `timeout` seconds."""
-        if not block:
-            return get(self.actor.get_nowait_batch.remote(1))[0]
-        _check_timeout(timeout)
-        return get(self.actor.get.remote(timeout))
+        with _plain_errors():
+            return get(self._take(block, timeout))
 
     async def get_async(self, block: bool = True, timeout: float | None = None) -> Any:
         """As `get`, for coroutines."""
-        if not block:
-            return (await self.actor.get_nowait_batch.remote(1))[0]
-        _check_timeout(timeout)
-        return await self.actor.get.remote(timeout)
+        with _plain_errors():
+            return await self._take(block, timeout)
 
     def put_nowait(self, item: Any) -> None:
         """As `put` with `block=False`."""
@@ -132,7 +159,8 @@ class Queue:
         """Adds all items, or raises Full and adds none."""
         if not isinstance(items, Iterable):
             raise TypeError("Argument 'items' must be an iterable.")
-        get(self.actor.put_nowait_batch.remote(list(items)))
+        with _plain_errors():
+            get(self.actor.put_nowait_batch.remote(list(items)))
 
     def get_nowait_batch(self, num_items: int) -> list[Any]:
         """Takes that many items, or raises Empty and takes none."""
@@ -140,7 +168,8 @@ class Queue:
             raise TypeError("Argument 'num_items' must be an int.")
         if num_items < 0:
             raise ValueError("'num_items' must be non-negative.")
-        return list(get(self.actor.get_nowait_batch.remote(num_items)))
+        with _plain_errors():
+            return list(get(self.actor.get_nowait_batch.remote(num_items)))
 
     def shutdown(self, force: bool = False, grace_period_s: int = 5) -> None:
         """Ends the actor: with `force` at once, else when its calls are done, after `grace_period_s` at the latest."""

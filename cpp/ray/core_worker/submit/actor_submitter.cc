@@ -283,8 +283,7 @@ void ActorSubmitter::Settle(const QueuePtr& queue, const std::vector<Later>& lat
       detail.set_error_type(static_cast<int32_t>(ErrorType::kActorUnavailable));
       detail.set_actor_id(queue->id.Binary());
       detail.set_class_name(queue->class_name);
-      detail.set_message("The actor " + queue->id.Hex() +
-                         " is unavailable: its process was lost or it restarts. The task may or may not have been executed on the actor.");
+      detail.set_message("its process was lost or it restarts");
       deps_.tasks->Fail(*l.task, MakeErrorValue(detail));
     }
   }

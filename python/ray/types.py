@@ -1,0 +1,3 @@
+"""`ray.types`: what programs annotate their values with."""
+
+from ray._raylet import ObjectRef as ObjectRef
