@@ -266,6 +266,23 @@ TEST_F(RayletServices, LeasesAWorkerAndTakesItBack) {
   EXPECT_EQ(granted.worker().worker_id(), reply.worker().worker_id());  // the same process again
 }
 
+TEST_F(RayletServices, SaysHowAWorkerEndedThatItsOwnerLost) {
+  const WorkerId owner = WorkerId::FromRandom();
+  auto driver = MakeDriver(owner);
+  const LeaseId lease = LeaseId::FromRandom();
+  ASSERT_TRUE(Ask<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(lease, owner)).second.granted());
+  v1::ReturnLeaseRequest back;
+  back.set_lease_id(lease.Binary());
+  back.set_worker_failed(true);
+  driver->Notify(MethodId::kReturnLease, back);
+  // The next lease of its place comes after its end.
+  ASSERT_TRUE(Ask<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(LeaseId::FromRandom(), owner)).second.granted());
+  OnLoop([this] {
+    ASSERT_EQ(ended_.size(), 1u);
+    EXPECT_EQ(ended_[0].detail, "killed by signal 9 (Killed); its owner lost the connection to it");
+  });
+}
+
 TEST_F(RayletServices, AnOwnersEndKillsTheWorkerItLeased) {
   const WorkerId owner = WorkerId::FromRandom(), other = WorkerId::FromRandom();
   auto driver = MakeDriver(owner);

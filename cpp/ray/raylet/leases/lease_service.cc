@@ -214,7 +214,7 @@ void LeaseService::ReturnLease(const v1::ReturnLeaseRequest& message) {
   if (it == leases_.end() || it->second.actor != nullptr) return;
   const WorkerId worker = it->second.worker;
   if (worker.IsNil()) return CancelLease(id);
-  if (message.worker_failed()) deps_.workers->Kill(worker, "its owner lost the connection to it", /*intended=*/false);
+  if (message.worker_failed()) deps_.workers->Kill(worker, std::string(kOwnerLostIt), /*intended=*/false);
   EndLease(id, !message.worker_failed() && !message.worker_exiting() && !it->second.request.dedicated);
 }
 

@@ -428,6 +428,8 @@ void WorkerService::Finish(const WorkerId& worker) {
     end.detail = process.announced;
   } else if (process.wait_status && !(WIFSIGNALED(*process.wait_status) && WTERMSIG(*process.wait_status) == SIGKILL)) {
     end.detail = DescribeWaitStatus(*process.wait_status);  // it had ended by itself before it could be killed
+  } else if (process.kill_reason == kOwnerLostIt && process.wait_status) {
+    end.detail = DescribeWaitStatus(*process.wait_status) + "; " + process.kill_reason;  // which of the two came first is not known
   } else if (!process.kill_reason.empty()) {
     end.detail = "ended by the raylet: " + process.kill_reason;
   } else if (process.wait_status) {

@@ -12,6 +12,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 
 #include "ray/async/loop.h"
@@ -40,6 +41,9 @@ struct WorkerServiceConfig {
   Duration exit_status_wait = std::chrono::seconds(1), close_wait = std::chrono::milliseconds(100);
   Duration exit_grace = std::chrono::seconds(5);  // from asking a worker to leave, where it must, to SIGKILL
 };
+
+// Why a worker is killed whose owner found that it does not answer. As often as not somebody else has ended it already.
+inline constexpr std::string_view kOwnerLostIt = "its owner lost the connection to it";
 
 // A process has ended.
 struct ProcessEnd {
