@@ -102,9 +102,8 @@ class RayletServices : public testing::Test {
                                                 if (hold_subscriptions_) return held_.push_back(std::move(responder));
                                                 responder.Send(v1::PubSubEmpty());
                                               });
-    peer->RegisterTyped<v1::SubscribeRequest>(
-        MethodId::kUnsubscribe,
-        [this](const v1::SubscribeRequest& request, rpc::Request&, const rpc::Responder&) { subscribed_.erase(request.key()); });
+    peer->RegisterTyped<v1::SubscribeRequest>(MethodId::kUnsubscribe, [this](const v1::SubscribeRequest& request, rpc::Request&,
+                                                                             const rpc::Responder&) { subscribed_.erase(request.key()); });
     peer->RegisterFallback([](rpc::Request, rpc::Responder) {});
     clients_ = std::move(*rpc::LocalCarrier::Make(loop_.get(), peer, {dir_ + "/c"}));
 
