@@ -65,12 +65,9 @@ def nothing_left(cluster: None) -> Iterator[None]:
 
 
 def session_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    """What lies in the session besides its lock, logs, sockets and the records of the engine's own processes."""
-    return [
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and path.relative_to(folder).parts[0] not in ("lock", "logs", "processes")
-    ]
+    """What lies in the session besides its lock, settings, logs, and the records of the engine's own processes."""
+    known = ("lock", "logs", "processes", "system_config.json")
+    return [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).parts[0] not in known]
 
 
 def check_memory(track: MemoryTrack, *, grown: int, slope: float, enough: int) -> None:
