@@ -381,8 +381,7 @@ CoreWorker::~CoreWorker() {
     return;
   }
   // Tunnels and what waits on them hold one another.
-  if (peers_ != nullptr) peers_->Close();
-  if (tunnels_ != nullptr) tunnels_->Shutdown();
+  if (tunnels_ != nullptr) tunnels_->Drop();
 }
 
 void CoreWorker::AnnounceExit(const std::string& reason, bool intended) {

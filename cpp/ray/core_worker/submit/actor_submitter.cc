@@ -21,6 +21,15 @@ int32_t RetriesLeft(const PendingTask& task) {
 
 }  // namespace
 
+ActorSubmitter::~ActorSubmitter() {
+  // A connection that has not been taken down holds the queue that holds it.
+  MutexLock lock(&mu_);
+  for (const auto& [actor, queue] : queues_) {
+    MutexLock queue_lock(&queue->mu);
+    queue->channel = nullptr;
+  }
+}
+
 bool ActorSubmitter::AddActor(const ActorId& actor, ActorPhase phase, int64_t max_pending_calls, const std::string& class_name) {
   MutexLock lock(&mu_);
   QueuePtr& queue = queues_[actor];

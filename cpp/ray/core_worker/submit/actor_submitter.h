@@ -32,6 +32,7 @@ class ActorSubmitter {
     std::atomic<uint64_t>* push_numbers = nullptr;  // see TaskChannel
   };
   explicit ActorSubmitter(Deps deps) : deps_(deps) {}
+  ~ActorSubmitter();
 
   // False: known already.
   bool AddActor(const ActorId& actor, ActorPhase phase, int64_t max_pending_calls, const std::string& class_name);

@@ -175,6 +175,16 @@ void PendingCalls::FailAll(const Status& reason) {
   for (ReplyCallback& callback : callbacks) callback(reason, {});
 }
 
+void PendingCalls::Drop() {
+  std::vector<State::Slot> dropped;  // destroyed without the lock
+  std::lock_guard lock(state_->mu);
+  dropped.swap(state_->slots);
+  state_->free_slots.clear();
+  state_->deadlines.clear();
+  state_->n_used = 0;
+  state_->failed = true;
+}
+
 size_t PendingCalls::size() const {
   std::lock_guard lock(state_->mu);
   return state_->n_used;

@@ -28,6 +28,8 @@ class PendingCalls {
   bool Complete(uint64_t call_id, Status status, Reply reply);
   // All pending and all future calls fail with `reason`.
   void FailAll(const Status& reason);
+  // Nobody is told of anything any more: the process has ended, with its loop. What the callbacks hold goes.
+  void Drop();
   size_t size() const;
 
  private:

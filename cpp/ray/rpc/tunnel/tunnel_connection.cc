@@ -232,6 +232,16 @@ void TunnelConnection::End(Status reason, bool tell_peer) {
   });
 }
 
+void TunnelConnection::Drop() {
+  std::vector<std::function<void(const Status&)>> callbacks;  // destroyed without the lock
+  {
+    MutexLock lock(&mu_);
+    closed_.store(true, std::memory_order_release);
+    callbacks.swap(on_close_);
+  }
+  calls_.Drop();
+}
+
 void TunnelConnection::OnClose(std::function<void(const Status&)> callback) {
   Status reason;
   {

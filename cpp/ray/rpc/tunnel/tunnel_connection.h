@@ -37,6 +37,7 @@ class TunnelConnection : public Connection {
   // On the loop.
   void Receive(const v1::TunnelFrames& envelope, const PartList& parts);
   void End(Status reason, bool tell_peer);
+  void Drop();
 
  protected:
   void SendReply(MethodId method, uint64_t call_id, FrameKind kind, std::string_view control, const MessageLite* message,

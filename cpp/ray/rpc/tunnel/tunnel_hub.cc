@@ -106,6 +106,19 @@ void TunnelHub::Shutdown() {
   }
 }
 
+void TunnelHub::Drop() {
+  const std::vector<TunnelPtr> connections = Matching([](const TunnelConnection&) { return true; });
+  std::vector<TunnelPtr> dirty;
+  {
+    MutexLock lock(&mu_);
+    shut_down_ = true;
+    opened_.clear();
+    incoming_.clear();
+    dirty.swap(dirty_);
+  }
+  for (const TunnelPtr& connection : connections) connection->Drop();
+}
+
 void TunnelHub::Forget(const TunnelConnection& connection) {
   TunnelPtr last;  // dies outside the lock
   MutexLock lock(&mu_);

@@ -57,6 +57,8 @@ class TunnelHub : public std::enable_shared_from_this<TunnelHub> {
   void CloseNode(const NodeId& node, const std::string& reason);
   // Ends all; later ones end at once. Idempotent.
   void Shutdown();
+  // The process has ended, with its loop: nobody is told of anything, and what the connections and those who wait on them hold of one another goes.
+  void Drop();
 
   const Address& self() const { return deps_.self; }
   size_t size() const;
