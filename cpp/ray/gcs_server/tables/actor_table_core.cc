@@ -497,6 +497,8 @@ void ActorTableCore::BecomeAlive(Actor& actor, const v1::StartActorReply& reply,
   actor.info.set_pid(reply.pid());
   actor.info.set_repr_name(reply.repr_name());
   Changed(actor, out);
+  // The order to end it came too early for a worker that was just ready, or went to a node that turned it away. Its callers send nothing to this one any more.
+  if (actor.killed) out->push_back(KillOnNode{actor.node, actor.id, actor.worker, true, "it was killed by `ray.kill`"});
   // Published as alive first, so that the calls which were sent before can still reach it.
   if (actor.out_of_scope) out->push_back(KillOnNode{actor.node, actor.id, actor.worker, false, "all handles to it have gone out of scope"});
 }
