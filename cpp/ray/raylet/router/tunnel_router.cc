@@ -251,6 +251,16 @@ void TunnelRouter::CloseRoutes(const NodeId& node, v1::TunnelCause cause, const 
     *closed.mutable_from() = ToProto(route.remote);
     Deliver(route.local, MethodId::kTunnelClosed, closed.SerializeAsString(), {});
   }
+  if (cause != v1::TUNNEL_CAUSE_LINK) return;
+  // The other node may have seen the break long before, and its processes have opened channels over another link since. These have gone here with the rest, so
+  // they have to hear of it.
+  const auto link = deps_.nodes->ExistingLink(node);
+  if (link == nullptr) return;
+  for (const auto& route : routes) {
+    *closed.mutable_to() = ToProto(route.remote);
+    *closed.mutable_from() = ToProto(Address{deps_.self, route.local});
+    link->Notify(MethodId::kTunnelClosed, closed);
+  }
 }
 
 }  // namespace ray::raylet
