@@ -14,6 +14,7 @@ constexpr int64_t kMillion = 1'000'000;
 constexpr int64_t kWallBegin = 1'800'000'000'000;  // milliseconds; any will do
 constexpr Duration kMaxTurnDelay = std::chrono::microseconds(20);
 constexpr Duration kMaxTimerDelay = std::chrono::microseconds(100);
+constexpr Duration kMaxSignal = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -146,14 +147,21 @@ async::WaitResult SimLoop::Wait(async::Waiter* waiter, Time deadline, bool) {
       std::erase(loop->waiting_, this);
       loop->world_->Cancel(wake);
       loop->world_->Cancel(late);
+      loop->world_->Cancel(signal);
       loop->TakeBack(waiter);
     }
     SimLoop* const loop;
-    EventId late = 0;
+    EventId late = 0, signal = 0;
   } here(this, thread, waiter);
+  Time signal = Time::Infinite();
+  if (world_->random().Chance(signals_)) {
+    signal = world_->now() + world_->random().Between(Duration::zero(), kMaxSignal);
+    here.signal = WakeAt(signal, thread);
+  }
   while (BeToldOf(waiter)) {
     const Time now = clock_->Now();
     if (now >= deadline) return async::WaitResult::kDeadline;
+    if (world_->now() >= signal) return async::WaitResult::kInterrupted;
     if (!deadline.is_infinite()) {
       here.late =
           WakeAt(world_->now() + clock_->WorldTime(deadline - now) + world_->random().Between(Duration::zero(), kMaxTimerDelay), thread);
@@ -167,7 +175,9 @@ async::WaitResult SimLoop::Wait(async::Waiter* waiter, Time deadline, bool) {
 
 void SimLoop::Sleep(Duration duration) {
   async::Waiter never;
-  Wait(&never, clock_->Now() + duration);
+  const Time end = clock_->Now() + duration;
+  while (Wait(&never, end) == async::WaitResult::kInterrupted) {
+  }
 }
 
 void SimLoop::End() {

@@ -61,6 +61,8 @@ class SimLoop final : public async::UserLoop {
   void EnterUserCode() override {}
   void LeaveUserCode() override {}
   void Sleep(Duration duration);
+  // The share of waits that a signal interrupts, within a second.
+  void SetSignals(double share) { signals_ = share; }
 
   // Runs `fn` on the loop now, and what it corked leaves. REQUIRES: nothing runs on any loop. Not run if the process is dead. Later if it stands still: then
   // what came from one source runs in its order, and what came from several in any, as where a process reads its sockets again. 0: timers and the rest.
@@ -94,6 +96,7 @@ class SimLoop final : public async::UserLoop {
   Time still_until_{0};
   std::map<uint64_t, std::deque<std::function<void()>>> held_up_;  // by source, while it stands still
   std::vector<Waiting*> waiting_;
+  double signals_ = 0;
   bool turn_scheduled_ = false;
   bool ended_ = false;
 };

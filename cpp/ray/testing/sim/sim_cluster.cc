@@ -125,6 +125,13 @@ void SimCluster::CrashHost(HostId host) {
   });
 }
 
+Process* SimCluster::AnyUser(HostId host) {
+  if (!drivers_.empty() && random_.Chance(0.3)) return drivers_[random_.Below(drivers_.size())]->process();
+  if (!RayletLives(host) || hosts_[host].raylet->launcher().children().empty()) return nullptr;
+  const auto& children = hosts_[host].raylet->launcher().children();
+  return std::next(children.begin(), static_cast<std::ptrdiff_t>(random_.Below(children.size())))->second;
+}
+
 void SimCluster::Fault() {
   ++faults_;
   const HostId host = AnyHost(), other = AnyHost();
@@ -143,9 +150,7 @@ void SimCluster::Fault() {
       if (!RayletLives(host)) return;
       const auto& children = hosts_[host].raylet->launcher().children();
       if (children.empty()) return;
-      auto child = children.begin();
-      std::advance(child, static_cast<std::ptrdiff_t>(random_.Below(children.size())));
-      return child->second->Kill(Death::kKilled);
+      return std::next(children.begin(), static_cast<std::ptrdiff_t>(random_.Below(children.size())))->second->Kill(Death::kKilled);
     }
     case 6: {
       if (drivers_.empty()) return;
@@ -162,6 +167,7 @@ void SimCluster::Fault() {
       return later(seconds(10), [this] { disk_.SetSlow(Duration::zero()); });
     case 11: {
       Process* process = random_.Chance(0.3) ? gcs_.process() : RayletLives(host) ? hosts_[host].raylet->process() : nullptr;
+      if (config_.run_worker && random_.Chance(0.5)) process = AnyUser(host);
       if (process == nullptr || !process->alive()) return;
       world_.Record("stands still", {}, process->id());
       return process->loop()->StandStill(world_.now() + random_.Between(Duration::zero(), Duration(seconds(15))));

@@ -87,6 +87,8 @@ class SimCluster {
   bool AllReady() const;
   HostId AnyHost() { return static_cast<HostId>(random_.Below(hosts_.size())); }
   void Fault();
+  // A driver, or a worker of that host; null: there is none.
+  Process* AnyUser(HostId host);
   void CrashHost(HostId host);
   void EndFaults();
   // `check` gets what the GCS says, asked as any client does.

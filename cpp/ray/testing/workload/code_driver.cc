@@ -28,6 +28,7 @@ void CodeDriver::Run() {
   auto worker = core::CoreWorker::Start(config, std::make_unique<SimPlatform>(network_, process_, sockets_dir_));
   if (!worker.ok()) return process_->EndSoon(1);
   worker_ = std::move(*worker);
+  process_->loop()->SetSignals(kSignals);
   session_ = std::make_unique<Session>(worker_.get(), process_);
   int code = 0;
   try {

@@ -23,6 +23,7 @@ class CodeWorker {
     auto worker = core::CoreWorker::Start(config_, std::make_unique<SimPlatform>(network_, process_, sockets_dir_));
     if (!worker.ok()) return process_->EndSoon(1);
     worker_ = std::move(*worker);
+    process_->loop()->SetSignals(kSignals);
     session_ = std::make_unique<Session>(worker_.get(), process_);
     core::TaskReceiver& receiver = worker_->receiver();
     for (;;) {
@@ -42,7 +43,13 @@ class CodeWorker {
   bool Execute(const core::ReceivedTaskPtr& task) {
     core::TaskReceiver::SetCurrent(task.get());
     const TaskTemplate& tmpl = *task->spec.tmpl;
-    TaskCall call{session_.get(), task.get(), {}, {}, &state_};
+    TaskCall call{session_.get(), task.get(), {}, {}, &state_, nullptr};
+    int64_t items = 0;
+    call.yield = [this, task, &items](const Value& value) {
+      bool stop = false;
+      const Session::Packed packed = Session::Pack(value);
+      return worker_->receiver().ReportItem(task->token, items++, packed.View(kMetadataRaw), &stop).ok() && !stop;
+    };
     if (!task->args.metadata.empty()) call.args = session_->Read(task->args, ObjectId::Nil(), task->token).value;
     for (size_t i = 0; i < task->ref_values.size(); ++i) {
       call.values.push_back(session_->Read(task->ref_values[i], task->spec.refs[i].ref.id, task->token).value);
@@ -56,9 +63,12 @@ class CodeWorker {
       output = {.kind = TaskOutput::kError, .value = {}, .message = "the session is over"};
     }
     if (output.kind == TaskOutput::kCrash) return false;
-    if (session_->random().Chance(0.5))
-      call = TaskCall{session_.get(), task.get(), {}, {}, &state_};  // arguments go before the answer, or after it
+    if (session_->random().Chance(0.5)) {  // arguments go before the answer, or after it
+      call.args = {};
+      call.values.clear();
+    }
     core::TaskResult result;
+    result.generator_items = items;
     const Session::Packed packed = Session::Pack(output.value);
     const std::string error_metadata = ErrorMetadata(ErrorType::kTaskExecutionException);
     if (output.kind == TaskOutput::kError) {

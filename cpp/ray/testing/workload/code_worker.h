@@ -20,8 +20,9 @@ struct TaskCall {
   Session* session;
   const core::ReceivedTask* task;
   Value args;
-  std::vector<Value> values;               // of the refs that were arguments themselves
-  std::shared_ptr<void>* state = nullptr;  // of the actor; set by its constructor
+  std::vector<Value> values;                // of the refs that were arguments themselves
+  std::shared_ptr<void>* state = nullptr;   // of the actor; set by its constructor
+  std::function<bool(const Value&)> yield;  // of a stream: one more item; false: no more are wanted
 };
 
 struct TaskOutput {

@@ -31,16 +31,17 @@ CodeWorkload::CodeWorkload(uint64_t seed) : seed_(seed), config_(ClusterConfig::
 }
 
 CodeStats& operator+=(CodeStats& sum, const CodeStats& more) {
-  for (const auto member : {&CodeStats::tasks, &CodeStats::trees, &CodeStats::actors, &CodeStats::calls, &CodeStats::borrows,
-                            &CodeStats::kills, &CodeStats::cancels, &CodeStats::runs, &CodeStats::values, &CodeStats::errors})
+  for (const auto member :
+       {&CodeStats::tasks, &CodeStats::trees, &CodeStats::streams, &CodeStats::actors, &CodeStats::calls, &CodeStats::borrows,
+        &CodeStats::kills, &CodeStats::cancels, &CodeStats::runs, &CodeStats::values, &CodeStats::errors})
     sum.*member += more.*member;
   return sum;
 }
 
 std::ostream& operator<<(std::ostream& out, const CodeStats& stats) {
-  return out << stats.tasks << " tasks, " << stats.trees << " trees, " << stats.actors << " actors, " << stats.calls << " calls, "
-             << stats.borrows << " refs handed on, " << stats.kills << " kills, " << stats.cancels << " cancels; " << stats.runs
-             << " runs; " << stats.values << " values, " << stats.errors << " errors";
+  return out << stats.tasks << " tasks, " << stats.trees << " trees, " << stats.streams << " streams, " << stats.actors << " actors, "
+             << stats.calls << " calls, " << stats.borrows << " refs handed on, " << stats.kills << " kills, " << stats.cancels
+             << " cancels; " << stats.runs << " runs; " << stats.values << " values, " << stats.errors << " errors";
 }
 
 // ---- what workers run ----
@@ -90,6 +91,20 @@ void CodeWorkload::DefineFunctions() {
       sum += Number(got.value.text);
     }
     return {.kind = TaskOutput::kValue, .value = {std::to_string(sum), {}}, .message = {}};
+  };
+  // "items first": so many numbers from `first` on.
+  program_["stream"] = [this](TaskCall& call) -> TaskOutput {
+    CountRun(call);
+    std::istringstream in(call.args.text);
+    int64_t items = 0, first = 0;
+    in >> items >> first;
+    Random& random = call.session->random();
+    for (int64_t i = 0; i < items; ++i) {
+      if (random.Chance(0.3)) call.session->Sleep(random.Between(Duration::zero(), kMaxRun));
+      if (call.task->spec.attempt < 2 && random.Chance(0.03)) return {.kind = TaskOutput::kCrash, .value = {}, .message = {}};
+      if (!call.yield({std::to_string(first + i), {}})) break;
+    }
+    return {.kind = TaskOutput::kValue, .value = {"end", {}}, .message = {}};
   };
   // Hands the refs inside its arguments on: to itself, so many times, and then back in its result; or reads the first.
   program_["relay"] = [this](TaskCall& call) -> TaskOutput {
@@ -247,7 +262,7 @@ class CodeDriving {
   int32_t AnyRetries() { return random_.Chance(0.5) ? kForEver : static_cast<int32_t>(random_.Between(0, 3)); }
 
   void Act() {
-    switch (random_.Below(12)) {
+    switch (random_.Below(14)) {
       case 0:
       case 1:
       case 2: return AddGraph();
@@ -259,6 +274,8 @@ class CodeDriving {
       case 8: return random_.Chance(0.5) ? CallFromTask() : KeepAtActor();
       case 9: return AddRelay();
       case 10: return random_.Chance(0.3) ? KillActor() : CancelOne();
+      case 12: return ReadStream();
+      case 13: return WaitForSome();
       case 11:
         for (size_t n = random_.Below(4); n > 0 && !pending_.empty(); --n) Settle(random_.Below(pending_.size()));
         return;
@@ -333,6 +350,48 @@ class CodeDriving {
          .may_fail = retries != kForEver,
          .also = {},
          .call = {}});
+  }
+
+  // To its end, or a part of it.
+  void ReadStream() {
+    const auto items = static_cast<int64_t>(random_.Below(12)), first = static_cast<int64_t>(random_.Below(1000));
+    const int64_t backpressure = random_.Chance(0.5) ? -1 : random_.Between(1, 4);
+    ++workload_.stats_.streams;
+    const Ref stream =
+        session_.CallStream("stream", {std::to_string(items) + " " + std::to_string(first), {}}, {.max_retries = kForEver}, backpressure);
+    const int64_t wanted = random_.Chance(0.7) ? items + 1 : static_cast<int64_t>(random_.Below(static_cast<uint64_t>(items) + 1));
+    for (int64_t i = 0; i < wanted; ++i) {
+      const Ref item = session_.NextItem(stream, "an item of a stream");
+      const std::string of = "item " + std::to_string(i) + " of stream " + stream.id().Hex();
+      if (!item.valid()) {
+        if (i != items) workload_.Fail(of + " does not come, of " + std::to_string(items));
+        break;
+      }
+      const Got got = session_.Get(item, {}, of);
+      if (!got.ok() && got.error == ErrorType::kWorkerStartupFailed) break;
+      if (!got.ok() || i >= items || got.value.text != std::to_string(first + i))
+        workload_.Fail(of + " is " + (got.ok() ? got.value.text : ErrorText(got)));
+      if (random_.Chance(0.2)) session_.Sleep(random_.Between(Duration::zero(), Duration(seconds(1))));
+    }
+    session_.ReleaseStream(stream);
+  }
+
+  // What is ready can be had at once.
+  void WaitForSome() {
+    if (pending_.empty()) return;
+    std::vector<Ref> refs;
+    for (size_t i = 0; i < pending_.size() && refs.size() < 5; ++i) {
+      if (random_.Chance(0.5)) refs.push_back(pending_[i].ref);
+    }
+    if (refs.empty()) return;
+    const size_t count = 1 + random_.Below(refs.size());
+    const std::vector<bool> ready = session_.Wait(refs, count, random_.Between(Duration::zero(), Duration(seconds(2))));
+    if (ready.empty()) return;
+    if (static_cast<size_t>(std::ranges::count(ready, true)) != count) workload_.Fail("wait gave more or less than was asked for");
+    for (size_t i = 0; i < ready.size(); ++i) {
+      if (ready[i] && session_.Get(refs[i], Duration::zero(), "what is ready").kind == Got::kTimeout)
+        workload_.Fail("what wait took for ready (" + refs[i].id().Hex() + ") is not");
+    }
   }
 
   // Of a put or of a task that is still to run; the driver lets go of it at once.

@@ -1,6 +1,7 @@
 // CodeWorkload: what drivers and workers of a SimCluster run that is made of core workers, and whether what they saw can be. Drivers, until their time is up, submit
 //   graphs of tasks, with arguments that others make; trees of tasks that submit tasks and wait for them; tasks that crash, or fail and are retried;
 //   actors that are restarted, calls to them from the driver and from tasks that were given their handle, kills;
+//   streams, read to their end or left before;
 //   refs handed on inside arguments and results, kept by actors and read there, long after their maker has let go of them.
 // Results are known beforehand. What must hold:
 //   every get ends; it gives the right value, or an error of the kinds that what befell the cluster can cause, and none where a task is retried without end;
@@ -29,9 +30,9 @@
 namespace ray::sim {
 
 struct CodeStats {
-  size_t tasks = 0, trees = 0, actors = 0, calls = 0, borrows = 0, kills = 0, cancels = 0;  // that were asked for by drivers
-  size_t runs = 0;                                                                          // of functions and methods
-  size_t values = 0, errors = 0;                                                            // that drivers got
+  size_t tasks = 0, trees = 0, streams = 0, actors = 0, calls = 0, borrows = 0, kills = 0, cancels = 0;  // that were asked for by drivers
+  size_t runs = 0;                                                                                       // of functions and methods
+  size_t values = 0, errors = 0;                                                                         // that drivers got
 };
 
 CodeStats& operator+=(CodeStats& sum, const CodeStats& more);

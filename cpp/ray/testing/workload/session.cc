@@ -1,6 +1,7 @@
 #include "ray/testing/workload/session.h"
 
 #include <cstring>
+#include <deque>
 #include <utility>
 
 #include "ray/util/check.h"
@@ -37,6 +38,7 @@ Session::Packed Session::Pack(const Value& value) {
 Got Session::Read(const core::ReadValue& value, const ObjectId& outer, uint64_t token) {
   Got got;
   if (IsErrorMetadata(value.metadata)) {
+    if (ErrorTypeOfMetadata(value.metadata) == static_cast<int32_t>(ErrorType::kLocalRayletDied)) throw SessionOver{};
     got.kind = Got::kError;
     got.error = static_cast<ErrorType>(ErrorTypeOfMetadata(value.metadata));
     if (HasPythonLayout(value.metadata)) {
@@ -144,17 +146,69 @@ ActorHandle Session::HandleOf(const Ref& ref) {
   return {actor, ref};
 }
 
+// Listed as waiting while it lives.
+class Session::Waits {
+ public:
+  Waits(Session* s, const ObjectId& object, std::string text) : session_(s), number_(++s->last_wait_) {
+    s->waits_.emplace(number_, Waiting{object, std::move(text), s->now()});
+  }
+  ~Waits() { session_->waits_.erase(number_); }
+  Waits(const Waits&) = delete;
+  Waits& operator=(const Waits&) = delete;
+
+ private:
+  Session* const session_;
+  const uint64_t number_;
+};
+
+Ref Session::CallStream(const std::string& function, const Value& args, TaskOptions options, int64_t backpressure) {
+  TaskTemplate tmpl;
+  tmpl.type = TaskType::kNormal;
+  tmpl.function_id = tmpl.function_name = function;
+  tmpl.resources = Cpus(options.cpus);
+  tmpl.max_retries = options.max_retries;
+  tmpl.retry_exceptions = options.retry_exceptions;
+  tmpl.num_returns = kStreamingReturns;
+  tmpl.generator_backpressure = backpressure;
+  const Packed packed = Pack(args);
+  std::vector<ObjectId> ids;
+  if (!worker_->SubmitTask(Template(std::move(tmpl)), packed.View(kMetadataPython), {}, &ids).ok()) throw SessionOver{};
+  return Ref(worker_, {ids.at(0), worker_->info().address});
+}
+
+Ref Session::NextItem(const Ref& stream, const std::string& what) {
+  const Waits registered(this, stream.id(), what);
+  const TaskId task = stream.id().task_id();
+  for (;;) {
+    bool end = false;
+    ObjectId item;
+    if (worker_->streams().TryNext(task, &end, &item)) return end ? Ref() : Ref(worker_, {item, worker_->info().address});
+    const auto waiter = std::make_shared<async::Waiter>();
+    worker_->streams().OnNext(task, [waiter] { waiter->Notify(); });
+    if (worker_->objects().Block(waiter.get(), Time::Infinite()) == core::ReadResult::kClosed) throw SessionOver{};
+  }
+}
+
+std::vector<bool> Session::Wait(std::span<const Ref> refs, size_t count, Duration timeout) {
+  const std::vector<ObjectRefInfo> infos = InfosOf(refs);
+  const Time deadline = process_->loop()->clock().Now() + timeout;
+  for (;;) {
+    const Duration rest = std::max(deadline - process_->loop()->clock().Now(), Duration::zero());
+    std::vector<bool> ready;
+    switch (
+        worker_->objects().Wait(infos, count, std::chrono::ceil<std::chrono::milliseconds>(rest).count(), /*fetch_local=*/true, &ready)) {
+      case core::ReadResult::kReady: return ready;
+      case core::ReadResult::kTimeout: return {};
+      case core::ReadResult::kInterrupted: continue;
+      case core::ReadResult::kClosed: throw SessionOver{};
+    }
+  }
+}
+
 Got Session::Get(const Ref& ref, std::optional<Duration> timeout, const std::string& what) {
   const ObjectRefInfo info = ref.info();
   const Time deadline = timeout ? process_->loop()->clock().Now() + *timeout : Time::Infinite();
-  struct Registered {
-    Registered(Session* s, const ObjectId& object, std::string text) : session(s), number(++s->last_wait_) {
-      s->waits_.emplace(number, Wait{object, std::move(text), s->now()});
-    }
-    ~Registered() { session->waits_.erase(number); }
-    Session* const session;
-    const uint64_t number;
-  } registered(this, info.id, (what.empty() ? std::string("an object") : what) + " (" + info.id.Hex() + ")");
+  const Waits registered(this, info.id, (what.empty() ? std::string("an object") : what) + " (" + info.id.Hex() + ")");
   for (;;) {
     int64_t left = -1;
     if (timeout) {
@@ -175,15 +229,16 @@ std::vector<std::string> Session::waiting() const {
   std::vector<std::string> texts;
   for (const auto& [number, wait] : waits_) {
     std::string text = wait.what + ", for " + std::to_string((now() - wait.since).count() / 1'000'000'000) + " s";
-    for (const auto& [kind, id] :
-         {std::pair(v1::SUBJECT_KIND_OBJECT, wait.object.Binary()), std::pair(v1::SUBJECT_KIND_TASK, wait.object.task_id().Binary())}) {
+    // From one thing to what it waits for, as far as this process knows.
+    std::deque<std::pair<v1::SubjectKind, std::string>> asked{{v1::SUBJECT_KIND_OBJECT, wait.object.Binary()}};
+    for (int left = 8; left > 0 && !asked.empty(); --left) {
+      const auto [kind, id] = asked.front();
+      asked.pop_front();
       for (const v1::WaitFact& fact : worker_->explain().Local(kind, id)) {
-        text += "; " + fact.name() + " is in state " + std::to_string(fact.state()) + " (" + fact.detail() + "), attempt " +
-                std::to_string(fact.attempt()) + ", node " + BytesToHex(fact.node_id()).substr(0, 8);
-        for (const v1::WaitPointer& next : fact.next()) {
-          text += ", behind " + BytesToHex(next.id()) + " of kind " + std::to_string(next.kind()) + " at node " +
-                  BytesToHex(next.address().node_id()).substr(0, 8) + " worker " + BytesToHex(next.address().worker_id()).substr(0, 8);
-        }
+        text += "; " + fact.name() + " (kind " + std::to_string(kind) + ", " + BytesToHex(id) + ") is in state " +
+                std::to_string(fact.state()) + " (" + fact.detail() + "), attempt " + std::to_string(fact.attempt()) + ", ahead " +
+                std::to_string(fact.ahead());
+        for (const v1::WaitPointer& next : fact.next()) asked.emplace_back(next.kind(), next.id());
       }
     }
     texts.push_back(std::move(text));

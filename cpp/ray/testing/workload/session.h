@@ -18,6 +18,9 @@
 
 namespace ray::sim {
 
+// The share of waits in the simulated processes that a signal interrupts: user code goes on with them, as Python does when its handlers have run.
+inline constexpr double kSignals = 0.02;
+
 // A counted handle of an object, or of an actor.
 class Ref {
  public:
@@ -88,6 +91,14 @@ class Session {
   Ref Call(const std::string& function, const Value& args, std::span<const Ref> refs = {}, TaskOptions options = {});
   // It needs no resources.
   ActorHandle Create(const std::string& cls, const Value& args, int32_t max_restarts, int32_t max_task_retries);
+  // A task that yields; `backpressure`: how many items it may be ahead, -1: any number.
+  Ref CallStream(const std::string& function, const Value& args, TaskOptions options, int64_t backpressure);
+  // The next item; an invalid ref: there is none. Throws SessionOver.
+  Ref NextItem(const Ref& stream, const std::string& what);
+  // No more of it is wanted.
+  void ReleaseStream(const Ref& stream) { worker_->streams().Release(stream.id().task_id()); }
+  // As ray.wait; empty where too few were ready in time. Throws SessionOver.
+  std::vector<bool> Wait(std::span<const Ref> refs, size_t count, Duration timeout);
   // `max_retries`: max_task_retries of the actor.
   Ref CallActor(const ActorId& actor, const std::string& method, const Value& args, std::span<const Ref> refs, int32_t max_retries);
   Status Kill(const ActorId& actor, bool no_restart) { return worker_->actors().Kill(actor, no_restart); }
@@ -104,6 +115,7 @@ class Session {
 
  private:
   friend class CodeWorker;
+  class Waits;
   // As it is stored: the bytes, and the refs inside.
   struct Packed {
     std::string bytes;
@@ -117,12 +129,12 @@ class Session {
   core::CoreWorker* const worker_;
   Process* const process_;
   std::map<std::string, uint64_t> templates_;  // by content
-  struct Wait {
+  struct Waiting {
     ObjectId object;
     std::string what;
     Time since;
   };
-  std::map<uint64_t, Wait> waits_;
+  std::map<uint64_t, Waiting> waits_;
   uint64_t last_wait_ = 0;
 };
 
