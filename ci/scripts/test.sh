@@ -8,4 +8,5 @@ python_tests() {
 }
 step "C++ tests" ctest --test-dir "$BUILD" --output-on-failure --no-tests=error -j "$JOBS"
 step "simulated clusters" "$ROOT/ci/scripts/sim.sh" --seeds 2000
+step "simulated programs" "$ROOT/ci/scripts/sim.sh" --code --seeds 500
 step "Python tests" python_tests
