@@ -1,6 +1,7 @@
 #include "ray/core_worker/objects/borrowing.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "ray/core_worker/objects/owners.h"
@@ -46,65 +47,129 @@ void Borrowing::SendMail() {
   for (auto& [worker, to] : mail) {
     if (!to.add.empty()) RegisterSelf(to.owner, std::move(to.add), nullptr);
     if (to.remove.empty()) continue;
-    // After every reply that told the owner of one of these: replies leave on the connection that the owner opened.
-    auto connection = context_.owners->ReplyRoute(to.owner);
-    if (connection.status().code() == StatusCode::kResourceExhausted) {  // this process is out of descriptors: later
-      context_.loop->AddTimer(context_.options.owner_retry,
-                              [this, alive = context_.alive, owner = to.owner, remove = std::move(to.remove)] {
-                                const auto service = alive.lock();
-                                if (service == nullptr) return;
-                                std::vector<RefEffects::GiveBack> counts;
-                                for (const auto& [id, count] : remove) counts.push_back({id, owner, count});
-                                GiveBackSoon(counts);
-                              });
-      continue;
-    }
-    if (!connection.ok()) continue;  // a dead owner keeps no counts
-    v1::RemoveBorrowersRequest message;
-    ToProto(context_.self, message.mutable_borrower());
-    for (const auto& [id, count] : to.remove) {
-      auto* item = message.add_counts();
-      item->set_object_id(id.data(), ObjectId::kSize);
-      item->set_count(count);
-    }
-    (*connection)->Notify(MethodId::kRemoveBorrowers, message);
+    Returning& back = returning_[worker];
+    back.owner = to.owner;
+    std::ranges::move(to.remove, std::back_inserter(back.next));
+    if (!back.under_way) SendNextCounts(worker);
   }
 }
 
-void Borrowing::SendAddBorrowers(const Address& owner, const Address& borrower, const std::vector<ObjectId>& ids,
-                                 std::function<void(bool sent, const ObjectIdSet& unknown)> done) {
-  auto silent = [this, service = context_.alive.lock(), owner, borrower, ids, done](const Status& status) {
-    if (!context_.owners->IsGone(owner, status)) return done(false, {});
-    context_.owners->Find(owner, [=, this](bool moved) {
-      if (!moved) return done(false, {});
-      SendAddBorrowers(owner, borrower, ids, done);
-    });
-  };
-  auto connection = context_.owners->Get(owner);
-  if (connection.status().code() ==
-      StatusCode::kResourceExhausted) {  // this process is out of descriptors; unregistered, the objects might be freed
-    context_.loop->AddTimer(context_.options.owner_retry, [=, this, alive = context_.alive] {
-      const auto service = alive.lock();
-      if (service != nullptr) SendAddBorrowers(owner, borrower, ids, done);
-    });
+void Borrowing::SendNextCounts(const WorkerId& owner) {
+  const auto it = returning_.find(owner);
+  if (it == returning_.end()) return;
+  Returning& back = it->second;
+  if (back.next.empty()) {
+    returning_.erase(it);
     return;
   }
-  if (!connection.ok()) return silent(connection.status());
-  v1::AddBorrowersRequest request;
+  back.message.Clear();
+  ToProto(context_.self, back.message.mutable_borrower());
+  back.message.set_owner_worker_id(owner.Binary());
+  back.message.set_number(++last_number_);
+  for (const auto& [id, count] : back.next) {
+    auto* item = back.message.add_counts();
+    item->set_object_id(id.data(), ObjectId::kSize);
+    item->set_count(count);
+  }
+  back.next.clear();
+  back.told = Returning::Told::kNobody;
+  back.under_way = true;
+  SendCounts(owner);
+}
+
+void Borrowing::SendCounts(const WorkerId& owner) {
+  const auto it = returning_.find(owner);
+  if (it == returning_.end()) return;
+  Returning& back = it->second;
+  const bool moved = context_.owners->HasMoved(back.owner);
+  // The owner may have had it before it handed its counts over. A count too many is held until this process ends; one too few would free an object that is
+  // borrowed again by now.
+  if (moved && back.told == Returning::Told::kOwner) return SendNextCounts(owner);
+  // After every reply that told the owner of one of these: replies leave on the connection that the owner opened.
+  auto connection = context_.owners->ReplyRoute(back.owner);
+  if (!connection.ok()) return OnSilent(owner, connection.status());
+  back.told = moved ? Returning::Told::kAdopter : Returning::Told::kOwner;
+  (*connection)
+      ->Call(MethodId::kRemoveBorrowers, back.message, {},
+             [this, service = context_.alive.lock(), owner](const Status& status, const rpc::Reply&) {
+               if (status.ok()) {
+                 SendNextCounts(owner);
+               } else {
+                 OnSilent(owner, status);
+               }
+             });
+}
+
+void Borrowing::OnSilent(const WorkerId& owner, const Status& status) {
+  const auto it = returning_.find(owner);
+  if (it == returning_.end()) return;
+  switch (context_.owners->Judge(it->second.owner, status)) {
+    case Owners::Silence::kGone:
+      context_.owners->Find(it->second.owner, [this, service = context_.alive.lock(), owner](bool moved) {
+        context_.loop->Post("objects.counts", [this, service, owner, moved] {
+          if (moved) {
+            SendCounts(owner);
+          } else {
+            returning_.erase(owner);  // a dead owner keeps no counts
+          }
+        });
+      });
+      return;
+    case Owners::Silence::kForNow:
+      context_.loop->AddTimer(context_.options.owner_retry, [this, alive = context_.alive, owner] {
+        if (auto service = alive.lock()) SendCounts(owner);
+      });
+      return;
+    case Owners::Silence::kRefusal: returning_.erase(it);
+  }
+}
+
+void Borrowing::SendAddBorrowers(const Address& owner, const Address& borrower, const std::vector<ObjectId>& ids, Registered done) {
+  auto registration = std::make_shared<Registration>();
+  registration->owner = owner;
+  registration->borrower = borrower;
+  registration->done = std::move(done);
+  v1::AddBorrowersRequest& request = registration->request;
   ToProto(borrower, request.mutable_borrower());
   request.set_request_id(LeaseId::FromRandom().Binary().substr(0, 16));
   for (const ObjectId& id : ids) request.add_object_ids(id.data(), ObjectId::kSize);
-  rpc::CallTyped<v1::AddBorrowersReply>(**connection, MethodId::kAddBorrowers, request, {},
-                                        [=, this](const Status& status, v1::AddBorrowersReply& reply, PartList) {
-                                          if (!status.ok()) return silent(status);
-                                          if (!reply.moved_node_id().empty()) {
-                                            context_.owners->Move(owner.worker_id, NodeId::FromBinaryOrNil(reply.moved_node_id()));
-                                            return SendAddBorrowers(owner, borrower, ids, done);
-                                          }
-                                          ObjectIdSet unknown;
-                                          for (const auto& id : reply.unknown()) unknown.insert(ObjectId::FromBinaryOrNil(id));
-                                          done(true, unknown);
-                                        });
+  Send(registration);
+}
+
+void Borrowing::Send(const std::shared_ptr<Registration>& registration) {
+  auto connection = context_.owners->Get(registration->owner);
+  if (!connection.ok()) return OnSilent(registration, connection.status());
+  rpc::CallTyped<v1::AddBorrowersReply>(
+      **connection, MethodId::kAddBorrowers, registration->request, {},
+      [this, service = context_.alive.lock(), registration](const Status& status, v1::AddBorrowersReply& reply, PartList) {
+        if (!status.ok()) return OnSilent(registration, status);
+        if (!reply.moved_node_id().empty()) {
+          context_.owners->Move(registration->owner.worker_id, NodeId::FromBinaryOrNil(reply.moved_node_id()));
+          return Send(registration);
+        }
+        ObjectIdSet unknown;
+        for (const auto& id : reply.unknown()) unknown.insert(ObjectId::FromBinaryOrNil(id));
+        registration->done(true, unknown);
+      });
+}
+
+void Borrowing::OnSilent(const std::shared_ptr<Registration>& registration, const Status& status) {
+  switch (context_.owners->Judge(registration->owner, status)) {
+    case Owners::Silence::kGone:
+      context_.owners->Find(registration->owner, [this, service = context_.alive.lock(), registration](bool moved) {
+        if (!moved) return registration->done(false, {});
+        Send(registration);
+      });
+      return;
+    case Owners::Silence::kForNow:
+      if (context_.peers->IsDead(registration->borrower)) return registration->done(false, {});
+      // With the same request id, since the owner may have counted and only its answer be lost.
+      context_.loop->AddTimer(context_.options.owner_retry, [this, alive = context_.alive, registration] {
+        if (auto service = alive.lock()) Send(registration);
+      });
+      return;
+    case Owners::Silence::kRefusal: registration->done(false, {});
+  }
 }
 
 void Borrowing::RegisterSelf(const Address& owner, std::vector<std::pair<ObjectId, ObjectId>> id_and_outer,
@@ -112,8 +177,7 @@ void Borrowing::RegisterSelf(const Address& owner, std::vector<std::pair<ObjectI
   std::vector<ObjectId> ids;
   ids.reserve(id_and_outer.size());
   for (const auto& [id, outer] : id_and_outer) ids.push_back(id);
-  auto done = [this, service = context_.alive.lock(), list = std::move(id_and_outer), barrier = std::move(barrier)](
-                  bool sent, const ObjectIdSet& unknown) {
+  auto done = [this, list = std::move(id_and_outer), barrier = std::move(barrier)](bool sent, const ObjectIdSet& unknown) {
     RefEffects effects;
     std::vector<std::shared_ptr<Barrier>> arrived;
     for (const auto& [id, outer] : list) {
@@ -183,16 +247,14 @@ void Borrowing::HandOver(std::span<const ObjectRefInfo> nested, const Address& r
     done();
     return;
   }
-  std::vector<ObjectId> held = IdsOf(nested);
-  context_.table.AddSubmitted(held);
+  std::vector<ObjectId> held = context_.table.AddSubmittedIfKnown(IdsOf(nested));
   const auto groups = GroupByOwner(others);
-  auto barrier =
-      std::make_shared<Barrier>(groups.size(), [this, service = context_.alive.lock(), held = std::move(held), done = std::move(done)] {
-        done();
-        RefEffects effects;
-        context_.table.RemoveSubmitted(held, &effects);
-        context_.host->CarryOut(effects);
-      });
+  auto barrier = std::make_shared<Barrier>(groups.size(), [this, held = std::move(held), done = std::move(done)] {
+    done();
+    RefEffects effects;
+    context_.table.RemoveSubmitted(held, &effects);
+    context_.host->CarryOut(effects);
+  });
   for (const auto& [owner, ids] : groups) {
     // An owner that is gone, or does not know the object, is for the receiver to find out.
     SendAddBorrowers(owner, receiver, ids, [barrier](bool, const ObjectIdSet&) { barrier->Arrive(); });
@@ -209,12 +271,27 @@ void Borrowing::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::
   responder.Send(reply);
 }
 
-void Borrowing::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message) {
-  const WorkerId borrower = WorkerId::FromBinaryOrNil(message.borrower().worker_id());
-  RefEffects effects;
-  for (const auto& item : message.counts())
-    context_.table.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower, item.count(), &effects);
-  context_.host->CarryOut(effects);
+void Borrowing::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder) {
+  const Address borrower = FromProto(message.borrower());
+  bool repeated = false;
+  if (!context_.peers->IsDead(borrower)) {  // of the dead nothing is counted
+    MutexLock lock(&mu_);
+    uint64_t& last = heard_[borrower.worker_id];
+    repeated = message.number() <= last;
+    last = std::max(last, message.number());
+  }
+  if (!repeated) {
+    RefEffects effects;
+    for (const auto& item : message.counts())
+      context_.table.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower.worker_id, item.count(), &effects);
+    context_.host->CarryOut(effects);
+  }
+  responder.Send(v1::BorrowersEmpty());
+}
+
+void Borrowing::ForgetBorrower(const WorkerId& worker) {
+  MutexLock lock(&mu_);
+  heard_.erase(worker);
 }
 
 }  // namespace ray::core

@@ -28,7 +28,9 @@ class Borrowing {
   void RegisterBorrowsAndThen(uint64_t task, std::function<void()> done);
 
   void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
-  void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message);
+  void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder);
+  // It gives nothing back any more.
+  void ForgetBorrower(const WorkerId& worker);
 
  private:
   // What borrowers tell owners is gathered for a moment, so that a list of refs costs one message for each owner.
@@ -40,18 +42,41 @@ class Borrowing {
   Mail* MailToLocked(const Address& owner, bool* post) REQUIRES(mu_);
   void PostMail();
   void SendMail();
-  // `done(sent, unknown)` once the owner has answered, or cannot.
-  void SendAddBorrowers(const Address& owner, const Address& borrower, const std::vector<ObjectId>& ids,
-                        std::function<void(bool sent, const ObjectIdSet& unknown)> done);
+  // Runs while the service is alive, once the owner has answered, or is gone.
+  using Registered = std::function<void(bool sent, const ObjectIdSet& unknown)>;
+  // One AddBorrowers. An owner that is silent for now is asked again, until it is known to be dead.
+  struct Registration {
+    Address owner, borrower;
+    v1::AddBorrowersRequest request;
+    Registered done;
+  };
+  void SendAddBorrowers(const Address& owner, const Address& borrower, const std::vector<ObjectId>& ids, Registered done);
+  void Send(const std::shared_ptr<Registration>& registration);
+  void OnSilent(const std::shared_ptr<Registration>& registration, const Status& status);
+  // Counts on their way back to one owner: one message at a time, whose number tells a repeat.
+  struct Returning {
+    Address owner;
+    v1::RemoveBorrowersRequest message;
+    enum class Told { kNobody, kOwner, kAdopter } told = Told::kNobody;  // who may have had it
+    bool under_way = false;
+    std::vector<std::pair<ObjectId, uint32_t>> next;  // gathered meanwhile
+  };
+  // On the loop, as are the next.
+  void SendNextCounts(const WorkerId& owner);
+  void SendCounts(const WorkerId& owner);
+  void OnSilent(const WorkerId& owner, const Status& status);
   // Ids with the outer ones that cover them. Answers the table's registrations, then the barrier (may be null).
   void RegisterSelf(const Address& owner, std::vector<std::pair<ObjectId, ObjectId>> id_and_outer, std::shared_ptr<Barrier> barrier);
 
   ObjectContext& context_;
-  rpc::AnswerLog counted_{1024};  // AddBorrowers, by request id
+  rpc::AnswerLog counted_{16384};                              // AddBorrowers, by request id
+  std::unordered_map<WorkerId, Returning, IdHash> returning_;  // on the loop
+  uint64_t last_number_ = 0;                                   // the same; of all Returning messages
   Mutex mu_;
   std::unordered_map<WorkerId, Mail, IdHash> mail_ GUARDED_BY(mu_);  // empty: no SendMail is posted
   std::unordered_map<ObjectId, std::vector<std::shared_ptr<Barrier>>, IdHash> awaited_
-      GUARDED_BY(mu_);  // registrations that replies wait for
+      GUARDED_BY(mu_);                                                    // registrations that replies wait for
+  std::unordered_map<WorkerId, uint64_t, IdHash> heard_ GUARDED_BY(mu_);  // by borrower: number of its last RemoveBorrowers
 };
 
 }  // namespace ray::core

@@ -51,10 +51,8 @@ void ObjectCopies::ReportLost(const ObjectRefInfo& ref, const NodeId& node, uint
     LoseCopy(ref.id, node, attempt);
     return;
   }
-  {
-    MutexLock lock(&mu_);
-    lost_copies_[ref.id].push_back({node, attempt});
-  }
+  const LostCopy lost{node, attempt};
+  TellOwner(ref.id, {&lost, 1});
   if (!context_.memory.Forget(ref.id, attempt)) return;
   RefEffects effects;
   context_.table.ForgetNested(ref.id, &effects);
@@ -70,16 +68,26 @@ void ObjectCopies::LoseCopy(const ObjectId& id, const NodeId& node, uint32_t att
   }
 }
 
-void ObjectCopies::TakeLostCopies(const ObjectId& id, v1::GetObjectRequest* request) {
+std::vector<LostCopy> ObjectCopies::TakeLostCopies(const ObjectId& id) {
+  MutexLock lock(&mu_);
+  if (lost_copies_.empty()) return {};
+  auto node = lost_copies_.extract(id);
+  return node.empty() ? std::vector<LostCopy>() : std::move(node.mapped());
+}
+
+void ObjectCopies::TellOwner(const ObjectId& id, std::span<const LostCopy> copies) {
+  {
+    MutexLock lock(&mu_);
+    auto& gathered = lost_copies_[id];
+    gathered.insert(gathered.end(), copies.begin(), copies.end());
+  }
+  if (!context_.table.Contains(id)) ForgetLostCopies({&id, 1});  // it was dropped meanwhile, and will not be fetched
+}
+
+void ObjectCopies::ForgetLostCopies(std::span<const ObjectId> ids) {
   MutexLock lock(&mu_);
   if (lost_copies_.empty()) return;
-  auto node = lost_copies_.extract(id);
-  if (node.empty()) return;
-  for (const LostCopy& copy : node.mapped()) {
-    auto* lost = request->add_lost_copies();
-    lost->set_node_id(copy.node.Binary());
-    lost->set_attempt(copy.attempt);
-  }
+  for (const ObjectId& id : ids) lost_copies_.erase(id);
 }
 
 bool ObjectCopies::NoteDeadNode(const NodeId& node) {

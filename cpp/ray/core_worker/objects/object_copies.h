@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -16,6 +17,12 @@
 #include "ray/v1/worker_object.pb.h"
 
 namespace ray::core {
+
+// A copy that was looked for in vain.
+struct LostCopy {
+  NodeId node;
+  uint32_t attempt;
+};
 
 class ObjectCopies {
  public:
@@ -30,8 +37,11 @@ class ObjectCopies {
   void ReportLost(const ObjectRefInfo& ref, const NodeId& node, uint32_t attempt);
   // Of an object of ours. The same from others.
   void LoseCopy(const ObjectId& id, const NodeId& node, uint32_t attempt);
-  // What ReportLost has gathered of an object of others is told to its owner with the next fetch.
-  void TakeLostCopies(const ObjectId& id, v1::GetObjectRequest* request);
+  // Of an object of others: its owner is told with the next fetch, which takes all that was gathered.
+  void TellOwner(const ObjectId& id, std::span<const LostCopy> copies);
+  std::vector<LostCopy> TakeLostCopies(const ObjectId& id);
+  // Nobody here will ask for them any more.
+  void ForgetLostCopies(std::span<const ObjectId> ids);
   // False: it was known already.
   bool NoteDeadNode(const NodeId& node);
   bool IsDeadNode(const NodeId& node);
@@ -49,10 +59,6 @@ class ObjectCopies {
   void HandleAddLocation(const v1::AddLocationNotice& message);
 
  private:
-  struct LostCopy {
-    NodeId node;
-    uint32_t attempt;
-  };
   // These are the primary copies from now on.
   void KeepCopies(const std::vector<std::pair<ObjectId, NodeId>>& copies);
 

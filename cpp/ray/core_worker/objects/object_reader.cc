@@ -391,33 +391,41 @@ void ObjectReader::WakeUnheld(std::span<const ObjectId> ids, std::span<const uin
 }
 
 void ObjectReader::StartFetch(std::span<const ObjectRefInfo> refs, std::span<const uint32_t> positions) {
-  std::vector<ObjectRefInfo> to_fetch;
+  std::vector<Question> questions;
   {
     MutexLock lock(&mu_);
     for (uint32_t i : positions) {
       const ObjectRefInfo& ref = refs[i];
       if (context_.IsOurs(ref)) continue;
-      if (fetching_.insert(ref.id).second) to_fetch.push_back(ref);
+      if (!fetching_.insert(ref.id).second) continue;
+      const auto before = unanswered_.empty() ? unanswered_.end() : unanswered_.find(ref.id);
+      questions.push_back({.ref = ref, .number = before != unanswered_.end() ? before->second : ++last_number_});
     }
   }
   std::vector<rpc::ConnectionPtr> used;
-  for (const ObjectRefInfo& ref : to_fetch) {
+  for (Question& question : questions) {
+    const ObjectRefInfo& ref = question.ref;
     auto connection = context_.owners->Get(ref.owner);
     if (!connection.ok()) {
-      OnFetched(ref, connection.status(), {}, {});
+      OnFetched(question, connection.status(), {}, {});
       continue;
     }
     v1::GetObjectRequest request;
     request.set_object_id(ref.id.data(), ObjectId::kSize);
     ToProto(context_.self, request.mutable_requester());
     if (context_.owners->HasMoved(ref.owner)) request.set_owner_worker_id(ref.owner.worker_id.Binary());
-    request.set_request_id(requests_.fetch_add(1, std::memory_order_relaxed) + 1);
-    copies_.TakeLostCopies(ref.id, &request);
+    request.set_request_id(question.number);
+    question.sent = true;
+    question.lost_copies = copies_.TakeLostCopies(ref.id);
+    for (const LostCopy& copy : question.lost_copies) {
+      auto* lost = request.add_lost_copies();
+      lost->set_node_id(copy.node.Binary());
+      lost->set_attempt(copy.attempt);
+    }
     rpc::CallTyped<v1::GetObjectReply>(
         **connection, MethodId::kGetObject, request, {},
-        [this, service = context_.alive.lock(), ref](const Status& status, v1::GetObjectReply& reply, PartList parts) {
-          OnFetched(ref, status, reply, std::move(parts));
-        },
+        [this, service = context_.alive.lock(), question = std::move(question)](
+            const Status& status, v1::GetObjectReply& reply, PartList parts) { OnFetched(question, status, reply, std::move(parts)); },
         {.corked = true});
     if (std::find(used.begin(), used.end(), *connection) == used.end()) used.push_back(*connection);
   }
@@ -426,14 +434,16 @@ void ObjectReader::StartFetch(std::span<const ObjectRefInfo> refs, std::span<con
 
 void ObjectReader::StartFetch(const ObjectRefInfo& ref) { StartFetch({&ref, 1}, {&kFirst, 1}); }
 
-void ObjectReader::OnFetched(const ObjectRefInfo& ref, const Status& status, const v1::GetObjectReply& reply, PartList parts) {
+void ObjectReader::OnFetched(const Question& question, const Status& status, const v1::GetObjectReply& reply, PartList parts) {
+  if (!status.ok()) {
+    OnOwnerSilent(question, status);
+    return;
+  }
+  const ObjectRefInfo& ref = question.ref;
   {
     MutexLock lock(&mu_);
     fetching_.erase(ref.id);
-  }
-  if (!status.ok()) {
-    OnOwnerSilent(ref, status);
-    return;
+    if (!unanswered_.empty()) unanswered_.erase(ref.id);
   }
   if (!reply.moved_node_id().empty()) {
     context_.owners->Move(ref.owner.worker_id, NodeId::FromBinaryOrNil(reply.moved_node_id()));
@@ -462,25 +472,48 @@ void ObjectReader::OnFetched(const ObjectRefInfo& ref, const Status& status, con
   context_.host->CarryOut(effects);
 }
 
-void ObjectReader::OnOwnerSilent(const ObjectRefInfo& ref, const Status& status) {
-  if (calls_.closed()) return;
-  if (context_.owners->IsGone(ref.owner, status)) {
-    context_.owners->Find(ref.owner, [this, service = context_.alive.lock(), ref](bool moved) {
-      if (moved) {
-        StartFetch(ref);
-      } else {
-        context_.host->Fail(ref.id, MakeOwnerDiedValue(ref.id.Hex(), ref.owner));
-      }
-    });
-  } else if (status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kResourceExhausted) {
-    context_.loop->AddTimer(context_.options.owner_retry, [this, alive = context_.alive, ref] {
-      auto service = alive.lock();
-      // Somebody still waits for it, and nothing is known of it: its owner's death would be.
-      if (service != nullptr && !calls_.closed() && !context_.memory.Contains(ref.id) && context_.table.Contains(ref.id)) StartFetch(ref);
-    });
-  } else {
-    context_.host->Fail(ref.id, LostValue(ref.id, status.ToString()));
+void ObjectReader::OnOwnerSilent(const Question& question, const Status& status) {
+  const ObjectRefInfo& ref = question.ref;
+  const Owners::Silence silence = context_.owners->Judge(ref.owner, status);
+  const bool later = silence == Owners::Silence::kForNow;
+  if (later && !question.lost_copies.empty()) copies_.TellOwner(ref.id, question.lost_copies);
+  {
+    MutexLock lock(&mu_);
+    fetching_.erase(ref.id);
+    if (later && question.sent) {
+      unanswered_[ref.id] = question.number;
+    } else if (!later) {
+      unanswered_.erase(ref.id);
+    }
   }
+  if (calls_.closed()) return;
+  switch (silence) {
+    case Owners::Silence::kGone:
+      context_.owners->Find(ref.owner, [this, service = context_.alive.lock(), ref](bool moved) {
+        if (moved) {
+          StartFetch(ref);
+        } else {
+          context_.host->Fail(ref.id, MakeOwnerDiedValue(ref.id.Hex(), ref.owner));
+        }
+      });
+      return;
+    case Owners::Silence::kForNow:
+      context_.loop->AddTimer(context_.options.owner_retry, [this, alive = context_.alive, ref] {
+        auto service = alive.lock();
+        if (service != nullptr && !calls_.closed() && IsToBeAsked(ref.id)) StartFetch(ref);
+      });
+      return;
+    case Owners::Silence::kRefusal: context_.host->Fail(ref.id, LostValue(ref.id, status.ToString()));
+  }
+}
+
+bool ObjectReader::IsToBeAsked(const ObjectId& id) {
+  {
+    MutexLock lock(&mu_);
+    if (unanswered_.contains(id)) return true;
+  }
+  // Somebody still waits for it, and nothing is known of it: its owner's death would be.
+  return !context_.memory.Contains(id) && context_.table.Contains(id);
 }
 
 }  // namespace ray::core

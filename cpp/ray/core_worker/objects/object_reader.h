@@ -4,8 +4,8 @@
 // stores are read from this node's, to which Pulls brings them. Thread-safe; no lock is held while calling out.
 #pragma once
 
-#include <atomic>
 #include <functional>
+#include <unordered_map>
 #include <unordered_set>
 #include <vector>
 
@@ -51,17 +51,29 @@ class ObjectReader {
   // Asks the owners of those that are not ours for their values, unless they have been asked.
   void StartFetch(std::span<const ObjectRefInfo> refs, std::span<const uint32_t> positions);
   void StartFetch(const ObjectRefInfo& ref);
-  void OnFetched(const ObjectRefInfo& ref, const Status& status, const v1::GetObjectReply& reply, PartList parts);
+  // One question to an owner.
+  struct Question {
+    ObjectRefInfo ref;
+    uint64_t number = 0;
+    bool sent = false;
+    std::vector<LostCopy> lost_copies;  // that it tells of
+  };
+  void OnFetched(const Question& question, const Status& status, const v1::GetObjectReply& reply, PartList parts);
   // Who should answer for the object did not.
-  void OnOwnerSilent(const ObjectRefInfo& ref, const Status& status);
+  void OnOwnerSilent(const Question& question, const Status& status);
+  // The owner was silent, and has still something to tell of the object.
+  bool IsToBeAsked(const ObjectId& id);
 
   ObjectContext& context_;
   BlockedCalls& calls_;
   ObjectCopies& copies_;
   Pulls& pulls_;
-  std::atomic<uint64_t> requests_{0};  // GetObject
   Mutex mu_;
+  uint64_t last_number_ GUARDED_BY(mu_) = 0;  // of questions
   ObjectIdSet fetching_ GUARDED_BY(mu_);
+  // Numbers of questions that may have been answered in vain: the answer has made us a borrower of what is inside, so they are asked again under the same
+  // number, until there is an answer, whether the value is still wanted or not.
+  std::unordered_map<ObjectId, uint64_t, IdHash> unanswered_ GUARDED_BY(mu_);
 };
 
 }  // namespace ray::core

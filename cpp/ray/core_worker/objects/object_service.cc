@@ -64,10 +64,10 @@ void ObjectService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
       MethodId::kAddBorrowers, [weak](const v1::AddBorrowersRequest& message, rpc::Request&, rpc::Responder responder) {
         if (auto self = weak.lock()) self->HandleAddBorrowers(message, std::move(responder));
       });
-  dispatcher->RegisterTyped<v1::RemoveBorrowersRequest>(MethodId::kRemoveBorrowers,
-                                                        [weak](const v1::RemoveBorrowersRequest& message, rpc::Request&, rpc::Responder) {
-                                                          if (auto self = weak.lock()) self->borrowing_.HandleRemoveBorrowers(message);
-                                                        });
+  dispatcher->RegisterTyped<v1::RemoveBorrowersRequest>(
+      MethodId::kRemoveBorrowers, [weak](const v1::RemoveBorrowersRequest& message, rpc::Request&, rpc::Responder responder) {
+        if (auto self = weak.lock()) self->borrowing_.HandleRemoveBorrowers(message, std::move(responder));
+      });
   dispatcher->RegisterTyped<v1::AddLocationNotice>(MethodId::kAddLocation,
                                                    [weak](const v1::AddLocationNotice& message, rpc::Request&, rpc::Responder) {
                                                      if (auto self = weak.lock()) self->copies_.HandleAddLocation(message);
@@ -175,6 +175,7 @@ void ObjectService::CarryOut(const RefEffects& effects) {
   std::vector<StoredCopies> copies;
   std::vector<ObjectId> in_store;
   DeleteValues(effects.dropped, &copies);
+  copies_.ForgetLostCopies(effects.dropped);
   if (!copies.empty()) {
     // Copies of borrowed objects are their owners' to free.
     if (effects.freed.size() != effects.dropped.size()) {
@@ -403,9 +404,10 @@ void ObjectService::SendObject(const ObjectId& id, const Address& requester, uin
 
 void ObjectService::OnWorkerDied(const WorkerId& worker) {
   RefEffects effects;
-  const std::vector<ObjectId> orphans = context_.table.WorkerDied(worker, &effects);
+  Address owner;
+  const std::vector<ObjectId> orphans = context_.table.WorkerDied(worker, &effects, &owner);
+  borrowing_.ForgetBorrower(worker);
   if (!orphans.empty()) {
-    const Address owner = context_.table.OwnerOf(orphans.front());
     owners_.Find(owner, [this, self = shared_from_this(), owner, orphans](bool moved) {
       if (!moved) LoseOwner(owner, orphans);  // else those who wait ask again as their questions to the owner fail
     });

@@ -73,8 +73,19 @@ struct Process {
     auto made = async::EpollLoop::Make({});
     RAY_CHECK(made.ok());
     loop = *std::move(made);
-    auto dispatcher = std::make_shared<rpc::Dispatcher>();
-    peers = PeerPool::Make([this](const std::string& name) { return carrier->Connect(name); }, loop.get());
+    auto dispatcher = std::make_shared<rpc::Dispatcher>(), front = std::make_shared<rpc::Dispatcher>();
+    front->RegisterFallback([this, dispatcher](rpc::Request request, rpc::Responder responder) {
+      const rpc::ConnectionPtr connection = request.connection;
+      const Way fares = way ? way(request.method) : Way::kHolds;
+      if (fares != Way::kHolds) connection->Close(Status::Unavailable("the way broke"));
+      if (fares != Way::kBreaksBefore) dispatcher->Dispatch(std::move(request), std::move(responder));
+    });
+    peers = PeerPool::Make(
+        [this](const std::string& name) -> Result<rpc::ConnectionPtr> {
+          if (out_of_descriptors) return Status::ResourceExhausted("too many open files");
+          return carrier->Connect(name);
+        },
+        loop.get());
     ObjectService::Deps deps;
     deps.loop = loop.get();
     deps.store = store;
@@ -83,6 +94,7 @@ struct Process {
     deps.job_id = JobId::FromInt(1);
     deps.options.missing_after = std::chrono::milliseconds(1);
     deps.options.pull_linger = pull_linger;
+    deps.options.owner_retry = std::chrono::milliseconds(1);
     deps.on_lost = [this](const ObjectId& id) {
       if (on_lost) {
         on_lost(id);
@@ -95,7 +107,7 @@ struct Process {
     deps.on_freed = [this](std::span<const ObjectId> ids, std::span<const ObjectId>) { freed += ids.size(); };
     objects = ObjectService::Make(std::move(deps));
     objects->RegisterHandlers(dispatcher.get());
-    auto carried = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir});
+    auto carried = rpc::LocalCarrier::Make(loop.get(), front, {.sockets_dir = dir});
     RAY_CHECK(carried.ok()) << carried.status().ToString();
     carrier = *std::move(carried);
     RAY_CHECK(carrier->Listen(WorkerSocketName(self.worker_id), [](const rpc::ConnectionPtr&) {}).ok());
@@ -141,6 +153,10 @@ struct Process {
 
   const Address self;
   std::function<void(const ObjectId&)> on_lost;  // set before anything is lost
+  // How a request that arrives fares, if its way breaks: it gets here and is not handled, or is and its answer gets lost. Set before the first comes.
+  enum class Way { kHolds, kBreaksBefore, kBreaksBehind };
+  std::function<Way(MethodId)> way;
+  std::atomic<bool> out_of_descriptors{false};
   std::atomic<int> blocked{0};
   std::atomic<size_t> freed{0};
   std::unique_ptr<async::EpollLoop> loop;
@@ -385,6 +401,22 @@ TEST_F(ObjectServiceTest, ADeadOwnerFailsItsObjectsAndADeadBorrowerHoldsNothing)
   EXPECT_EQ(FromProto(named), dead);
   EXPECT_EQ(p.Get(cached, dead), "RAW:cached");
   p.Until([&] { return p.freed == 1; });
+}
+
+TEST_F(ObjectServiceTest, AnOwnerThatCannotBeReachedNowIsNotDead) {
+  Process &owner = New(), &p = New();
+  const ObjectId id = owner.Put("x");
+  p.out_of_descriptors = true;
+  p.objects->AddBorrowedRef({id, owner.self}, {}, 0);
+  EXPECT_EQ(p.Get(id, owner.self, 20), "timeout");
+  EXPECT_TRUE(p.objects->references().IsRegistering(id));
+  p.out_of_descriptors = false;
+  EXPECT_EQ(p.Get(id, owner.self), "RAW:x");
+  p.Until([&] { return !p.objects->references().IsRegistering(id); });
+  owner.objects->RemoveLocalRef(id);
+  EXPECT_EQ(owner.freed, 0u);
+  p.objects->RemoveLocalRef(id);
+  owner.Until([&] { return owner.freed == 1; });
 }
 
 TEST_F(ObjectServiceTest, AnObjectThatItsOwnerFreedIsLost) {
@@ -636,6 +668,95 @@ TEST_F(RemoteObjectsTest, ABorrowerTellsTheOwnerOfItsCopy) {
   // Its owner goes: the copies that the stores have do not count.
   there().loop->Post("test", [&] { there().objects->OnNodeDied(nodes_[0]->id); });
   there().Until([&] { return there().Get(id, here().self, 100).starts_with("9:"); });
+}
+
+// Two of three messages of that method find that their way breaks.
+auto Breaks(MethodId which, Process::Way how) {
+  return [which, how, n = 0](MethodId method) mutable { return method == which && ++n % 3 != 0 ? how : Process::Way::kHolds; };
+}
+
+class BrokenWayTest : public RemoteObjectsTest, public ::testing::WithParamInterface<Process::Way> {};
+INSTANTIATE_TEST_SUITE_P(All, BrokenWayTest, ::testing::Values(Process::Way::kBreaksBefore, Process::Way::kBreaksBehind));
+
+TEST_P(BrokenWayTest, ABorrowerIsRegisteredOnceOverWaysThatBreak) {
+  here().way = Breaks(MethodId::kAddBorrowers, GetParam());
+  const ObjectId id = here().Put("kept");
+  there().objects->AddBorrowedRef({id, here().self}, {}, /*task=*/1);
+  std::atomic<bool> registered = false;
+  there().objects->RegisterBorrowsAndThen(1, [&] { registered = true; });
+  there().Until([&] { return registered.load(); });
+  here().objects->RemoveLocalRef(id);
+  EXPECT_EQ(here().freed, 0u);
+  EXPECT_EQ(there().Get(id, here().self), "RAW:kept");
+  there().objects->RemoveLocalRef(id);
+  here().Until([&] { return here().freed == 1; });
+}
+
+TEST_P(BrokenWayTest, ARefIsHandedOverOnceOverWaysThatBreak) {
+  // A third process hands the ref to `there`.
+  here().way = Breaks(MethodId::kAddBorrowers, GetParam());
+  Process third(dir_ + "/sockets", &nodes_[1]->store, nodes_[1]->id);
+  const ObjectId id = here().Put("inner");
+  third.objects->AddBorrowedRef({id, here().self}, {}, 0);
+  third.Until([&] { return !third.objects->references().IsRegistering(id); });
+  here().objects->RemoveLocalRef(id);
+  const ObjectId outer = third.Put("outer", {{id, here().self}});
+  third.objects->RemoveLocalRef(id);
+  there().objects->AddBorrowedRef({outer, third.self}, {}, 0);
+  EXPECT_EQ(there().Get(outer, third.self), "RAW:outer");
+  there().objects->AddBorrowedRef({id, here().self}, outer, 0);
+  there().Until([&] { return !there().objects->references().IsRegistering(outer); });
+  there().objects->RemoveLocalRef(outer);
+  third.objects->RemoveLocalRef(outer);
+  third.Until([&] { return third.freed == 1; });
+  EXPECT_EQ(there().Get(id, here().self), "RAW:inner");
+  there().objects->RemoveLocalRef(id);
+  here().Until([&] { return here().freed == 1; });
+}
+
+TEST_P(BrokenWayTest, WhatIsInsideAnAnswerIsLentOnceOverWaysThatBreak) {
+  here().way = Breaks(MethodId::kGetObject, GetParam());
+  const ObjectId inner = here().Put("inner"), outer = here().Put("outer", {{inner, {}}});
+  here().objects->RemoveLocalRef(inner);
+  there().objects->AddBorrowedRef({outer, here().self}, {}, 0);
+  EXPECT_EQ(there().Get(outer, here().self), "RAW:outer");
+  there().Until([&] { return !there().objects->references().IsRegistering(outer); });
+  here().objects->RemoveLocalRef(outer);
+  EXPECT_EQ(here().freed, 0u);
+  there().objects->RemoveLocalRef(outer);
+  here().Until([&] { return here().freed == 2; });
+  EXPECT_EQ(there().objects->references().size(), 0u);
+}
+
+TEST_P(BrokenWayTest, CountsGoBackOnceOverWaysThatBreak) {
+  const ObjectId id = here().Put("x"), other = here().Put("y");
+  const std::vector<ObjectRefInfo> lent{{id, here().self}};
+  std::atomic<bool> came_again = false;
+  here().way = [&, n = 0](MethodId method) mutable {
+    if (method != MethodId::kRemoveBorrowers || ++n > 2) return Process::Way::kHolds;
+    if (n == 1) return GetParam();
+    // Lent to it once more before the message comes again: were that one counted twice, this count would be lost.
+    here().objects->HandOver(lent, there().self, [] {});
+    came_again = true;
+    return Process::Way::kHolds;
+  };
+  for (const ObjectId& each : {id, other}) there().objects->AddBorrowedRef({each, here().self}, {}, 0);
+  auto registered = [&](const ObjectId& each) { return !there().objects->references().IsRegistering(each); };
+  there().Until([&] { return registered(id) && registered(other); });
+  here().objects->RemoveLocalRef(other);
+  // Both go back in one message.
+  const ObjectId holder = there().Put("holder", {{id, here().self}, {other, here().self}});
+  for (const ObjectId& each : {id, other, holder}) there().objects->RemoveLocalRef(each);
+  here().Until([&] { return here().freed == 1 && came_again.load(); });
+  async::Waiter settled;
+  here().loop->Post("test", [&] { settled.Notify(); });
+  here().Until([&] { return settled.IsSet(); });
+  here().objects->RemoveLocalRef(id);
+  EXPECT_EQ(here().freed, 1u);
+  ReturnValue unwanted;
+  unwanted.nested = lent;
+  there().objects->Discard(unwanted);
+  here().Until([&] { return here().freed == 2; });
 }
 
 TEST_F(RemoteObjectsTest, WaitTellsReadyFromHere) {

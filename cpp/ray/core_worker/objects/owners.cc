@@ -36,15 +36,18 @@ Address Owners::InStores(const Address& owner) const {
   return it == moved_.end() ? owner : RayletAsProcess(it->second);
 }
 
-bool Owners::IsGone(const Address& owner, const Status& status) const {
+Owners::Silence Owners::Judge(const Address& owner, const Status& status) const {
+  const bool unavailable = status.code() == StatusCode::kUnavailable;
+  const Silence otherwise = unavailable || status.code() == StatusCode::kResourceExhausted ? Silence::kForNow : Silence::kRefusal;
   {
     MutexLock lock(&mu_);
     if (const auto it = moved_.find(owner.worker_id); it != moved_.end())
-      return context_.peers->IsDead(Address{it->second, WorkerId::Nil()});
+      return context_.peers->IsDead(Address{it->second, WorkerId::Nil()}) ? Silence::kGone : otherwise;
   }
-  if (context_.peers->IsDead(owner)) return true;
+  if (context_.peers->IsDead(owner)) return Silence::kGone;
   // On one node a connection ends only with its process; the way to another node may break for a while.
-  return status.code() == StatusCode::kUnavailable && (owner.node_id == context_.self.node_id || owner.node_id.IsNil());
+  const bool near = owner.node_id == context_.self.node_id || owner.node_id.IsNil();
+  return unavailable && near ? Silence::kGone : otherwise;
 }
 
 void Owners::Move(const WorkerId& owner, const NodeId& adopter) {

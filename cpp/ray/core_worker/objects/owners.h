@@ -30,8 +30,13 @@ class Owners {
   bool HasMoved(const Address& owner) const;
   // As whose the stores know its objects.
   Address InStores(const Address& owner) const;
-  // It, or who answers for it, failed with `status`, and that means that it is gone for good. False: it may come back.
-  bool IsGone(const Address& owner, const Status& status) const;
+  enum class Silence {
+    kGone,     // for good
+    kForNow,   // the same question may be answered later
+    kRefusal,  // it would be refused again
+  };
+  // What it means that it, or who answers for it, failed with `status`.
+  Silence Judge(const Address& owner, const Status& status) const;
 
   void Move(const WorkerId& owner, const NodeId& adopter);
   // The owner is gone. `done(moved)` once it is known whether somebody answers for it: at once, or when the adopter has told.

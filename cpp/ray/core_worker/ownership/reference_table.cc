@@ -146,6 +146,18 @@ void ReferenceTable::RemoveSubmitted(std::span<const ObjectId> ids, RefEffects* 
   }
 }
 
+std::vector<ObjectId> ReferenceTable::AddSubmittedIfKnown(std::span<const ObjectId> ids) {
+  std::vector<ObjectId> held;
+  MutexLock lock(&mu_);
+  for (const ObjectId& id : ids) {
+    Entry* entry = FindLocked(id);
+    if (entry == nullptr) continue;
+    ++entry->submitted;
+    held.push_back(id);
+  }
+  return held;
+}
+
 bool ReferenceTable::AddSubmittedIfKnown(const ObjectId& id) {
   MutexLock lock(&mu_);
   Entry* entry = FindLocked(id);
@@ -309,7 +321,7 @@ void ReferenceTable::RemoveBorrower(const ObjectId& id, const WorkerId& borrower
   MaybeDropLocked(id, effects);
 }
 
-std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffects* effects) {
+std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffects* effects, Address* address) {
   std::vector<ObjectId> orphans;
   MutexLock lock(&mu_);
   dead_.insert(worker);
@@ -323,6 +335,7 @@ std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffe
     Entry* entry = FindLocked(id);
     if (entry == nullptr || entry->rare == nullptr) continue;  // dropped just now, by containment
     if (entry->rare->borrowed) {
+      *address = entry->rare->owner;
       orphans.push_back(id);
     } else {
       std::erase_if(entry->rare->borrowers, [&](const auto& b) { return b.first == worker; });

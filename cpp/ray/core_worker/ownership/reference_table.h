@@ -45,8 +45,11 @@ class ReferenceTable {
   // One more handle. False: unknown.
   bool AddLocal(const ObjectId& id);
   void RemoveLocal(const ObjectId& id, RefEffects* effects);
-  // Tasks in flight (or any other use that must keep the objects): unknown ids are ignored, in both.
+  // Tasks in flight (or any other use that must keep the objects): unknown ids are ignored, in both. The ids must be held by something else meanwhile, or
+  // one that goes and comes back loses a hold of another.
   void AddSubmitted(std::span<const ObjectId> ids);
+  // Where they may go at any moment: those that were known, and have such a hold now.
+  [[nodiscard]] std::vector<ObjectId> AddSubmittedIfKnown(std::span<const ObjectId> ids);
   void RemoveSubmitted(std::span<const ObjectId> ids, RefEffects* effects);
   // One such hold. False: unknown.
   bool AddSubmittedIfKnown(const ObjectId& id);
@@ -83,8 +86,8 @@ class ReferenceTable {
   // Owner side. False: not an object of ours (any more). Dead workers are not added.
   bool AddBorrower(const ObjectId& id, const Address& borrower);
   void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, RefEffects* effects);
-  // As a borrower it holds nothing any more. Returns the objects here that it owned: their values will never come.
-  std::vector<ObjectId> WorkerDied(const WorkerId& worker, RefEffects* effects);
+  // As a borrower it holds nothing any more. Returns the objects here that it owned: their values will never come. `*address`: its own, if there are any.
+  std::vector<ObjectId> WorkerDied(const WorkerId& worker, RefEffects* effects, Address* address);
   // What it owned has been handed over, and does not end with it: the raylet of that node answers for it from now on.
   // Returns owners that left before and of which nothing is held any more: they are forgotten, and found again by asking the adopter.
   std::vector<WorkerId> OwnerMoved(const WorkerId& owner, const NodeId& adopter);

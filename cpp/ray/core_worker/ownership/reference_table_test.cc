@@ -31,6 +31,7 @@ class ReferenceTableTest : public ::testing::Test {
   const ObjectId a_ = NewObject(), b_ = NewObject(), c_ = NewObject();
   ReferenceTable table_{self_};
   ObjectId cover_;
+  Address died_;
 };
 
 TEST_F(ReferenceTableTest, AnOwnedObjectGoesWithItsLastHold) {
@@ -45,6 +46,20 @@ TEST_F(ReferenceTableTest, AnOwnedObjectGoesWithItsLastHold) {
   EXPECT_EQ(effects.dropped, One(a_));
   EXPECT_FALSE(table_.AddLocal(a_));
   EXPECT_TRUE(Remove(a_).empty());
+}
+
+TEST_F(ReferenceTableTest, WhatMayHaveGoneIsHeldIfItIsKnown) {
+  table_.AddOwned(a_);
+  const std::vector<ObjectId> held = table_.AddSubmittedIfKnown(std::vector<ObjectId>{a_, b_, a_});
+  EXPECT_EQ(held, (std::vector<ObjectId>{a_, a_}));
+  // It comes into being meanwhile, and a task uses it.
+  table_.AddOwned(b_, 0);
+  table_.AddSubmitted(One(b_));
+  RefEffects effects;
+  Remove(a_);
+  table_.RemoveSubmitted(held, &effects);
+  EXPECT_EQ(effects.freed, One(a_));
+  EXPECT_TRUE(table_.Contains(b_));
 }
 
 TEST_F(ReferenceTableTest, BorrowersHoldByCount) {
@@ -159,7 +174,8 @@ TEST_F(ReferenceTableTest, TheDeadHoldNothingAndGetNothingBack) {
   RefEffects effects;
   table_.AddOwned(c_);
   table_.AddGiven(c_, std::vector<ObjectRefInfo>{{a_, owner_}}, &effects);
-  EXPECT_EQ(table_.WorkerDied(owner_.worker_id, &effects), One(a_));
+  EXPECT_EQ(table_.WorkerDied(owner_.worker_id, &effects, &died_), One(a_));
+  EXPECT_EQ(died_, owner_);
   EXPECT_EQ(effects.freed, One(b_));
   effects = Remove(c_);
   EXPECT_EQ(effects.dropped, (std::vector<ObjectId>{c_, a_}));
@@ -177,14 +193,14 @@ TEST_F(ReferenceTableTest, WhatAnOwnerHandedOverOutlivesIt) {
   table_.AddGiven(c_, std::vector<ObjectRefInfo>{{a_, owner_}}, &effects);
   table_.AddBorrower(c_, owner_);
   table_.OwnerMoved(owner_.worker_id, adopter);
-  EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects).empty());
+  EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects, &died_).empty());
   // As a borrower it is dead all the same.
   EXPECT_EQ(Remove(c_).dropped, (std::vector<ObjectId>{c_, a_}));
   // A ref that comes up later is registered, and its counts go back to whoever answers.
   EXPECT_EQ(Borrow(b_), ReferenceTable::Borrow::kRegister);
   table_.OnRegistered(b_, ObjectId::Nil(), true, &effects);
   EXPECT_TRUE(table_.NodeDied(owner_.node_id).size() <= 1);  // nobody asks after the node that it had
-  EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects).empty());
+  EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects, &died_).empty());
   effects = Remove(b_);
   ASSERT_EQ(effects.give_back.size(), 1u);
   EXPECT_EQ(effects.give_back[0].owner, owner_);
@@ -192,7 +208,7 @@ TEST_F(ReferenceTableTest, WhatAnOwnerHandedOverOutlivesIt) {
   EXPECT_EQ(Borrow(b_), ReferenceTable::Borrow::kRegister);
   table_.OnRegistered(b_, ObjectId::Nil(), true, &effects);
   EXPECT_EQ(table_.NodeDied(adopter), std::vector<WorkerId>{owner_.worker_id});
-  EXPECT_EQ(table_.WorkerDied(owner_.worker_id, &effects), One(b_));
+  EXPECT_EQ(table_.WorkerDied(owner_.worker_id, &effects, &died_), One(b_));
   EXPECT_TRUE(Remove(b_).give_back.empty());
 }
 
@@ -213,7 +229,7 @@ TEST_F(ReferenceTableTest, OwnersThatMovedAreForgottenUnlessSomethingOfThemIsHel
   }
   EXPECT_GT(forgotten, 3000u);
   // Of the one that is held nothing is lost.
-  EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects).empty());
+  EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects, &died_).empty());
   EXPECT_EQ(Remove(b_).give_back.size(), 1u);
 }
 
@@ -600,7 +616,8 @@ class Model {
       if (proc->dead) continue;
       channels_[{q, proc->index, kNews}].push_back([this, q, &proc = *proc] {
         RefEffects effects;
-        proc.table.WorkerDied(procs_[q]->address.worker_id, &effects);
+        Address owner;
+        proc.table.WorkerDied(procs_[q]->address.worker_id, &effects, &owner);
         CarryOut(proc, effects);
         std::vector<Done> failed;
         for (auto it = proc.calls.begin(); it != proc.calls.end();) {

@@ -69,7 +69,9 @@ void AdoptionService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
       MethodId::kAddBorrowers,
       [this](const v1::AddBorrowersRequest& m, rpc::Request&, rpc::Responder responder) { HandleAddBorrowers(m, std::move(responder)); });
   dispatcher->RegisterTyped<v1::RemoveBorrowersRequest>(
-      MethodId::kRemoveBorrowers, [this](const v1::RemoveBorrowersRequest& m, rpc::Request&, rpc::Responder) { HandleRemoveBorrowers(m); });
+      MethodId::kRemoveBorrowers, [this](const v1::RemoveBorrowersRequest& m, rpc::Request&, rpc::Responder responder) {
+        HandleRemoveBorrowers(m, std::move(responder));
+      });
   dispatcher->RegisterTyped<v1::MoveCopiesRequest>(
       MethodId::kMoveCopies,
       [this](const v1::MoveCopiesRequest& m, rpc::Request&, rpc::Responder responder) { HandleMoveCopies(m, std::move(responder)); });
@@ -254,12 +256,19 @@ void AdoptionService::HandleAddBorrowers(const v1::AddBorrowersRequest& message,
   if (responder.valid()) responder.Send(reply);
 }
 
-void AdoptionService::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message) {
+void AdoptionService::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder) {
   const WorkerId borrower = WorkerId::FromBinaryOrNil(message.borrower().worker_id());
-  AdoptionEffects effects;
-  for (const auto& item : message.counts())
-    core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower, item.count(), &effects);
-  Run(effects);
+  Heard& heard = heard_[borrower];
+  heard.node = FromProto(message.borrower()).node_id;
+  uint64_t& last = heard.last[WorkerId::FromBinaryOrNil(message.owner_worker_id())];
+  if (message.number() > last) {  // else it was had before, and only the answer lost
+    last = message.number();
+    AdoptionEffects effects;
+    for (const auto& item : message.counts())
+      core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower, item.count(), &effects);
+    Run(effects);
+  }
+  if (responder.valid()) responder.Send(v1::BorrowersEmpty());
 }
 
 // Copies come to this node, whatever node was named: the adopter stays as long as the cluster.
@@ -322,6 +331,7 @@ void AdoptionService::OnWorkerDied(const WorkerId& worker) {
   AdoptionEffects effects;
   core_.WorkerDied(worker, &effects);
   Run(effects);
+  heard_.erase(worker);
   if (const auto connection = outgoing_.extract(worker)) connection.mapped()->Close(Status::Unavailable("its process has ended"));
 }
 
@@ -329,6 +339,7 @@ void AdoptionService::OnNodeDead(const NodeId& node) {
   AdoptionEffects effects;
   core_.NodeDied(node, &effects);
   Run(effects);
+  std::erase_if(heard_, [&](const auto& entry) { return entry.second.node == node; });
 }
 
 rpc::ConnectionPtr AdoptionService::ConnectionTo(const Address& process) {
@@ -392,7 +403,10 @@ void AdoptionService::Run(const AdoptionEffects& effects) {
     ToProto(RayletAsProcess(deps_.self), to.second.mutable_borrower());
     const auto asked = incoming_.find(worker);
     const rpc::ConnectionPtr connection = asked != incoming_.end() ? asked->second : ConnectionTo(to.first);
-    if (connection != nullptr) connection->Notify(MethodId::kRemoveBorrowers, to.second);
+    if (connection == nullptr) continue;
+    to.second.set_owner_worker_id(worker.Binary());
+    to.second.set_number(++last_number_);
+    connection->Call(MethodId::kRemoveBorrowers, to.second, {}, [](const Status&, const rpc::Reply&) {});
   }
 }
 

@@ -54,7 +54,7 @@ class AdoptionService {
   void HandleAdopt(const v1::AdoptObjectsRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleGet(const v1::GetObjectRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
-  void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message);
+  void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder);
   void HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder);
   void HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder);
   // `done` once the owners of `nested` know `receiver` as a borrower, or cannot be told.
@@ -68,8 +68,14 @@ class AdoptionService {
 
   const Deps deps_;
   AdoptionCore core_;
-  rpc::AnswerLog counted_{1024};                     // AddBorrowers, by request id
-  rpc::AnswerLog given_{1024};                       // GetObject of values with refs inside, by requester and request
+  rpc::AnswerLog counted_{1024};  // AddBorrowers, by request id
+  rpc::AnswerLog given_{1024};    // GetObject of values with refs inside, by requester and request
+  struct Heard {
+    NodeId node;
+    std::map<WorkerId, uint64_t> last;  // by owner: number of the last RemoveBorrowers
+  };
+  std::map<WorkerId, Heard> heard_;                  // by borrower, until it dies
+  uint64_t last_number_ = 0;                         // of our own RemoveBorrowers
   std::map<WorkerId, rpc::ConnectionPtr> outgoing_;  // that we opened
   // On which processes asked for values: what we tell them after a reply must not overtake it.
   std::map<WorkerId, rpc::ConnectionPtr> incoming_;
