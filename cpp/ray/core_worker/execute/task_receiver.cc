@@ -120,7 +120,19 @@ void TaskReceiver::FetchArguments(const ReceivedTaskPtr& task) {
     task->borrowed.push_back(ref.id);
     deps_.objects->AddBorrowedRef(ref, ObjectId::Nil(), task->token);
   }
-  for (const ObjectRefInfo& ref : wanted) deps_.objects->WatchObject(ref, one);
+  bool is_async;
+  {
+    MutexLock lock(&mu_);
+    is_async = is_async_actor_;
+  }
+  for (const ObjectRefInfo& ref : wanted) {
+    if (is_async) {
+      deps_.objects->BringObject(
+          ref, one);  // its event loop must not stand still until a copy has come, which may need another call of this actor
+    } else {
+      deps_.objects->WatchObject(ref, one);
+    }
+  }
   one();
   WatchForStall();
 }

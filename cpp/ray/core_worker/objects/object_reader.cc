@@ -384,6 +384,20 @@ uint64_t ObjectReader::WatchObject(const ObjectRefInfo& ref, std::function<void(
   return number;
 }
 
+void ObjectReader::BringObject(const ObjectRefInfo& ref, std::function<void()> callback) {
+  WatchObject(ref, [this, alive = context_.alive, ref, callback = std::move(callback)] {
+    const auto service = alive.lock();
+    StoredValue value;
+    if (service == nullptr || calls_.closed() || !context_.memory.Get(ref.id, &value) || !context_.IsElsewhere(value)) return callback();
+    pulls_.Start(ref, value, FetchReason::kTaskArgument, [this, alive, ref, callback](const Status& status) {
+      const auto later = alive.lock();
+      // One that was not where it was said to be is asked for again, which may take until it is made again.
+      if (later == nullptr || !status.ok() || IsLocal(ref.id)) return callback();
+      BringObject(ref, callback);
+    });
+  });
+}
+
 void ObjectReader::WakeUnheld(std::span<const ObjectId> ids, std::span<const uint32_t> positions) {
   for (uint32_t i : positions) {
     if (!context_.table.Contains(ids[i])) context_.memory.Delete({&ids[i], 1});

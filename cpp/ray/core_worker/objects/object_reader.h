@@ -29,6 +29,7 @@ class ObjectReader {
   bool IsLocal(const ObjectId& id) const { return context_.memory.IsLocal(id, context_.self.node_id); }
   ReadResult Wait(std::span<const ObjectRefInfo> refs, size_t num_returns, int64_t timeout_ms, bool fetch_local, std::vector<bool>* ready);
   uint64_t WatchObject(const ObjectRefInfo& ref, std::function<void()> callback);
+  void BringObject(const ObjectRefInfo& ref, std::function<void()> callback);
 
  private:
   // As Get; what is known to be in a store, but was not read from it, may be left without a blob.

@@ -131,6 +131,9 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   uint64_t WatchObject(const ObjectRefInfo& ref, std::function<void()> callback) { return reader_.WatchObject(ref, std::move(callback)); }
   // The callback will not run, unless it is about to, or waits anew since the object was dropped and taken up again.
   void Unwatch(uint64_t number) { context_.memory.Cancel(number); }
+  // As WatchObject, and what is in stores is brought to this node first, as the argument of a task: a get right afterwards waits for nobody. One that
+  // cannot be brought counts as ready; a get says why.
+  void BringObject(const ObjectRefInfo& ref, std::function<void()> callback) { reader_.BringObject(ref, std::move(callback)); }
   // [blocks] until all owners have answered. NOT_FOUND is told by Location::known.
   Status GetLocations(std::span<const ObjectRefInfo> refs, int64_t timeout_ms, std::vector<Location>* out);
   // What is known of an object here, without fetching. False: pending or unknown. (Dependency resolution: inline it, or pass in_store on.)

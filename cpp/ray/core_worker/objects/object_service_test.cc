@@ -795,6 +795,22 @@ TEST_F(RemoteObjectsTest, WhatIsMissingIsLostAndMadeAgain) {
   EXPECT_EQ(lost, 1);
 }
 
+TEST_F(RemoteObjectsTest, AnArgumentIsBroughtBeforeItCountsAsReady) {
+  const ObjectId id = ReturnOn(here(), *nodes_[1]), lost = ReturnOn(here(), *nodes_[1]);
+  nodes_[1]->store.Free({lost});
+  std::atomic<int> made_again = 0, brought = 0;
+  here().on_lost = [&](const ObjectId&) { ++made_again; };
+  here().objects->BringObject({id, {}}, [&] { brought += here().objects->IsLocal(id) ? 1 : 100; });
+  here().Until([&] { return brought != 0; });
+  EXPECT_EQ(brought, 1);
+  here().objects->BringObject({lost, {}}, [&] { brought += here().objects->IsLocal(lost) ? 1 : 100; });
+  here().Until([&] { return made_again == 1; });
+  EXPECT_EQ(brought, 1);
+  ReturnOn(here(), *nodes_[1], /*attempt=*/1, lost);
+  here().Until([&] { return brought != 1; });
+  EXPECT_EQ(brought, 2);
+}
+
 TEST_F(RemoteObjectsTest, ABorrowerThatLooksInVainWaitsForTheOwner) {
   std::atomic<int> lost{0};
   here().on_lost = [&](const ObjectId&) { ++lost; };
