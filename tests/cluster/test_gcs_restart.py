@@ -154,6 +154,7 @@ def test_what_is_asked_meanwhile_fails_in_time(
     for ask in (
         lambda: ray.get_actor("old"),
         lambda: Counter.options(name="new").remote(),
+        lambda: ray.util.placement_group([{"CPU": 1}], name="new"),
         lambda: _internal_kv_put("k", "v", namespace="test"),
     ):
         with pytest.raises(ray.exceptions.GetTimeoutError, match=r"GCS did not answer .* within 1000 ms"):
@@ -163,6 +164,13 @@ def test_what_is_asked_meanwhile_fails_in_time(
     cluster.restart_gcs()
     wait_until(lambda: len(ray.nodes()) == 1, 10, "it answers again")
     assert ray.get(ray.get_actor("old").add.remote(), timeout=10) == 3
+    # What failed has not come into being after all.
+    with pytest.raises(ValueError, match="new"):
+        ray.get_actor("new")
+    assert ray.get(Counter.options(name="new").remote().add.remote(), timeout=10) == 1
+    assert ray.util.placement_group([{"CPU": 1}], name="new").wait(10)
+    states = [group["state"] for group in ray.util.placement_group_table().values()]
+    assert sorted(states) == ["CREATED", "REMOVED"]
 
 
 def test_a_call_to_a_node_that_died_meanwhile_keeps_its_retries(

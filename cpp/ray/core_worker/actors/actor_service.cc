@@ -37,7 +37,14 @@ Status ActorService::Create(const PendingTaskPtr& task) {
   }
   if (!creation.name.empty()) {
     v1::RegisterActorReply reply;
-    RAY_RETURN_NOT_OK(SyncCall(deps_.loop, raylet, MethodId::kRegisterActor, request, {}, &reply, deps_.gcs_timeout));
+    const Status registered = SyncCall(deps_.loop, raylet, MethodId::kRegisterActor, request, {}, &reply, deps_.gcs_timeout);
+    if (registered.code() == StatusCode::kDeadlineExceeded) {
+      // Whoever asked hears of a failure, so the name must not be taken when the GCS is back. This follows the registration on the same way.
+      v1::ErrorDetail cause;
+      cause.set_message("The actor could not be created: " + registered.message());
+      TellFailed(actor, std::move(cause));
+    }
+    RAY_RETURN_NOT_OK(registered);
     if (reply.has_existing())
       return Status::AlreadyExists("the name " + creation.name + " is taken by actor " + BytesToHex(reply.existing().actor_id()));
   } else {
@@ -61,22 +68,27 @@ Status ActorService::Create(const PendingTaskPtr& task) {
       SendCreation(task);
       return;
     }
-    v1::FailActorRequest fail;
-    fail.set_actor_id(actor.Binary());
-    v1::ErrorDetail* cause = fail.mutable_cause();
-    cause->set_error_type(static_cast<int32_t>(ErrorType::kActorDied));
-    cause->set_actor_id(actor.Binary());
-    cause->set_message("The actor died because an argument of its constructor failed.");
-    cause->set_never_ran(true);
+    v1::ErrorDetail cause;
+    cause.set_message("The actor died because an argument of its constructor failed.");
     if (error->metadata == "3" && error->blob != nullptr) {
-      cause->set_actor_init_failed(true);
-      cause->set_cause(std::string(error->blob->view()));
+      cause.set_actor_init_failed(true);
+      cause.set_cause(std::string(error->blob->view()));
     }
-    if (auto connection = deps_.peers->raylet()) connection->Call(MethodId::kFailActor, fail, {}, [](Status, rpc::Reply) {});
-    deps_.submitter->OnDead(actor, *cause);
+    deps_.submitter->OnDead(actor, TellFailed(actor, std::move(cause)));
     DropArguments(actor);
   });
   return Status::Ok();
+}
+
+v1::ErrorDetail ActorService::TellFailed(const ActorId& actor, v1::ErrorDetail cause) {
+  cause.set_error_type(static_cast<int32_t>(ErrorType::kActorDied));
+  cause.set_actor_id(actor.Binary());
+  cause.set_never_ran(true);
+  v1::FailActorRequest fail;
+  fail.set_actor_id(actor.Binary());
+  *fail.mutable_cause() = cause;
+  if (auto raylet = deps_.peers->raylet()) raylet->Call(MethodId::kFailActor, fail, {}, [](Status, rpc::Reply) {});
+  return cause;
 }
 
 void ActorService::SendCreation(const PendingTaskPtr& task) {

@@ -52,6 +52,8 @@ class ActorService {
   void Subscribe(const ActorId& actor);
   void SendCreation(const PendingTaskPtr& task);
   void OnCreationRefused(const PendingTaskPtr& task, const Status& status);
+  // The GCS is told that the actor, whose constructor has not been sent, is not to be made. Returns the cause in full.
+  v1::ErrorDetail TellFailed(const ActorId& actor, v1::ErrorDetail cause);
   void DropArguments(const ActorId& actor);
 
   const Deps deps_;

@@ -74,6 +74,8 @@ Status PlacementGroupService::Create(v1::PlacementGroupInfo info, PlacementGroup
     v1::PlacementGroupEmpty reply;
     if (Status status = SyncCall(deps_.loop, raylet, MethodId::kCreatePlacementGroup, request, {}, &reply, deps_.gcs_timeout);
         !status.ok()) {
+      // Whoever asked hears of a failure, so it must not come into being when the GCS is back. The removal follows the creation on the same way.
+      if (status.code() == StatusCode::kDeadlineExceeded) Remove(*id);
       MutexLock lock(&mu_);
       groups_.erase(*id);
       return status;
