@@ -318,7 +318,7 @@ cdef class TaskRun:
         cdef Status status
         if self.started != 0:
             out.run_ns = <uint64_t>((ray_perf_counter() - self.started) * 1e9)
-        if keep_gil:
+        if keep_gil and self.task.attempt == 0:  # a retry waits for the store to drop what an earlier attempt left
             status = core.FinishTask(self.task, out[0])
         else:
             with nogil:

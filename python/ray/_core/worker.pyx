@@ -45,6 +45,7 @@ cdef extern from *:
 
 cdef Packed _NO_ARGS = Packed.__new__(Packed)
 cdef size_t _keep_gil_below = 100 << 10  # bytes; larger values may wait for room in the store
+cdef size_t _LAID_AROUND = 64  # bytes; more than what the core lays around a pickle without buffers
 cdef double _SLOW_GET_S = 10.0
 
 
@@ -64,7 +65,7 @@ cdef string of_str(object text) except *:
 
 
 cdef bint small(const ValueIn& value):
-    return value.buffers.empty() and value.size < _keep_gil_below
+    return value.buffers.empty() and value.size + _LAID_AROUND < _keep_gil_below
 
 
 cdef int64_t _to_ms(object timeout) except? -2:

@@ -126,9 +126,8 @@ void TaskReceiver::FetchArguments(const ReceivedTaskPtr& task) {
     is_async = is_async_actor_;
   }
   for (const ObjectRefInfo& ref : wanted) {
-    if (is_async) {
-      deps_.objects->BringObject(
-          ref, one);  // its event loop must not stand still until a copy has come, which may need another call of this actor
+    if (is_async) {  // its event loop must not stand still until a copy has come, which may take another call of this actor
+      deps_.objects->BringObject(ref, one);
     } else {
       deps_.objects->WatchObject(ref, one);
     }

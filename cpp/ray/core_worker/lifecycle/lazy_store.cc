@@ -1,5 +1,9 @@
 #include "ray/core_worker/lifecycle/lazy_store.h"
 
+#include <utility>
+
+#include "ray/util/logging.h"
+
 namespace ray::core {
 
 Result<std::shared_ptr<ValueStore>> LazyStore::Connected() {
@@ -15,9 +19,14 @@ Result<std::shared_ptr<ValueStore>> LazyStore::Connected() {
     if (closed_) return Status::Unavailable("the object store was closed");
   }
   RAY_ASSIGN_OR_RETURN(std::shared_ptr<ValueStore> made, connect_());
-  MutexLock lock(&mu_);
-  if (closed_) return Status::Unavailable("the object store was closed");
-  store_ = made;
+  std::vector<ObjectId> freed;
+  {
+    MutexLock lock(&mu_);
+    if (closed_) return Status::Unavailable("the object store was closed");
+    store_ = made;
+    freed.swap(pending_free_);
+  }
+  if (!freed.empty()) made->Free(freed);
   return made;
 }
 
@@ -48,27 +57,27 @@ BufferPtr LazyStore::TryGet(const ObjectId& id) {
 
 void LazyStore::Free(const std::vector<ObjectId>& ids) {
   std::shared_ptr<ValueStore> store;
+  std::thread last;  // has ended
   {
     MutexLock lock(&mu_);
     store = store_;
     if (store == nullptr) {
       if (closed_) return;
       pending_free_.insert(pending_free_.end(), ids.begin(), ids.end());
-      if (!connector_.joinable()) {
-        connector_ = std::thread([this] {
-          auto connected = Connected();
-          std::vector<ObjectId> pending;
-          {
-            MutexLock inner(&mu_);
-            pending.swap(pending_free_);
-          }
-          if (connected.ok()) (*connected)->Free(pending);
-        });
-      }
-      return;
+      if (std::exchange(freeing_, true)) return;
+      last = std::exchange(connector_, std::thread([this] { ConnectToFree(); }));
     }
   }
-  store->Free(ids);
+  if (last.joinable()) last.join();
+  if (store != nullptr) store->Free(ids);
+}
+
+void LazyStore::ConnectToFree() {
+  if (const auto connected = Connected(); !connected.ok()) {
+    RAY_LOG(WARNING) << "objects that nobody needs stay in the store until it can be reached: " << connected.status().ToString();
+  }
+  MutexLock lock(&mu_);
+  freeing_ = false;
 }
 
 Status LazyStore::FreeAndWait(const std::vector<ObjectId>& ids) {

@@ -29,7 +29,9 @@ class LazyStore final : public ValueStore {
   void Close() override;
 
  private:
+  // What was freed before goes with the first connection, whoever makes it.
   Result<std::shared_ptr<ValueStore>> Connected();
+  void ConnectToFree();
 
   const std::function<Result<std::unique_ptr<ValueStore>>()> connect_;
   Mutex connecting_;  // held while connecting, so that it happens once
@@ -37,6 +39,7 @@ class LazyStore final : public ValueStore {
   std::shared_ptr<ValueStore> store_ GUARDED_BY(mu_);
   std::vector<ObjectId> pending_free_ GUARDED_BY(mu_);  // freed before there was a connection (results that workers sealed)
   std::thread connector_ GUARDED_BY(mu_);               // connects for them: Free must not block
+  bool freeing_ GUARDED_BY(mu_) = false;                // the connector is at it
   bool closed_ GUARDED_BY(mu_) = false;
 };
 

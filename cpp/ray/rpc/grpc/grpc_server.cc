@@ -106,6 +106,10 @@ class UnaryCall final : public Connection, public CompletionThread::Member {
       method = MethodFromPath(call_->context.method());
     }
     if (!method) return Finish({grpc::StatusCode::UNIMPLEMENTED, "no such method"}, nullptr);
+    // Of a stream this bounds each frame, but a unary message may be as large as its sender likes, and parsers count in int.
+    if (ok && buffer->Length() > kGrpcMaxFrameBytes)
+      return Finish({grpc::StatusCode::RESOURCE_EXHAUSTED, "a request of more than " + std::to_string(kGrpcMaxFrameBytes) + " bytes"},
+                    nullptr);
     if (!ok || !buffer->DumpToSingleSlice(&message).ok())
       return Finish({grpc::StatusCode::INVALID_ARGUMENT, "no request message"}, nullptr);
     loop_->Post("unary request", [self = Self(), message, method = *method] {

@@ -251,7 +251,9 @@ void GrpcStream::End(Status reason, bool local) {
   call->Cancel();
   // Posted behind the messages that were received before.
   loop_->Post("connection closed", [self = Self(), reason = std::move(reason)] {
-    self->pending_.FailAll(reason);
+    // A caller that may try again is told so, whatever the reason, but for one that would be refused again.
+    const bool refused = reason.code() == StatusCode::kUnauthenticated;
+    self->pending_.FailAll(refused ? reason : Status(StatusCode::kUnavailable, reason.message(), reason.cause()));
     std::vector<std::function<void(const Status&)>> callbacks;
     {
       MutexLock lock(&self->mu_);

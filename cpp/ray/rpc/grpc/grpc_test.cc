@@ -224,7 +224,7 @@ TEST_F(GrpcTest, CloseOfClientIsSeenByServer) {
   link->Call(MethodId::kKvKeys, v1::KvKeysRequest(), {}, Into(&promise));
   holding_.get_future().get();
   link->Close(Status::Cancelled("enough"));
-  EXPECT_EQ(promise.get_future().get().status.code(), StatusCode::kCancelled);
+  EXPECT_EQ(promise.get_future().get().status.code(), StatusCode::kUnavailable);
   EXPECT_EQ(peer_gone_.get_future().get().code(), StatusCode::kUnavailable);
 }
 
