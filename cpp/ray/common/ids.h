@@ -1,6 +1,6 @@
 // Identifiers: fixed-size byte strings, never reused. Sizes and structure are part of the protocol (docs/protocol/ids.md):
 //   job 4; actor 16 = 12 random + job; task 24 = 8 unique + actor (all 0xff outside actors, save the job);
-//   object 28 = task + little-endian index; placement group 18 = 14 random + job; node, worker, function, lease 28 random.
+//   object 28 = task + little-endian index; placement group 18 = 14 random + job; node, worker, lease, cluster 28 random; function 28 = hash.
 // In an object index, bit 31 marks a value made by put; results count from 1; 0 is the handle object of an actor.
 // Value types. Nil is all 0xff.
 #pragma once

@@ -9,7 +9,7 @@
 // node that was named does not decide again: it grants now or rejects, and the owner comes back to the decider, naming who turned it away.
 // A request is so never bound to a full node while others have room, and it cannot go to and fro: a node that turned it away is out until it
 // has reported anew. Only requests that must go to one node (affinity) or be spread evenly wait there, the latter not for long.
-// Pure core (architecture.md, section 4): events and time in, effects out, in order. Owned by the lease service; not thread-safe.
+// Pure core (docs/contributing/style.md): events and time in, effects out, in order. Owned by the lease service; not thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // TaskReceiver: the executing side of a worker: shell of the RunQueueCore.
 //
-// Takes pushed tasks, fetches the arguments that did not travel with them, hands tasks to the threads that call Next, and sends their results. A
+// Takes pushed tasks, fetches the arguments that did not travel with them, hands tasks to the threads that call TryNext, and sends their results. A
 // reply goes out when (1) its values are sealed or at hand, (2) the owner may be told of the refs inside them, (3) the refs that the task keeps are
 // registered with their owners. Owned by the CoreWorker. Thread-safe; handlers run on the loop; nothing is called with the lock held, but the
 // notification of waiting threads.

@@ -3,7 +3,7 @@
 //   begun: the adopter takes the objects ──all taken──> moved: borrowers are told ──all know, or time is up──> counts go to the adopter ──taken──> done
 //        └── refused, or time is up ──> failed: they end with their owner
 //
-// Pure core (architecture.md, section 4): events and time in, effects out, in order. Owned by Handover; on the loop.
+// Pure core (docs/contributing/style.md): events and time in, effects out, in order. Owned by Handover; on the loop.
 #pragma once
 
 #include <cstddef>

@@ -4,7 +4,7 @@
 // miss the next follows at once. So a node is found dead within period + threshold * timeout; until then it is only suspect, and nothing is taken from it.
 // A miss that is reported long after its time says that this process itself stood still (stopped, swapped out, its machine suspended), and the answer may
 // lie unread: it does not count.
-// Pure; owned by NodeService; on the loop.
+// Pure; part of GcsState; on the loop.
 #pragma once
 
 #include <algorithm>

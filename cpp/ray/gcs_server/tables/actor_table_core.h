@@ -6,7 +6,7 @@
 // A dead actor gives up its name at once. Who may restart: worker or node died, or ray.kill(no_restart=False), while restarts are left. Who may not:
 // an actor that was killed, left by itself, went out of scope, lost its owner or its job, or whose constructor raised.
 // An actor in a placement group waits until the bundle has a node, and dies with the group.
-// Pure core: events in, effects out (persist, reply, publish and orders to nodes). Owned by ActorService; on the loop.
+// Pure core: events in, effects out (persist, reply, publish and orders to nodes). Part of GcsState; on the loop.
 #pragma once
 
 #include <deque>

@@ -1,4 +1,4 @@
-// JobTableCore: one job per driver, numbered from 1; of those that are over the last are remembered. Pure; owned by JobService; on the loop.
+// JobTableCore: one job per driver, numbered from 1; of those that are over the last are remembered. Pure; part of GcsState; on the loop.
 #pragma once
 
 #include <deque>

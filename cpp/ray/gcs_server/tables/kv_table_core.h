@@ -1,4 +1,4 @@
-// KvTableCore: the internal key-value table: functions, classes, settings. Pure; owned by KvService; on the loop.
+// KvTableCore: the internal key-value table: functions, classes, settings. Pure; part of GcsState; on the loop.
 // Values are shared with whoever reads and stores them, never copied.
 #pragma once
 

@@ -1,4 +1,4 @@
-// NodeTableCore: which nodes there are, what they have, and which are gone for good. Pure; owned by NodeService; on the loop.
+// NodeTableCore: which nodes there are, what they have, and which are gone for good. Pure; part of GcsState; on the loop.
 #pragma once
 
 #include <deque>

@@ -8,7 +8,7 @@
 // first. A group whose bundles are all on one node takes both phases in one message. Rounds are numbered; an answer to an earlier one is ignored.
 // Groups that lost bundles are placed before those that never had any; of equal ones the oldest first. One that does not fit holds up no other.
 // A group goes with its creator: its job, or, where that has finished but the actor that made it lives on, that actor. Detached ones stay.
-// Pure core: events in, effects out. Owned by the placement group service; on the loop.
+// Pure core: events in, effects out. Part of GcsState; on the loop.
 #pragma once
 
 #include <deque>

@@ -1,5 +1,5 @@
 // RequestLogCore: answers to requests that must not be done twice, by the id that their caller gave them. A caller whose answer was lost asks again with
-// the same id, maybe of the next process. Pure; owned by the services; on the loop.
+// the same id, maybe of the next process. Pure; part of GcsState; on the loop.
 #pragma once
 
 #include <deque>

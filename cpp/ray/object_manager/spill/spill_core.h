@@ -2,7 +2,7 @@
 //
 // Which objects leave the memory, and when, the ObjectTableCore says; here small ones are fused into files, files are spread over the
 // directories, a failed write is tried in every other directory and a failed read again, and a file goes with the last of its objects.
-// Pure core (architecture.md, section 4): events and time in, effects out, in order. Owned by the StoreService; not thread-safe.
+// Pure core (docs/contributing/style.md): events and time in, effects out, in order. Owned by the StoreService; not thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -13,7 +13,7 @@
 // What its maker keeps pinned without using it is first asked back from that client. When all else is in use, an object is given a file of
 // its own as memory (a segment other than 0). A create fails only when the disk refuses too, and nothing at all was freed for a while.
 //
-// Pure core (architecture.md, section 4): events and time in, effects out, in order. Owned by the StoreService; not thread-safe.
+// Pure core (docs/contributing/style.md): events and time in, effects out, in order. Owned by the StoreService; not thread-safe.
 #pragma once
 
 #include <cstdint>

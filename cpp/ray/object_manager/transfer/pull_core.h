@@ -7,7 +7,7 @@
 // it does so only for nodes that began earlier, so nobody waits in a circle, and a stall would end even that.
 // Every want ends with an answer or its cancellation.
 //
-// Pure core: events and time in, effects out, in order. Owned by the PullService; not thread-safe.
+// Pure core: events and time in, effects out, in order. Owned by the TransferService; not thread-safe.
 #pragma once
 
 #include <algorithm>

@@ -6,7 +6,7 @@
 // earlier, so that nobody waits in a circle. What is handed to the links and not sent yet is bounded, over all objects.
 // Every request is served or refused.
 //
-// Pure core: events and time in, effects out, in order. Owned by the PushService; not thread-safe.
+// Pure core: events and time in, effects out, in order. Owned by the TransferService; not thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -7,7 +7,7 @@
 // Counts are signed sums, as at any owner, but for one thing: borrowers turn to the adopter before the owner has told what it had counted, so until
 // Complete a count may be below zero. The adopter itself is a borrower of what its objects contain, under RayletAsProcess(self).
 //
-// Pure core (architecture.md, section 4): events in, effects out, in order. Owned by the AdoptionService; on the loop.
+// Pure core (docs/contributing/style.md): events in, effects out, in order. Owned by the AdoptionService; on the loop.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 //
 // On the head it takes over what leaving owners hand to it and from then on answers for it, as they would: values, borrowers, places of copies. On every
 // node it lets the adopter have the copies in its store. See docs/architecture/ownership.md, "Leaving in good order".
-// On the loop only; owned by Raylet.
+// On the loop only; owned by NodeServices.
 #pragma once
 
 #include <functional>

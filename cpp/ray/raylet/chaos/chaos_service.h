@@ -1,7 +1,7 @@
 // ChaosService: ends processes of this node on request, as a crash would, so that programs can be tested (ray.util.chaos).
 //
 // A worker is named by the lease that it holds: one that has moved on to other work since it was looked at is left alone.
-// On the loop only; owned by Raylet.
+// On the loop only; owned by NodeServices.
 #pragma once
 
 #include <functional>

@@ -5,7 +5,7 @@
 // Objects are saved in passes: one at once, since bytes take time, and further ones when all work and its workers have ended, until one finds nothing
 // that is only here. (What a worker owns is handed over as it leaves, so its objects can be saved only then.)
 //
-// Pure core (architecture.md, section 4): events and time in, effects out, in order. Owned by Raylet; on the loop.
+// Pure core (docs/contributing/style.md): events and time in, effects out, in order. Owned by NodeDrain; on the loop.
 #pragma once
 
 #include <algorithm>

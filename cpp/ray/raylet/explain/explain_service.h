@@ -1,7 +1,7 @@
 // ExplainService: what this node knows of where leases, actors and copies of objects stand; and, for who looks for somebody that knows an id, what the
 // processes of this node know of it.
 //
-// On the loop only; owned by Raylet.
+// On the loop only; owned by NodeServices.
 #pragma once
 
 #include <functional>

@@ -3,7 +3,7 @@
 // It carries out what LeaseQueueCore decides: a grant takes a worker from WorkerService and answers the owner once it has one. An actor is
 // a lease whose owner is the GCS: the service pushes the creation task to the worker itself and keeps the lease until the worker ends.
 // A lease ends with ReturnLease, with its worker, or with its owner (then the worker is killed: it may still run the owner's task).
-// On the loop only; owned by Raylet.
+// On the loop only; owned by NodeServices.
 #pragma once
 
 #include <deque>

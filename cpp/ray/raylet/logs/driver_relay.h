@@ -1,7 +1,7 @@
 // DriverRelay: takes what is meant for the drivers of a job, lines that its workers printed and messages, to the node where they are.
 //
 // Which node that is, the GCS knows; it is asked once per job, and what comes meanwhile is kept, up to a bound. A driver that reads slower
-// than its workers print loses lines rather than filling this process: how many is told in their place. On the loop only; owned by Raylet.
+// than its workers print loses lines rather than filling this process: how many is told in their place. On the loop only; owned by JobLogs.
 #pragma once
 
 #include <cstdint>

@@ -2,7 +2,7 @@
 //
 // Reading is lazy and bounded: a burst of prints is picked up once per `coalesce`, and no file gets more than kMaxRead bytes a turn, so a
 // worker that prints without end slows only its own lines. A worker rotates its files itself, by renaming x to x.1, x.1 to x.2 and so on; the
-// tailer reads on in the renamed file to its end and then in the next younger one. On the loop only; owned by WorkerService.
+// tailer reads on in the renamed file to its end and then in the next younger one. On the loop only; owned by Raylet.
 #pragma once
 
 #include <array>

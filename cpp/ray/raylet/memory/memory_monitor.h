@@ -1,6 +1,6 @@
 // MemoryMonitor: shell of MemoryMonitorCore. Reads the memory in use at an interval, and has workers ended while it is short. While no worker runs anything there is
 // none to end, and nothing is read: an idle node wakes nobody.
-// On the loop only; owned by Raylet.
+// On the loop only; owned by NodeServices.
 #pragma once
 
 #include <functional>

@@ -1,7 +1,7 @@
 // NodeDirectory: the other nodes of the cluster, as the GCS tells of them, and this node's links to them.
 //
 // Shell of the LinkCore. What is called over a link is served by the dispatcher of the raylet at its other end, by the same handlers as everybody else's calls.
-// On the loop only, but for what is marked; owned by Raylet. Handlers are registered before the first news.
+// On the loop only, but for what is marked; owned by NodeServices. Handlers are registered before the first news.
 #pragma once
 
 #include <functional>

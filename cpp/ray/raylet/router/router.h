@@ -4,7 +4,7 @@
 // Subscriptions are kept per connection. Every Subscribe goes on to the GCS (idempotent there), which publishes the key's present state
 // again: so a late subscriber gets it without a copy kept here; the others see a version that they know. The node itself follows what becomes of other nodes
 // and their workers (SubscribeNode). Definitions of functions are the one thing that is answered here (FunctionCache): every new worker asks for them.
-// On the loop only; owned by Raylet.
+// On the loop only; owned by NodeServices.
 #pragma once
 
 #include <functional>

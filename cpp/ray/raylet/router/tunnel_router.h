@@ -2,7 +2,7 @@
 //
 // What comes over a link is passed on by the thread that received it, so that a call to another node costs one wake-up less in each direction: hence the lock. What
 // leaves the node goes through the loop, which owns the links. It also tells processes what they cannot see: that their peer has ended, or that the way to it broke.
-// Envelopes for a node whose link may still come up by itself wait for it a while. Owned by Raylet.
+// Envelopes for a node whose link may still come up by itself wait for it a while. Owned by NodeServices.
 #pragma once
 
 #include <deque>

@@ -1,8 +1,8 @@
 // WorkerService: the processes of this node that speak to the raylet: its workers and the drivers.
 //
-// It owns the worker pool's core, the launcher and the log tailer, carries out the pool's effects, and knows for each process its
+// It owns the worker pool's core, uses the launcher and the log tailer, carries out the pool's effects, and knows for each process its
 // connection, its job and how it ended. What others learn of a process's end comes from here, once per process and in this order: the lines it
-// printed, the hook, then WorkerDied to every process of the node. On the loop only; owned by Raylet.
+// printed, the hook, then WorkerDied to every process of the node. On the loop only; owned by NodeServices.
 #pragma once
 
 #include <deque>
