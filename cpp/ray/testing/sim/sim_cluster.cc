@@ -76,7 +76,8 @@ void SimCluster::StartRaylet(HostId host) {
   config.python_version = "3.11.7";
   config.is_head = host == 0;
   config.resources.Set("CPU", here.cpus * ResourceSet::kUnit);
-  config.pool.max_idle = config.pool.prestart = 2;
+  config.pool.max_idle = config_.idle_workers;
+  config.pool.prestart = 2;
   config.memory_monitor.interval = Duration::zero();
   options.launcher = config_.launcher;
   options.worker = [this](Process* process, const raylet::LaunchRequest& request, const std::string& raylet_address) {

@@ -20,7 +20,7 @@ namespace {
 struct Options {
   int64_t seeds = 100, first = 1, seed = 0;
   int64_t nodes = 0;
-  int64_t tasks = 0;
+  int64_t tasks = 0, drivers = 10;
   bool code = false;
   bool trace = false;
 };
@@ -54,13 +54,13 @@ void StayOnOneProcessor() {
   sched_setaffinity(0, sizeof set, &set);  // where it cannot it is only slower
 }
 
-// One large cluster that schedules many tasks, from ten drivers.
+// One large cluster that schedules many tasks.
 bool RunLarge(const Options& options) {
-  constexpr int64_t kDrivers = 10;
   ClusterConfig config;
   config.nodes = static_cast<int>(options.nodes > 0 ? options.nodes : 1000);
-  config.drivers = static_cast<int>(std::min<int64_t>(kDrivers, config.nodes));
+  config.drivers = static_cast<int>(std::clamp<int64_t>(options.drivers, 1, config.nodes));
   config.launcher = {};  // nothing fails
+  config.idle_workers = 6;  // as many as a node here has CPUs at most: none leaves, as on nodes that are busy
   config.driver.tasks = options.tasks / config.drivers;
   config.driver.parallel = 1 + config.nodes * int64_t{3} / config.drivers;  // most CPUs are in use at once
   config.driver.max_hold = std::chrono::seconds(2);
@@ -109,6 +109,7 @@ int Run(int argc, char** argv) {
   flags.Add("first", "the first one", &options.first);
   flags.Add("seed", "this one only", &options.seed);
   flags.Add("nodes", "nodes of each cluster; 0: as the seed has it", &options.nodes);
+  flags.Add("drivers", "that share the tasks of --tasks, each a job of its own", &options.drivers);
   flags.Add("tasks", "instead of seeds: one cluster without faults that schedules so many tasks, with --nodes (1000)", &options.tasks);
   flags.Add("code", "drivers and workers are the product's own and run code (CodeWorkload)", &options.code);
   flags.Add("trace", "print every event", &options.trace);
