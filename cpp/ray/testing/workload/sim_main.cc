@@ -59,7 +59,7 @@ bool RunLarge(const Options& options) {
   ClusterConfig config;
   config.nodes = static_cast<int>(options.nodes > 0 ? options.nodes : 1000);
   config.drivers = static_cast<int>(std::clamp<int64_t>(options.drivers, 1, config.nodes));
-  config.launcher = {};  // nothing fails
+  config.launcher = {};     // nothing fails
   config.idle_workers = 6;  // as many as a node here has CPUs at most: none leaves, as on nodes that are busy
   config.driver.tasks = options.tasks / config.drivers;
   config.driver.parallel = 1 + config.nodes * int64_t{3} / config.drivers;  // most CPUs are in use at once
