@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -16,6 +15,7 @@
 #include <thread>
 
 #include "ray/rpc/core/frame.h"
+#include "ray/testing/limits/no_more_descriptors.h"
 #include "ray/v1/gcs_kv.pb.h"
 
 namespace ray::rpc {
@@ -354,19 +354,8 @@ TEST_F(LocalCarrierTest, CorkedLeavesByFlushOrByItself) {
   EXPECT_TRUE(client_->Call(*connection_, MethodId::kPushTask, "x", {}, nullptr, nullptr, {.corked = true}).ok());
 }
 
-// Of the whole process, while it lives.
-struct NoMoreDescriptors {
-  NoMoreDescriptors() {
-    getrlimit(RLIMIT_NOFILE, &usual);
-    rlimit none = usual;
-    none.rlim_cur = 3;
-    setrlimit(RLIMIT_NOFILE, &none);
-  }
-  ~NoMoreDescriptors() { setrlimit(RLIMIT_NOFILE, &usual); }
-  rlimit usual{};
-};
-
 TEST_F(LocalCarrierTest, ADescriptorForWhichThereIsNoRoomCostsNothingElse) {
+  if (kSanitizerNeedsDescriptors) GTEST_SKIP();
   std::unique_ptr<NoMoreDescriptors> none;
   std::promise<void> stands_still, sent;
   Waiter none_left, done;
@@ -399,6 +388,7 @@ TEST_F(LocalCarrierTest, ADescriptorForWhichThereIsNoRoomCostsNothingElse) {
 }
 
 TEST_F(LocalCarrierTest, WithoutDescriptorsConnectionsWaitAndNobodyIsTakenForDead) {
+  if (kSanitizerNeedsDescriptors) GTEST_SKIP();
   const int raw = RawSocket();
   {
     NoMoreDescriptors none;
