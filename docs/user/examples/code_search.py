@@ -93,7 +93,7 @@ def map_batch(paths: list[str], partitions: int, progress: Any) -> list[Any]:
     split: list[Postings] = [{} for _ in range(partitions)]
     for token, files in tokenise(paths).items():
         split[partition_of(token, partitions)][token] = files
-    progress.add.remote(len(paths))
+    ray.get(progress.add.remote(len(paths)))  # calls of several callers have no order: done before this task is
     return [ray.put(part) for part in split]
 
 
