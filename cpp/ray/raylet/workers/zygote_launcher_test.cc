@@ -126,7 +126,7 @@ TEST_F(ZygoteLauncherTest, TellsWhatTheMachineRefusedForNowFromWhatFailed) {
 }
 
 TEST_F(ZygoteLauncherTest, WithoutDescriptorsForAZygoteForksAreRefusedForNow) {
-  if (kSanitizerNeedsDescriptors) GTEST_SKIP();
+  if (kSanitizerNeedsDescriptors) GTEST_SKIP() << kWhyNotWithoutDescriptors;
   OnLoop([&] {
     NoMoreDescriptors none;
     launcher_->Launch({1, WorkerId::FromRandom(), JobId::FromInt(1), {}});

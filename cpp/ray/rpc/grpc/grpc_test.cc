@@ -240,7 +240,7 @@ TEST_F(GrpcTest, AddressTaken) {
 }
 
 TEST_F(GrpcTest, ConnectionsForWhichThereIsNoDescriptorAreServedWhenThereIs) {
-  if (kSanitizerNeedsDescriptors) GTEST_SKIP();
+  if (kSanitizerNeedsDescriptors) GTEST_SKIP() << kWhyNotWithoutDescriptors;
   Serve();
   const int raw = ::socket(AF_UNIX, SOCK_STREAM, 0);
   sockaddr_un address{};

@@ -355,7 +355,7 @@ TEST_F(LocalCarrierTest, CorkedLeavesByFlushOrByItself) {
 }
 
 TEST_F(LocalCarrierTest, ADescriptorForWhichThereIsNoRoomCostsNothingElse) {
-  if (kSanitizerNeedsDescriptors) GTEST_SKIP();
+  if (kSanitizerNeedsDescriptors) GTEST_SKIP() << kWhyNotWithoutDescriptors;
   std::unique_ptr<NoMoreDescriptors> none;
   std::promise<void> stands_still, sent;
   Waiter none_left, done;
@@ -388,7 +388,7 @@ TEST_F(LocalCarrierTest, ADescriptorForWhichThereIsNoRoomCostsNothingElse) {
 }
 
 TEST_F(LocalCarrierTest, WithoutDescriptorsConnectionsWaitAndNobodyIsTakenForDead) {
-  if (kSanitizerNeedsDescriptors) GTEST_SKIP();
+  if (kSanitizerNeedsDescriptors) GTEST_SKIP() << kWhyNotWithoutDescriptors;
   const int raw = RawSocket();
   {
     NoMoreDescriptors none;

@@ -11,6 +11,8 @@ inline constexpr bool kSanitizerNeedsDescriptors = true;
 #else
 inline constexpr bool kSanitizerNeedsDescriptors = false;
 #endif
+inline constexpr char kWhyNotWithoutDescriptors[] =
+    "the checks of this sanitizer need descriptors themselves; the release build runs this test";
 
 class NoMoreDescriptors {
  public:
