@@ -20,6 +20,16 @@ ResourceSet Cpus(int64_t n) {
   return set;
 }
 
+TaskTemplate NormalTask(const std::string& function, const TaskOptions& options) {
+  TaskTemplate tmpl;
+  tmpl.type = TaskType::kNormal;
+  tmpl.function_id = tmpl.function_name = function;
+  tmpl.resources = Cpus(options.cpus);
+  tmpl.max_retries = options.max_retries;
+  tmpl.retry_exceptions = options.retry_exceptions;
+  return tmpl;
+}
+
 }  // namespace
 
 // u32 number of refs, each id and owner, the text.
@@ -98,12 +108,7 @@ Ref Session::Put(const Value& value) {
 }
 
 Ref Session::Call(const std::string& function, const Value& args, std::span<const Ref> refs, TaskOptions options) {
-  TaskTemplate tmpl;
-  tmpl.type = TaskType::kNormal;
-  tmpl.function_id = tmpl.function_name = function;
-  tmpl.resources = Cpus(options.cpus);
-  tmpl.max_retries = options.max_retries;
-  tmpl.retry_exceptions = options.retry_exceptions;
+  TaskTemplate tmpl = NormalTask(function, options);
   if (options.spread) tmpl.strategy.kind = SchedulingStrategy::kSpread;
   const Packed packed = Pack(args);
   std::vector<ObjectId> ids;
@@ -162,12 +167,7 @@ class Session::Waits {
 };
 
 Ref Session::CallStream(const std::string& function, const Value& args, TaskOptions options, int64_t backpressure) {
-  TaskTemplate tmpl;
-  tmpl.type = TaskType::kNormal;
-  tmpl.function_id = tmpl.function_name = function;
-  tmpl.resources = Cpus(options.cpus);
-  tmpl.max_retries = options.max_retries;
-  tmpl.retry_exceptions = options.retry_exceptions;
+  TaskTemplate tmpl = NormalTask(function, options);
   tmpl.num_returns = kStreamingReturns;
   tmpl.generator_backpressure = backpressure;
   const Packed packed = Pack(args);

@@ -135,21 +135,7 @@ def list_actors(
     raise_on_missing_output: bool = True,
     _explain: bool = False,
 ) -> list[ActorState]:
-    """The actors of all jobs, dead ones too.
-
-    Args:
-        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
-        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
-        limit: at most so many rows.
-        timeout: seconds that each node may take to answer.
-        detail: fill the columns that are marked as details, too.
-        raise_on_missing_output: False: leave out what nodes did not tell.
-
-    Raises:
-        ConnectionError: there is no such cluster.
-        RayStateApiException: a node did not answer.
-        ValueError: a bad filter or limit.
-    """
+    """The actors of all jobs, dead ones too. Arguments and errors are those of `list_nodes`."""
     return _tables.rows(
         ActorState,
         address=address,
@@ -175,21 +161,7 @@ def list_jobs(
     raise_on_missing_output: bool = True,
     _explain: bool = False,
 ) -> list[JobState]:
-    """The jobs of the cluster: one for each driver.
-
-    Args:
-        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
-        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
-        limit: at most so many rows.
-        timeout: seconds that each node may take to answer.
-        detail: fill the columns that are marked as details, too.
-        raise_on_missing_output: False: leave out what nodes did not tell.
-
-    Raises:
-        ConnectionError: there is no such cluster.
-        RayStateApiException: a node did not answer.
-        ValueError: a bad filter or limit.
-    """
+    """The jobs of the cluster: one for each driver. Arguments and errors are those of `list_nodes`."""
     return _tables.rows(
         JobState,
         address=address,
@@ -215,21 +187,7 @@ def list_placement_groups(
     raise_on_missing_output: bool = True,
     _explain: bool = False,
 ) -> list[PlacementGroupState]:
-    """The placement groups of all jobs, removed ones too.
-
-    Args:
-        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
-        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
-        limit: at most so many rows.
-        timeout: seconds that each node may take to answer.
-        detail: fill the columns that are marked as details, too.
-        raise_on_missing_output: False: leave out what nodes did not tell.
-
-    Raises:
-        ConnectionError: there is no such cluster.
-        RayStateApiException: a node did not answer.
-        ValueError: a bad filter or limit.
-    """
+    """The placement groups of all jobs, removed ones too. Arguments and errors are those of `list_nodes`."""
     return _tables.rows(
         PlacementGroupState,
         address=address,
@@ -255,21 +213,7 @@ def list_workers(
     raise_on_missing_output: bool = True,
     _explain: bool = False,
 ) -> list[WorkerState]:
-    """The processes of the live nodes: workers and drivers.
-
-    Args:
-        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
-        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
-        limit: at most so many rows.
-        timeout: seconds that each node may take to answer.
-        detail: fill the columns that are marked as details, too.
-        raise_on_missing_output: False: leave out what nodes did not tell.
-
-    Raises:
-        ConnectionError: there is no such cluster.
-        RayStateApiException: a node did not answer.
-        ValueError: a bad filter or limit.
-    """
+    """The processes of the live nodes: workers and drivers. Arguments and errors are those of `list_nodes`."""
     return _tables.rows(
         WorkerState,
         address=address,
@@ -297,18 +241,7 @@ def list_objects(
 ) -> list[ObjectState]:
     """The references that the processes of the cluster hold, as `ray memory` shows them.
 
-    Args:
-        address: of the cluster. None: the one that this process is connected to, else the one on this machine.
-        filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
-        limit: at most so many rows.
-        timeout: seconds that each node may take to answer.
-        detail: fill the columns that are marked as details, too.
-        raise_on_missing_output: False: leave out what nodes did not tell.
-
-    Raises:
-        ConnectionError: there is no such cluster.
-        RayStateApiException: a node did not answer.
-        ValueError: a bad filter or limit.
+    Arguments and errors are those of `list_nodes`.
     """
     return _tables.rows(
         ObjectState,
