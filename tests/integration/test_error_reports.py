@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import textwrap
 from collections.abc import Iterator
@@ -161,6 +162,52 @@ def test_a_generator_whose_argument_failed_has_one_item_that_raises() -> None:
     (only,) = stream.remote(fail.remote())
     with pytest.raises(KeyError, match="argument"):
         ray.get(only, timeout=20)
+
+
+def test_a_dead_actor_is_named_with_its_process_and_node(tmp_path: pathlib.Path) -> None:
+    told = tmp_path / "pid"
+
+    @ray.remote
+    class Frail:
+        def pid(self) -> int:
+            return os.getpid()
+
+        def end(self) -> None:
+            os._exit(3)
+
+    @ray.remote
+    class Unborn:
+        def __init__(self) -> None:
+            told.write_text(str(os.getpid()))
+            os._exit(4)
+
+        def ready(self) -> None:
+            pass
+
+    context = ray.get_runtime_context()
+    [ip] = {node["NodeManagerAddress"] for node in ray.nodes()}
+    actor = Frail.options(name="frail").remote()
+    pid = ray.get(actor.pid.remote(), timeout=20)
+    with pytest.raises(ray.exceptions.ActorDiedError) as caught:
+        ray.get(actor.end.remote(), timeout=20)
+    lines = str(caught.value).splitlines()
+    assert lines[:7] == [
+        "The actor died unexpectedly before finishing this task.",
+        "\tclass_name: Frail",
+        f"\tactor_id: {actor._actor_id.hex()}",
+        f"\tpid: {pid}",
+        "\tname: frail",
+        f"\tnamespace: {context.namespace}",
+        f"\tip: {ip}",
+    ]
+    assert "exit code 3" in lines[7]
+
+    # One that ended in its constructor had a process, too.
+    with pytest.raises(ray.exceptions.ActorDiedError) as caught:
+        ray.get(Unborn.remote().ready.remote(), timeout=20)
+    lines = str(caught.value).splitlines()
+    assert f"\tpid: {told.read_text()}" in lines
+    assert f"\tip: {ip}" in lines
 
 
 LINES = """

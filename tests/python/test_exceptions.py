@@ -97,11 +97,27 @@ def test_the_text_of_a_dead_actor_names_it_and_the_cause() -> None:
         "pid": 12,
         "actor_name": "c",
         "ray_namespace": "ns",
+        "node_ip": "192.0.2.7",
         "message": "killed by signal 9",
     }
     text = str(ex.ActorDiedError.from_fields(fields))
-    for part in ("Counter", "ab", "12", "name: c", "namespace: ns", "killed by signal 9"):
-        assert part in text
+    assert text.splitlines() == [
+        "The actor died unexpectedly before finishing this task.",
+        "\tclass_name: Counter",
+        "\tactor_id: ab",
+        "\tpid: 12",
+        "\tname: c",
+        "\tnamespace: ns",
+        "\tip: 192.0.2.7",
+        "killed by signal 9",
+    ]
+
+
+def test_the_text_of_an_actor_that_never_had_a_process_names_none() -> None:
+    fields = {"actor_id": b"\xab", "class_name": "Counter", "pid": 0, "node_ip": "", "never_ran": True}
+    text = str(ex.ActorDiedError.from_fields(fields))
+    assert "pid:" not in text and "ip:" not in text
+    assert text.endswith("The actor never ran - it was cancelled before it started running.")
 
 
 def test_an_init_error_carries_the_constructors_error() -> None:

@@ -911,6 +911,7 @@ Status ParseError(const ValueOut& value, ErrorFields* out) {
   out->pid = detail.pid();
   out->task_name = detail.task_name();
   out->timeout_s = detail.timeout_s();
+  out->node_ip = detail.node_ip();
   return Status::Ok();
 }
 

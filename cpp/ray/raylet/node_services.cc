@@ -171,7 +171,7 @@ void NodeServices::Impl::Init() {
   queue_config.node = node_id;
   queue_config.labels = {config.labels.begin(), config.labels.end()};
   queue_config.seed = IdHash()(node_id);
-  leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id,
+  leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id, config.node_ip,
                                                              [this] {
                                                                reports->Soon();
                                                                drain->OnWork();

@@ -63,9 +63,9 @@ class RayletServices : public testing::Test {
                                                              ended_.push_back(e);
                                                              leases_->OnProcessEnded(e);
                                                            }});
-    leases_ =
-        std::make_unique<LeaseService>(LeaseService::Deps{loop_.get(), workers_.get(), node_, [] {}}, scheduling::LeaseQueueConfig{node_},
-                                       scheduling::NodeResources(*ResourceSet::FromDoubles({{"CPU", 1}})));
+    leases_ = std::make_unique<LeaseService>(LeaseService::Deps{loop_.get(), workers_.get(), node_, "192.0.2.7", [] {}},
+                                             scheduling::LeaseQueueConfig{node_},
+                                             scheduling::NodeResources(*ResourceSet::FromDoubles({{"CPU", 1}})));
     router_ = std::make_unique<Router>(node_, RouterHooks{[this](uint64_t c, const v1::JobInfo& j) { workers_->BindDriverJob(c, j); },
                                                           [](const JobId&, const std::function<void()>& done) { done(); }});
     auto dispatcher = std::make_shared<rpc::Dispatcher>();
@@ -316,6 +316,7 @@ TEST_F(RayletServices, StartsAnActorThatThenHoldsNoCpu) {
   ASSERT_TRUE(status.ok()) << status.ToString();
   EXPECT_FALSE(reply.has_creation_error());
   EXPECT_EQ(reply.pid(), 1001);
+  EXPECT_EQ(reply.node_ip(), "192.0.2.7");
   EXPECT_EQ(FreeCpu(), ResourceSet::kUnit);
   const auto again = Ask<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(id)).second;
   EXPECT_EQ(again.worker().worker_id(), reply.worker().worker_id());
@@ -332,6 +333,8 @@ TEST_F(RayletServices, AWorkerThatDiesInTheConstructorIsTold) {
   const auto reply = started.get().second;
   EXPECT_EQ(reply.creation_error().error_type(), 0);
   EXPECT_NE(reply.creation_error().message().find("killed by signal 9"), std::string::npos) << reply.creation_error().message();
+  EXPECT_EQ(reply.creation_error().pid(), 1001);
+  EXPECT_EQ(reply.creation_error().node_ip(), "192.0.2.7");
   // A GCS that did not get the answer asks again: that is no second start.
   EXPECT_EQ(Ask<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(id)).second.creation_error().message(),
             reply.creation_error().message());

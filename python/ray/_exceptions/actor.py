@@ -81,6 +81,7 @@ class ActorDiedError(RayActorError):
                 ("pid", "pid"),
                 ("name", "actor_name"),
                 ("namespace", "ray_namespace"),
+                ("ip", "node_ip"),
             ):
                 if fields.get(key):
                     lines.append(f"\t{label}: {fields[key]}")

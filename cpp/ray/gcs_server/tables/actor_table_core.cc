@@ -495,6 +495,7 @@ void ActorTableCore::BecomeAlive(Actor& actor, const v1::StartActorReply& reply,
   actor.info.set_state(v1::ACTOR_STATE_ALIVE);
   *actor.info.mutable_address() = reply.worker();
   actor.info.set_pid(reply.pid());
+  actor.info.set_node_ip(reply.node_ip());
   actor.info.set_repr_name(reply.repr_name());
   Changed(actor, out);
   // The order to end it came too early for a worker that was just ready, or went to a node that turned it away. Its callers send nothing to this one any more.
@@ -510,6 +511,7 @@ void ActorTableCore::BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken c
   cause.set_actor_name(creation.name());
   cause.set_ray_namespace(creation.ray_namespace());
   if (cause.pid() == 0) cause.set_pid(actor.info.pid());
+  if (cause.node_ip().empty()) cause.set_node_ip(actor.info.node_ip());
   if (actor.info.num_restarts() == 0 && actor.info.state() != v1::ACTOR_STATE_ALIVE) cause.set_never_ran(true);
   ReleaseWorker(actor);
   unplaced_.erase(actor.id);
@@ -579,6 +581,7 @@ void ActorTableCore::OnEnded(Actor& actor, const std::string& reason, ErrorType 
   actor.info.set_moved(moved);
   actor.info.set_state(v1::ACTOR_STATE_RESTARTING);
   actor.info.set_pid(0);
+  actor.info.clear_node_ip();
   actor.told_infeasible = false;
   Changed(actor, out);
   Place(actor, wall_ms, out);
@@ -693,6 +696,7 @@ void ActorTableCore::Started(const ActorId& id, uint32_t start, const Status& st
     bool worker_died = !error.actor_init_failed() && (type == ErrorType::kWorkerDied || type == ErrorType::kActorDied ||
                                                       type == ErrorType::kOutOfMemory || type == ErrorType::kNodeDied);
     actor->info.set_pid(error.pid() != 0 ? error.pid() : reply.pid());
+    actor->info.set_node_ip(error.node_ip());
     // What raised once would raise again.
     if (!worker_died) return BecomeDead(*actor, error, 0, wall_ms, out);
     std::string how = error.message().empty() ? "its worker process died while its constructor ran" : error.message();

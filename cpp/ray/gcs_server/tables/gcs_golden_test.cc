@@ -45,7 +45,11 @@ std::string Show(const v1::ActorInfo& actor) {
   std::string text = "actor " + Letter(actor.actor_id()) + " " + kStates[actor.state()];
   if (actor.has_address()) text += " as " + Letter(actor.address().worker_id());
   if (actor.num_restarts() > 0) text += ", restarts " + std::to_string(actor.num_restarts());
-  if (actor.has_death_cause()) text += ": " + actor.death_cause().message() + (actor.death_cause().never_ran() ? " (never ran)" : "");
+  if (actor.has_death_cause()) {
+    const v1::ErrorDetail& cause = actor.death_cause();
+    text += ": " + cause.message() + (cause.never_ran() ? " (never ran)" : "");
+    if (!cause.node_ip().empty()) text += " (process " + std::to_string(cause.pid()) + " on " + cause.node_ip() + ")";
+  }
   return text;
 }
 
@@ -169,6 +173,8 @@ class Replay {
       actors.FailCreation(id, cause, kCall, 1, out);
     } else if (name == "started") {
       ToProto(Address{MakeId<NodeId>("N"), MakeId<WorkerId>(event.Word("worker", "w"))}, reply.mutable_worker());
+      reply.set_pid(static_cast<int64_t>(event.Number("pid", 0)));
+      reply.set_node_ip(event.Word("ip", ""));
       actors.Started(id, start, {}, reply, 1, out);
     } else if (name == "start-failed") {
       Status status;
@@ -179,6 +185,8 @@ class Replay {
       error->set_error_type(static_cast<int32_t>(died ? ErrorType::kWorkerDied : ErrorType::kActorCreationFailed));
       error->set_message(died ? "The worker died." : "The constructor raised.");
       error->set_actor_init_failed(event.Has("raised"));
+      error->set_pid(static_cast<int64_t>(event.Number("pid", 0)));
+      error->set_node_ip(event.Word("ip", ""));
       actors.Started(id, start, status, reply, 1, out);
     } else if (name == "start-cancelled") {
       reply.set_cancelled(true);

@@ -443,7 +443,8 @@ void LeaseService::OnProcessEnded(const ProcessEnd& end) {
         AnswerActor(actor, std::move(answer));
         ForgetActor(actor);
       } else {
-        FailActor(actor, static_cast<int32_t>(ErrorType::kWorkerDied), "The worker died while it created the actor: " + end.detail);
+        FailActor(actor, static_cast<int32_t>(ErrorType::kWorkerDied), "The worker died while it created the actor: " + end.detail,
+                  end.pid);
       }
     }
     Run(std::move(effects));
@@ -567,13 +568,15 @@ void LeaseService::OnCreationReply(const std::shared_ptr<Actor>& actor, const St
     const auto connection = deps_.workers->ConnectionOf(actor->worker);
     if (connection == nullptr || connection->closed()) return;  // its end is on the way, with the cause
     const WorkerId worker = actor->worker;
-    FailActor(actor, static_cast<int32_t>(ErrorType::kActorCreationFailed), "The creation task failed: " + status.message());
+    FailActor(actor, static_cast<int32_t>(ErrorType::kActorCreationFailed), "The creation task failed: " + status.message(),
+              deps_.workers->PidOf(worker));
     deps_.workers->AskExit(worker, "its actor could not be created", /*must=*/true);
     return;
   }
   v1::StartActorReply answer;
   ToProto(Address{deps_.node_id, actor->worker}, answer.mutable_worker());
   answer.set_pid(deps_.workers->PidOf(actor->worker));
+  answer.set_node_ip(deps_.node_ip);
   if (!reply.is_application_error() && !reply.has_system_error() && !reply.cancelled()) {
     answer.set_repr_name(reply.repr_name());
     AnswerActor(actor, std::move(answer));
@@ -596,6 +599,7 @@ void LeaseService::OnCreationReply(const std::shared_ptr<Actor>& actor, const St
     error->set_actor_name(creation.name());
     error->set_ray_namespace(creation.ray_namespace());
     error->set_pid(answer.pid());
+    error->set_node_ip(deps_.node_ip);
     error->set_never_ran(true);
   }
   AnswerActor(actor, std::move(answer));
@@ -639,7 +643,7 @@ std::set<JobId> LeaseService::Jobs() const {
   return jobs;
 }
 
-void LeaseService::FailActor(const std::shared_ptr<Actor>& actor, int32_t error_type, const std::string& message) {
+void LeaseService::FailActor(const std::shared_ptr<Actor>& actor, int32_t error_type, const std::string& message, int64_t pid) {
   const auto& creation = actor->request.spec().creation();
   v1::StartActorReply reply;
   auto* error = reply.mutable_creation_error();
@@ -649,7 +653,10 @@ void LeaseService::FailActor(const std::shared_ptr<Actor>& actor, int32_t error_
   error->set_class_name(creation.class_name());
   error->set_actor_name(creation.name());
   error->set_ray_namespace(creation.ray_namespace());
-  error->set_pid(deps_.workers->PidOf(actor->worker));
+  if (pid > 0) {
+    error->set_pid(pid);
+    error->set_node_ip(deps_.node_ip);
+  }
   error->set_never_ran(true);
   AnswerActor(actor, std::move(reply));
   ForgetActor(actor);

@@ -49,6 +49,7 @@ class LeaseService {
     async::Loop* loop;
     WorkerService* workers;  // set before the first request
     NodeId node_id;
+    std::string node_ip;
     std::function<void()> on_resources_changed;
     // Fills a report of what the node has free, newer than all before. May be empty.
     std::function<void(v1::ReportResourcesRequest* report)> report;
@@ -163,7 +164,8 @@ class LeaseService {
   void PushCreation(const std::shared_ptr<Actor>& actor);
   void OnCreationReply(const std::shared_ptr<Actor>& actor, const Status& status, v1::PushTaskReply& reply, PartList parts);
   void AnswerActor(const std::shared_ptr<Actor>& actor, v1::StartActorReply reply);
-  void FailActor(const std::shared_ptr<Actor>& actor, int32_t error_type, const std::string& message);
+  // `pid`: of the process that was to run its constructor; 0: there was none.
+  void FailActor(const std::shared_ptr<Actor>& actor, int32_t error_type, const std::string& message, int64_t pid = 0);
   void ForgetActor(const std::shared_ptr<Actor>& actor);
   // A start that failed is not tried again under the same number: the GCS may ask again because it did not get the answer.
   void RememberFailedStart(const Actor& actor);
