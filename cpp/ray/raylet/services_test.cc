@@ -99,11 +99,16 @@ class RayletServices : public testing::Test {
     peer->RegisterTyped<v1::SubscribeRequest>(MethodId::kSubscribe,
                                               [this](const v1::SubscribeRequest& request, rpc::Request&, rpc::Responder responder) {
                                                 subscribed_.insert(request.key());
+                                                ++asked_[request.key()];
                                                 if (hold_subscriptions_) return held_.push_back(std::move(responder));
                                                 responder.Send(v1::PubSubEmpty());
                                               });
     peer->RegisterTyped<v1::SubscribeRequest>(MethodId::kUnsubscribe, [this](const v1::SubscribeRequest& request, rpc::Request&,
                                                                              const rpc::Responder&) { subscribed_.erase(request.key()); });
+    peer->RegisterTyped<v1::PublishNotice>(MethodId::kPublish,
+                                           [this](const v1::PublishNotice& notice, const rpc::Request& request, const rpc::Responder&) {
+                                             news_[request.connection->id()].push_back(notice.actor().version());
+                                           });
     peer->RegisterFallback([](rpc::Request, rpc::Responder) {});
     clients_ = std::move(*rpc::LocalCarrier::Make(loop_.get(), peer, {dir_ + "/c"}));
 
@@ -180,7 +185,7 @@ class RayletServices : public testing::Test {
   // From here on there is a GCS: the other end of a connection of its own.
   void StartGcs() {
     OnLoop([this] {
-      Connect();
+      gcs_end_ = Connect();
       router_->SetGcs(raylet_end_, /*resume=*/false);
     });
   }
@@ -234,10 +239,13 @@ class RayletServices : public testing::Test {
   bool died_ = false;
   std::unique_ptr<rpc::LocalCarrier> server_, clients_;
   rpc::ConnectionPtr raylet_end_;  // of the newest connection
-  int kv_gets_ = 0;                // that reached the GCS
+  rpc::ConnectionPtr gcs_end_;
+  int kv_gets_ = 0;  // that reached the GCS
   bool kv_found_ = true;
   std::vector<ProcessEnd> ended_;
-  std::set<std::string> subscribed_;  // keys, at the GCS
+  std::set<std::string> subscribed_;                // keys, at the GCS
+  std::map<std::string, int> asked_;                // how often for each key
+  std::map<uint64_t, std::vector<uint64_t>> news_;  // by connection: versions of actors that were published there
   bool hold_subscriptions_ = false;
   bool hold_creation_ = false;
   std::vector<rpc::Responder> held_;
@@ -406,6 +414,59 @@ TEST_F(RayletServices, FunctionsAreFetchedFromTheGcsOnce) {
   request.set_ns("other");  // may change
   for (int i = 0; i < 2; ++i) EXPECT_EQ(Ask<v1::KvGetReply>(driver, MethodId::kKvGet, request).second.value(), "value of hash");
   EXPECT_EQ(kv_gets_, 4);
+}
+
+TEST_F(RayletServices, LaterSubscribersOfAnActorAreAnsweredHere) {
+  StartGcs();
+  std::vector<rpc::ConnectionPtr> processes;
+  OnLoop([&] {
+    for (int i = 0; i < 3; ++i) processes.push_back(Connect());
+  });
+  v1::SubscribeRequest request;
+  request.set_channel(v1::CHANNEL_ACTOR);
+  request.set_key("a");
+  const auto subscribe = [&](int process) {
+    EXPECT_TRUE(Ask<v1::PubSubEmpty>(processes[static_cast<size_t>(process)], MethodId::kSubscribe, request).first.ok());
+  };
+  const auto publish = [&](uint64_t version) {
+    v1::PublishNotice notice;
+    notice.set_channel(v1::CHANNEL_ACTOR);
+    notice.set_key("a");
+    notice.mutable_actor()->set_version(version);
+    EXPECT_TRUE(Ask<v1::PubSubEmpty>(gcs_end_, MethodId::kPublish, notice).first.ok());
+  };
+  // What each has heard since the last call.
+  const auto heard = [&] {
+    v1::WorkerEmpty behind;
+    for (const auto& process : processes) (void)Ask<v1::WorkerEmpty>(process, MethodId::kGetNodeStats, behind);  // not served here
+    std::string text;
+    OnLoop([&] {
+      for (const auto& process : processes) {
+        for (const uint64_t version : news_[process->id()]) text += std::to_string(version);
+        text += '|';
+      }
+      news_.clear();
+    });
+    return text;
+  };
+  subscribe(0);
+  subscribe(1);  // nothing has come yet
+  EXPECT_EQ(asked_["a"], 2);
+  publish(1);
+  EXPECT_EQ(heard(), "1|1||");
+  subscribe(2);
+  EXPECT_EQ(heard(), "||1|") << "and nobody else once more";
+  publish(2);
+  EXPECT_EQ(heard(), "2|2|2|");
+  subscribe(1);
+  EXPECT_EQ(heard(), "|2||");
+  EXPECT_EQ(asked_["a"], 2);
+  // With the last of them goes what was known.
+  for (const auto& process : processes) (void)Ask<v1::PubSubEmpty>(process, MethodId::kUnsubscribe, request);
+  publish(3);
+  subscribe(0);
+  EXPECT_EQ(asked_["a"], 3);
+  EXPECT_EQ(heard(), "|||");
 }
 
 TEST_F(RayletServices, ANewGcsKeepsOnlySubscriptionsThatSomebodyHas) {

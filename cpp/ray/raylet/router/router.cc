@@ -142,7 +142,13 @@ void Router::Subscribe(const v1::SubscribeRequest& message, rpc::Request& reques
   }
   const Key key(message.channel(), message.key());
   it->second.keys.insert(key);
-  by_key_[key].insert(id);
+  Topic& topic = by_key_[key];
+  topic.subscribers.insert(id);
+  if (!topic.latest.empty()) {
+    request.connection->NotifyRaw(MethodId::kPublish, topic.latest, {});
+    if (responder.valid()) responder.Send(v1::PubSubEmpty());
+    return;
+  }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));
   calls_.Call(MethodId::kSubscribe, std::string(request.control), {}, [this, answer, key](const Status& status, const rpc::Reply&) {
     if (!status.ok()) return answer->Fail(status);
@@ -164,8 +170,8 @@ void Router::Unsubscribe(const v1::SubscribeRequest& message, rpc::Request& requ
 void Router::Drop(const rpc::ConnectionPtr& connection, const Key& key) {
   const auto it = by_key_.find(key);
   if (it == by_key_.end()) return;
-  it->second.erase(connection->id());
-  if (!it->second.empty()) return;
+  it->second.subscribers.erase(connection->id());
+  if (!it->second.subscribers.empty()) return;
   by_key_.erase(it);
   TellOfEnd(key);
 }
@@ -199,7 +205,7 @@ void Router::SetGcs(rpc::ConnectionPtr gcs, bool resume) {
     });
   };
   for (const v1::Channel channel : {v1::CHANNEL_NODE, v1::CHANNEL_WORKER}) subscribe(channel, "");
-  for (const auto& [key, subscribers] : by_key_) subscribe(key.first, key.second);
+  for (const auto& [key, topic] : by_key_) subscribe(key.first, key.second);
   calls_.SetLink(std::move(gcs));
 }
 
@@ -207,7 +213,8 @@ void Router::Publish(const v1::PublishNotice& message, rpc::Request& request) {
   if (hooks_.on_news != nullptr) hooks_.on_news(message);
   const auto it = by_key_.find(Key(message.channel(), message.key()));
   if (it == by_key_.end()) return;
-  for (const uint64_t id : it->second) subscribers_.at(id).connection->NotifyRaw(MethodId::kPublish, request.control, {});
+  if (message.has_actor() || message.has_placement_group()) it->second.latest.assign(request.control);
+  for (const uint64_t id : it->second.subscribers) subscribers_.at(id).connection->NotifyRaw(MethodId::kPublish, request.control, {});
 }
 
 }  // namespace ray::raylet

@@ -1,9 +1,10 @@
 // Router: the node's way to the GCS. It passes on what its processes ask of the GCS and relays the answers, and spreads what the GCS publishes.
 // While there is no GCS, what is asked waits for it (GcsCalls).
 //
-// Subscriptions are kept per connection. Every Subscribe goes on to the GCS (idempotent there), which publishes the key's present state
-// again: so a late subscriber gets it without a copy kept here; the others see a version that they know. The node itself follows what becomes of other nodes
-// and their workers (SubscribeNode). Definitions of functions are the one thing that is answered here (FunctionCache): every new worker asks for them.
+// Subscriptions are kept per connection. The first Subscribe of a key goes on to the GCS (idempotent there), which publishes the key's present state. It is kept
+// while anybody here is subscribed, so that later ones are answered here: a worker that is handed an actor that others of its node call does not wait for the GCS,
+// and the others are not told again. The node itself follows what becomes of other nodes and their workers (SubscribeNode). Definitions of functions are answered
+// here, too (FunctionCache): every new worker asks for them.
 // On the loop only; owned by NodeServices.
 #pragma once
 
@@ -67,12 +68,16 @@ class Router {
     rpc::ConnectionPtr connection;
     std::set<Key> keys;
   };
+  struct Topic {
+    std::set<uint64_t> subscribers;  // connections; never empty
+    std::string latest;              // the newest PublishNotice of an actor or a placement group; empty: none has come
+  };
   const NodeId node_;
   const RouterHooks hooks_;
   GcsCalls calls_;
   FunctionCache functions_;
   std::map<uint64_t, Subscriber> subscribers_;  // by connection
-  std::map<Key, std::set<uint64_t>> by_key_;
+  std::map<Key, Topic> by_key_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
 };
 
