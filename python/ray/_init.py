@@ -7,12 +7,10 @@ import logging
 import os
 import sys
 import threading
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from ray import options as opts
 from ray._context import ClientContext, RayContext
-from ray._runtime import addresses, driver_process
 from ray._runtime import session as sessions
 from ray._runtime.logging_config import LoggingConfig
 from ray.job_config import JobConfig
@@ -63,7 +61,7 @@ def init(
     local_mode: bool = False,
     ignore_reinit_error: bool = False,
     include_dashboard: bool | None = None,
-    dashboard_host: str = addresses.LOOPBACK,
+    dashboard_host: str = "127.0.0.1",
     dashboard_port: int | None = None,
     job_config: JobConfig | None = None,
     configure_logging: bool = True,
@@ -101,6 +99,8 @@ def init(
         AuthenticationError: it does not accept the token, or there is none.
         ValueError, TypeError: a bad argument, or sizes of a node where a cluster runs already.
     """
+    from ray._runtime import driver_process
+
     with _INIT_LOCK:
         current = sessions.current_session()
         if current is not None:
@@ -213,6 +213,8 @@ def _connect(
     job_config: dict[str, Any],
     system_config: dict[str, Any],
 ) -> Session:
+    import uuid
+
     temp_dir = given.get("_temp_dir")
     if temp_dir is not None and not os.path.isabs(temp_dir):
         raise ValueError(f"_temp_dir must be an absolute path, got {temp_dir!r}.")

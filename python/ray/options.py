@@ -20,9 +20,9 @@ RESOURCE_UNIT = 10_000  # amounts are multiples of 1/10000
 RUNTIME_ENV_FIELDS = ("env_vars",)
 
 _LABEL_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
-_LABEL_KEY = re.compile(rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}")
-_LABEL_PLAIN = re.compile(_LABEL_NAME)
-_LABEL_VALUE = re.compile(rf"!?({_LABEL_NAME})?|!?in\(\s*{_LABEL_NAME}(\s*,\s*{_LABEL_NAME})*\s*\)")
+# Compiled at their first use: together they are more than a millisecond of `import ray`.
+_LABEL_KEY = rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}"
+_LABEL_VALUE = rf"!?({_LABEL_NAME})?|!?in\(\s*{_LABEL_NAME}(\s*,\s*{_LABEL_NAME})*\s*\)"
 
 
 def _type_name(types: tuple[type, ...]) -> str:
@@ -91,9 +91,9 @@ def _custom_resources(v: dict[str, Any]) -> str | None:
 
 def _label_selector(v: dict[str, Any]) -> str | None:
     for key, value in v.items():
-        if not isinstance(key, str) or not _LABEL_KEY.fullmatch(key):
+        if not isinstance(key, str) or not re.fullmatch(_LABEL_KEY, key):
             return f"{key!r} is not a valid label key"
-        if not isinstance(value, str) or not _LABEL_VALUE.fullmatch(value):
+        if not isinstance(value, str) or not re.fullmatch(_LABEL_VALUE, value):
             return f"{value!r} is not a valid label condition (allowed: 'v', '!v', 'in(a,b)', '!in(a,b)', '')"
     return None
 
@@ -110,9 +110,9 @@ def check_node_labels(labels: Any, what: str = "labels") -> None:
     for key, value in labels.items():
         if not isinstance(key, str) or not isinstance(value, str):
             raise TypeError(f"{what} must be a dict of strings, got {key!r}: {value!r}.")
-        if not _LABEL_KEY.fullmatch(key):
+        if not re.fullmatch(_LABEL_KEY, key):
             raise ValueError(f"{what}: {key!r} is not a valid label key.")
-        if value and not _LABEL_PLAIN.fullmatch(value):
+        if value and not re.fullmatch(_LABEL_NAME, value):
             raise ValueError(f"{what}: {value!r} is not a valid value of a label.")
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from ray._auto_init import ensure_session
 from ray._deprecation import RayDeprecationWarning
 from ray._raylet import PlacementGroupID
-from ray._runtime.accelerators import RESOURCES
 from ray._runtime.session import Session, current_session
 
 if TYPE_CHECKING:
@@ -148,6 +147,8 @@ class RuntimeContext:
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """The accelerators assigned to this code, by kind."""
+        from ray._runtime.accelerators import RESOURCES
+
         task = self._task()
         assigned = {} if task is None else task.accelerator_ids
         return {kind: [str(i) for i in assigned.get(kind, [])] for kind in RESOURCES}

@@ -13,7 +13,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 VARIABLE = "RAY_RUNTIME_ENV"  # how a worker is told its environment
-_REFERENCE = re.compile(r"\$\{(\w+)\}")
+_REFERENCE = r"\$\{(\w+)\}"
 
 
 def merge(base: dict[str, Any], own: dict[str, Any] | None) -> dict[str, Any]:
@@ -43,5 +43,5 @@ def adopt(environ: MutableMapping[str, str] = os.environ) -> dict[str, Any]:
     env: dict[str, Any] = json.loads(text)
     before = dict(environ)
     for name, value in (env.get("env_vars") or {}).items():
-        environ[name] = _REFERENCE.sub(lambda match: before.get(match[1], ""), value)
+        environ[name] = re.sub(_REFERENCE, lambda match: before.get(match[1], ""), value)
     return env
