@@ -6,9 +6,11 @@
 // std::string, packed addresses 56 bytes: node id + worker id.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,9 +19,14 @@
 #include "ray/common/buffer.h"
 #include "ray/util/status.h"
 
-namespace ray::core {
-struct ReceivedTask;
+namespace ray::async {
+class EpollLoop;
 }
+namespace ray::core {
+class CoreWorker;
+struct NextItem;
+struct ReceivedTask;
+}  // namespace ray::core
 
 namespace ray::bindings {
 
@@ -256,119 +263,129 @@ class Core {
  public:
   // Connects to the raylet of session_dir, registers, and for drivers adds the job. UNAVAILABLE when nobody answers.
   static Status Start(const CoreOptions& options, std::unique_ptr<Core>* out);
-  virtual ~Core() = default;
+  ~Core();
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
   // Leaves in good order: drivers finish the job; blocked callers get CANCELLED. Idempotent.
-  virtual void Shutdown(const std::string& reason) = 0;
-  virtual const CoreInfo& info() const = 0;
+  void Shutdown(const std::string& reason);
+  const CoreInfo& info() const { return info_; }
 
   // --- objects
-  virtual Status Put(const ValueIn& value, ObjectId* object_id) = 0;
+  Status Put(const ValueIn& value, ObjectId* object_id);
   // Owned values of ≤ max_inline_bytes never block. out[i].metadata is empty where not ready. timeout_ms -1: none.
-  virtual GetStatus Get(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<ValueOut>* out) = 0;
-  virtual bool TryGet(const Ref& ref, ValueOut* out) = 0;  // [gil-ok] value ready in this process (memory or a mapped object)
-  virtual bool IsReady(const ObjectId& object_id) = 0;     // [gil-ok] what Wait would count as ready, known without asking anybody
+  GetStatus Get(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<ValueOut>* out);
+  bool TryGet(const Ref& ref, ValueOut* out);  // [gil-ok] value ready in this process (memory or a mapped object)
+  bool IsReady(const ObjectId& object_id);     // [gil-ok] what Wait would count as ready, known without asking anybody
   // ready[i] set for at most num_returns, the first ones in order. kTimeout when fewer are ready.
-  virtual GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local,
-                         std::vector<bool>* ready) = 0;
+  GetStatus Wait(const std::vector<Ref>& refs, int32_t num_returns, int64_t timeout_ms, bool fetch_local, std::vector<bool>* ready);
   // [gil-ok] Fails where the process has no descriptor left.
-  virtual Status NewCompletionQueue(std::unique_ptr<CompletionQueue>* out) = 0;
+  Status NewCompletionQueue(std::unique_ptr<CompletionQueue>* out);
   // For an event loop that waits for completions: the descriptor is readable while there is something to read for this process, Poll reads it.
-  virtual int PollFd() = 0;                                 // [gil-ok]
-  virtual void Poll() = 0;                                  // [gil-ok]
-  virtual void AddLocalRef(const ObjectId& object_id) = 0;  // [gil-ok] another Python handle to a known ref
+  int PollFd();                                 // [gil-ok]
+  void Poll();                                  // [gil-ok]
+  void AddLocalRef(const ObjectId& object_id);  // [gil-ok] another Python handle to a known ref
   // A ref that came inside a value (or out of band: `outer_id` nil, then it is registered at once). [gil-ok]
-  virtual void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token) = 0;
-  virtual void RemoveLocalRef(const ObjectId& object_id) = 0;  // [gil-ok]
-  virtual Address OwnerOf(const ObjectId& object_id) = 0;      // [gil-ok] nil: unknown here
-  virtual Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
-                              std::vector<int64_t>* sizes) = 0;
-  virtual void NoteCreationSite(const ObjectId& id, const std::string& site) = 0;  // [gil-ok]
+  void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token);
+  void RemoveLocalRef(const ObjectId& object_id);  // [gil-ok]
+  Address OwnerOf(const ObjectId& object_id);      // [gil-ok] nil: unknown here
+  Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
+                      std::vector<int64_t>* sizes);
+  void NoteCreationSite(const ObjectId& id, const std::string& site);  // [gil-ok]
   // Asks each what it knows, all at once; one answer for each question.
-  virtual void Explain(const std::vector<WaitQuestion>& questions, int64_t timeout_ms, std::vector<WaitAnswer>* out) = 0;
+  void Explain(const std::vector<WaitQuestion>& questions, int64_t timeout_ms, std::vector<WaitAnswer>* out);
 
   // --- tasks and actors
-  virtual Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle) = 0;  // [gil-ok] equal options, one handle
+  Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle);  // [gil-ok] equal options, one handle
   // Once for each RegisterTemplate, after its last use. Also after Shutdown. [gil-ok]
-  virtual void ReleaseTemplate(uint64_t handle) = 0;
+  void ReleaseTemplate(uint64_t handle);
   // `args` has metadata "" when there are none; refs: top-level refs in placeholder order; args.nested: refs inside.
-  virtual Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<ObjectId>* return_ids) = 0;
+  Status SubmitTask(uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs, std::vector<ObjectId>* return_ids);
   // `methods` maps nothing: templates of methods are registered apart. A taken name: ALREADY_EXISTS. [blocks if named]
-  virtual Status CreateActor(uint64_t handle, const ActorOptions& options, const ValueIn& args, const std::vector<Ref>& refs,
-                             std::string* actor_id) = 0;
+  Status CreateActor(uint64_t handle, const ActorOptions& options, const ValueIn& args, const std::vector<Ref>& refs,
+                     std::string* actor_id);
   // RESOURCE_EXHAUSTED beyond max_pending_calls.
-  virtual Status SubmitActorTask(const ActorId& actor_id, uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs,
-                                 std::vector<ObjectId>* return_ids) = 0;
+  Status SubmitActorTask(const ActorId& actor_id, uint64_t handle, const ValueIn& args, const std::vector<Ref>& refs,
+                         std::vector<ObjectId>* return_ids);
   // Before a handle that came from elsewhere is used. `owner` = its creator (counts as a borrowed ref of ObjectId::ForActorHandle, which the
   // caller adds with AddBorrowedRef unless the handle is weak). [gil-ok]
-  virtual void RegisterActorHandle(const std::string& actor_id, const std::string& owner, const ActorOptions& options) = 0;
-  virtual Status KillActor(const std::string& actor_id, bool no_restart) = 0;
-  virtual Status CancelTask(const Ref& ref, bool force, bool recursive) = 0;
-  virtual Status GetNamedActor(const std::string& name, const std::string& ray_namespace, ActorFields* out) = 0;
-  virtual Status ListActors(bool named_only, bool all_namespaces, const std::string& ray_namespace, std::vector<ActorFields>* out) = 0;
+  void RegisterActorHandle(const std::string& actor_id, const std::string& owner, const ActorOptions& options);
+  Status KillActor(const std::string& actor_id, bool no_restart);
+  Status CancelTask(const Ref& ref, bool force, bool recursive);
+  Status GetNamedActor(const std::string& name, const std::string& ray_namespace, ActorFields* out);
+  Status ListActors(bool named_only, bool all_namespaces, const std::string& ray_namespace, std::vector<ActorFields>* out);
 
   // --- placement groups
   // Of `group`, what its creator decides. A taken name: ALREADY_EXISTS. [blocks if named]
-  virtual Status CreatePlacementGroup(const PlacementGroupFields& group, std::string* id) = 0;
-  virtual void RemovePlacementGroup(const std::string& id) = 0;  // [gil-ok]
+  Status CreatePlacementGroup(const PlacementGroupFields& group, std::string* id);
+  void RemovePlacementGroup(const std::string& id);  // [gil-ok]
   // kReady: *placed tells whether it is placed, or gone.
-  virtual GetStatus WaitPlacementGroup(const std::string& id, int64_t timeout_ms, bool* placed) = 0;
+  GetStatus WaitPlacementGroup(const std::string& id, int64_t timeout_ms, bool* placed);
   // An object that becomes `value` once the group is placed.
-  virtual Status PlacementGroupReady(const std::string& id, const ValueIn& value, ObjectId* object_id) = 0;
+  Status PlacementGroupReady(const std::string& id, const ValueIn& value, ObjectId* object_id);
   // By id, or by name where it is empty. NOT_FOUND.
-  virtual Status GetPlacementGroup(const std::string& id, const std::string& name, const std::string& ray_namespace,
-                                   PlacementGroupFields* out) = 0;
-  virtual Status ListPlacementGroups(std::vector<PlacementGroupFields>* out) = 0;
+  Status GetPlacementGroup(const std::string& id, const std::string& name, const std::string& ray_namespace, PlacementGroupFields* out);
+  Status ListPlacementGroups(std::vector<PlacementGroupFields>* out);
 
   // --- streaming generators, consumer side
   // The next item's ref: kReady with *object_id set; nil *object_id = end of stream. kTimeout.
-  virtual GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id) = 0;
-  virtual void ReleaseGenerator(const ObjectId& generator_id) = 0;  // [gil-ok] unconsumed items go; the producer is told to stop
+  GetStatus NextGeneratorItem(const ObjectId& generator_id, int64_t timeout_ms, ObjectId* object_id);
+  void ReleaseGenerator(const ObjectId& generator_id);  // [gil-ok] unconsumed items go; the producer is told to stop
 
   // --- executor side (workers)
   // Blocks, serving sockets meanwhile, until there may be something to do. False: nothing came in timeout_ms (-1: none) or a signal arrived.
-  virtual bool WaitForTask(int64_t timeout_ms) = 0;
+  bool WaitForTask(int64_t timeout_ms);
   // The next thing to do, if there is one. `out` is fresh. [gil-ok] never blocks
-  virtual bool TryNextTask(TaskIn* out) = 0;
+  bool TryNextTask(TaskIn* out);
   // For one that is `unprepared`. False: an argument failed and the run is over.
-  virtual bool PrepareTask(TaskIn* out) = 0;
+  bool PrepareTask(TaskIn* out);
   // WaitForTask also ends (false) when something happens at `fd`, which stays open until the end. Edge-triggered. [gil-ok]
-  virtual Status AlsoWaitFor(int fd) = 0;
-  virtual bool TakeFdEvent() = 0;  // [gil-ok] something happened there since the last call
+  Status AlsoWaitFor(int fd);
+  bool TakeFdEvent();  // [gil-ok] something happened there since the last call
   // [gil-ok]
-  virtual void DetailsOf(const TaskIn& task, TaskDetails* out) = 0;
+  void DetailsOf(const TaskIn& task, TaskDetails* out);
   // The static part of a run, for the first with its template_key. False: the run has ended. [gil-ok]
-  virtual bool TemplateOf(uint64_t token, TemplateOptions* out) = 0;
+  bool TemplateOf(uint64_t token, TemplateOptions* out);
   // Sends the result. Large returns are written to the store (may block on memory). Must be called once per run.
-  virtual Status FinishTask(const TaskIn& task, const TaskOut& out) = 0;
+  Status FinishTask(const TaskIn& task, const TaskOut& out);
   // One more item of a streaming task; blocks while the consumer is behind. *stop: nobody consumes any more.
-  virtual Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop) = 0;
-  virtual bool IsCancelled(const TaskIn& task) = 0;  // [gil-ok] or out of time
+  Status ReportGeneratorItem(uint64_t token, int64_t index, const ValueIn& value, bool* stop);
+  bool IsCancelled(const TaskIn& task);  // [gil-ok] or out of time
   // Which thread to interrupt with SIGINT when the running normal task is cancelled: the calling one.
-  virtual void SetInterruptThread() = 0;
-  virtual void AnnounceExit(const std::string& reason, bool intended) = 0;  // actor exit: also tells the GCS not to restart
+  void SetInterruptThread();
+  void AnnounceExit(const std::string& reason, bool intended);  // actor exit: also tells the GCS not to restart
   // The calling thread now runs `task` (null: none): parent of what it submits. [gil-ok]
-  virtual void SetCurrentTask(const TaskIn* task) = 0;
+  void SetCurrentTask(const TaskIn* task);
 
   // --- GCS
-  virtual Status KvGet(const std::string& ns, const std::string& key, bool* found, std::string* value) = 0;
+  Status KvGet(const std::string& ns, const std::string& key, bool* found, std::string* value);
   // `of_job`: the key goes with the last job that has put it.
-  virtual Status KvPut(const std::string& ns, const std::string& key, const std::string& value, bool overwrite, bool of_job,
-                       bool* added) = 0;
-  virtual Status KvDel(const std::string& ns, const std::string& key, bool by_prefix, int64_t* deleted) = 0;
-  virtual Status KvExists(const std::string& ns, const std::string& key, bool* exists) = 0;
-  virtual Status KvKeys(const std::string& ns, const std::string& prefix, std::vector<std::string>* keys) = 0;
-  virtual Status ListNodes(std::vector<NodeFields>* out) = 0;
-  virtual Status ListJobs(std::vector<JobFields>* out) = 0;
-  virtual Status NodeStats(const std::string& node_id, std::string* json) = 0;  // "": of this node
+  Status KvPut(const std::string& ns, const std::string& key, const std::string& value, bool overwrite, bool of_job, bool* added);
+  Status KvDel(const std::string& ns, const std::string& key, bool by_prefix, int64_t* deleted);
+  Status KvExists(const std::string& ns, const std::string& key, bool* exists);
+  Status KvKeys(const std::string& ns, const std::string& prefix, std::vector<std::string>* keys);
+  Status ListNodes(std::vector<NodeFields>* out);
+  Status ListJobs(std::vector<JobFields>* out);
+  Status NodeStats(const std::string& node_id, std::string* json);  // "": of this node
 
   // --- faults on purpose: calls to the raylet of a node
-  virtual Status ListChaosTargets(const std::string& node_id, std::vector<ChaosTargetFields>* out) = 0;  // of this job
-  virtual Status KillLeasedWorker(const std::string& node_id, const std::string& lease_id, const std::string& running,
-                                  const std::string& reason, bool* killed) = 0;
-  virtual Status KillNode(const std::string& node_id, const std::string& reason) = 0;  // OK: it was told; it does not answer
+  Status ListChaosTargets(const std::string& node_id, std::vector<ChaosTargetFields>* out);  // of this job
+  Status KillLeasedWorker(const std::string& node_id, const std::string& lease_id, const std::string& running, const std::string& reason,
+                          bool* killed);
+  Status KillNode(const std::string& node_id, const std::string& reason);  // OK: it was told; it does not answer
 
   // --- events for the driver's printing thread
-  virtual bool NextEvent(int64_t timeout_ms, Event* out) = 0;  // blocks; false at the timeout or after Shutdown
+  bool NextEvent(int64_t timeout_ms, Event* out);  // blocks; false at the timeout or after Shutdown
+ private:
+  Core(std::unique_ptr<core::CoreWorker> worker, async::EpollLoop* loop, const CoreOptions& options);
+  std::string Namespace(const std::string& given);
+  void Fill(core::NextItem* item, TaskIn* out);  // `out` is fresh
+
+  const std::unique_ptr<core::CoreWorker> worker_;
+  async::EpollLoop* const loop_;  // the worker's
+  std::mutex mu_;
+  std::string namespace_;                   // guarded by mu_; workers: of the first task
+  std::atomic<bool> has_namespace_{false};  // workers: it is set and stays
+  CoreInfo info_;
 };
 
 }  // namespace ray::bindings
