@@ -175,10 +175,21 @@ void PullCore::ForgetFetches(Object* object, const NodeId& node, PullEffects* ou
     object->chunks[fetch.chunk] = Chunk::kMissing;
     object->first_missing = std::min(object->first_missing, fetch.chunk);
     --object->busy;
-    asked_bytes_ -= fetch.bytes;
+    NoLongerAsked(fetch);
     out->push_back(FetchForgotten{at->first});
     at = fetches_.erase(at);
   }
+}
+
+void PullCore::Asked(const NodeId& node, uint64_t bytes) {
+  asked_bytes_ += bytes;
+  asked_of_[node] += bytes;
+}
+
+void PullCore::NoLongerAsked(const Fetch& fetch) {
+  asked_bytes_ -= fetch.bytes;
+  const auto of = asked_of_.find(fetch.node);
+  if ((of->second -= fetch.bytes) == 0) asked_of_.erase(of);
 }
 
 void PullCore::Fill(Object* object, Time now, PullEffects* out) {
@@ -186,11 +197,11 @@ void PullCore::Fill(Object* object, Time now, PullEffects* out) {
   for (uint32_t& i = object->first_missing; i < object->chunks.size() && object->busy < config_.window; ++i) {
     if (object->chunks[i] != Chunk::kMissing) continue;
     const uint64_t length = LengthOf(*object, i);
-    if (asked_bytes_ != 0 && asked_bytes_ + length > config_.max_asked_bytes) return;
+    if (asked_bytes_ + length > config_.max_asked_bytes && asked_of_.contains(object->source)) return;
     if (object->busy == 0) object->asked_at = now;
     object->chunks[i] = Chunk::kAsked;
     ++object->busy;
-    asked_bytes_ += length;
+    Asked(object->source, length);
     fetches_[++last_fetch_] = {object->id, i, object->source, length};
     out->push_back(
         FetchWanted{last_fetch_, object->source, object->id, object->round, uint64_t{i} * config_.chunk_bytes, length, object->insist});
@@ -219,7 +230,7 @@ void PullCore::OnWritten(FetchNo fetch, Time now, PullEffects* out) {
   object.chunks[node.mapped().chunk] = Chunk::kHere;
   --object.busy;
   ++object.here;
-  asked_bytes_ -= node.mapped().bytes;
+  NoLongerAsked(node.mapped());
   if (object.here == object.chunks.size()) {
     out->push_back(PullComplete{object.id, object.round});
     Answer(&object, Status::Ok(), out);
@@ -381,7 +392,7 @@ Time PullCore::NextDeadline() const {
   return next;
 }
 
-std::string PullCore::Explain(const ObjectId& id) const {
+std::string PullCore::Explain(const ObjectId& id, Time now) const {
   auto it = objects_.find(id);
   if (it == objects_.end()) return {};
   const Object& object = it->second;
@@ -389,7 +400,9 @@ std::string PullCore::Explain(const ObjectId& id) const {
     return "its fetch waits until " + std::to_string(active_bytes_) + " bytes of other objects are here";
   }
   if (object.state == State::kRoom) return "its fetch waits for room in the object store";
-  std::string text = std::to_string(object.here) + " of " + std::to_string(object.chunks.size()) + " chunks of it are here; ";
+  std::string text = std::to_string(object.here) + " of " + std::to_string(object.chunks.size()) + " chunks of it are here, ";
+  const auto silence = std::chrono::duration_cast<std::chrono::milliseconds>(now - object.last_progress).count();
+  text += "nothing has come for " + std::to_string(silence / 1000) + "." + std::to_string(silence / 100 % 10) + " s; ";
   if (!object.source.IsNil()) return text + "the next come from node " + object.source.Hex();
   text += "no node that has it can be reached now";
   for (const auto& [node, source] : object.sources)

@@ -2,7 +2,7 @@
 //
 // An object is wanted by one or more waiters, each with a priority: get before wait before task argument. As many are received at a time as fit the
 // budget; one that is wanted more pushes out what is wanted less. The receiver asks for each chunk and so sets the pace: no more is under way than
-// `max_asked_bytes`, over all objects. All chunks of an object come from one source at a time; when that dies, stalls or does not have it, the
+// `max_asked_bytes`, over all objects, and one chunk from each source beyond that: one that gives nothing holds up no other. All chunks of an object come from one source at a time; when that dies, stalls or does not have it, the
 // others do the rest, and what is here stays. A source that serves enough others already names one of those instead (broadcast grows like a tree);
 // it does so only for nodes that began earlier, so nobody waits in a circle, and a stall would end even that.
 // Every want ends with an answer or its cancellation.
@@ -127,7 +127,7 @@ class PullCore {
   uint64_t asked_bytes() const { return asked_bytes_; }
   size_t size() const { return objects_.size(); }
   // For people: what it does about the object; empty: nothing.
-  std::string Explain(const ObjectId& id) const;
+  std::string Explain(const ObjectId& id, Time now) const;
 
  private:
   enum class State { kQueued, kRoom, kReceiving };
@@ -172,6 +172,8 @@ class PullCore {
   Duration NextWarning(const Object& object) const { return config_.warn_after * (int64_t{1} << std::min(object.warnings, 20)); }
   Time StallsAt(const Object& object) const { return std::max(object.last_progress, object.asked_at) + config_.stall; }
   uint64_t LengthOf(const Object& object, uint32_t chunk) const;
+  void Asked(const NodeId& node, uint64_t bytes);
+  void NoLongerAsked(const Fetch& fetch);
   void Schedule(Time now, PullEffects* out);
   void Activate(Object* object, PullEffects* out);
   // Back to the queue, without what it had received.
@@ -198,6 +200,7 @@ class PullCore {
   RecentSet<NodeId, IdHash> dead_;
   uint64_t active_bytes_ = 0;
   uint64_t asked_bytes_ = 0;
+  std::map<NodeId, uint64_t> asked_of_;  // of these, by source
   uint64_t last_seq_ = 0;
   uint64_t last_round_ = 0;
   FetchNo last_fetch_ = 0;

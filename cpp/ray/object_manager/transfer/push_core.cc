@@ -25,8 +25,16 @@ void PushCore::Consider(Object* object, const ServeRequest& request, Time now, P
   const bool known = object->fetchers.contains(request.from);
   if (!known && !request.insist && object->size >= config_.tree_from_bytes && object->fetchers.size() >= config_.fan_out &&
       !object->named.empty()) {
-    const NodeId other = object->named[object->next_named++ % object->named.size()];
-    out->push_back(ServeRefused{request.serve, Refusal::kElsewhere, other});
+    const auto& named = object->named;
+    if (object->last_asker != request.from || std::find(named.begin(), named.end(), object->last_named) == named.end()) {
+      object->last_asker = request.from;
+      object->last_named = named[object->next_named++ % named.size()];
+    }
+    out->push_back(ServeRefused{request.serve, Refusal::kElsewhere, object->last_named});
+    return;
+  }
+  if (object->state == State::kPartial && request.from == object->source && !IsHere(*object, request)) {
+    out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
     return;
   }
   object->fetchers[request.from] = now;
@@ -36,7 +44,7 @@ void PushCore::Consider(Object* object, const ServeRequest& request, Time now, P
     return;
   }
   ++object->queued;
-  ready_.push_back(request);
+  AddReady(request);
 }
 
 // Where another node's chunks begin and end is not known: none of them may show what memory held before.
@@ -86,10 +94,17 @@ void PushCore::OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out
                                     [&](const ServeRequest& request) { return !IsHere(object, request); });
   for (auto at = here; at != object.waiting.end(); ++at) {
     ++object.queued;
-    ready_.push_back(*at);
+    AddReady(*at);
   }
   object.waiting.erase(here, object.waiting.end());
   Pump(out);
+}
+
+void PushCore::OnPartialSource(const ObjectId& id, const NodeId& source, PushEffects* out) {
+  auto it = objects_.find(id);
+  if (it == objects_.end() || it->second.state != State::kPartial || it->second.source == source) return;
+  it->second.source = source;
+  RefuseWaiting(&it->second, source, out);
 }
 
 void PushCore::OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out) {
@@ -103,11 +118,15 @@ void PushCore::OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out)
     it->second.state = State::kWhole;
   } else {
     RefuseAll(&it->second, out);
-    std::erase_if(ready_, [&](const ServeRequest& request) {
-      if (request.id != id) return false;
-      out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
-      return true;
-    });
+    for (auto& [node, reader] : readers_) {
+      std::erase_if(reader.ready, [&](const ServeRequest& request) {
+        if (request.id != id) return false;
+        out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
+        return true;
+      });
+    }
+    std::erase_if(turns_, [this](const NodeId& node) { return readers_.at(node).ready.empty(); });
+    std::erase_if(readers_, [](const auto& entry) { return entry.second.ready.empty() && entry.second.sending_bytes == 0; });
     // What is being sent stays readable; nothing else refers to the object here.
     out->push_back(PinDropped{id});
     objects_.erase(it);
@@ -121,13 +140,39 @@ void PushCore::RefuseAll(Object* object, PushEffects* out) {
     out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
 }
 
+void PushCore::RefuseWaiting(Object* object, const NodeId& from, PushEffects* out) {
+  std::erase_if(object->waiting, [&](const ServeRequest& request) {
+    if (request.from != from) return false;
+    out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
+    return true;
+  });
+}
+
+void PushCore::AddReady(const ServeRequest& request) {
+  Reader& reader = readers_[request.from];
+  if (reader.ready.empty()) turns_.push_back(request.from);
+  reader.ready.push_back(request);
+}
+
+std::deque<NodeId>::iterator PushCore::NextTurn() {
+  return std::find_if(turns_.begin(), turns_.end(), [this](const NodeId& node) {
+    const Reader& reader = readers_.at(node);
+    return reader.sending_bytes == 0 || sending_bytes_ + reader.ready.front().length <= config_.max_sending_bytes;
+  });
+}
+
 void PushCore::Pump(PushEffects* out) {
-  while (!ready_.empty() && (sending_bytes_ == 0 || sending_bytes_ + ready_.front().length <= config_.max_sending_bytes)) {
-    const ServeRequest request = ready_.front();
-    ready_.pop_front();
+  for (auto turn = NextTurn(); turn != turns_.end(); turn = NextTurn()) {
+    const NodeId node = *turn;
+    turns_.erase(turn);
+    Reader& reader = readers_.at(node);
+    const ServeRequest request = reader.ready.front();
+    reader.ready.pop_front();
+    if (!reader.ready.empty()) turns_.push_back(node);
     Object& object = objects_.at(request.id);
     --object.queued;
     ++object.sending;
+    reader.sending_bytes += request.length;
     sending_bytes_ += request.length;
     sending_.emplace(request.serve, request);
     out->push_back(ServeChunk{request.serve, request.id, request.offset, request.length});
@@ -137,8 +182,12 @@ void PushCore::Pump(PushEffects* out) {
 void PushCore::OnSent(ServeNo serve, PushEffects* out) {
   auto node = sending_.extract(serve);
   if (node.empty()) return;
-  sending_bytes_ -= node.mapped().length;
-  if (auto it = objects_.find(node.mapped().id); it != objects_.end() && it->second.sending > 0) {
+  const ServeRequest& request = node.mapped();
+  sending_bytes_ -= request.length;
+  const auto reader = readers_.find(request.from);
+  reader->second.sending_bytes -= request.length;
+  if (reader->second.sending_bytes == 0 && reader->second.ready.empty()) readers_.erase(reader);
+  if (auto it = objects_.find(request.id); it != objects_.end() && it->second.sending > 0) {
     --it->second.sending;
     MaybeDrop(it, out);
   }
@@ -149,11 +198,7 @@ void PushCore::Leave(Map::iterator it, const NodeId& from, PushEffects* out) {
   Object& object = it->second;
   object.fetchers.erase(from);
   std::erase(object.named, from);
-  std::erase_if(object.waiting, [&](const ServeRequest& request) {
-    if (request.from != from) return false;
-    out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
-    return true;
-  });
+  RefuseWaiting(&object, from, out);
   MaybeDrop(it, out);
 }
 

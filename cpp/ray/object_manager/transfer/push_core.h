@@ -3,7 +3,8 @@
 // An object that is here is pinned in the store while others fetch it. One that is still being received is given on as far as it is here; requests for
 // the rest wait. A node gives a large object to `fan_out` others at a time and names one of these to whoever else asks, so a broadcast grows like a
 // tree: its time is that of one copy for each way out of a node, and hardly depends on the number of nodes. Named are only nodes that began
-// earlier, so that nobody waits in a circle. What is handed to the links and not sent yet is bounded, over all objects.
+// earlier, so that nobody waits in a circle; one that left unheard, because its link broke, may be named to those who read from it, and is then refused. What is handed to the links and not sent yet is bounded, over all objects; beyond that bound each reader still
+// gets one chunk at a time, so that one that takes nothing holds up nobody else. Readers take turns.
 // Every request is served or refused.
 //
 // Pure core: events and time in, effects out, in order. Owned by the TransferService; not thread-safe.
@@ -70,6 +71,8 @@ class PushCore {
   // This node receives the object itself: it begins, a chunk is here, it ends (complete: all of it is here and stays as long as it is not dropped).
   void OnPartial(const ObjectId& id, uint64_t size);
   void OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out);
+  // Its next chunks are asked of `source`, which is not kept waiting for them here in turn.
+  void OnPartialSource(const ObjectId& id, const NodeId& source, PushEffects* out);
   void OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out);
   // The bytes have been taken by the link, or dropped with it.
   void OnSent(ServeNo serve, PushEffects* out);
@@ -87,11 +90,13 @@ class PushCore {
     State state = State::kPinning;
     uint64_t size = 0;
     std::vector<bool> here;           // kPartial: by chunk
+    NodeId source;                    // kPartial: whom this node asks
     std::map<NodeId, Time> fetchers;  // when each asked last
     std::vector<NodeId> named;        // of the fetchers, in the order in which they came
     size_t next_named = 0;
+    NodeId last_asker, last_named;      // who was told last to ask whom: all that a reader asks at a time gets the same answer
     std::vector<ServeRequest> waiting;  // kPinning: all; kPartial: for chunks that are not here
-    uint32_t queued = 0, sending = 0;   // requests in ready_; handed to links
+    uint32_t queued = 0, sending = 0;   // requests that are ready; handed to links
   };
   using Map = std::map<ObjectId, Object>;
 
@@ -100,13 +105,24 @@ class PushCore {
   bool IsHere(const Object& object, const ServeRequest& request) const;
   static bool Waits(const Object& object, const NodeId& from);
   void RefuseAll(Object* object, PushEffects* out);
+  static void RefuseWaiting(Object* object, const NodeId& from, PushEffects* out);
   void Pump(PushEffects* out);
   void Leave(Map::iterator it, const NodeId& from, PushEffects* out);
   void MaybeDrop(Map::iterator it, PushEffects* out);
 
+  // What a node has asked for and gets now.
+  struct Reader {
+    std::deque<ServeRequest> ready;
+    uint64_t sending_bytes = 0;  // handed to its link
+  };
+  void AddReady(const ServeRequest& request);
+  // Whose turn it is to get a chunk; turns_.end(): nobody may.
+  std::deque<NodeId>::iterator NextTurn();
+
   const PushConfig config_;
   Map objects_;
-  std::deque<ServeRequest> ready_;
+  std::map<NodeId, Reader> readers_;  // those with something ready or under way
+  std::deque<NodeId> turns_;          // of the readers with something ready
   std::map<ServeNo, ServeRequest> sending_;
   uint64_t sending_bytes_ = 0;
 };

@@ -233,6 +233,7 @@ void TransferService::Apply(const RoomWanted& effect) {
 }
 
 void TransferService::Apply(const FetchWanted& effect) {
+  push_.OnPartialSource(effect.id, effect.node, &pushes_out_);
   rpc::ConnectionPtr link = deps_.bulk_link(effect.node);
   if (link == nullptr) {
     pull_.OnRefused(effect.fetch, Refusal::kUnreachable, {}, Now(), &pulls_out_);
@@ -326,7 +327,7 @@ void TransferService::Apply(const PullDropped& effect) {
 }
 
 void TransferService::Apply(const PullLate& effect) {
-  const std::string standing = pull_.Explain(effect.id);
+  const std::string standing = pull_.Explain(effect.id, Now());
   if (standing.empty()) return;  // it was answered since
   const std::string text = "Object " + effect.id.Hex() + " could not be fetched to node " + deps_.self.Hex() + " for " +
                            std::to_string(std::chrono::duration_cast<std::chrono::seconds>(effect.silence).count()) + " s: " + standing +

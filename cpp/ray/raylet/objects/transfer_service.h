@@ -54,7 +54,7 @@ class TransferService {
   // Brings a copy here to stay: from then on this node's is the one that is not evicted. `done` on the loop, once.
   void Save(const CopyToSave& copy, std::function<void(const Status&)> done);
   // For people: what it does to bring the object here; empty: nothing.
-  std::string Explain(const ObjectId& id) const { return pull_.Explain(id); }
+  std::string Explain(const ObjectId& id) const { return pull_.Explain(id, Now()); }
   // Brings copies here that will be wanted soon, with the least priority, as long as the answer lives. What the store has no free room for is left out.
   // `here` tells of each that has come. The answer must go on the loop.
   std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here);
