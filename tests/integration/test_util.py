@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.processes import wait_until
 
 import ray
 from ray.exceptions import ActorDiedError
 from ray.util import ActorPool
 from ray.util.multiprocessing import Pool
+from ray.util.queue import Empty, Queue
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +69,70 @@ def test_an_imap_of_a_pool_that_was_terminated_says_so() -> None:
         while True:
             with contextlib.suppress(ray.exceptions.RayActorError):
                 next(results)
+
+
+def fails(_: int) -> None:
+    raise LookupError("on purpose")
+
+
+def fail_in_a_pool(pool: Pool, queue: Queue) -> None:
+    pool.map(fails, [1])
+
+
+def fail_in_an_imap(pool: Pool, queue: Queue) -> None:
+    list(pool.imap(fails, [1, 2, 3]))
+
+
+def leave_an_imap_that_is_done(pool: Pool, queue: Queue) -> None:
+    assert list(pool.imap(abs, [-1])) == [1]
+    raise LookupError("done")
+
+
+def find_nothing_in_a_queue(pool: Pool, queue: Queue) -> None:
+    try:
+        queue.get(block=False)
+    except Empty as error:
+        assert type(error) is Empty
+        raise LookupError("it was empty") from None
+
+
+def fail_in_a_future(pool: Pool, queue: Queue) -> None:
+    @ray.remote
+    def task() -> None:
+        fails(1)
+
+    task.remote().future().result(20)
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [fail_in_a_pool, fail_in_an_imap, leave_an_imap_that_is_done, find_nothing_in_a_queue, fail_in_a_future],
+    ids=lambda fail: fail.__name__,
+)
+def test_errors_hold_nothing_once_they_are_handled(fail: Callable[[Pool, Queue], None]) -> None:
+    """Frames, and with them the refs and the connection of the program, are not left to the garbage collector."""
+
+    class Local:
+        pass
+
+    def attempt() -> weakref.ref[Local]:
+        local = Local()
+        with Pool(1) as pool:
+            try:
+                fail(pool, queue)
+            except LookupError:
+                return weakref.ref(local)
+        raise AssertionError("it did not fail")
+
+    queue = Queue()
+    gc.collect()
+    gc.disable()
+    try:
+        left = attempt()
+        # The thread of the futures has another step to take after it has given the value.
+        wait_until(lambda: left() is None, 5, "the frame to be gone")
+    finally:
+        gc.enable()
 
 
 def test_callbacks() -> None:

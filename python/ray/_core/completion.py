@@ -151,6 +151,9 @@ class _FutureThread:
         self._queue: Completions = worker.completion_queue()
         self._waiting: dict[int, Callable[[], None]] = {}
         self._tokens = itertools.count(1)
+        worker.on_shutdown = self._queue.close
+        if worker.closed:  # meanwhile
+            self._queue.close()
         threading.Thread(target=self._run, name="ray-futures", daemon=True).start()
 
     def watch(self, ref: ObjectRef, then: Callable[[], None]) -> Callable[[], None]:
@@ -167,12 +170,16 @@ class _FutureThread:
 
     def _run(self) -> None:
         while not self.worker.closed:
-            for token in self._queue.wait_drain(1000):
+            for token in self._queue.wait_drain():
                 then = self._waiting.pop(token, None)
                 if then is not None:
                     then()
+                del then  # it holds the ref and its value, and the next one may be long in coming
         for then in list(self._waiting.values()):  # shut down: each finds that out by itself
             then()
+        with _lock:
+            if self in _future_threads:  # else the core's descriptors would stay until the next session has futures
+                _future_threads.remove(self)
 
 
 # Loops that wait in the core, which has their epoll set in its own.

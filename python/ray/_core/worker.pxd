@@ -16,6 +16,7 @@ cdef class CoreWorker:
     cdef unique_ptr[Core] core
     cdef readonly object info        # dict of CoreInfo; constant
     cdef readonly bint closed
+    cdef public object on_shutdown  # called once, when it has stopped; may be None
     # Called with the list of refs that a get has waited for 10 s, or None.
     cdef public object on_slow_get
 

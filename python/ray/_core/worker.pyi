@@ -9,6 +9,7 @@ class Template: ...
 class CoreWorker:
     info: dict[str, Any]
     closed: bool
+    on_shutdown: Callable[[], None] | None
     on_slow_get: Callable[[list[ObjectRef]], None] | None
     @staticmethod
     def start(

@@ -251,6 +251,9 @@ cdef class CoreWorker:
         deactivate(self.core.get())
         with nogil:
             self.core.get().Shutdown(text)
+        told, self.on_shutdown = self.on_shutdown, None
+        if told is not None:
+            told()
 
     cdef Core* alive(self) except NULL:
         if self.closed:

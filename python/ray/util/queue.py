@@ -76,7 +76,8 @@ def _plain_errors() -> Iterator[None]:
         yield
     except (Empty, Full) as error:
         if isinstance(error, RayTaskError):
-            raise error.cause from None
+            # Made anew: `error` holds the one that came, and the traceback of what is raised here holds `error`.
+            raise type(error.cause)(*error.cause.args) from None
         raise
 
 

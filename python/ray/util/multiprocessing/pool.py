@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import TimeoutError as PoolTimeoutError
-from typing import Any
+from typing import Any, NoReturn
 
 from ray import cloudpickle
 from ray.api import cluster_resources, get, init, is_initialized, kill, put, remote, wait
@@ -35,8 +35,11 @@ class _Failure:
         except Exception as why:  # whatever a user's exception does when it is pickled
             self.error = RuntimeError(f"{error!r} (it cannot be pickled: {why})")
 
-    def raise_it(self) -> None:
-        raise self.error from RemoteTraceback(self.text)
+    def raise_it(self) -> NoReturn:
+        try:
+            raise self.error from RemoteTraceback(self.text)
+        finally:
+            del self  # the error's traceback would hold what holds the error
 
 
 class _PoolActor:
@@ -109,10 +112,13 @@ class AsyncResult:
         if not self.ready():
             raise PoolTimeoutError
         values = list(itertools.chain.from_iterable(get(self._refs)))
-        for value in values:
-            if isinstance(value, _Failure):
-                value.raise_it()
-        return values[0] if self._single else values
+        failure = next((value for value in values if isinstance(value, _Failure)), None)
+        if failure is None:
+            return values[0] if self._single else values
+        try:
+            failure.raise_it()
+        finally:
+            del failure, values  # as in raise_it
 
 
 class _IMap(Iterator[Any]):
@@ -143,6 +149,8 @@ class _IMap(Iterator[Any]):
             if calls:
                 self._refs.append(self._pool.submit(self._func, calls))
             self.exhausted = len(calls) < self._chunksize
+        if self.exhausted:
+            self._pool.forget(self)
 
     def __next__(self) -> Any:
         return self.next()
@@ -164,9 +172,12 @@ class _IMap(Iterator[Any]):
             self.fill()
             self._values.extend(get(ready[0]))
         value = self._values.popleft()
-        if isinstance(value, _Failure):
+        if not isinstance(value, _Failure):
+            return value
+        try:
             value.raise_it()
-        return value
+        finally:
+            del value  # as in raise_it
 
 
 class _Worker:
@@ -323,16 +334,21 @@ class Pool:
         if chunksize is not None and chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
         made = _IMap(self, func, iterable, chunksize or 1, ordered)
-        self._imaps = [one for one in self._imaps if not one.exhausted]
-        self._imaps.append(made)
+        if not made.exhausted:
+            self._imaps.append(made)
         return made
+
+    def forget(self, imap: _IMap) -> None:
+        """Nothing of `imap` is left to be submitted; for this module."""
+        if imap in self._imaps:
+            self._imaps.remove(imap)
 
     def close(self) -> None:
         """Takes no more work; what was given is still done, then the workers leave."""
         if self._closed:
             return
         self._closed = True
-        for imap in self._imaps:
+        for imap in list(self._imaps):
             imap.fill(everything=True)
         self._leaving += [worker.actor.__ray_terminate__.remote() for worker in self._workers]
 
@@ -342,6 +358,7 @@ class Pool:
         for worker in self._workers:
             kill(worker.actor)
         self._workers.clear()
+        self._imaps.clear()
 
     def join(self) -> None:
         """Waits until the workers have left. ValueError: neither closed nor terminated."""
