@@ -43,7 +43,7 @@ Status Core::KvPut(const std::string& ns, const std::string& key, const std::str
   request.set_key(key);
   request.set_value(value);
   request.set_overwrite(overwrite);
-  if (!overwrite) request.set_request_id(core::NewRequestId());
+  request.set_request_id(core::NewRequestId());
   if (of_job) request.set_job_id(worker_->info().job_id.Binary());
   v1::KvPutReply reply;
   RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kKvPut, request, &reply));

@@ -618,6 +618,7 @@ NodeDirectory* NodeServices::nodes() const { return impl_->nodes.get(); }
 const LeaseService& NodeServices::leases() const { return *impl_->leases; }
 
 const WorkerService& NodeServices::workers() const { return *impl_->workers; }
+const AdoptionService& NodeServices::adoption() const { return *impl_->adoption; }
 
 bool NodeServices::registered() const { return impl_->registered; }
 

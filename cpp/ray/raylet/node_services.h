@@ -22,6 +22,7 @@
 
 namespace ray::raylet {
 
+class AdoptionService;
 class LeaseService;
 class LogTailer;
 class NodeDirectory;
@@ -83,6 +84,7 @@ class NodeServices {
   NodeDirectory* nodes() const;
   const LeaseService& leases() const;
   const WorkerService& workers() const;
+  const AdoptionService& adoption() const;
   bool registered() const;
 
  private:

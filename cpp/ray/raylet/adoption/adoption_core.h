@@ -85,6 +85,7 @@ class AdoptionCore {
   const Object* Find(const ObjectId& id) const;
   // Objects of that owner are here, and count.
   bool IsAdopted(const WorkerId& owner) const;
+  const std::map<ObjectId, Object>& objects() const { return objects_; }
   size_t num_objects() const { return objects_.size(); }
   size_t num_owners() const { return owners_.size(); }
   uint64_t inline_bytes() const { return inline_bytes_; }

@@ -46,6 +46,7 @@ class AdoptionService {
   // Of any node.
   void OnWorkerDied(const WorkerId& worker);
   void OnNodeDead(const NodeId& node);
+  const AdoptionCore& core() const { return core_; }
   void WriteStats(JsonWriter* json) const;
   // What is known of an object whose owner has left. False: nothing.
   bool Explain(const ObjectId& id, v1::WaitFact* out) const;

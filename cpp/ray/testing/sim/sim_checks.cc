@@ -2,6 +2,7 @@
 #include <memory>
 #include <sstream>
 
+#include "ray/raylet/adoption/adoption_service.h"
 #include "ray/raylet/nodes/node_directory.h"
 #include "ray/testing/sim/sim_cluster.h"
 #include "ray/v1/gcs_actor.pb.h"
@@ -130,6 +131,9 @@ void SimCluster::CheckHeld(const Listing& listing) {
       if (!groups.contains(group.Binary())) Fail("placement group " + group.Hex() + ", which was acknowledged, is unknown");
     }
   }
+  if (config_.check_held) {
+    if (const std::string wrong = config_.check_held(*hosts_[0].raylet); !wrong.empty()) Fail(wrong);
+  }
   for (const Host& host : hosts_) {
     const NodeId id = host.raylet->node_id();
     const raylet::LeaseService& leases = host.raylet->services().leases();
@@ -168,6 +172,8 @@ void SimCluster::CheckEmpty(const Listing& listing) {
       Fail(node + " has " + leases.resources().available().ToString() + " free of " + leases.resources().total().ToString() +
            ", and nothing runs");
     }
+    if (const size_t adopted = raylet.services().adoption().core().num_objects(); adopted != 0)
+      Fail(node + " has adopted " + std::to_string(adopted) + " objects that nobody holds");
     if (!raylet.services().workers().Pids().empty()) Fail(node + " knows processes of jobs that are over");
     if (!raylet.launcher().children().empty()) Fail(node + " has worker processes of jobs that are over");
   }

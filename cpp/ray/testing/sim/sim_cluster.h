@@ -40,6 +40,8 @@ struct ClusterConfig {
   std::function<ClusterDriver*(SimNetwork* network, HostId host, const SimRaylet& raylet)> start_driver;
   std::function<void(SimNetwork* network, Process* process, const raylet::LaunchRequest& request, const std::string& raylet_address)>
       run_worker;
+  // While drivers only hold what they have: what those that run code find wrong, with what the head has adopted. Empty: nothing.
+  std::function<std::string(const SimRaylet& head)> check_held;
 
   // Sizes and rates drawn from the seed.
   static ClusterConfig FromSeed(uint64_t seed);

@@ -55,9 +55,16 @@ void CodeDriver::Finish() {
 
 std::string CodeDriver::Left() const {
   std::string left;
+  const core::ReferenceTable& references = worker_->objects().references();
+  std::set<ObjectId> lent;  // with what is inside
+  for (const core::ReferenceTable::Lent& object : references.LentOut()) {
+    lent.insert(object.id);
+    for (const ObjectRefInfo& inner : references.NestedOf(object.id)) lent.insert(inner.id);
+  }
   size_t more = 0;
-  for (const core::ReferenceTable::Held& held : worker_->objects().references().All(1000, &more)) {
+  for (const core::ReferenceTable::Held& held : references.All(1000, &more)) {
     if (std::ranges::any_of(kept_, [&](const ActorHandle& actor) { return actor.ref.id() == held.id; })) continue;
+    if (held.local + held.submitted == 0 && lent.contains(held.id)) continue;  // others hold it, see CodeCounts
     left += " " + held.id.Hex() + " (" + std::to_string(held.local) + " handles, " + std::to_string(held.submitted) + " tasks, " +
             std::to_string(held.contained) + " values, " + std::to_string(held.borrowers) + " borrowers)";
   }

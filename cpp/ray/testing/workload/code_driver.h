@@ -1,5 +1,5 @@
 // CodeDriver: a driver process that runs code over the product's CoreWorker. Its main function works; when it returns, the driver holds what `kept` has, until it
-// is told to leave. It ends when the session does.
+// is told to leave, or leaves at once. It ends when the session does.
 #pragma once
 
 #include <functional>
@@ -26,6 +26,8 @@ class CodeDriver final : public ClusterDriver {
   Session& session() { return *session_; }
   // Held until the driver leaves; of actors that are known to be there.
   void Keep(ActorHandle actor);
+  // It does not hold anything when its main function returns, but leaves in good order.
+  void LeaveSoon() { finish_.Notify(); }
 
   Process* process() const override { return process_; }
   bool holds_only() const override { return holds_; }

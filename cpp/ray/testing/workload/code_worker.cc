@@ -10,8 +10,9 @@ namespace ray::sim {
 
 class CodeWorker {
  public:
-  CodeWorker(SimNetwork* network, const Program* program, Process* process, const raylet::LaunchRequest& request, std::string sockets_dir)
-      : network_(network), program_(program), process_(process), sockets_dir_(std::move(sockets_dir)) {
+  CodeWorker(SimNetwork* network, const Program* program, CodeCounts* counts, Process* process, const raylet::LaunchRequest& request,
+             std::string sockets_dir)
+      : network_(network), program_(program), counts_(counts), process_(process), sockets_dir_(std::move(sockets_dir)) {
     config_.session_dir = sockets_dir_;
     config_.worker_id = request.worker;
     config_.job_id = request.job;
@@ -23,6 +24,7 @@ class CodeWorker {
     auto worker = core::CoreWorker::Start(config_, std::make_unique<SimPlatform>(network_, process_, sockets_dir_));
     if (!worker.ok()) return process_->EndSoon(1);
     worker_ = std::move(*worker);
+    counts_->Add(process_, worker_.get());
     process_->loop()->SetSignals(kSignals);
     session_ = std::make_unique<Session>(worker_.get(), process_);
     core::TaskReceiver& receiver = worker_->receiver();
@@ -92,6 +94,7 @@ class CodeWorker {
 
   SimNetwork* const network_;
   const Program* const program_;
+  CodeCounts* const counts_;
   Process* const process_;
   const std::string sockets_dir_;
   core::CoreWorkerConfig config_;
@@ -100,9 +103,10 @@ class CodeWorker {
   std::shared_ptr<void> state_;  // of the actor that lives here; may hold refs
 };
 
-void RunCodeWorker(SimNetwork* network, const Program* program, Process* process, const raylet::LaunchRequest& request,
+void RunCodeWorker(SimNetwork* network, const Program* program, CodeCounts* counts, Process* process, const raylet::LaunchRequest& request,
                    const std::string& raylet_address) {
-  const auto worker = std::make_shared<CodeWorker>(network, program, process, request, raylet_address.substr(0, raylet_address.rfind('/')));
+  const auto worker =
+      std::make_shared<CodeWorker>(network, program, counts, process, request, raylet_address.substr(0, raylet_address.rfind('/')));
   process->Own(worker);
   process->StartThread([worker] { worker->Main(); });
 }

@@ -11,6 +11,7 @@
 #include "ray/core_worker/core_worker.h"
 #include "ray/raylet/workers/worker_launcher.h"
 #include "ray/testing/sim/network.h"
+#include "ray/testing/workload/code_counts.h"
 #include "ray/testing/workload/session.h"
 
 namespace ray::sim {
@@ -37,8 +38,8 @@ using Function = std::function<TaskOutput(TaskCall&)>;
 // Functions, constructors and methods by name. Outlives the World.
 using Program = std::map<std::string, Function>;
 
-// Begins to run in `process`.
-void RunCodeWorker(SimNetwork* network, const Program* program, Process* process, const raylet::LaunchRequest& request,
+// Begins to run in `process`; is added to `counts`.
+void RunCodeWorker(SimNetwork* network, const Program* program, CodeCounts* counts, Process* process, const raylet::LaunchRequest& request,
                    const std::string& raylet_address);
 
 }  // namespace ray::sim

@@ -4,6 +4,8 @@
 #include <sstream>
 #include <utility>
 
+#include "ray/raylet/adoption/adoption_service.h"
+
 namespace ray::sim {
 
 using std::chrono::milliseconds;
@@ -18,6 +20,16 @@ int64_t Number(const std::string& text) { return std::stoll(text); }
 
 std::string ErrorText(const Got& got) { return "error " + std::to_string(static_cast<int32_t>(got.error)) + ": " + got.message; }
 
+// What the ref stands for; or what the first ref inside of it does, and so on.
+Got ReadThrough(Session* session, const Ref& ref, const std::string& what) {
+  Got got = session->Get(ref, {}, what);
+  while (got.ok() && !got.value.refs.empty()) {
+    const Ref inner = got.value.refs.front();
+    got = session->Get(inner, {}, what);
+  }
+  return got;
+}
+
 struct LogState {
   uint64_t incarnation = 0, next = 0;
   std::map<std::string, Ref> kept;
@@ -31,17 +43,18 @@ CodeWorkload::CodeWorkload(uint64_t seed) : seed_(seed), config_(ClusterConfig::
 }
 
 CodeStats& operator+=(CodeStats& sum, const CodeStats& more) {
-  for (const auto member :
-       {&CodeStats::tasks, &CodeStats::trees, &CodeStats::streams, &CodeStats::actors, &CodeStats::calls, &CodeStats::borrows,
-        &CodeStats::kills, &CodeStats::cancels, &CodeStats::runs, &CodeStats::values, &CodeStats::errors})
+  for (const auto member : {&CodeStats::tasks, &CodeStats::trees, &CodeStats::streams, &CodeStats::actors, &CodeStats::calls,
+                            &CodeStats::borrows, &CodeStats::loans, &CodeStats::leavers, &CodeStats::kills, &CodeStats::cancels,
+                            &CodeStats::runs, &CodeStats::values, &CodeStats::errors})
     sum.*member += more.*member;
   return sum;
 }
 
 std::ostream& operator<<(std::ostream& out, const CodeStats& stats) {
   return out << stats.tasks << " tasks, " << stats.trees << " trees, " << stats.streams << " streams, " << stats.actors << " actors, "
-             << stats.calls << " calls, " << stats.borrows << " refs handed on, " << stats.kills << " kills, " << stats.cancels
-             << " cancels; " << stats.runs << " runs; " << stats.values << " values, " << stats.errors << " errors";
+             << stats.calls << " calls, " << stats.borrows << " refs handed on, " << stats.loans << " lent, " << stats.leavers
+             << " drivers that left early, " << stats.kills << " kills, " << stats.cancels << " cancels; " << stats.runs << " runs; "
+             << stats.values << " values, " << stats.errors << " errors";
 }
 
 // ---- what workers run ----
@@ -185,7 +198,7 @@ void CodeWorkload::DefineActor() {
     const Ref ref = std::move(kept->second);
     log->kept.erase(kept);
     if (how == "out") return {.kind = TaskOutput::kValue, .value = {"refs", {ref}}, .message = {}};
-    const Got got = call.session->Get(ref, {}, "a ref that an actor kept");
+    const Got got = ReadThrough(call.session, ref, "a ref that an actor kept");
     if (!got.ok()) return {.kind = TaskOutput::kError, .value = {}, .message = ErrorText(got)};
     return {.kind = TaskOutput::kValue, .value = {got.value.text, {}}, .message = {}};
   };
@@ -225,7 +238,12 @@ void CodeWorkload::SettleLog(Session* session, const ActorId& actor, CallId id, 
 class CodeDriving {
  public:
   CodeDriving(CodeWorkload* workload, CodeDriver* driver)
-      : workload_(*workload), driver_(driver), session_(driver->session()), random_(session_.random().Fork()) {}
+      : workload_(*workload), driver_(driver), session_(driver->session()), random_(session_.random().Fork()) {
+    workload_.counts_.Add(session_.process(), session_.worker());
+    session_.process()->OnDeath([all = &workload_, process = session_.process()](int) {
+      std::erase_if(all->open_actors_, [process](const auto& open) { return open.driver == process; });
+    });
+  }
 
   void Run() {
     const Time end = session_.now() + workload_.config_.driver.active;
@@ -233,7 +251,19 @@ class CodeDriving {
       Act();
       session_.Sleep(random_.Between(Duration::zero(), workload_.config_.driver.max_pause));
     }
+    CloseActors();
+    if (random_.Chance(0.3)) {  // at work as it is
+      ++workload_.stats_.leavers;
+      driver_->LeaveSoon();
+      return Clear();
+    }
+    std::vector<uint64_t> loans;  // to actors of this one; others keep what comes later
+    for (const auto& [number, loan] : workload_.loans_) {
+      if (loan.to.driver == session_.process()) loans.push_back(number);
+    }
+    for (const uint64_t number : loans) ReadLoan(number);
     while (!pending_.empty()) Settle(0);
+    lent_to_us_.clear();
     for (Actor& actor : actors_) {
       if (actor.known && !actor.killed) driver_->Keep(std::move(actor.handle));
     }
@@ -241,6 +271,11 @@ class CodeDriving {
   }
 
  private:
+  void Clear() {
+    pending_.clear();
+    lent_to_us_.clear();
+    actors_.clear();
+  }
   struct Pending {
     Ref ref;
     std::string what;
@@ -249,7 +284,8 @@ class CodeDriving {
     bool may_fail = false;          // the cluster's troubles can make it fail
     std::vector<std::string> also;  // right as well
     bool cancelled = false;
-    int actor = -1;  // a call of this one's log
+    uint64_t lends = 0, reads = 0;  // numbers of loans
+    int actor = -1;                 // a call of this one's log
     CallId call;
   };
   struct Actor {
@@ -262,7 +298,7 @@ class CodeDriving {
   int32_t AnyRetries() { return random_.Chance(0.5) ? kForEver : static_cast<int32_t>(random_.Between(0, 3)); }
 
   void Act() {
-    switch (random_.Below(14)) {
+    switch (random_.Below(18)) {
       case 0:
       case 1:
       case 2: return AddGraph();
@@ -276,6 +312,10 @@ class CodeDriving {
       case 10: return random_.Chance(0.3) ? KillActor() : CancelOne();
       case 12: return ReadStream();
       case 13: return WaitForSome();
+      case 14:
+      case 15:
+      case 16: return Lend();
+      case 17: return ReadSomeLoan();
       case 11:
         for (size_t n = random_.Below(4); n > 0 && !pending_.empty(); --n) Settle(random_.Below(pending_.size()));
         return;
@@ -486,6 +526,81 @@ class CodeDriving {
          .call = {}});
   }
 
+  // Of a put, or of a task that is still to run; alone, or inside of a value, and that may be one that others have lent to us. One of this driver and the one
+  // of the actor reads it, when the other one may have left long since.
+  void Lend() {
+    std::vector<CodeWorkload::OpenActor> others;
+    for (const auto& open : workload_.open_actors_) {
+      if (open.driver != session_.process()) others.push_back(open);
+    }
+    if (others.empty()) return;
+    const CodeWorkload::OpenActor& to = others[random_.Below(others.size())];
+    CodeWorkload::Loan loan{.to = to, .text = std::to_string(random_.Below(1000)), .put = true};
+    Ref ref;
+    if (!lent_to_us_.empty() && random_.Chance(0.5)) {
+      const size_t which = random_.Below(lent_to_us_.size());
+      loan.text = lent_to_us_[which].second;
+      loan.put = false;
+      ref = session_.Put({"refs", {lent_to_us_[which].first}});
+      if (random_.Chance(0.7)) lent_to_us_.erase(lent_to_us_.begin() + static_cast<std::ptrdiff_t>(which));
+    } else {
+      loan.put = random_.Chance(0.6);
+      ref = loan.put ? session_.Put({loan.text, {}}) : session_.Call("add", {loan.text, {}}, {}, {.max_retries = kForEver});
+      if (random_.Chance(0.5)) ref = session_.Put({"refs", {ref}});
+    }
+    ++workload_.stats_.loans;
+    const uint64_t number = workload_.stats_.loans;
+    workload_.loans_.emplace(number, loan);
+    session_.worker()->actors().RegisterHandle(to.actor, -1, {});
+    Add({.ref = session_.CallActor(to.actor, "keep", {LoanName(number), {ref}}, {}, to.retries),
+         .what = "a call that lends a ref",
+         .expected = "kept",
+         .inner = {},
+         .may_fail = true,
+         .also = {},
+         .lends = number,
+         .call = {}});
+    ours_.push_back(number);
+  }
+
+  static std::string LoanName(uint64_t number) { return "loan" + std::to_string(number); }
+
+  void ReadSomeLoan() {
+    std::vector<uint64_t> loans;
+    for (const auto& [number, loan] : workload_.loans_) {
+      if (!loan.read && (loan.to.driver == session_.process() || std::ranges::find(ours_, number) != ours_.end())) loans.push_back(number);
+    }
+    if (!loans.empty()) ReadLoan(loans[random_.Below(loans.size())]);
+  }
+
+  void ReadLoan(uint64_t number) {
+    CodeWorkload::Loan& loan = workload_.loans_.at(number);
+    if (std::exchange(loan.read, true)) return;
+    const bool out = random_.Chance(0.5);
+    Add({.ref = session_.CallActor(loan.to.actor, "kept", {LoanName(number) + (out ? " out" : " here"), {}}, {}, loan.to.retries),
+         .what = "a call that reads what was lent",
+         .expected = out ? "" : loan.text,
+         .inner = out ? loan.text : "",
+         .may_fail = true,
+         .also = {"none"},
+         .reads = number,
+         .call = {}});
+  }
+
+  // What a read of a loan gave, that an actor was known to have: if its owner is gone it may be lost, but nobody has freed it.
+  void CheckLoan(uint64_t number, const Got& got, const std::string& of) {
+    const CodeWorkload::Loan& loan = workload_.loans_.at(number);
+    if (got.ok() || !loan.acknowledged) return;
+    const bool of_value = got.error != ErrorType::kActorDied && got.error != ErrorType::kActorUnavailable;
+    if (got.message.find("freed") != std::string::npos || (of_value && loan.put && workload_.config_.faults == Duration::zero()))
+      workload_.Fail(of + " gave " + ErrorText(got));
+  }
+
+  // Nobody lends to them any more.
+  void CloseActors() {
+    std::erase_if(workload_.open_actors_, [this](const auto& open) { return open.driver == session_.process(); });
+  }
+
   void KillActor() {
     if (actors_.empty()) return;
     Actor& actor = actors_[random_.Below(actors_.size())];
@@ -511,10 +626,13 @@ class CodeDriving {
     ++(got.ok() ? workload_.stats_.values : workload_.stats_.errors);
     if (pending.actor >= 0) {
       Actor& actor = actors_[static_cast<size_t>(pending.actor)];
-      if (got.ok()) actor.known = true;
+      if (got.ok() && !std::exchange(actor.known, true))
+        workload_.open_actors_.push_back({session_.process(), actor.handle.id, actor.retries});
       return workload_.SettleLog(&session_, actor.handle.id, pending.call, got);
     }
     const std::string of = pending.what + " (" + pending.ref.id().Hex() + ")";
+    if (pending.lends != 0 && got.ok()) workload_.loans_.at(pending.lends).acknowledged = true;
+    if (pending.reads != 0) CheckLoan(pending.reads, got, of);
     if (!got.ok()) {
       // A worker that cannot be started is not made up for by retries; nor is an argument that was cancelled.
       const bool no_worker = got.error == ErrorType::kWorkerStartupFailed || got.message.find("error 33:") != std::string::npos;
@@ -523,7 +641,12 @@ class CodeDriving {
       return;
     }
     if (!pending.inner.empty() && got.value.text == "refs") {
-      const Got inner = session_.Get(got.value.refs.at(0), {}, "a ref that came back");
+      const Got inner = ReadThrough(&session_, got.value.refs.at(0), "a ref that came back");
+      if (pending.reads != 0) {
+        CheckLoan(pending.reads, inner, "what " + of + " had inside");
+        if (!inner.ok()) return;
+        lent_to_us_.emplace_back(got.value.refs.at(0), pending.inner);
+      }
       if (!inner.ok()) return workload_.Fail("what " + of + " had inside gave " + ErrorText(inner));
       if (inner.value.text != pending.inner)
         workload_.Fail("what " + of + " had inside is " + inner.value.text + " instead of " + pending.inner);
@@ -540,7 +663,9 @@ class CodeDriving {
   std::vector<Pending> pending_;
   std::vector<Actor> actors_;  // every one, so that calls find theirs
   uint64_t kept_ = 0;
-  bool cancelled_ = false;  // something was
+  std::vector<uint64_t> ours_;                           // loans of this driver
+  std::vector<std::pair<Ref, std::string>> lent_to_us_;  // that came out of actors, and what they stand for
+  bool cancelled_ = false;                               // something was
 };
 
 ClusterConfig CodeWorkload::Config() {
@@ -549,7 +674,10 @@ ClusterConfig CodeWorkload::Config() {
     return CodeDriver::Start(network, host, raylet.address(), [this](CodeDriver* driver) { CodeDriving(this, driver).Run(); });
   };
   config.run_worker = [this](SimNetwork* network, Process* process, const raylet::LaunchRequest& request,
-                             const std::string& raylet_address) { RunCodeWorker(network, &program_, process, request, raylet_address); };
+                             const std::string& raylet_address) {
+    RunCodeWorker(network, &program_, &counts_, process, request, raylet_address);
+  };
+  config.check_held = [this](const SimRaylet& head) { return counts_.Check(head.node_id(), head.services().adoption().core()); };
   return config;
 }
 

@@ -2,12 +2,14 @@
 //   graphs of tasks, with arguments that others make; trees of tasks that submit tasks and wait for them; tasks that crash, or fail and are retried;
 //   actors that are restarted, calls to them from the driver and from tasks that were given their handle, kills;
 //   streams, read to their end or left before;
-//   refs handed on inside arguments and results, kept by actors and read there, long after their maker has let go of them.
+//   refs handed on inside arguments and results, kept by actors and read there, long after their maker has let go of them;
+//   refs lent to actors of other drivers, alone or inside of values; some drivers leave in good order meanwhile, and the adopter answers for what they lent.
 // Results are known beforehand. What must hold:
 //   every get ends; it gives the right value, or an error of the kinds that what befell the cluster can cause, and none where a task is retried without end;
 //   no task runs more often than its retries allow;
 //   the calls of each actor fit one log for each incarnation (ActorHistory);
-//   when a driver holds only its actors, it knows of no other object any more.
+//   when a driver holds only its actors, it knows of no other object any more, unless it has lent it;
+//   and then whoever is counted as a borrower, by a driver, a worker or the adopter, holds the object (CodeCounts).
 //
 //   CodeWorkload workload(seed);
 //   SimCluster cluster(seed, workload.Config());
@@ -24,6 +26,7 @@
 
 #include "ray/testing/sim/sim_cluster.h"
 #include "ray/testing/workload/actor_history.h"
+#include "ray/testing/workload/code_counts.h"
 #include "ray/testing/workload/code_driver.h"
 #include "ray/testing/workload/code_worker.h"
 
@@ -31,8 +34,9 @@ namespace ray::sim {
 
 struct CodeStats {
   size_t tasks = 0, trees = 0, streams = 0, actors = 0, calls = 0, borrows = 0, kills = 0, cancels = 0;  // that were asked for by drivers
-  size_t runs = 0;                                                                                       // of functions and methods
-  size_t values = 0, errors = 0;                                                                         // that drivers got
+  size_t loans = 0, leavers = 0;  // refs to other drivers; drivers that left early
+  size_t runs = 0;                // of functions and methods
+  size_t values = 0, errors = 0;  // that drivers got
 };
 
 CodeStats& operator+=(CodeStats& sum, const CodeStats& more);
@@ -55,6 +59,19 @@ class CodeWorkload {
     uint64_t incarnations = 0;
     ActorHistory history;
   };
+  // An actor of a driver that works, to which others may lend.
+  struct OpenActor {
+    const Process* driver;
+    ActorId actor;
+    int32_t retries = 0;
+  };
+  struct Loan {
+    OpenActor to;
+    std::string text;
+    bool put = false;           // else a task makes it, which ends with its job
+    bool acknowledged = false;  // the actor has it, and its lender was told so
+    bool read = false;          // somebody has asked for it
+  };
   friend class CodeDriving;
 
   void DefineFunctions();
@@ -73,6 +90,9 @@ class CodeWorkload {
   const uint64_t seed_;
   ClusterConfig config_;
   Program program_;
+  CodeCounts counts_;
+  std::vector<OpenActor> open_actors_;
+  std::map<uint64_t, Loan> loans_;  // by number
   std::map<TaskId, int32_t> runs_;
   std::map<ActorId, ActorRecord> actors_;
   uint64_t last_caller_ = 0;

@@ -1,0 +1,48 @@
+#include "ray/testing/workload/code_counts.h"
+
+#include <algorithm>
+
+namespace ray::sim {
+
+void CodeCounts::Add(Process* process, core::CoreWorker* worker) {
+  const WorkerId id = worker->info().address.worker_id;
+  live_.emplace(id, Live{process, worker});
+  process->OnDeath([this, id](int) { live_.erase(id); });
+}
+
+std::string CodeCounts::Unfounded(const ObjectId& id, const WorkerId& borrower, const NodeId& adopter,
+                                  const raylet::AdoptionCore& adopted) const {
+  if (borrower == RayletAsProcess(adopter).worker_id) {
+    const bool contained = std::ranges::any_of(adopted.objects(), [&](const auto& entry) {
+      return std::ranges::any_of(entry.second.value.nested, [&](const ObjectRefInfo& ref) { return ref.id == id; });
+    });
+    return contained ? "" : "the adopter, which has nothing that contains it";
+  }
+  const auto live = live_.find(borrower);
+  if (live == live_.end()) return "process " + borrower.Hex() + ", which is dead";
+  if (live->second.worker->info().adopter != adopter) return {};  // it was there before this head, and asks the one that is gone
+  if (live->second.worker->objects().references().Contains(id)) return {};
+  return "p" + std::to_string(live->second.process->id()) + ", which does not hold it";
+}
+
+std::string CodeCounts::Check(const NodeId& adopter, const raylet::AdoptionCore& adopted) const {
+  for (const auto& [owner, live] : live_) {
+    for (const core::ReferenceTable::Lent& lent : live.worker->objects().references().LentOut()) {
+      for (const auto& [borrower, count] : lent.borrowers) {
+        if (const std::string who = Unfounded(lent.id, borrower.worker_id, adopter, adopted); !who.empty())
+          return "p" + std::to_string(live.process->id()) + " counts " + std::to_string(count) + " of object " + lent.id.Hex() + " for " +
+                 who;
+      }
+    }
+  }
+  for (const auto& [id, object] : adopted.objects()) {
+    if (!adopted.IsAdopted(object.owner)) return "the adopter has object " + id.Hex() + " of an owner that has not told its counts";
+    for (const auto& [borrower, count] : object.borrowers) {
+      if (const std::string who = Unfounded(id, borrower, adopter, adopted); !who.empty())
+        return "the adopter counts " + std::to_string(count) + " of object " + id.Hex() + " for " + who;
+    }
+  }
+  return {};
+}
+
+}  // namespace ray::sim
