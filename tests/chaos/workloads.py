@@ -130,14 +130,22 @@ class ActorStates(Workload):
 
     def __init__(self, rng: random.Random, folder: pathlib.Path, deadline_s: float) -> None:
         super().__init__(rng, folder, deadline_s)
+        self._begin()
+
+    def _begin(self) -> None:
         options: Any = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
         actor = ray.remote(**options)(Ledger)
-        self.paths = [folder / f"ledger-{n}" for n in range(2)]
+        self.paths = [self.folder / f"ledger-{self.rounds}-{n}" for n in range(2)]
         self.actors = [actor.remote(str(path)) for path in self.paths]
         self.balances = [0, 0]
         self.numbers = [0, 0]
 
     def run_round(self) -> None:
+        # An incarnation reads the whole ledger first. After half an hour that takes longer than killers let it live.
+        self.rounds += 1
+        if self.rounds % 500 == 0:
+            self.end()
+            self._begin()
         sent = []
         for _ in range(30):
             n = self.rng.randrange(2)
@@ -151,6 +159,7 @@ class ActorStates(Workload):
     def end(self) -> None:
         for path, balance in zip(self.paths, self.balances, strict=True):
             check_ledger(path, {"driver": balance})
+            path.unlink()
         for actor in self.actors:
             ray.kill(actor)
         self.actors = []
