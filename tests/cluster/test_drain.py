@@ -117,6 +117,34 @@ def test_a_node_can_be_drained_by_order(cluster: Cluster, monkeypatch: pytest.Mo
     assert CliRunner().invoke(cli, [*order, "zz"]).exit_code == 1
 
 
+def test_a_busy_node_is_not_drained_for_being_idle(
+    cluster: Cluster, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from click.testing import CliRunner
+
+    from ray.cli.main import cli
+
+    cluster.add_node(num_cpus=1)
+    guest = cluster.add_node(num_cpus=1, resources={"guest": 1})
+    order = [
+        *("drain-node", "--address", cluster.address, "--reason", "DRAIN_NODE_REASON_IDLE_TERMINATION"),
+        *("--reason-message", "scaling down", "--node-id", guest.node_id),
+    ]
+    ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+    ref = waits.remote(str(tmp_path))
+    wait_until(lambda: (tmp_path / "started").exists(), 20, "it runs")
+    refused = CliRunner().invoke(cli, order)
+    assert refused.exit_code == 1
+    assert "is not idle: it has 1 leases" in refused.output, refused.output
+    assert row(cluster, guest)["alive"] and not row(cluster, guest)["draining"]
+    (tmp_path / "go").touch()
+    assert ray.get(ref) == guest.node_id
+    # Its lease is kept for a moment, in case that more comes.
+    wait_until(lambda: CliRunner().invoke(cli, order).exit_code == 0, 20, "it is idle")
+    wait_until(lambda: not row(cluster, guest)["alive"], 10, "it is gone")
+    assert "scaling down" in row(cluster, guest)["death_reason"]
+
+
 MB = 1 << 20
 
 

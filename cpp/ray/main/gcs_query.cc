@@ -22,7 +22,7 @@
 namespace ray::raylet {
 namespace {
 
-enum ExitCode { kOk = 0, kNoAnswer = 1, kBadFlags = 2, kNotAuthenticated = 4 };
+enum ExitCode { kOk = 0, kNoAnswer = 1, kBadFlags = 2, kNotAuthenticated = 4, kRefused = 5 };
 
 struct Options {
   std::string gcs_address;
@@ -31,6 +31,7 @@ struct Options {
   bool waiting = false;
   std::string drain;
   std::string reason = "asked for";
+  bool only_if_idle = false;
   Duration deadline = std::chrono::seconds(30);
   Duration timeout = std::chrono::seconds(5);
 };
@@ -156,6 +157,7 @@ int Ask(const Options& options) {
     v1::DrainNodeRequest order;
     order.set_node_id(NodeOf(options.drain).Binary());
     order.set_reason(options.reason);
+    order.set_only_if_idle(options.only_if_idle);
     order.set_deadline_ms(std::chrono::duration_cast<std::chrono::milliseconds>(options.deadline).count());
     const auto answered = [&](Status status, v1::NodeEmpty&, PartList) {
       if (status.ok()) text = "[]";
@@ -167,6 +169,7 @@ int Ask(const Options& options) {
   grpc.Stop();
   if (!outcome.ok()) {
     std::cerr << outcome.message() << std::endl;
+    if (outcome.code() == StatusCode::kFailedPrecondition && !options.drain.empty()) return kRefused;
     return outcome.code() == StatusCode::kUnauthenticated ? kNotAuthenticated : kNoAnswer;
   }
   std::cout << text << std::endl;
@@ -180,7 +183,7 @@ int RunQuery(int argc, char** argv) {
   FlagParser flags(
       "raylet query",
       "Prints the nodes of a cluster as JSON, without joining it, or has a node drained. Exit codes: 0 answered, 1 no answer, 2 bad flags, "
-      "4 the credential was not accepted.");
+      "4 the credential was not accepted, 5 the node is not idle and stays.");
   flags.Group("Where");
   flags.Add("gcs-address", "where the GCS listens, unix:/path or host:port", &options.gcs_address).Required();
   flags.Add("timeout", "how long the answer may take", &options.timeout);
@@ -190,6 +193,7 @@ int RunQuery(int argc, char** argv) {
   flags.Add("drain", "node, by its id in hex, that is to take no more work and to leave", &options.drain);
   flags.Add("reason", "why, for people", &options.reason);
   flags.Add("deadline", "how long what runs there may go on", &options.deadline);
+  flags.Add("only-if-idle", "a node on which something runs or lies stays", &options.only_if_idle);
   auto help = flags.Parse(argc, argv);
   if (help.ok() && help->has_value()) {
     std::cout << **help;

@@ -84,6 +84,7 @@ struct NodeServices::Impl {
   void OnNodeDead(const NodeId& node, const std::string& reason);
   void OnProcessEnded(const ProcessEnd& end);
   void Drain(const std::string& reason, Duration deadline);
+  void OnDrainOrder(const v1::DrainNotice& order, rpc::Responder responder);
   void TellDraining(const std::string& reason, Duration left);
   std::shared_ptr<void> Prefetch(const v1::RequestLeaseRequest& message);
   std::string Stats() const;
@@ -282,8 +283,7 @@ void NodeServices::Impl::RegisterHandlers() {
                                                    responder.Fail(Status::PermissionDenied("only the GCS may drain a node"));
                                                  return;
                                                }
-                                               if (responder.valid()) responder.Send(v1::LeaseEmpty());
-                                               Drain(message.reason(), std::chrono::milliseconds(message.deadline_ms()));
+                                               OnDrainOrder(message, std::move(responder));
                                              });
 }
 
@@ -516,6 +516,20 @@ std::string NodeServices::Impl::Stats() const {
 
 void NodeServices::Impl::Drain(const std::string& reason, Duration deadline) {
   if (!stopping) drain->Begin(reason, deadline);
+}
+
+void NodeServices::Impl::OnDrainOrder(const v1::DrainNotice& order, rpc::Responder responder) {
+  const Duration deadline = std::chrono::milliseconds(order.deadline_ms());
+  if (!order.only_if_idle() || stopping) {  // one that stops leaves anyway
+    Drain(order.reason(), deadline);
+    if (responder.valid()) responder.Send(v1::LeaseEmpty());
+    return;
+  }
+  drain->BeginIfIdle(order.reason(), deadline, [responder = std::make_shared<rpc::Responder>(std::move(responder))](const Status& status) {
+    if (!responder->valid()) return;
+    if (status.ok()) return responder->Send(v1::LeaseEmpty());
+    responder->Fail(status);
+  });
 }
 
 void NodeServices::Impl::TellDraining(const std::string& reason, Duration left) {

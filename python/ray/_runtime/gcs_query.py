@@ -11,8 +11,13 @@ from ray._runtime.processes import binary
 from ray._runtime.security import SECRET_VARIABLES, Security, authentication_error
 
 _NOT_AUTHENTICATED = 4
+_REFUSED = 5
 _TIMEOUT_S = 5.0
 _GRACE_S = 10.0  # for a process that keeps the time itself
+
+
+class DrainRefusedError(Exception):
+    """The node is not idle, and stays."""
 
 
 def list_nodes(address: str, security: Security, timeout: float = _TIMEOUT_S) -> list[dict[str, Any]]:
@@ -33,15 +38,24 @@ def waiting(address: str, security: Security, timeout: float = _TIMEOUT_S) -> di
 
 
 def drain_node(
-    address: str, security: Security, node_id: str, *, reason: str, deadline_s: float, timeout: float = _TIMEOUT_S
+    address: str,
+    security: Security,
+    node_id: str,
+    *,
+    reason: str,
+    deadline_s: float,
+    only_if_idle: bool = False,
+    timeout: float = _TIMEOUT_S,
 ) -> None:
     """Has a node take no more work, and leave when what runs there has ended, after `deadline_s` at the latest.
 
     Raises:
+        DrainRefusedError: `only_if_idle`, and something runs or lies there.
         AuthenticationError: the GCS does not accept the token.
         ConnectionError: no answer, or no such node is alive.
     """
-    _ask(address, security, timeout, ["--drain", node_id, "--reason", reason, "--deadline", f"{deadline_s}s"])
+    order = ["--drain", node_id, "--reason", reason, "--deadline", f"{deadline_s}s"]
+    _ask(address, security, timeout, [*order, *(["--only-if-idle"] if only_if_idle else [])])
 
 
 def _ask(address: str, security: Security, timeout: float, more: list[str]) -> Any:
@@ -52,6 +66,8 @@ def _ask(address: str, security: Security, timeout: float, more: list[str]) -> A
     if done.returncode == 0:
         return json.loads(done.stdout)
     problem = done.stderr.strip() or f"exit code {done.returncode}"
+    if done.returncode == _REFUSED:
+        raise DrainRefusedError(problem)
     if done.returncode == _NOT_AUTHENTICATED:
         raise authentication_error(f"The cluster at {address} does not accept the token: {problem}.")
     raise ConnectionError(f"No Ray cluster answers at {address}: {problem}")

@@ -8,7 +8,8 @@ from ray._runtime import gcs_query
 from ray.cli import cluster
 from ray.cli.errors import shown
 
-_REASONS = ("DRAIN_NODE_REASON_IDLE_TERMINATION", "DRAIN_NODE_REASON_PREEMPTION")
+_IDLE = "DRAIN_NODE_REASON_IDLE_TERMINATION"
+_REASONS = (_IDLE, "DRAIN_NODE_REASON_PREEMPTION")
 
 
 @click.command(name="drain-node", hidden=True)
@@ -22,14 +23,21 @@ _REASONS = ("DRAIN_NODE_REASON_IDLE_TERMINATION", "DRAIN_NODE_REASON_PREEMPTION"
 def drain_node(
     address: str | None, node_id: str, reason: str, reason_message: str, deadline_remaining_seconds: float
 ) -> None:
-    """Has a node take no more work, and leave when what runs there has ended, at the deadline at the latest."""
+    """Has a node take no more work, and leave when what runs there has ended, at the deadline at the latest.
+
+    For idle termination only if the node is idle: a busy one stays as it is, and the command fails.
+    """
     with shown():
         where = cluster.find(address)
         with cluster.credentials(where) as credentials:
-            gcs_query.drain_node(
-                where,
-                credentials,
-                node_id,
-                reason=f"{reason}: {reason_message}",
-                deadline_s=deadline_remaining_seconds,
-            )
+            try:
+                gcs_query.drain_node(
+                    where,
+                    credentials,
+                    node_id,
+                    reason=f"{reason}: {reason_message}",
+                    deadline_s=deadline_remaining_seconds,
+                    only_if_idle=reason == _IDLE,
+                )
+            except gcs_query.DrainRefusedError as error:
+                raise click.ClickException(f"The drain request is not accepted: {error}") from error

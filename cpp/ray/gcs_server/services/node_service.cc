@@ -126,7 +126,10 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
   });
 }
 
-// The order goes to the raylet, which reports back that it drains.
+constexpr Duration kDrainTimeout = std::chrono::seconds(10);
+
+// The order goes to the raylet, whose answer is the caller's; that it drains it reports by itself. A repeated order finds a node that drains already, and is
+// accepted. If the raylet, or the way to it, is lost before it answers, the caller hears just that.
 void DrainNode(GcsState* gcs, const v1::DrainNodeRequest& message, rpc::Responder responder) {
   const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
   const auto link = gcs->links.find(node);
@@ -137,8 +140,19 @@ void DrainNode(GcsState* gcs, const v1::DrainNodeRequest& message, rpc::Responde
   v1::DrainNotice order;
   order.set_reason(message.reason());
   order.set_deadline_ms(message.deadline_ms());
-  link->second->Notify(MethodId::kDrain, order);
-  if (responder.valid()) responder.Send(v1::NodeEmpty());
+  order.set_only_if_idle(message.only_if_idle());
+  rpc::CallOptions options;
+  options.timeout = kDrainTimeout;
+  rpc::CallTyped<v1::LeaseEmpty>(
+      *link->second, MethodId::kDrain, order, {},
+      [node, responder = std::make_shared<rpc::Responder>(std::move(responder))](const Status& status, const v1::LeaseEmpty&,
+                                                                                 const PartList&) {
+        if (!responder->valid()) return;
+        if (status.ok()) return responder->Send(v1::NodeEmpty());
+        if (status.code() == StatusCode::kFailedPrecondition) return responder->Fail(status);
+        responder->Fail(Status::Unavailable("whether node " + node.Hex() + " drains is not known: " + status.message()));
+      },
+      options);
 }
 
 void ReportWorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, rpc::Responder responder) {

@@ -2,6 +2,19 @@
 
 namespace ray::raylet {
 
+std::string DescribeLoad(const NodeLoad& load) {
+  std::string text;
+  const auto add = [&text](size_t n, const char* what) {
+    if (n == 0) return;
+    if (!text.empty()) text += ", ";
+    text += std::to_string(n) + what;
+  };
+  add(load.leases, " leases for tasks and actors");
+  add(load.drivers, " drivers");
+  add(load.objects, " objects of which it has the primary copy");
+  return text;
+}
+
 void DrainCore::Begin(const std::string& reason, Duration deadline, Time now, DrainEffects* out) {
   if (state_ == State::kLeaving) return;
   if (state_ == State::kDraining) {

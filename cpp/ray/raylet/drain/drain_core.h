@@ -33,6 +33,15 @@ struct LeaveNode {
 using DrainEffect = std::variant<StopGrants, TellGcsDraining, LetWorkersFinish, LetWorkersGo, SaveObjects, LeaveNode>;
 using DrainEffects = std::vector<DrainEffect>;
 
+// What keeps a node from being idle.
+struct NodeLoad {
+  size_t leases = 0;   // held, those of actors included
+  size_t drivers = 0;  // connected here
+  size_t objects = 0;  // primary copies, in memory or spilled
+};
+// For people; empty: the node is idle.
+std::string DescribeLoad(const NodeLoad& load);
+
 class DrainCore {
  public:
   // A second order can only bring the deadline nearer.

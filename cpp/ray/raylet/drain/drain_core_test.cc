@@ -33,6 +33,12 @@ std::string After(Event event) {
 
 constexpr char kDone[] = "leave drained (SIGTERM): nothing runs here, and what was here is elsewhere";
 
+TEST(DrainCoreTest, WhatKeepsANodeFromBeingIdle) {
+  EXPECT_EQ(DescribeLoad({}), "");
+  EXPECT_EQ(DescribeLoad({.leases = 2}), "2 leases for tasks and actors");
+  EXPECT_EQ(DescribeLoad({.drivers = 1, .objects = 3}), "1 drivers, 3 objects of which it has the primary copy");
+}
+
 TEST(DrainCoreTest, ANodeWithoutWorkOrObjectsLeavesAtOnce) {
   DrainCore core;
   EXPECT_EQ(After([&](auto* out) { core.OnWork(0, 0, out); }), "");

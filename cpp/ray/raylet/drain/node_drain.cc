@@ -52,6 +52,20 @@ void NodeDrain::Begin(const std::string& reason, Duration deadline) {
   Run(effects);
 }
 
+void NodeDrain::BeginIfIdle(const std::string& reason, Duration deadline, std::function<void(const Status&)> answer) {
+  deps_.objects->ListPrimary([this, alive = alive_, loop = deps_.loop, reason, deadline, answer = std::move(answer)](auto copies) {
+    loop->Post("raylet.drain", [this, alive, reason, deadline, answer, objects = copies.size()] {
+      if (!*alive) return;
+      // All of it is looked at in one step, and so is the end of grants: nothing can begin in between.
+      const std::string load = DescribeLoad({deps_.leases->num_held(), deps_.workers->num_drivers(), objects});
+      if (!draining() && !load.empty())
+        return answer(Status::FailedPrecondition("node " + deps_.node_id.Hex() + " is not idle: it has " + load));
+      Begin(reason, deadline);
+      answer(Status::Ok());
+    });
+  });
+}
+
 void NodeDrain::OnWork() {
   if (draining()) CountWork();
 }

@@ -31,9 +31,14 @@ class NodeDrain {
     std::function<void(const std::string& reason)> leave;
   };
   explicit NodeDrain(Deps deps);
-  ~NodeDrain() { Stop(); }
+  ~NodeDrain() {
+    *alive_ = false;
+    Stop();
+  }
 
   void Begin(const std::string& reason, Duration deadline);
+  // Begins if nothing runs or lies here, or it drains already; else FAILED_PRECONDITION says what. `answer` on the loop, at most once: not after the end.
+  void BeginIfIdle(const std::string& reason, Duration deadline, std::function<void(const Status&)> answer);
   bool draining() const { return core_.draining(); }
   // Leases or workers have come or gone; the second, where their own services are still at it. Nothing happens while it does not drain.
   void OnWork();
@@ -52,6 +57,7 @@ class NodeDrain {
   DrainCore core_;
   Evacuation evacuation_;
   async::TimerId timer_ = 0;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace ray::raylet

@@ -99,6 +99,7 @@ class WorkerService {
   void AskAllExit(const std::string& reason);
   // Registered ones, and those that are about to be; drivers do not count.
   size_t num_workers() const;
+  size_t num_drivers() const { return processes_.size() - num_workers(); }
   bool IsDriver(const WorkerId& process) const;
   // What keeps workers from starting, for people; empty: nothing is known of that.
   std::string StartTrouble() const;
