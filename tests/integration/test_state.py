@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from support.processes import wait_until
 
 import ray
 from ray.cli.main import cli
+from ray.cli.state import _filter
 from ray.util import placement_group, remove_placement_group, state
 
 
@@ -43,6 +45,7 @@ def test_nodes(actor: Any) -> None:
     assert (node.state, node.is_head_node, node.resources_total["thing"]) == ("ALIVE", True, 1)
     assert state.get_node(node.node_id) == node and state.get_node("0" * 56) is None
     assert node.asdict()["node_ip"] == node.node_ip
+    assert node.end_time_ms is None and 0 < time.time() * 1000 - node.start_time_ms < 3_600_000
 
 
 def test_actors(actor: Any) -> None:
@@ -110,3 +113,17 @@ def test_commands(actor: Any) -> None:
     assert "ALIVE" in command("get", "nodes", ray.get_runtime_context().get_node_id())
     assert "Living" in command("summary", "actors")
     assert command("list", "workers", "-f", "pid=0").strip() == "No resource in the cluster"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("a=b", ("a", "=", "b")),
+        ("a != b", ("a", "!=", "b")),
+        ("a=b!=c", ("a", "=", "b!=c")),
+        ("a!=b=c", ("a", "!=", "b=c")),
+        ("a==b", ("a", "=", "=b")),
+    ],
+)
+def test_a_filter_is_split_at_its_first_operator(text: str, parts: tuple[str, str, str]) -> None:
+    assert _filter(text) == parts

@@ -16,6 +16,21 @@
 
 namespace ray::bindings {
 
+namespace {
+
+Status StartLog(const CoreOptions& options) {
+  static std::mutex mu;  // two cores may start at once
+  std::lock_guard lock(mu);
+  // The log is that of the core which the program runs on; one that only looks has it as long as there was no such core.
+  if (options.is_observer && !log_internal::ToStderr()) return Status::Ok();
+  RAY_ASSIGN_OR_RETURN(LogLevel level, ParseLogLevel(options.log_level));
+  LogOptions log{.file = options.log_file, .level = level};
+  ReadRotationLimits(&log);
+  return StartLogging(log);
+}
+
+}  // namespace
+
 bool PrepareProcessTitle() { return ray::PrepareProcessTitle(); }
 void SetProcessTitle(const char* title, size_t size) { ray::SetProcessTitle({title, size}); }
 
@@ -66,10 +81,7 @@ std::string Core::Namespace(const std::string& given) {
 }
 
 Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
-  RAY_ASSIGN_OR_RETURN(LogLevel level, ParseLogLevel(options.log_level));
-  LogOptions log{.file = options.log_file, .level = level};
-  ReadRotationLimits(&log);
-  RAY_RETURN_NOT_OK(StartLogging(log));
+  RAY_RETURN_NOT_OK(StartLog(options));
   core::CoreWorkerConfig config;
   config.is_driver = options.is_driver;
   config.is_observer = options.is_observer;

@@ -141,7 +141,7 @@ struct NodeFields {
   std::string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason, drain_reason;
   bool alive = false, is_head = false, driver_only = false, draining = false;
   int32_t death_kind = 0;  // DeathKind of gcs_node.proto
-  int64_t drain_deadline_ms = 0;
+  int64_t drain_deadline_ms = 0, start_time_ms = 0, end_time_ms = 0;
   std::map<std::string, double> total, available;
   std::map<std::string, std::string> labels;
   int32_t port = 0;
@@ -365,7 +365,7 @@ class Core {
   Status KvKeys(const std::string& ns, const std::string& prefix, std::vector<std::string>* keys);
   Status ListNodes(std::vector<NodeFields>* out);
   Status ListJobs(std::vector<JobFields>* out);
-  Status NodeStats(const std::string& node_id, std::string* json);  // "": of this node
+  Status NodeStats(const std::string& node_id, int64_t timeout_ms, std::string* json);  // "": of this node, and without a time-out
 
   // --- faults on purpose: calls to the raylet of a node
   Status ListChaosTargets(const std::string& node_id, std::vector<ChaosTargetFields>* out);  // of this job

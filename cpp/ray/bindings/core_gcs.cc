@@ -1,6 +1,7 @@
 // The Core of core.h: what it asks the GCS and the raylets.
 #include "ray/bindings/core.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -93,14 +94,13 @@ Status Core::ListJobs(std::vector<JobFields>* out) {
   }
   return Status::Ok();
 }
-Status Core::NodeStats(const std::string& node_id, std::string* json) {
-  constexpr Duration kTimeout = std::chrono::seconds(5);
+Status Core::NodeStats(const std::string& node_id, int64_t timeout_ms, std::string* json) {
   v1::GetNodeStatsReply reply;
   if (node_id.empty()) {
     RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kGetNodeStats, v1::WorkerEmpty(), &reply));
   } else {
-    RAY_RETURN_NOT_OK(
-        worker_->CallRayletOf(NodeId::FromBinaryOrNil(node_id), MethodId::kGetNodeStats, v1::WorkerEmpty(), &reply, kTimeout));
+    RAY_RETURN_NOT_OK(worker_->CallRayletOf(NodeId::FromBinaryOrNil(node_id), MethodId::kGetNodeStats, v1::WorkerEmpty(), &reply,
+                                            std::chrono::milliseconds(std::max<int64_t>(1, timeout_ms))));
   }
   json->swap(*reply.mutable_json());
   return Status::Ok();

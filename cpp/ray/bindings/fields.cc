@@ -178,6 +178,8 @@ NodeFields FieldsOf(const v1::NodeInfo& n) {
   f.draining = n.draining();
   f.drain_reason = n.drain_reason();
   f.drain_deadline_ms = n.drain_deadline_ms();
+  f.start_time_ms = n.start_time_ms();
+  f.end_time_ms = n.end_time_ms();
   f.death_kind = static_cast<int32_t>(n.death_kind());
   f.total = FromProto(n.total()).ToDoubles();
   f.available = FromProto(n.available()).ToDoubles();

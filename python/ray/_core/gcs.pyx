@@ -110,6 +110,7 @@ cdef dict _node(NodeFields& n):
         "raylet_socket": to_str(n.raylet_socket), "store_socket": to_str(n.store_socket), "death_reason": to_str(n.death_reason),
         "alive": n.alive, "is_head": n.is_head, "port": n.port, "driver_only": n.driver_only, "draining": n.draining,
         "drain_reason": to_str(n.drain_reason), "drain_deadline_ms": n.drain_deadline_ms, "death_kind": n.death_kind,
+        "start_time_ms": n.start_time_ms, "end_time_ms": n.end_time_ms,
         "total": {to_str(item.first): item.second for item in n.total},
         "available": {to_str(item.first): item.second for item in n.available},
         "labels": {to_str(item.first): to_str(item.second) for item in n.labels},
@@ -144,13 +145,13 @@ def list_jobs(CoreWorker worker not None):
     return [_job(rows[i]) for i in range(rows.size())]
 
 
-def node_stats(CoreWorker worker not None, bytes node_id not None=b""):
-    """The state of a node's raylet, as JSON text; of this node's without an id."""
+def node_stats(CoreWorker worker not None, bytes node_id not None=b"", int64_t timeout_ms=5000):
+    """The state of a node's raylet, as JSON text; of this node's without an id, and then without a time-out."""
     cdef Core* core = worker.alive()
     cdef string text
     cdef string node = of_str(node_id)
     cdef Status status
     with nogil:
-        status = core.NodeStats(node, &text)
+        status = core.NodeStats(node, timeout_ms, &text)
     check(status)
     return to_str(text)

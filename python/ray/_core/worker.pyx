@@ -44,7 +44,8 @@ cdef extern from *:
     double ray_monotonic() nogil
 
 cdef Packed _NO_ARGS = Packed.__new__(Packed)
-cdef size_t _keep_gil_below = 100 << 10  # bytes; larger values may wait for room in the store
+cdef int64_t _KEEP_GIL_BELOW = 100 << 10  # bytes, and below what goes to the store, where a value may wait for room
+cdef size_t _keep_gil_below = _KEEP_GIL_BELOW  # of the active core
 cdef size_t _LAID_AROUND = 64  # bytes; more than what the core lays around a pickle without buffers
 cdef double _SLOW_GET_S = 10.0
 
@@ -191,7 +192,10 @@ cdef class CoreWorker:
     def start(*, bint is_driver, session_dir, worker_id=b"", uint64_t startup_token=0, job_id=b"", ray_namespace="", entrypoint="",
               job_config_json="", log_file="", log_level="INFO", python_version="", max_inline_bytes=None, lineage_cap_bytes=None, oom_retries=None,
               oom_backoff_ms=None, gcs_timeout_ms=None, bint is_observer=False, rpc_faults="", uint64_t rpc_faults_seed=0):
-        """Connects to the raylet of `session_dir`. Raises an error of `ray.exceptions` when nobody answers."""
+        """Connects to the raylet of `session_dir`. Raises an error of `ray.exceptions` when nobody answers.
+
+        An observer can be asked for tables, and is beside whatever else this process is: refs and `active_worker` stay those of the other core.
+        """
         global _keep_gil_below
         cdef CoreWorker made = CoreWorker.__new__(CoreWorker)
         cdef CoreOptions o
@@ -212,7 +216,6 @@ cdef class CoreWorker:
         o.rpc_faults_seed = rpc_faults_seed
         if max_inline_bytes is not None:
             o.max_inline_bytes = max_inline_bytes
-            _keep_gil_below = min(_keep_gil_below, <size_t>max(0, max_inline_bytes))
         if lineage_cap_bytes is not None:
             o.lineage_cap_bytes = lineage_cap_bytes
         if oom_retries is not None:
@@ -239,7 +242,9 @@ cdef class CoreWorker:
             "job_namespace": to_str(info.job_namespace),
             "job_config_json": to_str(info.job_config_json),
         }
-        activate(made, made.core.get())
+        if not is_observer:
+            _keep_gil_below = <size_t>min(_KEEP_GIL_BELOW, max(0, o.max_inline_bytes))
+            activate(made, made.core.get())
         return made
 
     def shutdown(self, reason="shutdown"):

@@ -29,20 +29,11 @@ def memory_summary(
         ConnectionError: there is no such cluster.
         ValueError: an unknown `group_by`, `sort_by` or `units`.
     """
-    from ray._runtime import connect, memory_report
-    from ray._runtime.session import current_session, start_observer
-    from ray.cli import cluster
+    from ray._runtime import memory_report
+    from ray._runtime.observer import looking_at
 
-    session = current_session() if address is None else None
-    started = None
-    if session is None:
-        where = cluster.find(address)
-        session = started = start_observer(connect.attach(where), address=where)
-    try:
+    with looking_at(address) as session:
         report = memory_report.collect(session, _TIMEOUT_S)
-    finally:
-        if started is not None:
-            started.shutdown("the memory was summed up")
     return memory_report.render(
         report,
         group_by=group_by,

@@ -66,6 +66,42 @@ def parse(address: str) -> tuple[str, bool]:
     return text, remote
 
 
+def find(address: str | None) -> str:
+    """The address of the cluster that is meant: the one given, RAY_ADDRESS, or the one that runs on this machine.
+
+    Raises:
+        ConnectionError: there is none.
+        ValueError: the address is malformed.
+    """
+    address = address if address not in (None, "auto") else os.environ.get("RAY_ADDRESS")
+    if address in (None, "", "auto"):
+        address = session_dir.find_running()
+    if not address:
+        raise ConnectionError("Could not find any running Ray instance. Give its --address, or set RAY_ADDRESS.")
+    return parse(address)[0]
+
+
+def same_cluster(address: str, gcs_address: str) -> bool:
+    """Whether `address`, as a user gives it, is that of the cluster whose GCS calls itself `gcs_address`.
+
+    Raises:
+        ValueError: it is malformed.
+    """
+    where, _ = parse(address)
+    if where == gcs_address:
+        return True
+    if where.startswith("unix:") or gcs_address.startswith("unix:"):
+        return False
+    try:
+        host, port = addresses.split(where)
+        if gcs_address in (addresses.join(ip, port) for ip in addresses.resolve(host)):
+            return True
+        record = local_record(where, session_dir.temp_root())  # it may listen at several addresses
+    except ConnectionError:  # who goes there gets to know why
+        return False
+    return record is not None and record.gcs_address == gcs_address
+
+
 def local_record(address: str, root: Path, kind: str = GCS) -> ProcessRecord | None:
     """A process of that cluster on this machine, of this user and network; a head node's first."""
     host, port = addresses.split(address)

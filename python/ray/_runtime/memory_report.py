@@ -6,14 +6,12 @@ node. Nothing is collected while nobody asks.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray._core import explain as _core
-from ray._core import gcs
-from ray.exceptions import RayError
+from ray._runtime import node_stats
 
 if TYPE_CHECKING:
     from ray._runtime.session import Session
@@ -75,6 +73,7 @@ def collect(session: Session, timeout: float) -> Report:
     references: list[Reference] = []
     stores: list[dict[str, Any]] = []
     notes: list[str] = []
+    with_stores: list[dict[str, Any]] = []
     for node, (facts, why) in zip(nodes, answers, strict=True):
         if why:
             notes.append(f"node {node['node_id'].hex()} ({node['ip']}) did not answer: {why}")
@@ -84,10 +83,12 @@ def collect(session: Session, timeout: float) -> Report:
         if left_out:
             notes.append(f"node {node['node_id'].hex()} ({node['ip']}) has {left_out} more references")
         if not node["driver_only"]:
-            try:
-                stores.append(json.loads(gcs.node_stats(session.core, bytes(node["node_id"])))["store"])
-            except RayError as error:
-                notes.append(f"node {node['node_id'].hex()} ({node['ip']}) does not tell of its object store: {error}")
+            with_stores.append(node)
+    for node, (stats, why) in zip(with_stores, node_stats.ask(session, with_stores, timeout), strict=True):
+        if stats is not None:
+            stores.append(stats["store"])
+        else:
+            notes.append(f"node {node['node_id'].hex()} ({node['ip']}) does not tell of its object store: {why}")
     return Report(references, stores, notes)
 
 

@@ -365,31 +365,6 @@ def core_options(given: Mapping[str, Any] = MappingProxyType({})) -> CoreSetting
     }
 
 
-def start_observer(attachment: Attachment, *, address: str) -> Session:
-    """Connects to the raylet of `attachment` as one that only looks: it has no job.
-
-    It does not become the current session.
-
-    Raises:
-        ConnectionError: nobody answers there.
-    """
-    worker_id = os.urandom(WorkerID.SIZE)
-    try:
-        core = CoreWorker.start(
-            is_driver=True,
-            is_observer=True,
-            session_dir=attachment.node_dir,
-            worker_id=worker_id,
-            log_file=os.path.join(attachment.logs, f"python-core-driver-{worker_id.hex()}_{os.getpid()}.log"),
-            python_version=".".join(map(str, sys.version_info[:3])),
-        )
-    except (RayError, ValueError) as error:  # the core has no other ones
-        raise ConnectionError(f"Could not connect to the Ray cluster at {address}: {error}") from error
-    session = Session(core, is_driver=True, namespace="", job_config={})
-    session.cluster = attachment.node
-    return session
-
-
 def start_driver(
     attachment: Attachment,
     *,

@@ -1,29 +1,13 @@
-"""What the commands share: which cluster is meant, and what its nodes are."""
+"""What the commands share: what the nodes of a cluster are, and what waits there."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
 from ray._runtime import addresses, connect, gcs_query, security, session_dir
 from ray._runtime.security import Security
-
-
-def find(address: str | None) -> str:
-    """The address of the cluster that is meant: the one given, RAY_ADDRESS, or the one that runs on this machine.
-
-    Raises:
-        ConnectionError: there is none.
-        ValueError: the address is malformed.
-    """
-    address = address if address not in (None, "auto") else os.environ.get("RAY_ADDRESS")
-    if address in (None, "", "auto"):
-        address = session_dir.find_running()
-    if not address:
-        raise ConnectionError("Could not find any running Ray instance. Give its --address, or set RAY_ADDRESS.")
-    return connect.parse(address)[0]
 
 
 @contextlib.contextmanager

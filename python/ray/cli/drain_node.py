@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ray._runtime import gcs_query
+from ray._runtime import connect, gcs_query
 from ray.cli import cluster
 from ray.cli.errors import shown
 
@@ -28,7 +28,7 @@ def drain_node(
     For idle termination only if the node is idle: a busy one stays as it is, and the command fails.
     """
     with shown():
-        where = cluster.find(address)
+        where = connect.find(address)
         with cluster.credentials(where) as credentials:
             try:
                 gcs_query.drain_node(

@@ -7,11 +7,9 @@ import json
 
 import click
 
-from ray._runtime import connect
 from ray._runtime.explain import explain as find_out
 from ray._runtime.explain import subject_of
-from ray._runtime.session import start_observer
-from ray.cli import cluster
+from ray._runtime.observer import looking_at
 from ray.cli.errors import shown
 
 
@@ -31,10 +29,6 @@ def explain(subject: str, address: str | None, timeout: float, as_json: bool) ->
     """
     with shown():
         subject_of(subject)  # before anything is started for it
-        where = cluster.find(address)
-        session = start_observer(connect.attach(where), address=where)
-        try:
+        with looking_at(address) as session:
             found = find_out(session, subject, timeout)
-        finally:
-            session.shutdown("ray explain has its answer")
     click.echo(json.dumps(dataclasses.asdict(found), indent=2) if as_json else str(found))

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from ray._runtime import connect
 from ray.cli import cluster
 from ray.exceptions import RayError
 
@@ -21,7 +22,7 @@ from ray.exceptions import RayError
 def health_check(address: str | None, component: str | None, skip_version_check: bool) -> None:
     """Ends with code 0 if the GCS of the cluster answers, with 1 if not."""
     try:
-        cluster.nodes_of(cluster.find(address))
+        cluster.nodes_of(connect.find(address))
     except (ConnectionError, RayError, ValueError) as error:
         click.echo(str(error), err=True)
         sys.exit(1)

@@ -60,7 +60,7 @@ def start(head: bool, address: str | None, port: int | None, block: bool, **give
 
 def join(address: str, given: dict[str, Any], *, watch: bool) -> Node:
     """Joins the cluster at `address`. Raises what `Node.join` does, and RuntimeError for another Python there."""
-    where = cluster.find(address)
+    where = connect.find(address)
     nodes = cluster.nodes_of(where)
     for node in nodes:
         if node["alive"]:

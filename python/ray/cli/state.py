@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -41,11 +44,20 @@ _timeout = click.option(
 
 
 def _filter(text: str) -> tuple[str, str, str]:
-    for predicate in ("!=", "="):
-        column, found, value = text.partition(predicate)
-        if found:
-            return column.strip(), predicate, value.strip()
+    operator = re.search("!?=", text)  # the first: a value may have more of them
+    if operator is not None:
+        return text[: operator.start()].strip(), operator[0], text[operator.end() :].strip()
     raise click.BadParameter(f"{text!r} is not KEY=VALUE or KEY!=VALUE.", param_hint="--filter")
+
+
+@contextlib.contextmanager
+def _warnings_to_stderr() -> Iterator[None]:
+    """Shows what is missing as a text of its own, without the place in the code that warns of it."""
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        yield
+    for warning in given:
+        click.echo(f"Warning: {warning.message}", err=True)
 
 
 def _yaml(rows: Sequence[dict[str, Any]]) -> str:
@@ -93,7 +105,7 @@ def list_rows(
     resource: str, form: str, filters: Sequence[str], limit: int, detail: bool, timeout: int, address: str | None
 ) -> None:
     """Lists the actors, jobs, nodes, objects, placement groups or workers of a cluster."""
-    with shown():
+    with shown(), _warnings_to_stderr():
         rows = _LISTS[resource](
             address=address,
             filters=[_filter(text) for text in filters],
@@ -101,6 +113,7 @@ def list_rows(
             timeout=timeout,
             detail=detail,
             raise_on_missing_output=False,
+            _explain=True,
         )
     click.echo(_render(rows, form, detail))
 

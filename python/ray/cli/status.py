@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ray._runtime import connect
 from ray.cli import cluster
 from ray.cli.errors import shown
 
@@ -26,7 +27,7 @@ _STRATEGIES = {1: "PACK", 2: "SPREAD", 3: "STRICT_PACK", 4: "STRICT_SPREAD"}  # 
 def status(address: str | None, verbose: bool) -> None:
     """Shows the nodes of a cluster and the use of its resources."""
     with shown():
-        where = cluster.find(address)
+        where = connect.find(address)
         nodes = cluster.nodes_of(where)
         waiting = cluster.waiting_in(where)
     click.echo("\n".join(report(nodes, datetime.datetime.now(), verbose, waiting=waiting)))

@@ -149,7 +149,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         string node_id, node_name, ip, hostname, raylet_socket, store_socket, death_reason, drain_reason
         bool alive, is_head, driver_only, draining
         int32_t death_kind
-        int64_t drain_deadline_ms
+        int64_t drain_deadline_ms, start_time_ms, end_time_ms
         map[string, double] total, available
         map[string, string] labels
         int32_t port
@@ -301,7 +301,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         Status KvKeys(const string& ns, const string& prefix, vector[string]* keys)
         Status ListNodes(vector[NodeFields]* out)
         Status ListJobs(vector[JobFields]* out)
-        Status NodeStats(const string& node_id, string* json)
+        Status NodeStats(const string& node_id, int64_t timeout_ms, string* json)
         Status ListChaosTargets(const string& node_id, vector[ChaosTargetFields]* out)
         Status KillLeasedWorker(const string& node_id, const string& lease_id, const string& running, const string& reason, bool* killed)
         Status KillNode(const string& node_id, const string& reason)

@@ -101,9 +101,12 @@ def list_nodes(
         address: of the cluster. None: the one that this process is connected to, else the one on this machine.
         filters: (column, "=" or "!=", value) each; a row must pass all of them. Case does not count.
         limit: at most so many rows.
-        timeout: seconds that each node may take to answer.
+        timeout: seconds that each node may take to answer, where nodes are asked: all at once, for workers and
+            objects. The tables of the GCS come with the time-out of all that is asked there
+            (RAY_gcs_server_request_timeout_seconds).
         detail: fill the columns that are marked as details, too.
         raise_on_missing_output: False: leave out what nodes did not tell.
+        _explain: give a warning of what is left out.
 
     Raises:
         ConnectionError: there is no such cluster.
@@ -118,6 +121,7 @@ def list_nodes(
         timeout=timeout,
         detail=detail,
         raise_on_missing_output=raise_on_missing_output,
+        tell=_explain,
     )
 
 
@@ -144,6 +148,7 @@ def list_actors(
         timeout=timeout,
         detail=detail,
         raise_on_missing_output=raise_on_missing_output,
+        tell=_explain,
     )
 
 
@@ -170,6 +175,7 @@ def list_jobs(
         timeout=timeout,
         detail=detail,
         raise_on_missing_output=raise_on_missing_output,
+        tell=_explain,
     )
 
 
@@ -196,6 +202,7 @@ def list_placement_groups(
         timeout=timeout,
         detail=detail,
         raise_on_missing_output=raise_on_missing_output,
+        tell=_explain,
     )
 
 
@@ -222,11 +229,15 @@ def list_workers(
         timeout=timeout,
         detail=detail,
         raise_on_missing_output=raise_on_missing_output,
+        tell=_explain,
     )
 
 
 def get_worker(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> WorkerState | None:
-    """The worker of that id, with details; None if there is none. Raises as `list_workers`."""
+    """The worker of that id, with details; None if there is none.
+
+    Raises as `list_workers`, of nodes that did not answer only if it was not found.
+    """
     return _first(_tables.one(WorkerState, "worker_id", id, address=address, timeout=timeout))
 
 
@@ -251,11 +262,15 @@ def list_objects(
         timeout=timeout,
         detail=detail,
         raise_on_missing_output=raise_on_missing_output,
+        tell=_explain,
     )
 
 
 def get_objects(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> list[ObjectState]:
-    """The references to the object of that id. Raises as `list_objects`."""
+    """The references to the object of that id.
+
+    Raises as `list_objects`, of nodes that did not answer only if none was found.
+    """
     return _tables.one(ObjectState, "object_id", id, address=address, timeout=timeout)
 
 

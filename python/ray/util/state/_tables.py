@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from ray._core import gcs
 from ray._private.state import _ACTOR_STATES
-from ray._runtime import connect, memory_report
-from ray._runtime.session import Session, current_session, start_observer
-from ray.exceptions import RayError
+from ray._runtime import memory_report, node_stats
+from ray._runtime.observer import looking_at
+from ray._runtime.session import Session
 from ray.util.placement_group import _row as placement_group_row
 from ray.util.state.common import (
     ActorState,
@@ -29,23 +29,6 @@ Filter = tuple[str, str, Any]
 Found = tuple[list[Any], list[str]]  # rows, and what is missing among them
 
 
-@contextlib.contextmanager
-def _session(address: str | None) -> Iterator[Session]:
-    """The session of this process, or one that looks at the cluster at `address` for as long as the block runs."""
-    session = current_session() if address is None else None
-    if session is not None:
-        yield session
-        return
-    from ray.cli import cluster
-
-    where = cluster.find(address)
-    session = start_observer(connect.attach(where), address=where)
-    try:
-        yield session
-    finally:
-        session.shutdown("the state was listed")
-
-
 def _nodes(session: Session, timeout: float, detail: bool) -> Found:
     return [
         NodeState(
@@ -57,6 +40,8 @@ def _nodes(session: Session, timeout: float, detail: bool) -> Found:
             node_name=node["node_name"] or node["ip"],
             resources_total=dict(node["total"]),
             labels=dict(node["labels"]),
+            start_time_ms=node["start_time_ms"] or None,
+            end_time_ms=node["end_time_ms"] or None,
         )
         for node in session.list_nodes()
         if not node["driver_only"]
@@ -124,15 +109,11 @@ def _placement_groups(session: Session, timeout: float, detail: bool) -> Found:
 
 
 def _workers(session: Session, timeout: float, detail: bool) -> Found:
+    nodes = [node for node in session.list_nodes() if node["alive"] and not node["driver_only"]]
     rows, missing = [], []
-    for node in session.list_nodes():
-        if not node["alive"] or node["driver_only"]:
-            continue
-        node_id = bytes(node["node_id"])
-        try:
-            workers = json.loads(gcs.node_stats(session.core, node_id))["workers"]
-        except RayError as error:
-            missing.append(f"node {node_id.hex()} ({node['ip']}) does not answer: {error}")
+    for node, (stats, why) in zip(nodes, node_stats.ask(session, nodes, timeout), strict=True):
+        if stats is None:
+            missing.append(f"node {node['node_id'].hex()} ({node['ip']}) does not answer: {why}")
             continue
         rows += [
             WorkerState(
@@ -140,11 +121,11 @@ def _workers(session: Session, timeout: float, detail: bool) -> Found:
                 is_alive=worker["state"] != "ending",
                 worker_type="DRIVER" if worker["is_driver"] else "WORKER",
                 exit_type=None,
-                node_id=node_id.hex(),
+                node_id=node["node_id"].hex(),
                 ip=node["ip"],
                 pid=worker["pid"],
             )
-            for worker in workers
+            for worker in stats["workers"]
         ]
     return rows, missing
 
@@ -208,37 +189,56 @@ def rows(
     timeout: float,
     detail: bool,
     raise_on_missing_output: bool,
+    tell: bool = False,
 ) -> list[Row]:
     """The rows of that type that pass all filters, at most `limit` of them.
+
+    Args:
+        tell: give a warning of what is missing, where that is no error.
 
     Raises:
         ConnectionError: there is no such cluster.
         RayStateApiException: some nodes did not answer, unless told to do without.
         ValueError: a bad filter or limit.
     """
+    found, missing = _find(row_type, address, filters, limit, timeout, detail)
+    if missing and raise_on_missing_output:
+        raise RayStateApiException(f"{_what_is(missing)} raise_on_missing_output=False does without it.")
+    if missing and tell:
+        warnings.warn(_what_is(missing), RuntimeWarning, stacklevel=3)
+    return found
+
+
+def one(row_type: type[Row], column: str, value: str, *, address: str | None, timeout: float) -> list[Row]:
+    """All rows with that id, with details.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+        RayStateApiException: none was found, but some nodes did not answer: it may be there.
+    """
+    found, missing = _find(row_type, address, [(column, "=", value)], None, timeout, True)
+    if missing and not found:
+        raise RayStateApiException(_what_is(missing))
+    return found
+
+
+def _what_is(missing: list[str]) -> str:
+    return f"Not everything could be had: {'; '.join(missing)}."
+
+
+def _find(
+    row_type: type[Row],
+    address: str | None,
+    filters: Sequence[Filter] | None,
+    limit: int | None,
+    timeout: float,
+    detail: bool,
+) -> tuple[list[Row], list[str]]:
     keeps = _keeps(row_type, filters or ())
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise ValueError(f"limit must be an integer >= 0, got {limit!r}.")
     # A filter may be on a column that only details have.
     wants_detail = detail or any(column not in row_type.base_columns() for column, _, _ in filters or ())
-    with _session(address) as session:
+    with looking_at(address) as session:
         found, missing = _SOURCES[row_type](session, timeout, wants_detail)
-    if missing and raise_on_missing_output:
-        raise RayStateApiException(
-            f"Not everything could be had: {'; '.join(missing)}. raise_on_missing_output=False does without it."
-        )
-    return [row for row in found if keeps(row)][:limit]
-
-
-def one(row_type: type[Row], column: str, value: str, *, address: str | None, timeout: float) -> list[Row]:
-    """All rows with that id, with details."""
-    filters = [(column, "=", value)]
-    return rows(
-        row_type,
-        address=address,
-        filters=filters,
-        limit=None,
-        timeout=timeout,
-        detail=True,
-        raise_on_missing_output=False,
-    )
+    return [row for row in found if keeps(row)][:limit], missing
