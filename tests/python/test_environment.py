@@ -84,3 +84,11 @@ def test_an_actor_is_shut_down_in_order_all_the_same(
     shutdown_hook.run(Actor())
     assert called == [1]
     assert "RAY_actor_graceful_shutdown_timeout_ms must be a number, got 'soon'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "level"), [("trace", "DEBUG"), ("FATAL", "ERROR"), ("Warning", "WARNING"), ("", "INFO")]
+)
+def test_every_log_level_of_ray_means_something(text: str, level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_BACKEND_LOG_LEVEL", text)
+    assert environment.log_level() == level

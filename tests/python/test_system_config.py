@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from ray._runtime import config_table, processes, system_config
+from ray._runtime import config_table, processes, session, system_config
 
 
 def test_nothing_is_passed_that_nobody_set(monkeypatch):
@@ -54,3 +54,30 @@ def test_the_accessor(monkeypatch):
     assert system_config.CONFIG.max_direct_call_object_size() == 5
     with pytest.raises(AttributeError):
         system_config.CONFIG.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({"testing_rpc_failure": "KvGet=0.5", "testing_asio_delay_us": "KvPut=5:7"}, ["rpc_faults"]),
+        ({"testing_rpc_failure_seed": 3}, ["rpc_faults_seed"]),
+        ({"gcs_server_request_timeout_seconds": 7}, ["gcs_timeout_ms"]),
+        ({"max_direct_call_object_size": 1000}, ["max_inline_bytes"]),
+        ({"max_lineage_bytes": 5000}, ["lineage_cap_bytes"]),
+        ({"lineage_pinning_enabled": False}, ["lineage_cap_bytes"]),
+        ({"lineage_pinning_enabled": 0}, ["lineage_cap_bytes"]),
+        ({"task_oom_retries": 4, "task_oom_retry_delay_base_ms": 20}, ["oom_retries", "oom_backoff_ms"]),
+    ],
+    ids=str,
+)
+def test_what_a_driver_acts_on_reaches_workers_too(given, options, monkeypatch):
+    plain, of_driver = session.core_options(), session.core_options(given)
+    assert [name for name in plain if of_driver[name] != plain[name]] == sorted(options, key=list(plain).index)
+    for name, value in system_config.worker_environment(given).items():
+        monkeypatch.setenv(name, value)
+    assert session.core_options() == of_driver
+
+
+def test_a_bad_setting_of_drivers_is_named():
+    with pytest.raises(ValueError, match="'max_direct_call_object_size' cannot be 'big'"):
+        session.core_options({"max_direct_call_object_size": "big"})

@@ -9,6 +9,7 @@ from typing import Any
 
 _MAX_PORT = 65535
 _LOG_LEVELS = ("debug", "info", "warning", "error", "off")
+_LOG_LEVELS_OF_RAY = {"trace": "debug", "fatal": "error"}  # the nearest that the core has
 
 
 def integer(name: str, default: int) -> int:
@@ -42,9 +43,11 @@ def port(name: str, default: int) -> int:
 
 def log_level() -> str:
     """RAY_BACKEND_LOG_LEVEL: of what the core logs. Raises ValueError."""
-    level = os.environ.get("RAY_BACKEND_LOG_LEVEL") or "info"
-    if level.lower() not in _LOG_LEVELS:
-        raise ValueError(f"RAY_BACKEND_LOG_LEVEL must be one of {', '.join(_LOG_LEVELS)}, got {level!r}.")
+    text = os.environ.get("RAY_BACKEND_LOG_LEVEL") or "info"
+    level = _LOG_LEVELS_OF_RAY.get(text.lower(), text.lower())
+    if level not in _LOG_LEVELS:
+        known = (*_LOG_LEVELS, *_LOG_LEVELS_OF_RAY)
+        raise ValueError(f"RAY_BACKEND_LOG_LEVEL must be one of {', '.join(known)}, got {text!r}.")
     return level.upper()
 
 

@@ -336,30 +336,38 @@ class CoreSettings(TypedDict):
     rpc_faults_seed: int
 
 
-def _lineage_cap_bytes() -> int:
-    """How many bytes this process keeps of tasks that could be run again, as the environment says."""
-    if os.environ.get("RAY_lineage_pinning_enabled", "1").lower() in ("0", "false"):  # noqa: SIM112 - a public name
+def _lineage_cap_bytes(given: Mapping[str, Any]) -> int:
+    """How many bytes this process keeps of tasks that could be run again."""
+    if system_config.lookup("lineage_pinning_enabled", given) in (False, 0):  # None: nobody says
         return 0
-    cap = environment.integer("RAY_max_lineage_bytes", 1 << 30)
+    cap = _integer("max_lineage_bytes", given, 1 << 30)
     if cap < 0:
         raise ValueError(f"RAY_max_lineage_bytes must be a number of bytes, got {cap}.")
     return cap
+
+
+def _integer(name: str, given: Mapping[str, Any], default: int) -> int:
+    if name not in given:
+        return environment.integer(f"RAY_{name}", default)
+    try:
+        return int(given[name])
+    except (TypeError, ValueError):
+        raise ValueError(f"The setting {name!r} cannot be {given[name]!r}.") from None
 
 
 def core_options(given: Mapping[str, Any] = MappingProxyType({})) -> CoreSettings:
     """What the environment says of the core of a driver or worker; `given` goes before it.
 
     Raises:
-        ValueError: a variable makes no sense; the text names it.
+        ValueError: a variable or setting makes no sense; the text names it.
     """
-    inline = system_config.lookup("max_direct_call_object_size", given)
     return {
         "log_level": environment.log_level(),
-        "oom_retries": min(environment.integer("RAY_task_oom_retries", -1), (1 << 63) - 1),
-        "oom_backoff_ms": environment.integer("RAY_task_oom_retry_delay_base_ms", 1000),
+        "oom_retries": min(_integer("task_oom_retries", given, -1), (1 << 63) - 1),
+        "oom_backoff_ms": _integer("task_oom_retry_delay_base_ms", given, 1000),
         "gcs_timeout_ms": int(float(system_config.lookup(system_config.GCS_TIMEOUT, given) or 60) * 1000),
-        "lineage_cap_bytes": _lineage_cap_bytes(),
-        "max_inline_bytes": 100 << 10 if inline is None else int(inline),
+        "lineage_cap_bytes": _lineage_cap_bytes(given),
+        "max_inline_bytes": _integer("max_direct_call_object_size", given, 100 << 10),
         "rpc_faults": system_config.faults(given),
         "rpc_faults_seed": int(system_config.lookup(system_config.FAULTS_SEED, given) or 0),
     }

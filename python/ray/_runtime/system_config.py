@@ -81,6 +81,22 @@ _EVERY: dict[str, Callable[[Any], list[str]]] = {
 }
 # How long a driver or worker waits for an answer of the GCS.
 GCS_TIMEOUT = "gcs_server_request_timeout_seconds"
+# What drivers and workers act on themselves.
+_WORKER = (
+    FAULTS,
+    DELAYS,
+    FAULTS_SEED,
+    GCS_TIMEOUT,
+    "actor_graceful_shutdown_timeout_ms",
+    "lineage_pinning_enabled",
+    "max_direct_call_object_size",
+    "max_lineage_bytes",
+    "preload_python_modules",
+    "task_oom_retries",
+    "task_oom_retry_delay_base_ms",
+    "worker_niceness",
+    "worker_oom_score_adjustment",
+)
 # Our own, for tests: where the memory monitor finds proc/ and sys/; which messages fare badly.
 _OWN: dict[str, Callable[[Any], list[str]]] = {"memory_root": _plain("memory-root"), FAULTS_SEED: _EVERY[FAULTS_SEED]}
 
@@ -126,7 +142,7 @@ def lookup(name: str, given: Mapping[str, Any]) -> Setting | None:
         value: Setting = given[name]
         return value
     text = os.environ.get(f"RAY_{name}")
-    return None if text is None else parse(name, text)
+    return parse(name, text) if text else None  # as everywhere, an empty one counts as not set
 
 
 def raylet_flags(given: Mapping[str, Any]) -> list[str]:
@@ -153,7 +169,7 @@ def _fault_flags(given: Mapping[str, Any]) -> list[str]:
 
 def worker_environment(given: Mapping[str, Any]) -> dict[str, str]:
     """What a raylet's environment must have so that its workers act on `given`, too."""
-    return {f"RAY_{name}": str(given[name]) for name in (FAULTS, DELAYS, *_EVERY, GCS_TIMEOUT) if name in given}
+    return {f"RAY_{name}": str(given[name]) for name in _WORKER if name in given}
 
 
 def _flags(table: Mapping[str, Callable[[Any], list[str]]], given: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from ray import options as opts
+from ray._runtime import environment
 from ray._runtime.cluster_process import NodeOptions
 
 _MIN_STORE_BYTES = 75 << 20
@@ -124,7 +125,7 @@ def options_from(given: dict[str, Any]) -> NodeOptions:
         redis_username=given["redis_username"],
         redis_password=given["redis_password"],
         drain_s=drain_seconds(),
-        log_level=os.environ.get("RAY_BACKEND_LOG_LEVEL") or None,
+        log_level=environment.log_level() if os.environ.get("RAY_BACKEND_LOG_LEVEL") else None,
     )
 
 
