@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import shutil
@@ -129,3 +130,19 @@ def test_systemd_accepts_the_unit_files(unit: str) -> None:
     )
     problems = [line for line in done.stderr.splitlines() if unit in line and "is not executable" not in line]
     assert not problems, problems
+
+
+def test_a_folder_that_is_cleared_away_meanwhile_is_not_used(tmp_path: pathlib.Path, start: Started) -> None:
+    lock = tmp_path / "lock"
+    with open(lock, "w") as cleaner:
+        fcntl.flock(cleaner, fcntl.LOCK_EX)
+        waits = start("gcs_server", *gcs_arguments(tmp_path))
+
+        def opened() -> bool:
+            fds = pathlib.Path(f"/proc/{waits.pid}/fd")
+            return any(os.readlink(fd) == str(lock) for fd in fds.iterdir() if fd.is_symlink())
+
+        wait_until(opened, 20, "it is about to lock")
+        lock.unlink()
+    _, said = waits.communicate(timeout=20)
+    assert waits.returncode != 0 and f"{lock}: No such file" in said, said

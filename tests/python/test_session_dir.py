@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -153,3 +155,27 @@ def test_a_session_whose_starter_is_gone_stays_while_a_process_of_it_lives(root,
     assert kept.exists()
     assert len(list(root.glob("session_2001-*"))) == 6
     assert os.getpid() != child.pid
+
+
+def test_who_clears_away_and_who_joins_exclude_each_other(root) -> None:
+    """Also in a directory whose lock nobody has made yet."""
+    made = root / "session_2020-01-01_00-00-00_000000_999999999"
+    made.mkdir(parents=True)
+    with session_dir._alone(made) as alone:
+        assert alone
+        with open(made / "lock") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    with session_dir.held(made), session_dir._alone(made) as alone:
+        assert not alone
+    assert (session_dir.make_session_dir(root) / "lock").exists()
+
+
+def test_nothing_is_left_of_a_session_that_found_no_place(root, monkeypatch) -> None:
+    def full(folder: pathlib.Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    root.mkdir()
+    monkeypatch.setattr(session_dir, "_fill", full)
+    with pytest.raises(RaySystemError, match="No space left"), session_dir.joined(root, "session_1_2_3_4"):
+        pass
+    assert not list(root.iterdir())

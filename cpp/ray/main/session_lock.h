@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -27,6 +28,11 @@ inline Status HoldSession(const std::string& session_dir) {
   } while (result != 0 && errno == EINTR);
   // Without locks in that file system nothing is cleared away there.
   if (result != 0) RAY_LOG(WARNING) << Status::FromErrno(errno, "locking " + path).ToString();
+  // Whoever clears away held it meanwhile: what is locked then is a file that has gone.
+  struct stat locked, there;
+  if (::fstat(fd, &locked) != 0) return Status::FromErrno(errno, path);
+  if (::stat(path.c_str(), &there) != 0) return Status::FromErrno(errno, path);
+  if (locked.st_dev != there.st_dev || locked.st_ino != there.st_ino) return Status::FromErrno(ENOENT, path);
   return {};
 }
 

@@ -231,7 +231,8 @@ def make_session_dir(root: Path) -> Path:
 def joined(root: Path, name: str) -> Iterator[tuple[Path, Path]]:
     """The directory of a session that began elsewhere, made if need be, and a directory in it for one more node.
 
-    It is held until something that runs in it holds it, too.
+    It is held for the length of the block: what shall run in it on its own must hold it, too, before that ends, or
+    find out for itself that it has been deleted (as gcs_server and raylet do).
 
     Raises:
         RaySystemError: there is no place for files.
@@ -260,15 +261,19 @@ def joined(root: Path, name: str) -> Iterator[tuple[Path, Path]]:
 def _appear(session_dir: Path) -> None:
     """Makes it, with all that is in it at first, unless another node comes first."""
     fresh = Path(tempfile.mkdtemp(prefix=".session_", dir=session_dir.parent))
-    _fill(fresh)
     try:
+        _fill(fresh)
         fresh.rename(session_dir)
-    except OSError:
+    except BaseException as error:
         shutil.rmtree(fresh, ignore_errors=True)
-        if not session_dir.is_dir():
+        if not isinstance(error, OSError) or not session_dir.is_dir():
             raise
     else:
         _point_latest(session_dir.parent, session_dir)
+
+
+def _open_lock(session_dir: Path) -> int:
+    return os.open(session_dir / _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 @contextlib.contextmanager
@@ -279,7 +284,7 @@ def held(session_dir: Path) -> Iterator[None]:
         FileNotFoundError: it has been deleted just now.
     """
     path = session_dir / _LOCK
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fd = _open_lock(session_dir)
     try:
         with contextlib.suppress(OSError):  # a file system without locks: `_alone` says no there
             fcntl.flock(fd, fcntl.LOCK_SH)
@@ -294,9 +299,9 @@ def held(session_dir: Path) -> Iterator[None]:
 def _alone(session_dir: Path) -> Iterator[bool]:
     """Whether nobody holds the directory; nobody can as long as this lasts."""
     try:
-        fd = os.open(session_dir / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        yield error.errno == errno.ENOENT  # nothing was started in it
+        fd = _open_lock(session_dir)  # made if it is missing: whoever joins must find it taken
+    except OSError:
+        yield False
         return
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -329,6 +334,7 @@ def _make_root(root: Path) -> None:
 def _fill(session_dir: Path) -> None:
     for name in ("sockets", "logs", _RECORDS):
         (session_dir / name).mkdir(mode=0o700, exist_ok=True)
+    os.close(_open_lock(session_dir))
 
 
 def _point_latest(root: Path, session_dir: Path) -> None:
