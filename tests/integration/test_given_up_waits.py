@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from support.processes import run_driver
 
 import ray
 from ray._core import completion
@@ -141,3 +142,39 @@ def test_an_infinite_time_out_is_none(gate: Any) -> None:
     opened.start()
     assert ray.get(stream._next_sync(float("inf"))) is True
     opened.join()
+
+
+def test_a_wait_that_is_refused_leaves_nothing(tmp_path: pathlib.Path) -> None:
+    done = run_driver(
+        """
+        import asyncio, ray
+        from ray._core import completion
+
+        ray.init(address="local", num_cpus=1, logging_level="ERROR")
+        old = ray.put(1)
+        ray.shutdown()
+        ray.init(address="local", num_cpus=1, logging_level="ERROR")
+
+        def refused(wait):
+            try:
+                wait()
+            except ValueError as error:
+                assert "earlier Ray session" in str(error)
+            else:
+                raise AssertionError("was not refused")
+
+        async def waits():
+            refused(lambda: completion.wait_ready(old))
+            watcher = completion._watchers[asyncio.get_running_loop()]
+            assert not watcher._waiting and not watcher._reads
+            assert await ray.put(2) == 2
+
+        refused(lambda: old._on_ready(print))
+        refused(old.future)
+        assert not completion._future_threads[0]._waiting
+        asyncio.run(waits())
+        ray.shutdown()
+        """,
+        RAY_TMPDIR=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr

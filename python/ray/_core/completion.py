@@ -64,6 +64,11 @@ class _LoopWatcher:
                 loop.add_reader(self.worker.poll_fd(), self._read)
         return token
 
+    def _take_back(self, token: int) -> None:
+        """Nothing will come for it: the session has ended meanwhile, or the ref is of an earlier one."""
+        del self._waiting[token]
+        self._rest()
+
     def _forget_abandoned(self) -> None:
         """Forgets the futures that a time-out cancelled. Only a look at each tells, so not each time."""
         for token, (future, _) in list(self._waiting.items()):
@@ -94,17 +99,26 @@ class _LoopWatcher:
         """Resolves to the value of `ref`."""
         future: asyncio.Future[Any] = loop.create_future()
         if not _settle(future, self.worker, ref):
-            self._queue.watch(ref, self._add(future, ref))
+            token = self._add(future, ref)
+            try:
+                self._queue.watch(ref, token)
+            except BaseException:
+                self._take_back(token)
+                raise
         return future
 
     def watch_ready(self, ref: ObjectRef, loop: asyncio.AbstractEventLoop, *, generator: bool) -> asyncio.Future[Any]:
         """Resolves to None once `ref`, or the next item of the generator `ref`, is there."""
         future: asyncio.Future[Any] = loop.create_future()
         token = self._add(future, None)
-        if generator:
-            self._queue.watch_generator(ref, token)
-        else:
-            self._queue.watch(ref, token)
+        try:
+            if generator:
+                self._queue.watch_generator(ref, token)
+            else:
+                self._queue.watch(ref, token)
+        except BaseException:
+            self._take_back(token)
+            raise
         return future
 
     def _drain(self) -> None:
@@ -160,7 +174,11 @@ class _FutureThread:
         """Runs `then` on the helper thread once `ref` is ready; returns what takes that back."""
         token = next(self._tokens)
         self._waiting[token] = then
-        self._queue.watch(ref, token)
+        try:
+            self._queue.watch(ref, token)
+        except BaseException:
+            self._waiting.pop(token, None)  # after a shutdown the thread may have taken it
+            raise
 
         def forget() -> None:
             if self._waiting.pop(token, None) is not None:
