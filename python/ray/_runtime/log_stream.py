@@ -18,7 +18,7 @@ from ray._runtime.log_dedup import Line, LogDeduplicator
 logger = logging.getLogger("ray")
 
 _LOG, _UNREAD_ERROR = 1, 3
-_OF_TASKS = ("worker_died", "retry")  # what became of single tasks: as much part of their output as what they print
+_OF_TASKS = ("retry",)  # what became of single tasks: as much part of their output as what they print
 _CYAN, _YELLOW, _RESET = "\033[36m", "\033[33m", "\033[0m"
 _DRAIN_S = 0.5
 _IDLE_MS = 60_000
