@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import signal
 import time
 from collections.abc import Callable
@@ -24,6 +25,16 @@ class Actor(Staying):
 
     def wait_for(self, box: list[ray.ObjectRef]) -> object:
         return ray.get(box[0])
+
+
+def unread(pid: int, port: int) -> int:
+    """How many bytes the process has got from that port and not read."""
+    links = pathlib.Path(f"/proc/{pid}/fd").iterdir()
+    sockets = {os.readlink(link) for link in links if link.is_symlink()}
+    tables = (pathlib.Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))  # gRPC has IPv6 sockets only
+    rows = [row.split() for table in tables for row in table.splitlines()[1:]]
+    mine = [row for row in rows if f"socket:[{row[9]}]" in sockets and row[2].endswith(f":{port:04X}")]
+    return sum(int(row[4].partition(":")[2], 16) for row in mine)
 
 
 def alive_nodes() -> set[str]:
@@ -161,13 +172,14 @@ def test_a_gcs_that_stood_still_takes_no_node_for_dead(cluster_of: Callable[...,
     cluster.connect()
     actor = Actor.options(resources={"n1": 0.01}).remote()
     pid = ray.get(actor.pid.remote(), timeout=30)
+    gcs_port = int(cluster.gcs_address.rpartition(":")[2])
     for _ in range(2):
         # The raylet is given a probe that it does not answer until the GCS stands still.
         cluster.raylets[1].send_signal(signal.SIGSTOP)
-        time.sleep(0.1)
+        wait_until(lambda: unread(cluster.raylets[1].popen.pid, gcs_port), 20, "it is given a probe")
         cluster.gcs.send_signal(signal.SIGSTOP)
         cluster.raylets[1].send_signal(signal.SIGCONT)
-        time.sleep(3.5)  # more than a time-out and what a busy machine may add to it
+        time.sleep(3.5)  # so much more than the time-out that the GCS cannot have been awake
         assert ray.get(actor.pid.remote(), timeout=30) == pid
         cluster.gcs.send_signal(signal.SIGCONT)
         assert alive_nodes() == {cluster.node_id(0), cluster.node_id(1)}
