@@ -140,6 +140,21 @@ def test_a_chain_comes_back_though_nodes_die_one_after_the_other(cluster_of: Clu
         assert [runs_of(log) for log in logs] == [1 + deaths] * 3 + [2 * (1 + deaths)]
 
 
+def test_the_result_of_an_actor_with_one_retry_is_made_again(cluster_of: ClusterOf) -> None:
+    class Maker:
+        def make(self) -> np.ndarray:
+            return np.full(2 * MB, 7, np.uint8)
+
+    cluster = cluster_of(1)
+    node = fragile(cluster)
+    cluster.connect()
+    actor = ray.remote(Maker).options(num_cpus=0, resources={"fragile": 1}, max_restarts=1, max_task_retries=1).remote()
+    ref = actor.make.remote()
+    made(ref)
+    replace(cluster, node)
+    assert ray.get(ref, timeout=60)[-1] == 7
+
+
 def test_repeated_deaths_use_up_the_retries(cluster_of: ClusterOf, tmp_path: Path) -> None:
     log = tmp_path / "runs"
     cluster = cluster_of(1)

@@ -69,6 +69,30 @@ def test_killed_node_is_dead_at_once_everywhere(cluster_of: Callable[..., HandCl
     wait_until(lambda: not [p for p in below if alive(p)], 10, "its workers end with it")
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_tasks_and_actors_of_a_node_that_goes_say_so(
+    cluster_of: Callable[..., HandCluster], tmp_path: pathlib.Path, number: int
+) -> None:
+    cluster = cluster_of(2)
+    cluster.connect()
+
+    @ray.remote(num_cpus=0, max_retries=0, resources={"n1": 0.01})
+    def hang(path: pathlib.Path) -> None:
+        path.touch()
+        time.sleep(600)
+
+    actor = Actor.options(resources={"n1": 0.01}).remote()
+    ray.get(actor.node.remote(), timeout=30)
+    begun = hang.remote(tmp_path / "runs")
+    wait_until((tmp_path / "runs").exists, 30, "it runs")
+    node = cluster.node_id(1)
+    cluster.raylets[1].send_signal(number)
+    with pytest.raises(ray.exceptions.NodeDiedError, match=node):
+        ray.get(begun, timeout=30)
+    with pytest.raises(ray.exceptions.ActorDiedError, match=f"its node {node} died"):
+        ray.get(actor.node.remote(), timeout=30)
+
+
 def test_actor_of_a_dead_node_restarts_on_another(cluster_of: Callable[..., HandCluster]) -> None:
     cluster = cluster_of(1)
     for _ in range(2):

@@ -18,12 +18,14 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow
 import pytest
 from support.processes import wait_until
 
 import ray
 from ray import _proxies
 from ray._private.test_utils import SignalActor, wait_for_condition
+from ray._runtime import function_table
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -426,6 +428,34 @@ def test_awaiting_in_a_driver() -> None:
         return await asyncio.gather(*[echo.remote(i) for i in range(3)])
 
     assert asyncio.run(main()) == [0, 1, 2]
+
+
+def test_arrow_tables_are_read_where_they_lie() -> None:
+    table = pyarrow.table({"a": range(500_000)})
+    ref = ray.put(table)
+
+    def data_of(read: Any) -> Any:
+        return read["a"].chunk(0).buffers()[1]
+
+    first, second = ray.get(ref), ray.get(ref)
+    assert first.equals(table)
+    assert data_of(first).address == data_of(second).address, "both windows into the store"
+    assert data_of(first).address != data_of(table).address
+    assert not data_of(first).is_mutable
+    kept = data_of(first)
+    del first, second, ref
+    assert memoryview(kept).cast("q")[499_999] == 499_999, "what is read stays as long as it is used"
+
+
+def test_a_function_that_captures_ten_megabytes_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(function_table.logger, "warning", lambda text, *args: warned.append(text % args))
+    small, large = bytes(1000), bytes(10_000_001)
+    assert ray.get(ray.remote(lambda: len(small)).remote(), timeout=30) == 1000
+    assert not warned
+    assert ray.get(ray.remote(lambda: len(large)).remote(), timeout=30) == 10_000_001
+    assert len(warned) == 1
+    assert "very large (9 MiB)" in warned[0]
 
 
 def test_job_config() -> None:

@@ -180,6 +180,52 @@ def test_a_task_that_must_not_run_twice_is_not_taken_for_another(tmp_path: pathl
     assert (tmp_path / "runs").read_text() == "run\n"
 
 
+def test_a_restarting_actor_that_is_killed_is_dead_to_the_next_call(tmp_path: pathlib.Path) -> None:
+    @ray.remote(max_restarts=-1)
+    class Slow:
+        def __init__(self, path: str) -> None:
+            again = pathlib.Path(path).exists()
+            pathlib.Path(path).touch()
+            if again:
+                time.sleep(600)
+
+        def die(self) -> None:
+            os._exit(1)
+
+        def ping(self) -> str:
+            return "pong"
+
+    actor = Slow.remote(str(tmp_path / "made"))
+    assert ray.get(actor.ping.remote(), timeout=30) == "pong"
+    with pytest.raises(ray.exceptions.ActorUnavailableError):
+        ray.get(actor.die.remote(), timeout=30)
+    ray.kill(actor)
+    with pytest.raises(ray.exceptions.ActorDiedError, match=r"ray\.kill"):
+        ray.get(actor.ping.remote(), timeout=30)
+
+
+def test_an_argument_lost_to_the_system_is_told_as_an_argument() -> None:
+    @ray.remote(max_retries=0)
+    def crash() -> None:
+        os._exit(1)
+
+    @ray.remote
+    class Actor:
+        def take(self, value: object) -> None:
+            raise AssertionError("it must not run")
+
+    @ray.remote
+    def take(value: object) -> None:
+        raise AssertionError("it must not run")
+
+    actor = Actor.remote()
+    for ref in (take.remote(crash.remote()), actor.take.remote(crash.remote()), take.remote(take.remote(crash.remote()))):
+        with pytest.raises(ray.exceptions.RayTaskError, match="input arguments") as caught:
+            ray.get(ref, timeout=30)
+        assert isinstance(caught.value, ray.exceptions.WorkerCrashedError)
+        assert isinstance(caught.value.cause, ray.exceptions.WorkerCrashedError)
+
+
 def test_shutdown_while_tasks_run_is_quick_and_complete() -> None:
     ray.init(num_cpus=2, logging_level="ERROR")
 

@@ -9,7 +9,14 @@ from ray._core import values
 from ray._raylet import ObjectRef
 from ray._serialization import registry
 from ray._serialization.errors import make_exception
-from ray.exceptions import ActorDiedError, ObjectLostError, RaySystemError, TaskCancelledError, WorkerCrashedError
+from ray.exceptions import (
+    ActorDiedError,
+    ObjectLostError,
+    RaySystemError,
+    RayTaskError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
 
 
 def _round_trip(value):
@@ -81,7 +88,7 @@ def test_unserializable_says_what():
 
 
 def _fields(number, **changes):
-    fields = dict.fromkeys(("message", "class_name", "actor_name", "ray_namespace"), "")
+    fields = dict.fromkeys(("message", "class_name", "actor_name", "ray_namespace", "node_ip", "argument_of"), "")
     fields.update(
         dict.fromkeys(("actor_id", "owner_address", "task_id"), b""), init_error=None, error_type=number, pid=0
     )
@@ -96,3 +103,7 @@ def _fields(number, **changes):
 )
 def test_error_numbers(number, cls):
     assert type(make_exception(_fields(number, message="why"), "ab" * 28)) is cls
+    of_argument = make_exception(_fields(number, message="why", argument_of="use"), "ab" * 28)
+    assert isinstance(of_argument, RayTaskError) and isinstance(of_argument, cls)
+    assert of_argument.function_name == "use" and type(of_argument.cause) is cls
+    assert "input arguments" in str(of_argument) and cls.__name__ in str(of_argument)

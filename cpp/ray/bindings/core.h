@@ -82,7 +82,7 @@ struct ValueOut {
 struct ErrorFields {
   int32_t error_type = -1;
   std::string message, actor_id, cause /* blob, metadata "3", may be empty */, class_name, actor_name, ray_namespace, owner_address,
-      task_id, task_name, node_ip;
+      task_id, task_name, node_ip, argument_of;
   bool actor_init_failed = false, never_ran = false, preempted = false;
   int64_t pid = 0;
   double timeout_s = 0;

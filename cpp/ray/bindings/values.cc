@@ -55,6 +55,7 @@ Status ParseError(const ValueOut& value, ErrorFields* out) {
   out->task_name = detail.task_name();
   out->timeout_s = detail.timeout_s();
   out->node_ip = detail.node_ip();
+  out->argument_of = detail.argument_of();
   return Status::Ok();
 }
 

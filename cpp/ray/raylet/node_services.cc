@@ -453,6 +453,7 @@ void NodeServices::Impl::OnProcessEnded(const ProcessEnd& end) {
   report.set_intended(end.intended);
   report.set_out_of_memory(end.out_of_memory);
   report.set_in_order(end.in_order);
+  report.set_with_node(end.with_node);
   report.set_is_driver(end.is_driver);
   if (!end.job.IsNil()) report.set_job_id(end.job.Binary());
   report.set_pid(end.pid);

@@ -44,6 +44,9 @@ TEST(ErrorDetailTest, ValuesNameTypeAndOwner) {
   v1::Address address;
   ASSERT_TRUE(address.ParseFromString(detail->owner_address()));
   EXPECT_EQ(FromProto(address), owner);
+  const ErrorValue of_argument = MakeDependencyError(value, "use");
+  EXPECT_EQ(of_argument.metadata, "9");
+  EXPECT_EQ(ParseErrorValue(of_argument.metadata, of_argument.blob->view())->argument_of(), "use");
   EXPECT_FALSE(ParseErrorValue("8", "\xff\xff\xff").ok());
   EXPECT_FALSE(ParseErrorValue("PYTHON", "").ok());
   EXPECT_EQ(DetailOf(Status(StatusCode::kInternal, "x", 22), ErrorType::kWorkerDied).error_type(), 22);

@@ -19,7 +19,13 @@ ErrorValue MakeErrorValue(ErrorType type, std::string message) {
 }
 
 ErrorValue MakeDependencyError(const ErrorValue& error, const std::string& task_name) {
-  if (error.metadata != std::to_string(static_cast<int32_t>(ErrorType::kTaskExecutionException)) || error.blob == nullptr) return error;
+  if (error.blob == nullptr) return error;
+  if (error.metadata != std::to_string(static_cast<int32_t>(ErrorType::kTaskExecutionException))) {
+    Result<v1::ErrorDetail> system = ParseErrorValue(error.metadata, error.blob->view());
+    if (!system.ok()) return error;
+    system->set_argument_of(task_name);
+    return MakeErrorValue(*system);
+  }
   v1::ErrorDetail detail;
   detail.set_error_type(static_cast<int32_t>(ErrorType::kDependencyResolutionFailed));
   detail.set_message("an argument of the task is the error of another task");

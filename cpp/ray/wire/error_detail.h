@@ -19,7 +19,7 @@ struct ErrorValue {
 };
 ErrorValue MakeErrorValue(const v1::ErrorDetail& detail);
 ErrorValue MakeErrorValue(ErrorType type, std::string message);
-// The result of a task whose argument is `error`: an error of a program is told as that of an argument, others stay what they are.
+// The result of a task, displayed as `task_name`, that did not run because its argument is `error`: of the same kind, and told as that of an argument.
 ErrorValue MakeDependencyError(const ErrorValue& error, const std::string& task_name);
 // OWNER_DIED of `object_hex`, naming the owner.
 ErrorValue MakeOwnerDiedValue(std::string_view object_hex, const Address& owner);

@@ -390,6 +390,7 @@ cdef dict _error_fields(const ValueOut& value):
         "task_name": f.task_name.decode("utf-8", "replace"),
         "timeout_s": f.timeout_s,
         "node_ip": f.node_ip.decode("utf-8", "replace"),
+        "argument_of": f.argument_of.decode("utf-8", "replace"),
     }
 
 

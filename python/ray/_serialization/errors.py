@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ray._core.ids import TaskID
 
 _OWNER_DIED, _RECONSTRUCTION_PUT = 9, 27
+_OF_ARGUMENT = "At least one of the input arguments for this task could not be computed:"
 
 Fields = dict[str, Any]
 
@@ -63,7 +64,7 @@ def _dependency(fields: Fields) -> Exception:
     cause = fields["init_error"]
     if not isinstance(cause, ex.RayTaskError):
         return ex.RaySystemError(fields["message"])
-    text = f"At least one of the input arguments for this task could not be computed:\n{cause}"
+    text = f"{_OF_ARGUMENT}\n{cause}"
     return ex.RayTaskError(fields["task_name"], text, cause.cause, None, cause.pid, cause.ip).as_instanceof_cause()
 
 
@@ -73,6 +74,17 @@ def _cancelled(fields: Fields) -> Exception:
 
 def make_exception(fields: Fields, object_id: str) -> Exception:
     """The exception for the fields of an ErrorDetail that object `object_id` (hex) holds."""
+    if not fields["argument_of"]:
+        return _make(fields, object_id)
+    # Both a RayTaskError, as of all tasks whose argument has failed, and what the argument is.
+    cause = _make(fields, object_id)
+    text = f"{_OF_ARGUMENT}\n{type(cause).__module__}.{type(cause).__qualname__}: {cause}"
+    pid = fields["pid"] or None
+    ip = fields["node_ip"] or None
+    return ex.RayTaskError(fields["argument_of"], text, cause, None, pid, ip).as_instanceof_cause()
+
+
+def _make(fields: Fields, object_id: str) -> Exception:
     number = fields["error_type"]
     maker = _MAKERS.get(number)
     if maker is not None:

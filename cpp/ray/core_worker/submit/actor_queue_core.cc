@@ -5,12 +5,12 @@
 
 namespace ray::core {
 
-void ActorQueueCore::Submit(CallNo no, bool ready, bool out_of_order, int32_t retries, ActorEffects* out) {
+void ActorQueueCore::Submit(CallNo no, bool ready, bool out_of_order, int32_t retries, bool charged, ActorEffects* out) {
   if (dead()) {
     out->push_back({ActorEffect::kFailDead, no});
     return;
   }
-  Call call{no, retries, ready, out_of_order};
+  Call call{no, retries, ready, out_of_order, charged};
   overtakers_ |= out_of_order;
   if (ready && Sends() && (waiting_.empty() || out_of_order)) {
     Send(call, out);
@@ -198,7 +198,7 @@ void ActorQueueCore::Drain(ActorEffects* out) {
         ++i;
       }
     }
-  } else if (phase_ == ActorPhase::kRestarting && !moving_) {
+  } else if (phase_ == ActorPhase::kRestarting && !moving_ && static_cast<int64_t>(incarnation_) > ending_) {
     std::erase_if(waiting_, [&](const Call& call) {
       if (!call.ready || call.retries != 0 || call.retried) return false;
       out->push_back({ActorEffect::kFailUnavailable, call.no});

@@ -4,7 +4,7 @@
 // up). They are numbered from 0 within an epoch; a new connection begins a new epoch, so that the executor can tell a resent call from a late one.
 // When the connection breaks nobody knows which calls ran: they wait for the GCS's word. RESTARTING or ALIVE again: those with retries left go
 // first in the next epoch, in their old order, the others fail as "unavailable"; DEAD: all fail. While the actor restarts, calls without retries
-// fail at once, since "at most once" cannot wait for what may never come.
+// fail at once, since "at most once" cannot wait for what may never come; after a kill they wait for what it has led to.
 // The news that a process has gone travels another way than its answers, and may overtake them. So while calls are in flight it waits for the end of their
 // connection, behind which no answer comes. Nothing more is sent there; what is submitted meanwhile waits too, or fails if the actor is dead.
 // An actor that is *moved* ends its process in good order: whatever that has not answered by the end of its connection was not begun. So nothing fails, and
@@ -54,8 +54,8 @@ class ActorQueueCore {
   explicit ActorQueueCore(ActorPhase phase = ActorPhase::kPending, int64_t max_pending = -1) : phase_(phase), max_pending_(max_pending) {}
 
   bool Full() const { return max_pending_ >= 0 && pending() >= static_cast<size_t>(max_pending_); }
-  // `ready`: its arguments are. `retries`: -1 without end.
-  void Submit(CallNo call, bool ready, bool out_of_order, int32_t retries, ActorEffects* out);
+  // `ready`: its arguments are. `retries`: -1 without end. `charged`: it is made again, which has used up a retry that lets it wait for a restart too.
+  void Submit(CallNo call, bool ready, bool out_of_order, int32_t retries, bool charged, ActorEffects* out);
   void Ready(CallNo call, ActorEffects* out);
   // With nobody now: forgets it (its arguments failed, or it was cancelled). False: sent, or unknown; a sent one is not sent again.
   bool Remove(CallNo call, ActorEffects* out);
@@ -97,7 +97,7 @@ class ActorQueueCore {
     CallNo no = 0;
     int32_t retries = 0;
     bool ready = false, out_of_order = false;
-    bool retried = false;  // used up a retry to wait for the restart
+    bool retried = false;  // used up a retry, which lets it wait for the restart
     bool done = false;     // in flight: answered
   };
   struct News {

@@ -29,8 +29,8 @@ class Queue {
     out.clear();
     return text;
   }
-  std::string Submit(CallNo call, int32_t retries = 0, bool ready = true, bool ooo = false) {
-    core.Submit(call, ready, ooo, retries, &out);
+  std::string Submit(CallNo call, int32_t retries = 0, bool ready = true, bool ooo = false, bool charged = false) {
+    core.Submit(call, ready, ooo, retries, charged, &out);
     return Take();
   }
   std::string Ready(CallNo call) {
@@ -250,6 +250,33 @@ TEST(ActorQueueCore, NothingIsSentToAProcessThatWasToldToEnd) {
   EXPECT_EQ(q.Restarting(1), "unavailable 2");
   EXPECT_EQ(q.Alive(1), "connect");
   EXPECT_EQ(q.Connected(), "send 3#0@2");
+}
+
+TEST(ActorQueueCore, ACallThatIsMadeAgainWaitsForTheRestartThatItsLastRetryPaidFor) {
+  Queue q;
+  q.Alive(0);
+  q.Connected();
+  q.core.ConnectionLost(1, &q.out);
+  EXPECT_EQ(q.Restarting(1), "");
+  EXPECT_EQ(q.Submit(1), "unavailable 1");
+  EXPECT_EQ(q.Submit(2, 0, true, false, /*charged=*/true), "");
+  q.Alive(1);
+  EXPECT_EQ(q.Connected(), "send 2#0@2");
+  q.core.ConnectionLost(2, &q.out);
+  EXPECT_EQ(q.Restarting(2), "unavailable 2");  // it paid for one
+}
+
+TEST(ActorQueueCore, CallsAfterAKillOfARestartingActorWaitForWhatItLedTo) {
+  for (const bool dies : {true, false}) {
+    Queue q;
+    q.Alive(0);
+    q.Connected();
+    q.core.ConnectionLost(1, &q.out);
+    q.Restarting(1);
+    q.core.OnEnding(1);
+    EXPECT_EQ(q.Submit(1), "");
+    EXPECT_EQ(dies ? q.Dead() : q.Restarting(2), dies ? "dead 1" : "unavailable 1");
+  }
 }
 
 TEST(ActorQueueCore, AfterAMoveACrashIsACrash) {

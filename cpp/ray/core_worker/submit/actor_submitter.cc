@@ -207,13 +207,13 @@ Status ActorSubmitter::Submit(const ActorId& actor, const PendingTaskPtr& task) 
     }
   }
   deps_.tasks->Add(task);
-  EnqueueAndResolve(queue, task);
+  EnqueueAndResolve(queue, task, /*charged=*/false);
   return Status::Ok();
 }
 
 void ActorSubmitter::Resubmit(const ActorId& actor, const PendingTaskPtr& task) {
   if (QueuePtr queue = Find(actor)) {
-    EnqueueAndResolve(queue, task);
+    EnqueueAndResolve(queue, task, /*charged=*/true);
   } else {
     FailForgotten(actor, task);
   }
@@ -228,9 +228,9 @@ void ActorSubmitter::FailForgotten(const ActorId& actor, const PendingTaskPtr& t
   deps_.tasks->Fail(*task, death);
 }
 
-void ActorSubmitter::EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task) {
+void ActorSubmitter::EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task, bool charged) {
   bool ready = task->spec.refs.empty();
-  Enqueue(queue, task, ready);
+  Enqueue(queue, task, ready, charged);
   if (ready) return;
   ResolveArguments(deps_.objects, task, [this, queue, task](const ErrorValue* error) {
     if (error != nullptr) {
@@ -261,17 +261,19 @@ void ActorSubmitter::OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskC
   }
   if (deps_.tasks->Answered(task, message, reply.parts, channel->peer()) != TaskVerdict::kRetry) return;
   ++task->spec.attempt;
-  Enqueue(queue, task, true);
+  Enqueue(queue, task, /*ready=*/true, /*charged=*/true);
 }
 
-void ActorSubmitter::Enqueue(const QueuePtr& queue, const PendingTaskPtr& task, bool ready) {
+void ActorSubmitter::Enqueue(const QueuePtr& queue, const PendingTaskPtr& task, bool ready, bool charged) {
   bool taken = false;
   Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
     // Cancel looks for it under the same lock after it has set the flag: it either finds it here, or it does not get here.
     if (task->cancelled) return;
     taken = true;
     task->lease.store(0, std::memory_order_relaxed);
-    core.Submit(task->number(), ready, task->spec.tmpl->out_of_order, RetriesLeft(*task), out);
+    // The loss of a result may be known before that of the process. Sent there it would cost a retry more.
+    if (charged && deps_.peers->IsDead(queue->address)) core.OnEnding(core.incarnation());
+    core.Submit(task->number(), ready, task->spec.tmpl->out_of_order, RetriesLeft(*task), charged, out);
   });
   if (!taken) deps_.tasks->Fail(*task, CancelledError(task->spec.task_id));
 }

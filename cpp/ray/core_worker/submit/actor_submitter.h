@@ -90,8 +90,9 @@ class ActorSubmitter {
   void ReconnectLaterLocked(const QueuePtr& queue);
   void OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskChannel>& channel, const PendingTaskPtr& task, uint64_t epoch,
                 uint64_t sequence, Status status, rpc::Reply reply);
-  void Enqueue(const QueuePtr& queue, const PendingTaskPtr& task, bool ready);
-  void EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task);
+  // `charged`: as ActorQueueCore::Submit.
+  void Enqueue(const QueuePtr& queue, const PendingTaskPtr& task, bool ready, bool charged);
+  void EnqueueAndResolve(const QueuePtr& queue, const PendingTaskPtr& task, bool charged);
   void Settle(const QueuePtr& queue, const std::vector<Later>& later);
 
   static constexpr size_t kDeathsKept = 256;

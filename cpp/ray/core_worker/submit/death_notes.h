@@ -17,6 +17,7 @@ namespace ray::core {
 struct DeathNote {
   std::string detail = "its connection broke";
   bool out_of_memory = false, intended = false;
+  bool with_node = false;  // its node has died, or stops
 };
 
 // Thread-safe. The loop must outlive it, and stop before it goes.

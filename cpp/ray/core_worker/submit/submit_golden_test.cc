@@ -101,7 +101,7 @@ class ReplayActorQueue {
     } else if (name == "submit") {
       if (core_->Full()) lines.push_back("full");
       const std::string retries = event.Word("retries", "0");
-      core_->Submit(event.Number(0), !event.Has("late"), event.Has("out-of-order"), std::stoi(retries), &effects);
+      core_->Submit(event.Number(0), !event.Has("late"), event.Has("out-of-order"), std::stoi(retries), event.Has("charged"), &effects);
     } else if (name == "ready") {
       core_->Ready(event.Number(0), &effects);
     } else if (name == "remove") {

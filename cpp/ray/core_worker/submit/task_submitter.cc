@@ -441,12 +441,12 @@ void TaskSubmitter::Settle(const std::vector<Later>& later, const ErrorValue& re
     // The connection breaks before the raylet has reaped the process. A cancellation meanwhile settles the task at once.
     deps_.deaths->WhenKnown(l.worker.worker_id, [this, task = l.keep, node = l.worker.node_id](const DeathNote& note) {
       if (node != deps_.self.node_id) deps_.tasks->DropCopies(*task, node);
-      OnLossExplained(task, note);
+      OnLossExplained(task, node, note);
     });
   }
 }
 
-void TaskSubmitter::OnLossExplained(const PendingTaskPtr& task, const DeathNote& note) {
+void TaskSubmitter::OnLossExplained(const PendingTaskPtr& task, const NodeId& node, const DeathNote& note) {
   uint32_t ooms = 0;
   TaskVerdict verdict =
       deps_.tasks->Lost(task, note.out_of_memory ? TaskLoss::kOutOfMemory : TaskLoss::kCrash, "its worker died: " + note.detail, &ooms);
@@ -457,8 +457,9 @@ void TaskSubmitter::OnLossExplained(const PendingTaskPtr& task, const DeathNote&
         return;
       }
     }
-    deps_.tasks->StoreFailure(*task,
-                              note.out_of_memory ? MakeErrorValue(ErrorType::kOutOfMemory, note.detail) : WorkerDiedError(note.detail));
+    deps_.tasks->StoreFailure(*task, note.out_of_memory ? MakeErrorValue(ErrorType::kOutOfMemory, note.detail)
+                                     : note.with_node   ? NodeDiedError(node, note.detail)
+                                                        : WorkerDiedError(note.detail));
   } else if (verdict == TaskVerdict::kRetry && note.out_of_memory) {
     // The memory that it wants is not there now.
     Duration wait = std::min(deps_.max_oom_backoff, deps_.oom_backoff * (int64_t{1} << std::min(ooms - 1, 16u)));

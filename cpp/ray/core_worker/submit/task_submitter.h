@@ -115,7 +115,7 @@ class TaskSubmitter {
   void ScheduleTickLocked(Time now) REQUIRES(mu_);
   void Settle(const std::vector<Later>& later, const ErrorValue& refusal);
   // Why the task's worker ended is known: it decides about another attempt.
-  void OnLossExplained(const PendingTaskPtr& task, const DeathNote& note);
+  void OnLossExplained(const PendingTaskPtr& task, const NodeId& node, const DeathNote& note);
   void OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply);
   void OnAnswer(const PendingTaskPtr& task, LeaseNo no, const std::shared_ptr<TaskChannel>& channel, Status status, rpc::Reply reply);
   void OnConnectionClosed(uint64_t id);

@@ -11,6 +11,11 @@ ErrorValue WorkerDiedError(const std::string& detail) {
   return MakeErrorValue(ErrorType::kWorkerDied, "The worker died unexpectedly while executing this task: " + detail);
 }
 
+ErrorValue NodeDiedError(const NodeId& node, const std::string& detail) {
+  return MakeErrorValue(ErrorType::kNodeDied,
+                        "Task failed because the node it was running on is dead or unavailable. Node ID: " + node.Hex() + ". " + detail);
+}
+
 ErrorValue CancelledError(const TaskId& task) {
   v1::ErrorDetail detail;
   detail.set_error_type(static_cast<int32_t>(ErrorType::kTaskCancelled));

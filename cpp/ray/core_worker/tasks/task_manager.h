@@ -19,6 +19,7 @@ namespace ray::core {
 
 // Text of a worker's sudden end, and the error value of it.
 ErrorValue WorkerDiedError(const std::string& detail);
+ErrorValue NodeDiedError(const NodeId& node, const std::string& detail);
 ErrorValue CancelledError(const TaskId& task);
 
 class TaskManager {

@@ -62,15 +62,15 @@ void ScheduleProbes(GcsState* gcs) {
   });
 }
 
-void WorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, CallToken call, Effects* out) {
-  if (!gcs->workers.Died(message, call, out)) return;
-  RAY_LOG(INFO) << (message.is_driver() ? "driver " : "worker ") << WorkerId::FromBinaryOrNil(message.worker_id()) << " (pid "
-                << message.pid() << ") ended: " << message.detail();
+// False: it was known.
+bool WorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, CallToken call, Effects* out) {
+  if (!gcs->workers.Died(message, call, out)) return false;
   gcs->actors.WorkerDied(message, gcs->wall_ms(), out);
-  if (!message.is_driver()) return;
+  if (!message.is_driver()) return true;
   FinishJob(gcs, JobId::FromBinaryOrNil(message.job_id()), 0, out);
   // One that ended before it was told of its job does not name it.
   FinishJobsOf(gcs, WorkerId::FromBinaryOrNil(message.worker_id()), out);
+  return true;
 }
 
 // A node has come back: what it has is held against what the tables say.
@@ -78,7 +78,10 @@ void TakeState(GcsState* gcs, const NodeId& node, const v1::NodeState& state, Ef
   std::set<JobId> over =
       gcs->jobs.OverOfLate();  // also where nothing of them is there (yet): their requests may still be on their way to the node
   gcs->nodes.Report(state.resources(), out);
-  for (const v1::ReportWorkerDiedRequest& death : state.deaths()) WorkerDied(gcs, death, 0, out);
+  int news = 0;
+  for (const v1::ReportWorkerDiedRequest& death : state.deaths()) news += WorkerDied(gcs, death, 0, out);
+  // One line: after each restart of the GCS a node tells of all that ended of late.
+  if (news > 0) RAY_LOG(INFO) << "node " << node << " tells of " << news << " processes that have ended";
   gcs->actors.NodeReturned(node, {state.actors().begin(), state.actors().end()}, gcs->wall_ms(), out);
   gcs->groups.NodeReturned(node, {state.bundles().begin(), state.bundles().end()}, gcs->now(), gcs->wall_ms(), out);
   for (const std::string& id : state.jobs()) {
@@ -157,7 +160,10 @@ void DrainNode(GcsState* gcs, const v1::DrainNodeRequest& message, rpc::Responde
 
 void ReportWorkerDied(GcsState* gcs, const v1::ReportWorkerDiedRequest& message, rpc::Responder responder) {
   Effects out;
-  WorkerDied(gcs, message, gcs->runner.Hold(std::move(responder)), &out);
+  if (WorkerDied(gcs, message, gcs->runner.Hold(std::move(responder)), &out)) {
+    RAY_LOG(INFO) << (message.is_driver() ? "driver " : "worker ") << WorkerId::FromBinaryOrNil(message.worker_id()) << " (pid "
+                  << message.pid() << ") ended: " << message.detail();
+  }
   gcs->runner.Run(std::move(out));
 }
 

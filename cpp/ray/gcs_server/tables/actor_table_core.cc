@@ -697,6 +697,8 @@ void ActorTableCore::Started(const ActorId& id, uint32_t start, const Status& st
                                                       type == ErrorType::kOutOfMemory || type == ErrorType::kNodeDied);
     actor->info.set_pid(error.pid() != 0 ? error.pid() : reply.pid());
     actor->info.set_node_ip(error.node_ip());
+    if (!error.argument_of().empty())
+      return BecomeDead(*actor, DiedOf(*actor, "an argument of its constructor failed: " + error.message()), 0, wall_ms, out);
     // What raised once would raise again.
     if (!worker_died) return BecomeDead(*actor, error, 0, wall_ms, out);
     std::string how = error.message().empty() ? "its worker process died while its constructor ran" : error.message();
@@ -750,6 +752,7 @@ void ActorTableCore::WorkerDied(const v1::ReportWorkerDiedRequest& report, int64
   if (auto it = by_worker_.find(worker); it != by_worker_.end()) {
     ActorPtr actor = Lookup(it->second);
     std::string reason = "its worker process " + Ended(report.detail());
+    if (report.with_node()) reason = "its node " + actor->node.Hex() + " died (it was stopped)";
     if (report.out_of_memory()) reason = "its worker process was ended because its node ran out of memory (" + report.detail() + ")";
     OnEnded(*actor, reason, report.out_of_memory() ? ErrorType::kOutOfMemory : ErrorType::kActorDied, wall_ms, out, report.in_order());
   }

@@ -12,6 +12,7 @@ bool WorkerTableCore::Died(const v1::ReportWorkerDiedRequest& report, CallToken 
   notice.set_detail(report.detail());
   notice.set_intended(report.intended());
   notice.set_out_of_memory(report.out_of_memory());
+  notice.set_with_node(report.with_node());
   dead_.emplace(worker, notice);
   order_.push_back(worker);
   if (order_.size() > max_remembered_) {

@@ -420,12 +420,15 @@ void WorkerService::Finish(const WorkerId& worker) {
 
   ProcessEnd end{worker, process.job, process.pid, process.is_driver, "", process.intended};
   end.out_of_memory = process.out_of_memory;
+  end.with_node = process.with_node && !process.out_of_memory;
   end.in_order = process.asked && !process.announced.empty() && process.kill_reason.empty() &&
                  (!process.wait_status || (WIFEXITED(*process.wait_status) && WEXITSTATUS(*process.wait_status) == 0));
   if (process.out_of_memory) {
     end.detail = process.kill_reason;
   } else if (!process.announced.empty()) {
     end.detail = process.announced;
+  } else if (process.with_node) {
+    end.detail = "ended by the raylet: " + std::string(kNodeStops);
   } else if (process.wait_status && !(WIFSIGNALED(*process.wait_status) && WTERMSIG(*process.wait_status) == SIGKILL)) {
     end.detail = DescribeWaitStatus(*process.wait_status);  // it had ended by itself before it could be killed
   } else if (process.kill_reason == kOwnerLostIt && process.wait_status) {
@@ -464,6 +467,7 @@ void WorkerService::Finish(const WorkerId& worker) {
     notice.set_detail(end.detail);
     notice.set_intended(end.intended);
     notice.set_out_of_memory(end.out_of_memory);
+    notice.set_with_node(end.with_node);
     NotifyAll(MethodId::kWorkerDied, notice);
   }
   MaybeShutdownDone();
@@ -545,10 +549,11 @@ void WorkerService::Shutdown(Duration grace, std::function<void()> done) {
   shutdown_done_ = std::move(done);
   for (auto& [id, process] : processes_) {
     if (process.is_driver) continue;
+    process.with_node = true;
     if (process.connection != nullptr && !process.closed) {
       v1::ExitRequest exit;
       exit.set_force(true);
-      exit.set_reason("the node is stopping");
+      exit.set_reason(std::string(kNodeStops));
       process.intended = true;
       process.connection->Notify(MethodId::kExit, exit);
     } else if (process.pid > 0) {

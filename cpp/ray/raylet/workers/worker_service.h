@@ -44,6 +44,7 @@ struct WorkerServiceConfig {
 
 // Why a worker is killed whose owner found that it does not answer. As often as not somebody else has ended it already.
 inline constexpr std::string_view kOwnerLostIt = "its owner lost the connection to it";
+inline constexpr std::string_view kNodeStops = "the node is stopping";
 
 // A process has ended.
 struct ProcessEnd {
@@ -55,6 +56,7 @@ struct ProcessEnd {
   bool intended = false;       // it said so, or was told to
   bool out_of_memory = false;  // ended by the memory monitor
   bool in_order = false;       // it was asked to leave, said so and left by itself
+  bool with_node = false;      // the raylet is leaving, and ended it
 };
 
 struct WorkerServiceHooks {
@@ -148,7 +150,8 @@ class WorkerService {
     std::string announced;           // reason given by itself
     std::string kill_reason;
     bool intended = false;
-    bool asked = false;  // to leave
+    bool with_node = false;  // ended since the raylet leaves
+    bool asked = false;      // to leave
     bool out_of_memory = false;
     async::TimerId timer = 0;  // bounds the wait for the other sign of its end, or for a demanded exit
   };

@@ -142,7 +142,7 @@ class CallerProgram {
     const int32_t retries = random_.Chance(0.1) ? -1 : static_cast<int32_t>(random_.Below(static_cast<uint64_t>(config_.max_retries) + 1));
     const bool ready = !random_.Chance(0.1);
     history_->Submitted({id_, number}, retries, process_->world()->now());
-    Handle([&](core::ActorEffects* out) { queue_.Submit(number, ready, /*out_of_order=*/false, retries, out); });
+    Handle([&](core::ActorEffects* out) { queue_.Submit(number, ready, /*out_of_order=*/false, retries, /*charged=*/false, out); });
     if (ready) return;
     process_->loop()->AddTimer(random_.Between(Duration::zero(), config_.max_late),
                                [this, number] { Handle([&](core::ActorEffects* out) { queue_.Ready(number, out); }); });

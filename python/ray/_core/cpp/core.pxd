@@ -96,7 +96,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
 
     cdef cppclass ErrorFields:
         int32_t error_type
-        string message, actor_id, cause, class_name, actor_name, ray_namespace, owner_address, task_id, task_name, node_ip
+        string message, actor_id, cause, class_name, actor_name, ray_namespace, owner_address, task_id, task_name, node_ip, argument_of
         bool actor_init_failed, never_ran, preempted
         int64_t pid
         double timeout_s
