@@ -72,7 +72,6 @@ void Borrowing::SendNextCounts(const WorkerId& owner) {
     item->set_count(count);
   }
   back.next.clear();
-  back.told = Returning::Told::kNobody;
   back.under_way = true;
   SendCounts(owner);
 }
@@ -81,14 +80,9 @@ void Borrowing::SendCounts(const WorkerId& owner) {
   const auto it = returning_.find(owner);
   if (it == returning_.end()) return;
   Returning& back = it->second;
-  const bool moved = context_.owners->HasMoved(back.owner);
-  // The owner may have had it before it handed its counts over. A count too many is held until this process ends; one too few would free an object that is
-  // borrowed again by now.
-  if (moved && back.told == Returning::Told::kOwner) return SendNextCounts(owner);
-  // After every reply that told the owner of one of these: replies leave on the connection that the owner opened.
+  // The owner may have had it before it handed its counts over: then the adopter knows the number from it. After every reply that told the owner of one of these: replies leave on the connection that the owner opened.
   auto connection = context_.owners->ReplyRoute(back.owner);
   if (!connection.ok()) return OnSilent(owner, connection.status());
-  back.told = moved ? Returning::Told::kAdopter : Returning::Told::kOwner;
   (*connection)
       ->Call(MethodId::kRemoveBorrowers, back.message, {},
              [this, service = context_.alive.lock(), owner](const Status& status, const rpc::Reply&) {
@@ -287,6 +281,11 @@ void Borrowing::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message,
     context_.host->CarryOut(effects);
   }
   responder.Send(v1::BorrowersEmpty());
+}
+
+std::unordered_map<WorkerId, uint64_t, IdHash> Borrowing::Heard() const {
+  MutexLock lock(&mu_);
+  return heard_;
 }
 
 void Borrowing::ForgetBorrower(const WorkerId& worker) {

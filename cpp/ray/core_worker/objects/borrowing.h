@@ -31,6 +31,8 @@ class Borrowing {
   void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder);
   // It gives nothing back any more.
   void ForgetBorrower(const WorkerId& worker);
+  // By borrower: the last of its RemoveBorrowers that the counts have in them.
+  std::unordered_map<WorkerId, uint64_t, IdHash> Heard() const;
 
  private:
   // What borrowers tell owners is gathered for a moment, so that a list of refs costs one message for each owner.
@@ -57,7 +59,6 @@ class Borrowing {
   struct Returning {
     Address owner;
     v1::RemoveBorrowersRequest message;
-    enum class Told { kNobody, kOwner, kAdopter } told = Told::kNobody;  // who may have had it
     bool under_way = false;
     std::vector<std::pair<ObjectId, uint32_t>> next;  // gathered meanwhile
   };
@@ -72,7 +73,7 @@ class Borrowing {
   rpc::AnswerLog counted_{16384};                              // AddBorrowers, by request id
   std::unordered_map<WorkerId, Returning, IdHash> returning_;  // on the loop
   uint64_t last_number_ = 0;                                   // the same; of all Returning messages
-  Mutex mu_;
+  mutable Mutex mu_;
   std::unordered_map<WorkerId, Mail, IdHash> mail_ GUARDED_BY(mu_);  // empty: no SendMail is posted
   std::unordered_map<ObjectId, std::vector<std::shared_ptr<Barrier>>, IdHash> awaited_
       GUARDED_BY(mu_);                                                    // registrations that replies wait for

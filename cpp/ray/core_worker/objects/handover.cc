@@ -138,20 +138,35 @@ void Handover::Apply(const HandoverEffects& effects) {
   ArmTimer();
 }
 
-void Handover::Apply(const SendObjects& effect) {
-  auto taken = [this, alive = context_.alive, batch = effect.batch](const Status& status, const rpc::Reply&) {
+void Handover::TellAdopter(MethodId method, std::shared_ptr<const rpc::MessageLite> request, PartList parts, std::function<bool()> wanted,
+                           std::function<void(const Status&)> done) {
+  if (!wanted()) return;
+  auto answered = [this, alive = context_.alive, method, request, parts, wanted, done](const Status& status, const rpc::Reply&) {
     const auto service = alive.lock();
     if (service == nullptr) return;
-    HandoverEffects effects;
-    core_.OnTaken(batch, status, Now(), &effects);
-    Apply(effects);
+    if (status.code() != StatusCode::kUnavailable || context_.peers->IsDead(Address{options_.adopter, WorkerId::Nil()})) return done(status);
+    context_.loop->AddTimer(context_.options.owner_retry, [this, alive, method, request, parts, wanted, done] {
+      if (const auto later = alive.lock()) TellAdopter(method, request, parts, wanted, done);
+    });
   };
   auto connection = context_.peers->GetRaylet(options_.adopter);
   if (!connection.ok()) {
-    context_.loop->Post("handover.refused", [taken, status = connection.status()] { taken(status, rpc::Reply()); });
+    context_.loop->Post("handover.unreached", [answered, status = connection.status()] { answered(status, rpc::Reply()); });
     return;
   }
-  (*connection)->Call(MethodId::kAdoptObjects, batches_[effect.batch].request, batches_[effect.batch].parts, taken);
+  (*connection)->Call(method, *request, parts, answered);
+}
+
+void Handover::Apply(const SendObjects& effect) {
+  // The batch stays as long as this does.
+  const std::shared_ptr<const rpc::MessageLite> request(std::shared_ptr<void>(), &batches_[effect.batch].request);
+  TellAdopter(
+      MethodId::kAdoptObjects, request, batches_[effect.batch].parts, [this] { return core_.taking(); },
+      [this, batch = effect.batch](const Status& status) {
+        HandoverEffects effects;
+        core_.OnTaken(batch, status, Now(), &effects);
+        Apply(effects);
+      });
 }
 
 void Handover::Apply(const AnswerHeld& effect) {
@@ -190,39 +205,42 @@ void Handover::Apply(const TellBorrower& effect) {
 }
 
 void Handover::Apply(const SendCounts&) {
-  std::vector<v1::CompleteAdoptionRequest> requests(1);
+  std::vector<std::shared_ptr<v1::CompleteAdoptionRequest>> parts{std::make_shared<v1::CompleteAdoptionRequest>()};
   for (const auto& item : context_.table.LentOut()) {
     if (!handed_.contains(item.id)) continue;
     for (const auto& [borrower, count] : item.borrowers) {
-      if (static_cast<size_t>(requests.back().borrowers_size()) >= kMaxBatchObjects) requests.emplace_back();
-      auto* counted = requests.back().add_borrowers();
+      if (static_cast<size_t>(parts.back()->borrowers_size()) >= kMaxBatchObjects)
+        parts.push_back(std::make_shared<v1::CompleteAdoptionRequest>());
+      auto* counted = parts.back()->add_borrowers();
       counted->set_object_id(item.id.Binary());
       ToProto(borrower, counted->mutable_borrower());
       counted->set_count(count);
     }
   }
-  requests.back().set_last(true);
-  auto connection = context_.peers->GetRaylet(options_.adopter);
-  if (!connection.ok()) {
-    context_.loop->Post("handover.gone", [this, service = context_.alive.lock(), status = connection.status()] {
-      HandoverEffects effects;
-      core_.OnCounted(status, &effects);
-      Apply(effects);
-    });
-    return;
+  for (const auto& [borrower, number] : borrowing_.Heard()) {
+    auto* heard = parts.back()->add_heard();
+    heard->set_worker_id(borrower.Binary());
+    heard->set_number(number);
   }
-  for (auto& request : requests) {
-    ToProto(context_.self, request.mutable_owner());
-    (*connection)
-        ->Call(MethodId::kCompleteAdoption, request, {},
-               [this, alive = context_.alive, last = request.last()](const Status& status, const rpc::Reply&) {
-                 const auto service = alive.lock();
-                 if (service == nullptr || (status.ok() && !last)) return;
-                 HandoverEffects effects;
-                 core_.OnCounted(status, &effects);
-                 Apply(effects);
-               });
+  parts.back()->set_last(true);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    ToProto(context_.self, parts[i]->mutable_owner());
+    parts[i]->set_part(static_cast<uint32_t>(i));
   }
+  SendPart(std::move(parts), 0);
+}
+
+// One after the other: the last one makes the adopter take what it knows for everything.
+void Handover::SendPart(std::vector<std::shared_ptr<v1::CompleteAdoptionRequest>> parts, size_t next) {
+  const auto part = parts[next];
+  TellAdopter(
+      MethodId::kCompleteAdoption, part, {}, [this] { return core_.counting(); },
+      [this, parts = std::move(parts), next](const Status& status) {
+        if (status.ok() && next + 1 < parts.size()) return SendPart(parts, next + 1);
+        HandoverEffects effects;
+        core_.OnCounted(status, &effects);
+        Apply(effects);
+      });
 }
 
 void Handover::Apply(const HandoverEnded& effect) {

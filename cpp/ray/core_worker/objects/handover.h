@@ -56,6 +56,10 @@ class Handover {
   void Apply(const TellBorrower& effect);
   void Apply(const SendCounts& effect);
   void Apply(const HandoverEnded& effect);
+  void SendPart(std::vector<std::shared_ptr<v1::CompleteAdoptionRequest>> parts, size_t next);
+  // Calls the adopter, again where the way to it breaks, until it answers, is dead, or `wanted` is no more.
+  void TellAdopter(MethodId method, std::shared_ptr<const rpc::MessageLite> request, PartList parts, std::function<bool()> wanted,
+                   std::function<void(const Status&)> done);
   void ArmTimer();
   Time Now() const { return context_.loop->clock().Now(); }
 

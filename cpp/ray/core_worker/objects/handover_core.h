@@ -54,6 +54,9 @@ class HandoverCore {
   void OnTold(const WorkerId& borrower, Time now, HandoverEffects* out);
   void OnCounted(const Status& status, HandoverEffects* out);
   void Tick(Time now, HandoverEffects* out);
+  // The adopter's answers to the objects, and to the counts, are waited for.
+  bool taking() const { return state_ == State::kBegun; }
+  bool counting() const { return state_ == State::kCounting; }
   // When Tick has something to do next; infinite if nothing.
   Time NextDeadline() const { return deadline_; }
 

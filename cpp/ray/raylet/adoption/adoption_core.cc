@@ -29,15 +29,16 @@ void AdoptionCore::Adopt(const Address& owner, const ObjectId& id, AdoptedValue 
   }
 }
 
-void AdoptionCore::Complete(const Address& owner, std::span<const BorrowCount> counts, bool last, AdoptionEffects* out) {
+void AdoptionCore::Complete(const Address& owner, uint32_t part, std::span<const BorrowCount> counts, bool last, AdoptionEffects* out) {
   const auto of = owners_.find(owner.worker_id);
-  if (of == owners_.end() || of->second.complete) return;
+  if (of == owners_.end() || of->second.complete || !of->second.parts.insert(part).second) return;
   for (const BorrowCount& item : counts) {
     const auto it = objects_.find(item.id);
     if (it != objects_.end() && it->second.owner == owner.worker_id) Count(&it->second, item.id, item.borrower, item.count);
   }
   if (!last) return;
   of->second.complete = true;
+  of->second.parts.clear();
   std::vector<ObjectId> ids;
   for (const auto& [id, object] : objects_) {
     if (object.owner == owner.worker_id) ids.push_back(id);
@@ -193,6 +194,11 @@ const AdoptionCore::Object* AdoptionCore::Find(const ObjectId& id) const {
 bool AdoptionCore::IsAdopted(const WorkerId& owner) const {
   const auto it = owners_.find(owner);
   return it != owners_.end() && it->second.complete;
+}
+
+bool AdoptionCore::IsTaking(const WorkerId& owner) const {
+  const auto it = owners_.find(owner);
+  return it != owners_.end() && !it->second.complete;
 }
 
 }  // namespace ray::raylet

@@ -68,7 +68,8 @@ class AdoptionCore {
 
   // Of an owner that is dead: nothing is taken, what the object contains is given back. One that is known already stays as it is.
   void Adopt(const Address& owner, const ObjectId& id, AdoptedValue value, AdoptionEffects* out);
-  void Complete(const Address& owner, std::span<const BorrowCount> counts, bool last, AdoptionEffects* out);
+  // A part is counted once. With the last one everything of the owner counts.
+  void Complete(const Address& owner, uint32_t part, std::span<const BorrowCount> counts, bool last, AdoptionEffects* out);
 
   // False: unknown.
   bool AddBorrower(const ObjectId& id, const Address& borrower);
@@ -85,6 +86,9 @@ class AdoptionCore {
   const Object* Find(const ObjectId& id) const;
   // Objects of that owner are here, and count.
   bool IsAdopted(const WorkerId& owner) const;
+  // Objects of that owner are here, and do not count yet.
+  bool IsTaking(const WorkerId& owner) const;
+  bool IsDeadNode(const NodeId& node) const { return dead_nodes_.contains(node); }
   const std::map<ObjectId, Object>& objects() const { return objects_; }
   size_t num_objects() const { return objects_.size(); }
   size_t num_owners() const { return owners_.size(); }
@@ -94,6 +98,7 @@ class AdoptionCore {
   struct Owner {
     NodeId node;
     bool complete = false;
+    std::set<uint32_t> parts;  // of its counts, that have come; until complete
     size_t objects = 0;
   };
   struct Related {  // a borrower

@@ -1,6 +1,6 @@
 // Replays tests/scenarios/adoption. Objects, processes and nodes are numbers; process 12 is of node 1, 34 of node 3; the adopter is node 9, as a process 99.
 // The events:
-//   adopt OWNER OBJECT [on=NODE,NODE attempt=] [has=OBJECT:OWNER,...]      complete OWNER [OBJECT:BORROWER:COUNT ...] [more]
+//   adopt OWNER OBJECT [on=NODE,NODE attempt=] [has=OBJECT:OWNER,...]      complete OWNER [OBJECT:BORROWER:COUNT ...] [more] [part=]
 //   add OBJECT BORROWER    remove OBJECT BORROWER [COUNT]    location OBJECT NODE attempt=    lose OBJECT NODE attempt=
 //   worker-died PROCESS    node-died NODE    show
 #include <gtest/gtest.h>
@@ -86,7 +86,7 @@ class Replay {
         const auto numbers = Numbers(word, ':');
         counts.push_back({Object(numbers[0]), Process(numbers[1]), static_cast<uint32_t>(numbers[2])});
       }
-      core_->Complete(Process(event.Number(0)), counts, !more, out);
+      core_->Complete(Process(event.Number(0)), static_cast<uint32_t>(event.Number("part", 0)), counts, !more, out);
     } else if (name == "add") {
       if (!core_->AddBorrower(Object(event.Number(0)), Process(event.Number(1)))) lines->push_back("unknown");
     } else if (name == "remove") {

@@ -15,6 +15,7 @@ namespace ray::raylet {
 namespace {
 
 constexpr Duration kReownTimeout = std::chrono::seconds(5);
+constexpr Duration kReownPause = std::chrono::milliseconds(100);
 
 // Runs `done` when all its copies are gone.
 std::shared_ptr<void> WhenLetGo(std::function<void()> done) {
@@ -28,9 +29,13 @@ ErrorValue LostError(const ObjectId& id) {
 
 }  // namespace
 
-AdoptionService::AdoptionService(Deps deps) : deps_(std::move(deps)), core_(deps_.self) {}
+AdoptionService::AdoptionService(Deps deps)
+    : deps_(std::move(deps)), core_(deps_.self), mail_key_(LeaseId::FromRandom().Binary().substr(0, 12)) {}
 
-AdoptionService::~AdoptionService() { *alive_ = false; }
+AdoptionService::~AdoptionService() {
+  *alive_ = false;
+  if (mail_timer_ != 0) deps_.loop->CancelTimer(mail_timer_);
+}
 
 void AdoptionService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
   dispatcher->RegisterTyped<v1::AdoptObjectsRequest>(
@@ -39,13 +44,7 @@ void AdoptionService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
       });
   dispatcher->RegisterTyped<v1::CompleteAdoptionRequest>(
       MethodId::kCompleteAdoption, [this](const v1::CompleteAdoptionRequest& m, rpc::Request&, rpc::Responder responder) {
-        std::vector<BorrowCount> counts;
-        for (const auto& item : m.borrowers())
-          counts.push_back({ObjectId::FromBinaryOrNil(item.object_id()), FromProto(item.borrower()), item.count()});
-        AdoptionEffects effects;
-        core_.Complete(FromProto(m.owner()), counts, m.last(), &effects);
-        Run(effects);
-        if (responder.valid()) responder.Send(v1::AdoptionEmpty());
+        HandleComplete(m, std::move(responder));
       });
   dispatcher->RegisterTyped<v1::FindAdoptedRequest>(MethodId::kFindAdopted,
                                                     [this](const v1::FindAdoptedRequest& m, rpc::Request&, rpc::Responder responder) {
@@ -116,32 +115,43 @@ void AdoptionService::HandleAdopt(const v1::AdoptObjectsRequest& message, rpc::R
   const std::shared_ptr<void> settled = WhenLetGo([answer] {
     if (answer->valid()) answer->Send(v1::AdoptionEmpty());
   });
-  Reown(copies, [settled] {});
+  Reown(owner.worker_id, copies, [settled] {});
   if (message.node_leaves() && owner.node_id != deps_.self) SaveFrom(owner.node_id, ids, [settled] {});
 }
 
-void AdoptionService::Reown(const std::map<NodeId, std::vector<ObjectId>>& copies, std::function<void()> done) {
+void AdoptionService::Reown(const WorkerId& owner, const std::map<NodeId, std::vector<ObjectId>>& copies, std::function<void()> done) {
   const std::shared_ptr<void> heard = WhenLetGo(std::move(done));
   for (const auto& [node, ids] : copies) {
     if (node == deps_.self) {
       deps_.reown(ids, RayletAsProcess(deps_.self));
-      continue;
+    } else {
+      ReownOn(owner, node, ids, heard);
     }
-    const rpc::ConnectionPtr link = deps_.link(node);
-    if (link == nullptr) continue;  // dead, or cut off and soon dead: its copies go
-    v1::ReownCopiesRequest request;
-    for (const ObjectId& id : ids) request.add_object_ids(id.Binary());
-    ToProto(RayletAsProcess(deps_.self), request.mutable_owner());
-    rpc::CallOptions options;
-    options.timeout = kReownTimeout;
-    link->Call(
-        MethodId::kReownCopies, request, {},
-        [node = node, heard](const Status& status, const rpc::Reply&) {
-          if (!status.ok())
-            RAY_LOG(WARNING) << "node " << node << " may drop copies of objects that were handed over: " << status.ToString();
-        },
-        options);
   }
+}
+
+void AdoptionService::ReownOn(const WorkerId& owner, const NodeId& node, const std::vector<ObjectId>& ids, std::shared_ptr<void> heard) {
+  if (core_.IsDeadNode(node)) return;  // its copies have gone
+  const auto again = [this, alive = alive_, owner, node, ids, heard] {
+    deps_.loop->AddTimer(kReownPause, [this, alive, owner, node, ids, heard] {
+      if (*alive && core_.IsTaking(owner)) ReownOn(owner, node, ids, heard);
+    });
+  };
+  const rpc::ConnectionPtr link = deps_.link(node);
+  if (link == nullptr) return again();  // cut off; or it will be known to be dead
+  v1::ReownCopiesRequest request;
+  for (const ObjectId& id : ids) request.add_object_ids(id.Binary());
+  ToProto(RayletAsProcess(deps_.self), request.mutable_owner());
+  rpc::CallOptions options;
+  options.timeout = kReownTimeout;
+  link->Call(
+      MethodId::kReownCopies, request, {},
+      [alive = alive_, node, heard, again](const Status& status, const rpc::Reply&) {
+        if (!*alive || status.ok()) return;
+        RAY_LOG(WARNING) << "node " << node << " may drop copies of objects that were handed over: " << status.ToString();
+        again();
+      },
+      options);
 }
 
 void AdoptionService::SaveFrom(const NodeId& node, const std::vector<ObjectId>& ids, std::function<void()> done) {
@@ -230,20 +240,9 @@ void AdoptionService::HandOver(const std::vector<ObjectRefInfo>& nested, const A
     }
   }
   const std::shared_ptr<void> counted = WhenLetGo(std::move(done));
-  for (const auto& [worker, to] : others) {
-    const rpc::ConnectionPtr connection = ConnectionTo(to.first);
-    if (connection == nullptr) continue;  // an owner that is gone is for the receiver to find out
-    v1::AddBorrowersRequest request;
-    ToProto(receiver, request.mutable_borrower());
-    request.set_request_id(LeaseId::FromRandom().Binary().substr(0, 16));
-    for (const ObjectId& id : to.second) request.add_object_ids(id.Binary());
-    rpc::CallTyped<v1::AddBorrowersReply>(
-        *connection, MethodId::kAddBorrowers, request, {},
-        [this, alive = alive_, ids = to.second, receiver, counted](const Status& status, v1::AddBorrowersReply& reply, PartList) {
-          if (!*alive || !status.ok() || reply.moved_node_id().empty()) return;
-          for (const ObjectId& id : ids) core_.AddBorrower(id, receiver);  // it has come here meanwhile
-        });
-  }
+  OwnerMailEffects effects;
+  for (auto& [worker, to] : others) counting_.emplace(mail_.Count(to.first, receiver, std::move(to.second), Now(), &effects), counted);
+  Run(effects);
 }
 
 void AdoptionService::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder) {
@@ -257,18 +256,58 @@ void AdoptionService::HandleAddBorrowers(const v1::AddBorrowersRequest& message,
 }
 
 void AdoptionService::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder) {
-  const WorkerId borrower = WorkerId::FromBinaryOrNil(message.borrower().worker_id());
-  Heard& heard = heard_[borrower];
-  heard.node = FromProto(message.borrower()).node_id;
-  uint64_t& last = heard.last[WorkerId::FromBinaryOrNil(message.owner_worker_id())];
-  if (message.number() > last) {  // else it was had before, and only the answer lost
-    last = message.number();
-    AdoptionEffects effects;
-    for (const auto& item : message.counts())
-      core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower, item.count(), &effects);
-    Run(effects);
+  if (const WorkerId owner = WorkerId::FromBinaryOrNil(message.owner_worker_id()); core_.IsTaking(owner)) {
+    held_[owner].push_back({message, std::move(responder)});
+    return;
   }
+  RemoveBorrowers(message);
   if (responder.valid()) responder.Send(v1::BorrowersEmpty());
+}
+
+void AdoptionService::RemoveBorrowers(const v1::RemoveBorrowersRequest& message) {
+  const WorkerId owner = WorkerId::FromBinaryOrNil(message.owner_worker_id());
+  if (!core_.IsAdopted(owner)) return;  // nothing of it is here
+  const WorkerId borrower = WorkerId::FromBinaryOrNil(message.borrower().worker_id());
+  uint64_t& last = heard_[owner][borrower];
+  if (message.number() <= last) return;  // it was had before, here or by the owner, and only the answer lost
+  last = message.number();
+  AdoptionEffects effects;
+  for (const auto& item : message.counts())
+    core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower, item.count(), &effects);
+  Run(effects);
+}
+
+void AdoptionService::ServeHeld(const WorkerId& owner) {
+  auto held = held_.extract(owner);
+  if (!held) return;
+  for (HeldRemoval& removal : held.mapped()) {
+    RemoveBorrowers(removal.message);
+    if (removal.responder.valid()) removal.responder.Send(v1::BorrowersEmpty());
+  }
+}
+
+void AdoptionService::HandleComplete(const v1::CompleteAdoptionRequest& message, rpc::Responder responder) {
+  const Address owner = FromProto(message.owner());
+  std::vector<BorrowCount> counts;
+  for (const auto& item : message.borrowers())
+    counts.push_back({ObjectId::FromBinaryOrNil(item.object_id()), FromProto(item.borrower()), item.count()});
+  const bool was_taking = core_.IsTaking(owner.worker_id);
+  if (was_taking) {
+    auto& heard = heard_[owner.worker_id];
+    for (const auto& item : message.heard()) heard[WorkerId::FromBinaryOrNil(item.worker_id())] = item.number();
+    if (message.last()) {
+      // Before its counts settle: as a borrower of its objects this process was one, too.
+      OwnerMailEffects moved;
+      const auto of_ours = heard.find(RayletAsProcess(deps_.self).worker_id);
+      mail_.OwnerAdopted(owner.worker_id, of_ours == heard.end() ? 0 : of_ours->second, &moved);
+      Run(moved);
+    }
+  }
+  AdoptionEffects effects;
+  core_.Complete(owner, message.part(), counts, message.last(), &effects);
+  Run(effects);
+  if (was_taking && message.last()) ServeHeld(owner.worker_id);
+  if (responder.valid()) responder.Send(v1::AdoptionEmpty());
 }
 
 // Copies come to this node, whatever node was named: the adopter stays as long as the cluster.
@@ -331,7 +370,10 @@ void AdoptionService::OnWorkerDied(const WorkerId& worker) {
   AdoptionEffects effects;
   core_.WorkerDied(worker, &effects);
   Run(effects);
-  heard_.erase(worker);
+  OwnerMailEffects mail;
+  mail_.WorkerDied(worker, &mail);
+  Run(mail);
+  ServeHeld(worker);
   if (const auto connection = outgoing_.extract(worker)) connection.mapped()->Close(Status::Unavailable("its process has ended"));
 }
 
@@ -339,7 +381,14 @@ void AdoptionService::OnNodeDead(const NodeId& node) {
   AdoptionEffects effects;
   core_.NodeDied(node, &effects);
   Run(effects);
-  std::erase_if(heard_, [&](const auto& entry) { return entry.second.node == node; });
+  OwnerMailEffects mail;
+  mail_.NodeDied(node, &mail);
+  Run(mail);
+  std::vector<WorkerId> owners;
+  for (const auto& [owner, held] : held_) owners.push_back(owner);
+  for (const WorkerId& owner : owners) {
+    if (!core_.IsTaking(owner)) ServeHeld(owner);
+  }
 }
 
 rpc::ConnectionPtr AdoptionService::ConnectionTo(const Address& process) {
@@ -360,7 +409,6 @@ rpc::ConnectionPtr AdoptionService::ConnectionTo(const Address& process) {
 
 void AdoptionService::Run(const AdoptionEffects& effects) {
   std::map<NodeId, v1::CopiesNotice> frees, keeps;
-  std::map<WorkerId, std::pair<Address, v1::RemoveBorrowersRequest>> give_backs;
   auto note = [](const NodeId& node, const ObjectId& id, std::map<NodeId, v1::CopiesNotice>* notices) {
     v1::CopiesNotice& notice = (*notices)[node];
     auto* to = notice.nodes_size() == 0 ? notice.add_nodes() : notice.mutable_nodes(0);
@@ -384,11 +432,7 @@ void AdoptionService::Run(const AdoptionEffects& effects) {
         note(keep->node, keep->id, &keeps);
       }
     } else if (const auto* back = std::get_if<GiveBackNested>(&effect)) {
-      auto& [owner, message] = give_backs[back->owner.worker_id];
-      owner = back->owner;
-      auto* item = message.add_counts();
-      item->set_object_id(back->id.Binary());
-      item->set_count(1);
+      mail_.GiveBack(back->owner, back->id);
     }
   }
   if (!free_here.empty()) deps_.free(std::move(free_here));
@@ -399,15 +443,100 @@ void AdoptionService::Run(const AdoptionEffects& effects) {
   for (const auto& [node, notice] : keeps) {
     if (const auto link = deps_.link(node)) link->Notify(MethodId::kKeepCopies, notice);
   }
-  for (auto& [worker, to] : give_backs) {
-    ToProto(RayletAsProcess(deps_.self), to.second.mutable_borrower());
-    const auto asked = incoming_.find(worker);
-    const rpc::ConnectionPtr connection = asked != incoming_.end() ? asked->second : ConnectionTo(to.first);
-    if (connection == nullptr) continue;
-    to.second.set_owner_worker_id(worker.Binary());
-    to.second.set_number(++last_number_);
-    connection->Call(MethodId::kRemoveBorrowers, to.second, {}, [](const Status&, const rpc::Reply&) {});
+  OwnerMailEffects mail;
+  mail_.Flush(Now(), &mail);
+  Run(mail);
+  if (heard_.size() > core_.num_owners()) {
+    std::erase_if(heard_, [this](const auto& entry) { return !core_.IsTaking(entry.first) && !core_.IsAdopted(entry.first); });
   }
+}
+
+void AdoptionService::Run(const OwnerMailEffects& effects) {
+  AdoptionEffects adopted;
+  for (const OwnerMailEffect& effect : effects) {
+    if (const auto* ask = std::get_if<AskToCount>(&effect)) {
+      Send(*ask);
+    } else if (const auto* back = std::get_if<ReturnCounts>(&effect)) {
+      Send(*back);
+    } else if (const auto* here = std::get_if<CountHere>(&effect)) {
+      core_.AddBorrower(here->id, here->receiver);
+    } else if (const auto* release = std::get_if<ReleaseHere>(&effect)) {
+      core_.RemoveBorrower(release->id, RayletAsProcess(deps_.self).worker_id, release->count, &adopted);
+    } else if (const auto* settled = std::get_if<CountSettled>(&effect)) {
+      counting_.erase(settled->number);
+    }
+  }
+  if (!adopted.empty()) Run(adopted);
+  ArmMailTimer();
+}
+
+void AdoptionService::Send(const AskToCount& effect) {
+  const auto silent = [this, alive = alive_, number = effect.number] {
+    if (!*alive) return;
+    OwnerMailEffects effects;
+    mail_.OnSilence(number, Now(), &effects);
+    Run(effects);
+  };
+  const rpc::ConnectionPtr connection = ConnectionTo(effect.owner);
+  if (connection == nullptr) return deps_.loop->Post("adoption.silent", silent);
+  v1::AddBorrowersRequest request;
+  ToProto(effect.receiver, request.mutable_borrower());
+  request.set_request_id(mail_key_ + std::to_string(effect.number));
+  for (const ObjectId& id : effect.ids) request.add_object_ids(id.Binary());
+  rpc::CallTyped<v1::AddBorrowersReply>(
+      *connection, MethodId::kAddBorrowers, request, {},
+      [this, alive = alive_, number = effect.number, silent](const Status& status, v1::AddBorrowersReply& reply, PartList) {
+        if (!*alive) return;
+        if (status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kResourceExhausted) return silent();
+        OwnerMailEffects effects;
+        if (status.ok() && !reply.moved_node_id().empty()) {
+          mail_.OnMoved(number, &effects);
+        } else {
+          mail_.OnAnswer(number, &effects);  // who refuses it will refuse it again
+        }
+        Run(effects);
+      });
+}
+
+void AdoptionService::Send(const ReturnCounts& effect) {
+  const auto asked = incoming_.find(effect.owner.worker_id);
+  const rpc::ConnectionPtr connection = asked != incoming_.end() ? asked->second : ConnectionTo(effect.owner);
+  const auto answered = [this, alive = alive_, owner = effect.owner.worker_id, number = effect.number](const Status& status) {
+    if (!*alive) return;
+    OwnerMailEffects effects;
+    if (status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kResourceExhausted) {
+      mail_.OnSilence(number, Now(), &effects);
+    } else {
+      mail_.OnReturned(owner, number, Now(), &effects);
+    }
+    Run(effects);
+  };
+  if (connection == nullptr) {
+    return deps_.loop->Post("adoption.silent", [answered] { answered(Status::Unavailable("it cannot be reached")); });
+  }
+  v1::RemoveBorrowersRequest request;
+  ToProto(RayletAsProcess(deps_.self), request.mutable_borrower());
+  request.set_owner_worker_id(effect.owner.worker_id.Binary());
+  request.set_number(effect.number);
+  for (const auto& [id, count] : effect.counts) {
+    auto* item = request.add_counts();
+    item->set_object_id(id.Binary());
+    item->set_count(count);
+  }
+  connection->Call(MethodId::kRemoveBorrowers, request, {}, [answered](const Status& status, const rpc::Reply&) { answered(status); });
+}
+
+void AdoptionService::ArmMailTimer() {
+  if (mail_timer_ != 0) deps_.loop->CancelTimer(mail_timer_);
+  mail_timer_ = 0;
+  if (mail_.NextDeadline().is_infinite()) return;
+  mail_timer_ = deps_.loop->AddTimer(std::max(mail_.NextDeadline() - Now(), Duration::zero()), [this, alive = alive_] {
+    if (!*alive) return;
+    mail_timer_ = 0;
+    OwnerMailEffects effects;
+    mail_.Tick(Now(), &effects);
+    Run(effects);
+  });
 }
 
 void AdoptionService::WriteStats(JsonWriter* json) const {

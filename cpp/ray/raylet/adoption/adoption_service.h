@@ -13,6 +13,7 @@
 
 #include "ray/async/loop.h"
 #include "ray/raylet/adoption/adoption_core.h"
+#include "ray/raylet/adoption/owner_mail_core.h"
 #include "ray/raylet/objects/transfer_service.h"
 #include "ray/rpc/core/answer_log.h"
 #include "ray/rpc/core/connection.h"
@@ -55,28 +56,44 @@ class AdoptionService {
   void HandleAdopt(const v1::AdoptObjectsRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleGet(const v1::GetObjectRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
+  void HandleComplete(const v1::CompleteAdoptionRequest& message, rpc::Responder responder);
   void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder);
+  void RemoveBorrowers(const v1::RemoveBorrowersRequest& message);
+  // Those that waited for the owner to be complete, or dead.
+  void ServeHeld(const WorkerId& owner);
   void HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder);
   void HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder);
   // `done` once the owners of `nested` know `receiver` as a borrower, or cannot be told.
   void HandOver(const std::vector<ObjectRefInfo>& nested, const Address& receiver, std::function<void()> done);
   // The copies of these objects belong to the adopter; `done` when every node has heard.
-  void Reown(const std::map<NodeId, std::vector<ObjectId>>& copies, std::function<void()> done);
+  void Reown(const WorkerId& owner, const std::map<NodeId, std::vector<ObjectId>>& copies, std::function<void()> done);
+  void ReownOn(const WorkerId& owner, const NodeId& node, const std::vector<ObjectId>& ids, std::shared_ptr<void> heard);
   // What is only on `node` is brought here.
   void SaveFrom(const NodeId& node, const std::vector<ObjectId>& ids, std::function<void()> done);
   rpc::ConnectionPtr ConnectionTo(const Address& process);
   void Run(const AdoptionEffects& effects);
+  void Run(const OwnerMailEffects& effects);
+  void Send(const AskToCount& effect);
+  void Send(const ReturnCounts& effect);
+  void ArmMailTimer();
+  Time Now() const { return deps_.loop->clock().Now(); }
 
   const Deps deps_;
   AdoptionCore core_;
-  rpc::AnswerLog counted_{1024};  // AddBorrowers, by request id
-  rpc::AnswerLog given_{1024};    // GetObject of values with refs inside, by requester and request
-  struct Heard {
-    NodeId node;
-    std::map<WorkerId, uint64_t> last;  // by owner: number of the last RemoveBorrowers
+  OwnerMailCore mail_;
+  const std::string mail_key_;  // with a number the request id of our AddBorrowers
+  std::map<uint64_t, std::shared_ptr<void>> counting_;  // by number of mail: let go of when it is settled
+  async::TimerId mail_timer_ = 0;
+  rpc::AnswerLog counted_{16384};  // AddBorrowers, by request id
+  rpc::AnswerLog given_{16384};    // GetObject of values with refs inside, by requester and request
+  // By owner, while it has objects here, and borrower: number of the last RemoveBorrowers that its counts have in them.
+  std::map<WorkerId, std::map<WorkerId, uint64_t>> heard_;
+  // RemoveBorrowers for owners that have not told their counts: those say whether the owner has had them already.
+  struct HeldRemoval {
+    v1::RemoveBorrowersRequest message;
+    rpc::Responder responder;
   };
-  std::map<WorkerId, Heard> heard_;                  // by borrower, until it dies
-  uint64_t last_number_ = 0;                         // of our own RemoveBorrowers
+  std::map<WorkerId, std::vector<HeldRemoval>> held_;
   std::map<WorkerId, rpc::ConnectionPtr> outgoing_;  // that we opened
   // On which processes asked for values: what we tell them after a reply must not overtake it.
   std::map<WorkerId, rpc::ConnectionPtr> incoming_;

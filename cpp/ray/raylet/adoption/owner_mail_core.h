@@ -1,0 +1,103 @@
+// OwnerMailCore: what the adopter tells the owners of what its objects contain, until they have heard it (docs/architecture/ownership.md, "Ways that break").
+//
+//   count a receiver ──AskToCount──> answered, or nobody is left to answer or to be counted: settled
+//   counts go back ──ReturnCounts, one message to an owner at a time──> answered, or the owner is dead
+//                       │ silence: the same message again, after a pause that doubles
+//
+// An owner that is adopted meanwhile is this process from then on. Pure core (docs/contributing/style.md): events and time in, effects out, in order. Owned by the
+// AdoptionService; on the loop.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "ray/common/address.h"
+#include "ray/common/ids.h"
+#include "ray/util/clock.h"
+
+namespace ray::raylet {
+
+struct OwnerMailConfig {
+  Duration first_pause = std::chrono::milliseconds(100);
+  Duration longest_pause = std::chrono::seconds(5);
+  Duration give_up = std::chrono::minutes(10);  // no owner that lives is silent for so long: its death was forgotten here
+};
+
+// Effects, to be carried out in order.
+struct AskToCount {  // AddBorrowers; the number makes a repeat known
+  uint64_t number = 0;
+  Address owner, receiver;
+  std::vector<ObjectId> ids;
+};
+struct ReturnCounts {  // RemoveBorrowers, for the adopter itself
+  Address owner;
+  uint64_t number = 0;
+  std::vector<std::pair<ObjectId, uint32_t>> counts;
+};
+struct CountHere {  // the owner was adopted
+  ObjectId id;
+  Address receiver;
+};
+struct ReleaseHere {  // the same; counts of the adopter itself
+  ObjectId id;
+  uint32_t count = 0;
+};
+struct CountSettled {  // of AskToCount: done, or as far as it can be
+  uint64_t number = 0;
+};
+using OwnerMailEffect = std::variant<AskToCount, ReturnCounts, CountHere, ReleaseHere, CountSettled>;
+using OwnerMailEffects = std::vector<OwnerMailEffect>;
+
+class OwnerMailCore {
+ public:
+  explicit OwnerMailCore(OwnerMailConfig config = {}) : config_(config) {}
+
+  // The number is that of its CountSettled.
+  uint64_t Count(const Address& owner, const Address& receiver, std::vector<ObjectId> ids, Time now, OwnerMailEffects* out);
+  // Goes with the next Flush.
+  void GiveBack(const Address& owner, const ObjectId& id);
+  void Flush(Time now, OwnerMailEffects* out);
+  void OnAnswer(uint64_t number, OwnerMailEffects* out);
+  // The owner of that request turns askers to the adopter, though it is not complete yet.
+  void OnMoved(uint64_t number, OwnerMailEffects* out);
+  void OnReturned(const WorkerId& owner, uint64_t number, Time now, OwnerMailEffects* out);
+  // It does not answer, now; both kinds.
+  void OnSilence(uint64_t number, Time now, OwnerMailEffects* out);
+  // It has handed everything over. `heard`: the last message of ours that its counts have in them.
+  void OwnerAdopted(const WorkerId& owner, uint64_t heard, OwnerMailEffects* out);
+  void WorkerDied(const WorkerId& worker, OwnerMailEffects* out);
+  void NodeDied(const NodeId& node, OwnerMailEffects* out);
+  void Tick(Time now, OwnerMailEffects* out);
+  // When Tick has something to do next; infinite if nothing.
+  Time NextDeadline() const;
+  size_t size() const { return requests_.size() + returns_.size(); }
+
+ private:
+  struct Attempt {
+    Time since{}, again = Time::Infinite();  // infinite: under way
+    Duration pause{};
+  };
+  struct Request {
+    AskToCount message;
+    Attempt attempt;
+  };
+  struct Returning {
+    Address owner;
+    ReturnCounts message;  // without counts: none is under way
+    Attempt attempt;
+    std::map<ObjectId, uint32_t> next;  // gathered meanwhile
+  };
+  void SendNext(Returning* returning, Time now, OwnerMailEffects* out);
+  // False: it has been tried for too long.
+  bool Pause(Attempt* attempt, Time now) const;
+
+  const OwnerMailConfig config_;
+  uint64_t last_number_ = 0;               // of messages of both kinds
+  std::map<uint64_t, Request> requests_;   // by number
+  std::map<WorkerId, Returning> returns_;  // by owner
+};
+
+}  // namespace ray::raylet
