@@ -5,11 +5,14 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <future>
 #include <mutex>
 #include <thread>
 
+#include "ray/common/socket_name.h"
 #include "ray/core_worker/lifecycle/unix_platform.h"
 #include "ray/rpc/local/local_carrier.h"
+#include "ray/testing/promise/promise.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/pubsub.pb.h"
 #include "ray/v1/raylet_worker.pb.h"
@@ -107,6 +110,7 @@ class CoreWorkerTest : public testing::Test {
   }
   void TearDown() override {
     stop_ = true;
+    worker_->receiver().OnOtherEvent();
     executor_.join();
     driver_->Shutdown("test");
     worker_->Shutdown("test");
@@ -118,6 +122,7 @@ class CoreWorkerTest : public testing::Test {
     config.is_driver = driver;
     config.session_dir = session_;
     config.worker_id = WorkerId::FromRandom();
+    if (!driver) worker_id_ = config.worker_id;
     config.job_id = JobId::FromInt(1);
     auto worker = CoreWorker::Start(config, UnixPlatform::Make(session_ + "/sockets").value());
     EXPECT_TRUE(worker.ok()) << worker.status().ToString();
@@ -128,7 +133,7 @@ class CoreWorkerTest : public testing::Test {
     while (!stop_) {
       NextItem item;
       if (!worker_->receiver().TryNext(&item)) {
-        worker_->receiver().WaitForWork(worker_->loop().clock().Now() + std::chrono::milliseconds(20));
+        worker_->receiver().WaitForWork(Time::Infinite());  // nothing but news wakes it
         continue;
       }
       if (!worker_->receiver().Prepare(item)) continue;
@@ -179,6 +184,7 @@ class CoreWorkerTest : public testing::Test {
 
   std::string session_;
   std::unique_ptr<FakeRaylet> raylet_;
+  WorkerId worker_id_;  // of worker_
   std::unique_ptr<CoreWorker> worker_, driver_;
   std::atomic<bool> stop_{false};
   std::thread executor_;
@@ -212,6 +218,87 @@ TEST_F(CoreWorkerTest, CancelsRaceRetriesAndLateArguments) {
     canceller.join();
   }
   EXPECT_EQ(Get(Submit(f, "after")), "after");
+}
+
+// An owner whose objects never come, and that sends tasks straight to the worker.
+class SilentOwner {
+ public:
+  explicit SilentOwner(const std::string& session) {
+    loop_ = async::EpollLoop::Make({.name = "owner"}).value();
+    EXPECT_TRUE(loop_->Start().ok());
+    auto dispatcher = std::make_shared<rpc::Dispatcher>();
+    dispatcher->RegisterFallback([this](rpc::Request, rpc::Responder r) { unanswered_.push_back(std::move(r)); });
+    carrier_ = rpc::LocalCarrier::Make(loop_.get(), dispatcher, {.sockets_dir = session + "/sockets"}).value();
+    self_ = {NodeId::FromRandom(), WorkerId::FromRandom()};
+  }
+  ~SilentOwner() {
+    carrier_->Shutdown();
+    loop_->Stop();
+  }
+  rpc::ConnectionPtr Connect(const WorkerId& worker) { return carrier_->Connect(WorkerSocketName(worker)).value(); }
+  // A task that nothing behind it may overtake.
+  TaskSpec Task(bool late) {
+    auto tmpl = std::make_shared<TaskTemplate>();
+    tmpl->job_id = JobId::FromInt(1);
+    tmpl->function_name = "f";
+    TaskSpec spec;
+    spec.tmpl = std::move(tmpl);
+    spec.task_id = TaskId::Of(JobId::FromInt(1), ActorId::Nil());
+    spec.owner = self_;
+    if (late) {
+      TaskArg arg;
+      arg.ref = {ObjectId::ForReturn(TaskId::Of(JobId::FromInt(1), ActorId::Nil()), 0), self_};
+      spec.refs.push_back(std::move(arg));
+    }
+    return spec;
+  }
+  static std::future<v1::PushTaskReply> Push(const rpc::ConnectionPtr& to, const TaskSpec& spec) {
+    v1::PushTaskRequest push;
+    PartList parts;
+    EncodeWhole(spec, push.mutable_spec(), &parts);
+    const TestPromise<v1::PushTaskReply> done;
+    to->Call(MethodId::kPushTask, push, parts, [done](Status status, rpc::Reply reply) {
+      v1::PushTaskReply message;
+      if (status.ok()) EXPECT_TRUE(message.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size())));
+      done.set_value(std::move(message));
+    });
+    return done.get_future();
+  }
+
+ private:
+  std::unique_ptr<async::EpollLoop> loop_;
+  std::unique_ptr<rpc::LocalCarrier> carrier_;
+  std::vector<rpc::Responder> unanswered_;  // on the loop
+  Address self_;
+};
+
+TEST_F(CoreWorkerTest, WhatACancelledTaskHeldUpRunsAtOnce) {
+  SilentOwner owner(session_);
+  const rpc::ConnectionPtr worker = owner.Connect(worker_id_);
+  const TaskSpec late = owner.Task(/*late=*/true);
+  std::future<v1::PushTaskReply> head = owner.Push(worker, late), behind = owner.Push(worker, owner.Task(false));
+  EXPECT_EQ(behind.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);  // and the executor sleeps
+  v1::CancelTaskRequest cancel;
+  cancel.set_task_id(late.task_id.Binary());
+  worker->Notify(MethodId::kCancelTask, cancel);
+  ASSERT_EQ(head.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  EXPECT_TRUE(head.get().cancelled());
+  ASSERT_EQ(behind.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  EXPECT_EQ(behind.get().returns_size(), 1);
+}
+
+TEST_F(CoreWorkerTest, WhatATaskOfAnOwnerThatLeftHeldUpRunsAtOnce) {
+  SilentOwner owner(session_);
+  auto leaving = std::make_unique<SilentOwner>(session_);
+  const rpc::ConnectionPtr worker = owner.Connect(worker_id_);
+  leaving->Push(leaving->Connect(worker_id_), leaving->Task(/*late=*/true));
+  EXPECT_EQ(leaving->Push(leaving->Connect(worker_id_), leaving->Task(false)).wait_for(std::chrono::milliseconds(50)),
+            std::future_status::timeout);
+  std::future<v1::PushTaskReply> behind = owner.Push(worker, owner.Task(false));
+  EXPECT_EQ(behind.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  leaving = nullptr;
+  ASSERT_EQ(behind.wait_for(std::chrono::seconds(20)), std::future_status::ready);
+  EXPECT_EQ(behind.get().returns_size(), 1);
 }
 
 TEST_F(CoreWorkerTest, WaitsForAStreamCanBeTakenBack) {

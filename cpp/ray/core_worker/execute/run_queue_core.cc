@@ -138,10 +138,6 @@ std::optional<RunNo> RunQueueCore::Peek() const {
 
 bool RunQueueCore::IsStalled() const { return !items_.empty() && running_ == 0 && !HasRunnable(); }
 
-bool RunQueueCore::AnyWaits() const {
-  return std::any_of(items_.begin(), items_.end(), [](const auto& item) { return !item.second.ready; });
-}
-
 bool RunQueueCore::HasRunnable() const {
   for (const Group& group : groups_) {
     if (group.running < group.limit && !group.runnable.empty()) return true;

@@ -45,10 +45,8 @@ class RunQueueCore {
   // What Next would return, but for cases that need a longer look.
   std::optional<RunNo> Peek() const;
   bool HasRunnable() const;
-  // Whether there is something to run, and all of it waits for its arguments: nothing runs, nothing could. These two look through the queue.
+  // Whether there is something to run, and all of it waits for its arguments: nothing runs, nothing could. Looks through the queue.
   bool IsStalled() const;
-  // Whether anything waits for its arguments.
-  bool AnyWaits() const;
   size_t unstarted() const { return items_.size() - running_; }
   size_t running() const { return running_; }
   size_t num_callers() const { return callers_.size(); }

@@ -140,24 +140,36 @@ void TaskReceiver::MarkReady(uint64_t token) {
   {
     MutexLock lock(&mu_);
     queue_.SetReady(token);
-    if (queue_.HasRunnable()) WakeForRunnableLocked();
+    WakeIfWorkLocked();
   }
   MaybeEndStall();
 }
 
 void TaskReceiver::WatchForStall() {
-  MutexLock lock(&mu_);
-  if (watching_ || is_actor_ || !queue_.AnyWaits()) return;
-  watching_ = true;
+  {
+    MutexLock lock(&mu_);
+    if (!MayBeginStallLocked()) return;
+    watching_ = true;
+  }
+  StartWatch();
+}
+
+void TaskReceiver::StartWatch() {
   deps_.loop->AddTimer(kStallPatience, [this] {
     {
-      MutexLock locked(&mu_);
+      MutexLock lock(&mu_);
       watching_ = false;
       stalled_ = queue_.IsStalled() && !is_actor_;
     }
     TellBlocked();
-    WatchForStall();
   });
+}
+
+bool TaskReceiver::MayBeginStallLocked() const { return !watching_ && !stalled_ && !is_actor_ && queue_.IsStalled(); }
+
+void TaskReceiver::OnQueueShrunk() {
+  MaybeEndStall();
+  WatchForStall();
 }
 
 void TaskReceiver::MaybeEndStall() {
@@ -182,6 +194,10 @@ void TaskReceiver::WakeForRunnableLocked() {
   if (coming_ == 0) WakeLocked();
 }
 
+void TaskReceiver::WakeIfWorkLocked() {
+  if (!waiters_.empty() && HasWorkLocked()) WakeForRunnableLocked();
+}
+
 void TaskReceiver::OnConnectionClosed(uint64_t id) {
   callers_.erase(id);
   std::vector<ReceivedTaskPtr> dropped;
@@ -199,8 +215,9 @@ void TaskReceiver::OnConnectionClosed(uint64_t id) {
       dropped.push_back(std::move(it->second));
       runs_.erase(it);
     }
-    if (exit_requested_) WakeLocked();
+    WakeIfWorkLocked();  // for what these held up, or to leave
   }
+  OnQueueShrunk();
   for (const auto& task : dropped) Abandon(task, {});
 }
 
@@ -219,6 +236,7 @@ void TaskReceiver::HandBack(uint32_t max) {
       tasks.push_back(std::move(it->second));
       runs_.erase(it);
     }
+    WakeIfWorkLocked();  // to leave, if that was all that kept it
   }
   MaybeEndStall();
   v1::PushTaskReply reply;
@@ -241,6 +259,7 @@ void TaskReceiver::HandleCancel(const v1::CancelTaskRequest& message, rpc::Respo
       if (!task.running && queue_.Remove(it->first)) {
         queued = std::move(it->second);
         runs_.erase(it);
+        WakeIfWorkLocked();  // for what it held up, or to leave
       } else if (message.force()) {
         end = true;
       } else if (is_async_actor_) {
@@ -259,6 +278,7 @@ void TaskReceiver::HandleCancel(const v1::CancelTaskRequest& message, rpc::Respo
     return deps_.exit(1);
   }
   if (queued != nullptr) {
+    OnQueueShrunk();
     v1::PushTaskReply reply;
     reply.set_cancelled(true);
     Abandon(queued, reply);
@@ -513,7 +533,7 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
       if (!value.nested.empty()) values.push_back(value);
     }
   }
-  bool leave = false, unblocked = false;
+  bool leave = false, unblocked = false, may_stall = false;
   {
     MutexLock lock(&mu_);
     queue_.Finished(task->token);
@@ -546,6 +566,8 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
       }
     }
     corked_ = state->corked ? corked_ + 1 : 0;
+    may_stall = MayBeginStallLocked();
+    watching_ = watching_ || may_stall;
     if (!waiters_.empty()) {
       if (exit_requested_) {
         WakeLocked();
@@ -555,6 +577,7 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
     }
   }
   if (unblocked) TellBlocked();
+  if (may_stall) deps_.loop->Post("stall", [this] { StartWatch(); });
   if (leave) HandBack(0);
   for (const ObjectId& id : task->borrowed) deps_.objects->RemoveLocalRef(id);
   if (answered) {  // what it keeps is still to be registered

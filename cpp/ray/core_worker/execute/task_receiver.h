@@ -143,8 +143,12 @@ class TaskReceiver {
   // Tells the raylet if it is not what it was told last. True: it is blocked, as of now.
   bool TellBlocked();
   void FetchArguments(const ReceivedTaskPtr& task);
-  // Looks, after a while and again as long as anything waits for arguments, whether that holds up the whole process. On the loop.
+  // If all there is waits for arguments: looks after a while whether that still holds up the whole process. On the loop.
   void WatchForStall();
+  void StartWatch();
+  bool MayBeginStallLocked() const REQUIRES(mu_);
+  // Something that had not started was taken out: what is left may be able to run, or be all that waits. On the loop.
+  void OnQueueShrunk();
   // Something may run now, or nothing is left: what was said of a stall is taken back.
   void MaybeEndStall();
   // The connection of an earlier request has closed.
@@ -157,6 +161,8 @@ class TaskReceiver {
   void WakeLocked() REQUIRES(mu_);
   bool LoadArguments(const ReceivedTaskPtr& task);
   void WakeForRunnableLocked() REQUIRES(mu_);
+  // The same, if there is something for a thread that waits.
+  void WakeIfWorkLocked() REQUIRES(mu_);
   // Not run: gives its refs back and answers `reply`.
   void Abandon(const ReceivedTaskPtr& task, const v1::PushTaskReply& reply);
   // Of what an earlier attempt of the running task left, perhaps another value.
@@ -205,7 +211,7 @@ class TaskReceiver {
   int32_t blocked_ GUARDED_BY(mu_) = 0;  // threads blocked in get or wait, of the present work
   // Nothing has run for a while, and all there is waits for its arguments: what it is to run on is free for others, who may have to make these.
   bool stalled_ GUARDED_BY(mu_) = false;
-  bool watching_ GUARDED_BY(mu_) = false;  // WatchForStall has a timer
+  bool watching_ GUARDED_BY(mu_) = false;  // StartWatch has a timer, or is about to
   uint64_t work_ GUARDED_BY(mu_) = 1;      // counts the moments at which the last running task ended
   uint32_t corked_ GUARDED_BY(mu_) = 0;    // replies since the last that left at once
   std::atomic<bool> other_event_{false};   // raised under mu_

@@ -1,5 +1,6 @@
 #include "ray/core_worker/lifecycle/lazy_store.h"
 
+#include <system_error>
 #include <utility>
 
 #include "ray/util/logging.h"
@@ -58,6 +59,7 @@ BufferPtr LazyStore::TryGet(const ObjectId& id) {
 void LazyStore::Free(const std::vector<ObjectId>& ids) {
   std::shared_ptr<ValueStore> store;
   std::thread last;  // has ended
+  std::string no_thread;
   {
     MutexLock lock(&mu_);
     store = store_;
@@ -65,10 +67,18 @@ void LazyStore::Free(const std::vector<ObjectId>& ids) {
       if (closed_) return;
       pending_free_.insert(pending_free_.end(), ids.begin(), ids.end());
       if (std::exchange(freeing_, true)) return;
-      last = std::exchange(connector_, std::thread([this] { ConnectToFree(); }));
+      try {
+        last = std::exchange(connector_, std::thread([this] { ConnectToFree(); }));
+      } catch (const std::system_error& error) {
+        // No memory, or the limit of threads is reached: they go with the next Free, or the first connection.
+        freeing_ = false;
+        no_thread = error.what();
+        if (std::exchange(lacked_thread_, true)) return;
+      }
     }
   }
   if (last.joinable()) last.join();
+  if (!no_thread.empty()) RAY_LOG(WARNING) << "objects that nobody needs stay in the store until a thread can be made: " << no_thread;
   if (store != nullptr) store->Free(ids);
 }
 

@@ -40,6 +40,7 @@ class LazyStore final : public ValueStore {
   std::vector<ObjectId> pending_free_ GUARDED_BY(mu_);  // freed before there was a connection (results that workers sealed)
   std::thread connector_ GUARDED_BY(mu_);               // connects for them: Free must not block
   bool freeing_ GUARDED_BY(mu_) = false;                // the connector is at it
+  bool lacked_thread_ GUARDED_BY(mu_) = false;          // was said
   bool closed_ GUARDED_BY(mu_) = false;
 };
 

@@ -1,8 +1,10 @@
 #include "ray/core_worker/lifecycle/lazy_store.h"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <set>
 #include <thread>
 
@@ -38,8 +40,40 @@ class FreedIds final : public ValueStore {
   Log* const log_;
 };
 
+// As long as it lives, no thread can be made: the stack that each new one is to have is larger than the address space.
+class NoMoreThreads {
+ public:
+  NoMoreThreads() {
+    pthread_getattr_default_np(&usual_);
+    pthread_attr_t huge;
+    pthread_getattr_default_np(&huge);
+    EXPECT_EQ(pthread_attr_setstacksize(&huge, size_t{1} << 60), 0);
+    EXPECT_EQ(pthread_setattr_default_np(&huge), 0);
+    pthread_attr_destroy(&huge);
+  }
+  ~NoMoreThreads() {
+    EXPECT_EQ(pthread_setattr_default_np(&usual_), 0);
+    pthread_attr_destroy(&usual_);
+  }
+  NoMoreThreads(const NoMoreThreads&) = delete;
+  NoMoreThreads& operator=(const NoMoreThreads&) = delete;
+
+ private:
+  pthread_attr_t usual_;
+};
+
 class LazyStoreTest : public ::testing::Test {
  protected:
+  // False: it does not happen.
+  template <typename F>
+  static bool Until(F happened) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!happened()) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::yield();
+    }
+    return true;
+  }
   static ObjectId NewObject() { return ObjectId::ForReturn(TaskId::Of(JobId::FromInt(1), ActorId::Nil()), 0); }
   FreedIds::Log freed_;
   std::atomic<int> failures_left_{1}, attempts_{0};
@@ -53,19 +87,37 @@ class LazyStoreTest : public ::testing::Test {
 TEST_F(LazyStoreTest, WhatWasFreedInVainGoesWithTheNextThatIsFreed) {
   const ObjectId first = NewObject();
   store_.Free({first});
-  while (!freed_.Contains(first)) {
+  EXPECT_TRUE(Until([&] {
     store_.Free({NewObject()});
-    std::this_thread::yield();
-  }
+    return freed_.Contains(first);
+  }));
   EXPECT_EQ(attempts_, 2);
 }
 
 TEST_F(LazyStoreTest, WhatWasFreedInVainGoesWithTheFirstConnection) {
   const ObjectId first = NewObject();
   store_.Free({first});
-  while (attempts_ == 0) std::this_thread::yield();
+  EXPECT_TRUE(Until([&] { return attempts_ != 0; }));
   EXPECT_TRUE(store_.Contains({NewObject()}).ok());
   EXPECT_TRUE(freed_.Contains(first));
+}
+
+TEST_F(LazyStoreTest, WhatWasFreedWithoutAThreadGoesWithTheNextThatIsFreed) {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "this sanitizer chooses the stacks of threads itself";
+#endif
+  failures_left_ = 0;
+  const ObjectId first = NewObject(), second = NewObject(), third = NewObject();
+  {
+    NoMoreThreads none;
+    store_.Free({first});
+    store_.Free({second});
+    EXPECT_EQ(attempts_, 0);
+  }
+  store_.Free({third});
+  EXPECT_TRUE(Until([&] { return freed_.Contains(third); }));
+  EXPECT_TRUE(freed_.Contains(first));
+  EXPECT_TRUE(freed_.Contains(second));
 }
 
 }  // namespace

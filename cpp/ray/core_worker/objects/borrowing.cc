@@ -270,9 +270,10 @@ void Borrowing::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message,
   bool repeated = false;
   if (!context_.peers->IsDead(borrower)) {  // of the dead nothing is counted
     MutexLock lock(&mu_);
-    uint64_t& last = heard_[borrower.worker_id];
-    repeated = message.number() <= last;
-    last = std::max(last, message.number());
+    LastHeard& heard = heard_[borrower.worker_id];
+    heard.node = borrower.node_id;
+    repeated = message.number() <= heard.last;
+    heard.last = std::max(heard.last, message.number());
   }
   if (!repeated) {
     RefEffects effects;
@@ -285,12 +286,24 @@ void Borrowing::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message,
 
 std::unordered_map<WorkerId, uint64_t, IdHash> Borrowing::Heard() const {
   MutexLock lock(&mu_);
-  return heard_;
+  std::unordered_map<WorkerId, uint64_t, IdHash> numbers;
+  for (const auto& [worker, heard] : heard_) numbers.emplace(worker, heard.last);
+  return numbers;
 }
 
 void Borrowing::ForgetBorrower(const WorkerId& worker) {
   MutexLock lock(&mu_);
   heard_.erase(worker);
+}
+
+void Borrowing::ForgetNode(const NodeId& node) {
+  MutexLock lock(&mu_);
+  std::erase_if(heard_, [&node](const auto& entry) { return entry.second.node == node; });
+}
+
+size_t Borrowing::num_heard() {
+  MutexLock lock(&mu_);
+  return heard_.size();
 }
 
 }  // namespace ray::core

@@ -33,6 +33,10 @@ class Borrowing {
   void ForgetBorrower(const WorkerId& worker);
   // By borrower: the last of its RemoveBorrowers that the counts have in them.
   std::unordered_map<WorkerId, uint64_t, IdHash> Heard() const;
+  // Nor do those that lived on that node, which are known as dead already.
+  void ForgetNode(const NodeId& node);
+  // How many borrowers are remembered for what they gave back last.
+  size_t num_heard();
 
  private:
   // What borrowers tell owners is gathered for a moment, so that a list of refs costs one message for each owner.
@@ -76,8 +80,12 @@ class Borrowing {
   mutable Mutex mu_;
   std::unordered_map<WorkerId, Mail, IdHash> mail_ GUARDED_BY(mu_);  // empty: no SendMail is posted
   std::unordered_map<ObjectId, std::vector<std::shared_ptr<Barrier>>, IdHash> awaited_
-      GUARDED_BY(mu_);                                                    // registrations that replies wait for
-  std::unordered_map<WorkerId, uint64_t, IdHash> heard_ GUARDED_BY(mu_);  // by borrower: number of its last RemoveBorrowers
+      GUARDED_BY(mu_);  // registrations that replies wait for
+  struct LastHeard {
+    NodeId node;
+    uint64_t last = 0;  // number of its last RemoveBorrowers
+  };
+  std::unordered_map<WorkerId, LastHeard, IdHash> heard_ GUARDED_BY(mu_);  // by borrower, until it dies
 };
 
 }  // namespace ray::core

@@ -138,6 +138,7 @@ Status ObjectService::GetLocations(std::span<const ObjectRefInfo> refs, int64_t 
 void ObjectService::OnNodeDied(const NodeId& node) {
   if (!copies_.NoteDeadNode(node)) return;
   for (const WorkerId& worker : context_.table.NodeDied(node)) OnWorkerDied(worker);
+  borrowing_.ForgetNode(node);
   copies_.LoseNode(node);
 }
 

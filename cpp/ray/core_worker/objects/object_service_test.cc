@@ -670,6 +670,18 @@ TEST_F(RemoteObjectsTest, ABorrowerTellsTheOwnerOfItsCopy) {
   there().Until([&] { return there().Get(id, here().self, 100).starts_with("9:"); });
 }
 
+TEST_F(RemoteObjectsTest, BorrowersThatHaveGivenAllBackAreForgottenWithTheirNode) {
+  const ObjectId id = here().Put("x");
+  there().objects->AddBorrowedRef({id, here().self}, ObjectId::Nil(), 0);
+  there().Until([&] { return !there().objects->references().IsRegistering(id); });
+  here().objects->RemoveLocalRef(id);
+  there().objects->RemoveLocalRef(id);
+  here().Until([&] { return here().freed == 1; });
+  EXPECT_EQ(here().objects->num_heard(), 1u);
+  here().objects->OnNodeDied(nodes_[1]->id);
+  EXPECT_EQ(here().objects->num_heard(), 0u);
+}
+
 // Two of three messages of that method find that their way breaks.
 auto Breaks(MethodId which, Process::Way how) {
   return [which, how, n = 0](MethodId method) mutable { return method == which && ++n % 3 != 0 ? how : Process::Way::kHolds; };
