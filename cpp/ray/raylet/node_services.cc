@@ -192,10 +192,11 @@ void NodeServices::Impl::Init() {
                             workers->KillForMemory(victim.worker, reason);
                           }});
   router = std::make_unique<Router>(
-      node_id,
-      RouterHooks{[this](uint64_t connection, const v1::JobInfo& job) { workers->BindDriverJob(connection, job); },
-                  [this](const JobId& job, std::function<void()> done) { logs->Drain(job, std::move(done)); },
-                  [this](const v1::PublishNotice& news) { OnNews(news); }, [this](uint64_t connection) { workers->Keep(connection); }});
+      node_id, RouterHooks{[this](uint64_t connection, const v1::JobInfo& job) { workers->BindDriverJob(connection, job); },
+                           [this](const JobId& job, std::function<void()> done) { logs->Drain(job, std::move(done)); },
+                           [this](const v1::PublishNotice& news) { OnNews(news); },
+                           [this](uint64_t connection, const ActorId& actor) { workers->Keep(connection, actor); },
+                           [this](const ActorId& actor) { workers->OnActorEnded(actor); }});
   nodes = std::make_unique<NodeDirectory>(
       NodeDirectory::Deps{loop, node_id, !config.listen.empty(),
                           [this](const std::string& address, Lane lane, bool plain) { return carriers->Dial(address, lane, plain); },

@@ -3,8 +3,18 @@
 #include <string_view>
 
 #include "ray/util/logging.h"
+#include "ray/v1/gcs_actor.pb.h"
 
 namespace ray::raylet {
+namespace {
+
+// What the GCS answered to RegisterActor: not if another actor has the name.
+bool IsRegistered(const Status& status, const rpc::Reply& reply) {
+  v1::RegisterActorReply message;
+  return status.ok() && message.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size())) && !message.has_existing();
+}
+
+}  // namespace
 
 void Router::RegisterHandlers(rpc::Dispatcher* dispatcher) {
   dispatcher->RegisterTyped<v1::SubscribeRequest>(
@@ -32,12 +42,22 @@ void Router::RegisterHandlers(rpc::Dispatcher* dispatcher) {
       [this](rpc::Request request, rpc::Responder responder) { Forward(std::move(request), std::move(responder)); });
 }
 
+ActorId Router::NoteActor(const rpc::Request& request) {
+  v1::RegisterActorRequest message;
+  if (!message.ParseFromArray(request.control.data(), static_cast<int>(request.control.size()))) return ActorId::Nil();
+  const v1::ActorCreation& creation = message.spec().creation();
+  const ActorId actor = ActorId::FromBinaryOrNil(creation.actor_id());
+  if (actor.IsNil() || creation.detached()) return ActorId::Nil();
+  hooks_.on_actor_made(request.connection->id(), actor);
+  return actor;
+}
+
 void Router::Forward(rpc::Request request, rpc::Responder responder) {
   if (!IsGcsMethod(request.method) || request.connection == calls_.link()) {
     if (responder.valid()) responder.Fail(Status::Unimplemented("the raylet does not serve " + std::string(MethodName(request.method))));
     return;
   }
-  if (request.method == MethodId::kRegisterActor && hooks_.on_actor_made) hooks_.on_actor_made(request.connection->id());
+  const ActorId making = request.method == MethodId::kRegisterActor && hooks_.on_actor_made ? NoteActor(request) : ActorId::Nil();
   // Also one-way: what is to be done must not be lost with the link.
   if (!responder.valid()) return calls_.Call(request.method, std::string(request.control), std::move(request.parts), nullptr);
   JobId finishing;
@@ -57,24 +77,26 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
     }
   }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));  // std::function wants a copyable callback
-  calls_.Call(request.method, std::move(control), std::move(request.parts),
-              [this, answer, finishing, adding = std::move(adding), method = request.method](Status status, rpc::Reply reply) mutable {
-                if (!status.ok()) return answer->Fail(status);
-                if (method == MethodId::kAddJob && answer->connection() != nullptr) {
-                  v1::AddJobReply added;
-                  if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
-                    EndWith(answer->connection(), added.job_id());
-                    if (answer->connection()->closed()) return;
-                    adding.set_job_id(added.job_id());
-                    hooks_.on_job_added(answer->connection()->id(), adding);
-                  }
-                }
-                if (!finishing.IsNil()) {
-                  hooks_.on_job_finishing(finishing, [answer, control = std::string(reply.control)] { answer->SendRaw(control, {}); });
-                  return;
-                }
-                answer->SendRaw(reply.control, reply.parts);
-              });
+  calls_.Call(
+      request.method, std::move(control), std::move(request.parts),
+      [this, answer, finishing, making, adding = std::move(adding), method = request.method](Status status, rpc::Reply reply) mutable {
+        if (!making.IsNil() && !IsRegistered(status, reply)) hooks_.on_actor_ended(making);
+        if (!status.ok()) return answer->Fail(status);
+        if (method == MethodId::kAddJob && answer->connection() != nullptr) {
+          v1::AddJobReply added;
+          if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
+            EndWith(answer->connection(), added.job_id());
+            if (answer->connection()->closed()) return;
+            adding.set_job_id(added.job_id());
+            hooks_.on_job_added(answer->connection()->id(), adding);
+          }
+        }
+        if (!finishing.IsNil()) {
+          hooks_.on_job_finishing(finishing, [answer, control = std::string(reply.control)] { answer->SendRaw(control, {}); });
+          return;
+        }
+        answer->SendRaw(reply.control, reply.parts);
+      });
 }
 
 // A driver that goes, or has gone, before it registers has nobody else to end its job; for others it ends twice, which is the same. That is why a job is also asked
@@ -211,6 +233,8 @@ void Router::SetGcs(rpc::ConnectionPtr gcs, bool resume) {
 
 void Router::Publish(const v1::PublishNotice& message, rpc::Request& request) {
   if (hooks_.on_news != nullptr) hooks_.on_news(message);
+  if (message.actor().state() == v1::ACTOR_STATE_DEAD && hooks_.on_actor_ended)
+    hooks_.on_actor_ended(ActorId::FromBinaryOrNil(message.actor().actor_id()));
   const auto it = by_key_.find(Key(message.channel(), message.key()));
   if (it == by_key_.end()) return;
   if (message.has_actor() || message.has_placement_group()) it->second.latest.assign(request.control);

@@ -30,7 +30,10 @@ struct RouterHooks {
   // Its caller gets the answer when `done` is called, once, on the loop.
   std::function<void(const JobId& job, std::function<void()> done)> on_job_finishing;
   std::function<void(const v1::PublishNotice& news)> on_news = nullptr;  // what the GCS publishes, before its subscribers here get it
-  std::function<void(uint64_t connection_id)> on_actor_made = nullptr;   // by that process, which owns it, as a rule
+  // By that process, with which the actor ends; not a detached one.
+  std::function<void(uint64_t connection_id, const ActorId& actor)> on_actor_made = nullptr;
+  // It is dead, or was never registered. Its owner is subscribed to it until then, so this comes whatever happens to the GCS meanwhile.
+  std::function<void(const ActorId& actor)> on_actor_ended = nullptr;
 };
 
 class Router {
@@ -53,6 +56,8 @@ class Router {
  private:
   using Key = std::pair<int, std::string>;  // channel, key
   void Forward(rpc::Request request, rpc::Responder responder);
+  // Of a registration: tells on_actor_made. Nil: there is nothing to tell.
+  ActorId NoteActor(const rpc::Request& request);
   void EndWith(const rpc::ConnectionPtr& driver, const std::string& job);
   void KvPut(const v1::KvPutRequest& message, rpc::Request& request, rpc::Responder responder);
   void KvGet(const v1::KvGetRequest& message, rpc::Request& request, rpc::Responder responder);

@@ -24,9 +24,9 @@ void WorkerPoolCore::Pop(const LeaseId& lease, const WorkerKey& key, bool fresh,
   for (size_t i = pool.idle.size(); i-- > 0;) {
     const WorkerId id = pool.idle[i];
     Worker& worker = workers_.at(id);
-    if ((fresh && !worker.fresh) || (actor && worker.kept)) continue;
+    if ((fresh && !worker.fresh) || (actor && worker.kept())) continue;
     pool.idle.erase(pool.idle.begin() + static_cast<std::ptrdiff_t>(i));
-    if (!worker.kept) idle_since_.erase(worker.since);
+    if (!worker.kept()) idle_since_.erase(worker.since);
     Assign(id, &worker, wanted, now, out);
     return;
   }
@@ -63,7 +63,7 @@ bool WorkerPoolCore::Registered(const WorkerId& id, uint64_t token, Time now, Po
 void WorkerPoolCore::BecomeFree(const WorkerId& id, Worker* worker, Time now, PoolEffects* out) {
   Pool& pool = pools_[worker->key];
   const auto waiting = std::find_if(pool.waiting.begin(), pool.waiting.end(),
-                                    [&](const Waiting& w) { return (worker->fresh || !w.fresh) && !(w.actor && worker->kept); });
+                                    [&](const Waiting& w) { return (worker->fresh || !w.fresh) && !(w.actor && worker->kept()); });
   if (waiting != pool.waiting.end()) {
     const Waiting to = *waiting;
     pool.waiting.erase(waiting);
@@ -79,16 +79,31 @@ void WorkerPoolCore::BecomeFree(const WorkerId& id, Worker* worker, Time now, Po
   }
   worker->state = WorkerState::kIdle;
   pool.idle.push_back(id);
-  while (!worker->kept && idle_since_.contains(now)) now.ns += 1;
+  while (!worker->kept() && idle_since_.contains(now)) now.ns += 1;
   worker->since = now;
-  if (!worker->kept) idle_since_.emplace(now, id);
+  if (!worker->kept()) idle_since_.emplace(now, id);
 }
 
-void WorkerPoolCore::Keep(const WorkerId& id) {
+void WorkerPoolCore::Keep(const WorkerId& id, const ActorId& actor) {
   const auto it = workers_.find(id);
-  if (it == workers_.end() || it->second.kept) return;
-  it->second.kept = true;
-  if (it->second.state == WorkerState::kIdle) idle_since_.erase(it->second.since);
+  if (it == workers_.end() || !makers_.emplace(actor, id).second) return;
+  Worker& worker = it->second;
+  if (worker.state == WorkerState::kIdle && !worker.kept()) idle_since_.erase(worker.since);
+  worker.actors.insert(actor);
+}
+
+void WorkerPoolCore::ActorEnded(const ActorId& actor, Time now, PoolEffects* out) {
+  const auto it = makers_.find(actor);
+  if (it == makers_.end()) return;
+  const WorkerId id = it->second;
+  makers_.erase(it);
+  Worker& worker = workers_.at(id);
+  worker.actors.erase(actor);
+  if (worker.kept() || worker.state != WorkerState::kIdle) return;
+  std::erase(pools_[worker.key].idle, id);
+  const WorkerKey key = worker.key;
+  BecomeFree(id, &worker, now, out);
+  DropPoolIfUnused(key);
 }
 
 void WorkerPoolCore::Assign(const WorkerId& id, Worker* worker, const Waiting& to, Time now, PoolEffects* out) {
@@ -144,9 +159,10 @@ void WorkerPoolCore::Died(const WorkerId& id, const std::string& detail, WorkerE
   if (it == workers_.end()) return;
   const Worker worker = std::move(it->second);
   workers_.erase(it);
+  for (const ActorId& actor : worker.actors) makers_.erase(actor);
   Pool& pool = pools_[worker.key];
   if (worker.state == WorkerState::kIdle) {
-    if (!worker.kept) idle_since_.erase(worker.since);
+    if (!worker.kept()) idle_since_.erase(worker.since);
     std::erase(pool.idle, id);
   } else if (worker.state == WorkerState::kStarting) {
     starting_.erase(worker.token);
@@ -177,17 +193,20 @@ void WorkerPoolCore::FailStart(const WorkerKey& key, const std::string& detail, 
 void WorkerPoolCore::RefuseStart(const WorkerKey& key, const std::string& detail, Time now, PoolEffects* out) {
   Pool& pool = pools_[key];
   pool.prestart = 0;
-  if (refusal_.empty()) refused_since_ = now;
   refusal_ = detail;
   if (!resume_at_) {  // else this start was under way with one that was refused
     pause_ = std::clamp(pause_ * 2, config_.min_pause, config_.max_pause);
     resume_at_ = now + pause_;
   }
-  if (pool.waiting.empty()) return;
+  if (pool.waiting.empty()) {
+    pool.refused_since.reset();
+    return;
+  }
+  if (!pool.refused_since) pool.refused_since = now;
   // Those that run will become free, or make room when they end.
   const bool has_others = std::ranges::any_of(
       workers_, [&](const auto& entry) { return entry.second.key == key && entry.second.state != WorkerState::kStarting; });
-  if (!has_others && now - refused_since_ >= config_.patience) {
+  if (!has_others && now - *pool.refused_since >= config_.patience) {
     FailWaiting(&pool, detail, out);
   } else if (told_.insert(key.job).second) {
     out->emplace_back(WorkersHeldUp{key.job, detail});
@@ -196,6 +215,7 @@ void WorkerPoolCore::RefuseStart(const WorkerKey& key, const std::string& detail
 
 void WorkerPoolCore::FailWaiting(Pool* pool, const std::string& detail, PoolEffects* out) {
   pool->failed_starts = pool->killed_starts = 0;
+  pool->refused_since.reset();
   for (const auto& waiting : pool->waiting) {
     out->emplace_back(WorkerPopFailed{waiting.lease, "a worker process could not be started: " + detail, false});
   }
@@ -237,7 +257,7 @@ void WorkerPoolCore::JobFinished(const JobId& job, const std::function<bool(cons
     pool.waiting = std::move(kept);
     pool.prestart = 0;
     for (const auto& id : pool.idle) {
-      if (const Worker& idle = workers_.at(id); !idle.kept) idle_since_.erase(idle.since);
+      if (const Worker& idle = workers_.at(id); !idle.kept()) idle_since_.erase(idle.since);
     }
     pool.idle.clear();
     const WorkerKey key = it->first;
@@ -292,6 +312,7 @@ void WorkerPoolCore::ForgetRefusals() {
   pause_ = Duration::zero();
   resume_at_.reset();
   told_.clear();
+  for (auto& [key, pool] : pools_) pool.refused_since.reset();
 }
 
 Time WorkerPoolCore::NextDeadline() const {

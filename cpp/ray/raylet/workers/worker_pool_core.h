@@ -101,8 +101,10 @@ class WorkerPoolCore {
   void Returned(const WorkerId& worker, bool reusable, Time now, PoolEffects* out);
   // The process has ended, registered or not, or could not be started.
   void Died(const WorkerId& worker, const std::string& detail, WorkerEnd how, Time now, PoolEffects* out);
-  // It has made an actor, which would end with it: it runs tasks as before, but is given to no actor (with whose end it would go) and not asked to leave.
-  void Keep(const WorkerId& worker);
+  // It has made that actor, which would end with it: until ActorEnded it runs tasks as before, but is given to no actor (with whose end it would go) and not
+  // asked to leave.
+  void Keep(const WorkerId& worker, const ActorId& actor);
+  void ActorEnded(const ActorId& actor, Time now, PoolEffects* out);
   void JobStarted(const JobId& job, Time now, PoolEffects* out);
   // Ends the workers of the job and fails its waiting requests, but for those that the predicates hold for (detached actors, and what they
   // started). From then on its idle workers leave at once.
@@ -123,11 +125,12 @@ class WorkerPoolCore {
     WorkerKey key;
     WorkerState state = WorkerState::kStarting;
     uint64_t token = 0;
-    bool fresh = true;      // has run nothing
-    bool kept = false;      // see Keep; never in idle_since_
-    Time since;             // in this state
-    bool overdue = false;   // did not register in time, or its job ended first, and is being killed
-    bool unwanted = false;  // the latter: its end is no failed start
+    bool fresh = true;                             // has run nothing
+    std::set<ActorId> actors;                      // that it made and that live, see Keep
+    Time since;                                    // in this state
+    bool overdue = false;                          // did not register in time, or its job ended first, and is being killed
+    bool unwanted = false;                         // the latter: its end is no failed start
+    bool kept() const { return !actors.empty(); }  // then never in idle_since_
   };
   struct Waiting {
     LeaseId lease;
@@ -140,6 +143,7 @@ class WorkerPoolCore {
     int starting = 0;
     int failed_starts = 0, killed_starts = 0;  // in a row
     int prestart = 0;                          // starts still wanted without anyone waiting
+    std::optional<Time> refused_since;         // the first start that the machine refused it while somebody waited
   };
 
   void Start(const WorkerKey& key, Pool* pool, Time now, PoolEffects* out);
@@ -157,6 +161,7 @@ class WorkerPoolCore {
   const std::function<WorkerId()> new_id_;
   uint64_t next_token_ = 1;
   std::unordered_map<WorkerId, Worker, IdHash> workers_;
+  std::unordered_map<ActorId, WorkerId, IdHash> makers_;  // of the actors in Worker::actors
   std::map<WorkerKey, Pool> pools_;
   std::map<Time, WorkerId> idle_since_;    // of all idle workers; times are made unique
   std::map<uint64_t, WorkerId> starting_;  // by token, so by age
@@ -164,7 +169,6 @@ class WorkerPoolCore {
   size_t num_waiting_ = 0;
   // While the machine refuses starts, of whatever pool.
   std::string refusal_;
-  Time refused_since_;
   Duration pause_ = Duration::zero();
   std::optional<Time> resume_at_;  // no start before
   std::set<JobId> told_;           // WorkersHeldUp

@@ -1,7 +1,7 @@
 // Replays tests/scenarios/worker_pool. Leases are numbers, jobs too; workers are named w1, w2 ... in the order of their starts, by which
 // they have their tokens. The time goes on by `after`. The events:
 //   config parallel= idle= prestart= idle-timeout= register-timeout= attempts= killed-attempts=     the first, if any
-//   pop LEASE job= env= [fresh] [actor]    cancel LEASE    registered WORKER [token=]    returned WORKER [broken]    keep WORKER    died WORKER [killed] [refused]
+//   pop LEASE job= env= [fresh] [actor]    cancel LEASE    registered WORKER [token=]    returned WORKER [broken]    keep WORKER [actor=]    actor-ended ACTOR    died WORKER [killed] [refused]
 //   job-started JOB    job-finished JOB keep=WORKER keep-lease=LEASE    after TIME (and tick)    state
 #include <gtest/gtest.h>
 
@@ -17,6 +17,7 @@ namespace {
 using testing::GoldenEvent;
 
 WorkerId WorkerNo(uint64_t n) { return WorkerId::FromBinaryOrNil(std::string(WorkerId::kSize, static_cast<char>(n))); }
+ActorId ActorNo(uint64_t n) { return ActorId::FromBinaryOrNil(std::string(ActorId::kSize, static_cast<char>(n))); }
 LeaseId LeaseNo(uint64_t n) { return LeaseId::FromBinaryOrNil(std::string(LeaseId::kSize, static_cast<char>(n))); }
 std::string Name(const WorkerId& id) { return "w" + std::to_string(id.data()[0]); }
 
@@ -76,7 +77,9 @@ class Replay {
     } else if (name == "returned") {
       core_->Returned(WorkerNo(NumberOf(event.Word(0))), !event.Has("broken"), now_, out);
     } else if (name == "keep") {
-      core_->Keep(WorkerNo(NumberOf(event.Word(0))));
+      core_->Keep(WorkerNo(NumberOf(event.Word(0))), ActorNo(event.Number("actor", NumberOf(event.Word(0)))));
+    } else if (name == "actor-ended") {
+      core_->ActorEnded(ActorNo(event.Number(0)), now_, out);
     } else if (name == "died") {
       const bool killed = event.Has("killed"), refused = event.Has("refused");
       const WorkerEnd how = killed ? WorkerEnd::kKilled : refused ? WorkerEnd::kRefused : WorkerEnd::kFailed;

@@ -234,6 +234,12 @@ void WorkerService::JobFinished(const JobId& job, const std::function<bool(const
   Run(std::move(effects));
 }
 
+void WorkerService::OnActorEnded(const ActorId& actor) {
+  PoolEffects effects;
+  pool_.ActorEnded(actor, loop_->clock().Now(), &effects);
+  Run(std::move(effects));
+}
+
 void WorkerService::Run(PoolEffects effects) {
   // Carrying one out may cause others (a hook pops again): they queue up behind, so that each list stays in order.
   for (auto& effect : effects) effects_.push_back(std::move(effect));

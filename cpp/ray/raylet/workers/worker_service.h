@@ -105,8 +105,10 @@ class WorkerService {
   bool IsDriver(const WorkerId& process) const;
   // What keeps workers from starting, for people; empty: nothing is known of that.
   std::string StartTrouble() const;
-  // The process behind the connection has made an actor; see WorkerPoolCore::Keep.
-  void Keep(uint64_t connection_id) { pool_.Keep(WorkerOf(connection_id)); }
+  // The process behind the connection has made that actor; see WorkerPoolCore::Keep.
+  void Keep(uint64_t connection_id, const ActorId& actor) { pool_.Keep(WorkerOf(connection_id), actor); }
+  // The actor is dead, or never was.
+  void OnActorEnded(const ActorId& actor);
   void JobStarted(const JobId& job);
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_worker,
                    const std::function<bool(const LeaseId&)>& keep_lease);
