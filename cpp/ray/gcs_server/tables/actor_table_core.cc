@@ -172,6 +172,7 @@ Status ActorTableCore::RestoreActor(const std::string& key, const std::string& r
     dead_.push_back(actor->id);
     return Status::Ok();
   }
+  ++living_[actor->info.job_id()];
   const v1::ActorCreation& creation = actor->info.creation();
   if (!creation.name().empty()) names_[{creation.ray_namespace(), creation.name()}] = actor->id;
   const Address owner = FromProto(creation.owner());
@@ -287,6 +288,7 @@ void ActorTableCore::Register(const v1::RegisterActorRequest& request, CallToken
   info.set_state(v1::ACTOR_STATE_DEPENDENCIES_UNREADY);
   *info.mutable_creation() = creation;
   info.set_job_id(task.job_id());
+  ++living_[task.job_id()];
   info.set_function_name(task.function_name());
   info.set_function_id(task.function_id());
   info.set_start_time_ms(wall_ms);
@@ -515,6 +517,7 @@ void ActorTableCore::BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken c
   if (actor.info.num_restarts() == 0 && actor.info.state() != v1::ACTOR_STATE_ALIVE) cause.set_never_ran(true);
   ReleaseWorker(actor);
   unplaced_.erase(actor.id);
+  if (const auto living = living_.find(actor.info.job_id()); --living->second == 0) living_.erase(living);
   if (const auto group = groups_.find(actor.group); group != groups_.end()) group->second.actors.erase(actor.id);
   if (!creation.name().empty()) names_.erase({creation.ray_namespace(), creation.name()});
   if (auto it = by_owner_.find(actor.owner_worker); it != by_owner_.end()) {
@@ -791,10 +794,7 @@ std::vector<WorkerId> ActorTableCore::StayingWorkers() const {
   return workers;
 }
 
-bool ActorTableCore::AnyLives(const JobId& job) const {
-  return std::any_of(actors_.begin(), actors_.end(),
-                     [&job](const auto& entry) { return !entry.second->IsDead() && entry.second->info.job_id() == job.View(); });
-}
+bool ActorTableCore::AnyLives(const JobId& job) const { return living_.contains(job.View()); }
 
 std::set<ActorId> ActorTableCore::Staying() const {
   std::set<ActorId> staying;

@@ -168,6 +168,7 @@ class ActorTableCore {
   std::map<PlacementGroupId, Group> groups_;
   std::map<ActorId, ActorPtr> actors_;
   std::map<std::pair<std::string, std::string>, ActorId> names_;  // namespace, name -> holder that is not dead
+  std::map<std::string, size_t, std::less<>> living_;             // by job id, of actors that are not dead
   std::unordered_map<WorkerId, ActorId, IdHash> by_worker_;       // of ALIVE actors
   std::map<WorkerId, std::set<ActorId>> by_owner_;                // not dead and not detached
   std::map<NodeId, std::set<ActorId>> by_node_;                   // starting or alive there

@@ -493,5 +493,27 @@ TEST_F(ActorTableTest, DeadActorsAreForgottenInTheEnd) {
   out_.clear();
 }
 
+TEST_F(ActorTableTest, AJobLivesOnInTheActorsThatAreNotDead) {
+  const JobId job = JobId::FromBinaryOrNil("JJJJ"), other = JobId::FromBinaryOrNil("KKKK");
+  EXPECT_FALSE(core_.AnyLives(job));
+  for (const char actor : {'a', 'b'}) Register(actor);
+  Spec detached;
+  detached.name = "n";
+  detached.detached = true;
+  detached.job = 'K';
+  Register('c', detached);
+  Register('c', detached);  // once more
+  EXPECT_TRUE(core_.AnyLives(job));
+  EXPECT_TRUE(core_.AnyLives(other));
+  core_.Kill(Id('a'), /*no_restart=*/true, 1, 1, &out_);
+  core_.Kill(Id('a'), /*no_restart=*/true, 1, 1, &out_);
+  EXPECT_TRUE(core_.AnyLives(job));
+  core_.Kill(Id('b'), /*no_restart=*/true, 1, 1, &out_);
+  EXPECT_FALSE(core_.AnyLives(job));
+  EXPECT_TRUE(core_.AnyLives(other));
+  core_.Kill(Id('c'), /*no_restart=*/true, 1, 1, &out_);
+  EXPECT_FALSE(core_.AnyLives(other));
+}
+
 }  // namespace
 }  // namespace ray::gcs
