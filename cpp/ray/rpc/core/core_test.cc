@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/rpc/core/frame.h"
 #include "ray/rpc/core/pending_calls.h"
@@ -177,6 +179,12 @@ TEST(DispatcherTest, OneWayMessagesOfMethodsThatAreAnsweredAreDropped) {
   EXPECT_EQ(handled, 0);
   dispatcher.Dispatch(Request{MethodId::kStoreSeal, {}, {}, nullptr, true}, Responder());
   dispatcher.Dispatch(Request{MethodId::kStoreStats, {}, {}, nullptr, false}, Responder());
+  EXPECT_EQ(handled, 2);
+  // A peer that goes on sending them does not fill the log.
+  testing::internal::CaptureStderr();
+  for (int i = 0; i < 1000; ++i) dispatcher.Dispatch(Request{MethodId::kKvPut, {}, {}, nullptr, true}, Responder());
+  const std::string log = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(log.begin(), log.end(), '\n'), 10) << log;
   EXPECT_EQ(handled, 2);
 }
 

@@ -1,5 +1,9 @@
 #include "ray/rpc/core/dispatcher.h"
 
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -8,6 +12,15 @@
 #include "ray/wire/method_rules.h"
 
 namespace ray::rpc {
+namespace {
+
+// One-way messages of that method that were dropped in this process, with this one.
+uint64_t CountDropped(MethodId method) {
+  static std::array<std::atomic<uint64_t>, kMaxMethodId> dropped{};
+  return dropped[static_cast<size_t>(method)].fetch_add(1, std::memory_order_relaxed) + 1;
+}
+
+}  // namespace
 
 void Dispatcher::Register(MethodId method, Handler handler) {
   auto n = static_cast<size_t>(method);
@@ -29,7 +42,10 @@ void Dispatcher::Dispatch(Request request, Responder responder) const {
   if (request.one_way) {
     // Its handler would answer, and there is nobody to answer.
     if (const std::optional<MethodRule> rule = RuleOf(request.method); rule && !rule->one_way) {
-      RAY_LOG(WARNING) << MethodName(request.method) << " came without a call, and is dropped: it has an answer";
+      // Said the first, second, fourth time and so on, lest a peer fills the log.
+      if (const uint64_t n = CountDropped(request.method); std::has_single_bit(n)) {
+        RAY_LOG(WARNING) << MethodName(request.method) << " came without a call, and is dropped: it has an answer (" << n << " so far)";
+      }
       return;
     }
   }

@@ -8,8 +8,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <future>
+#include <thread>
 
 #include "ray/rpc/grpc/grpc_client.h"
 #include "ray/rpc/grpc/grpc_server.h"
@@ -239,6 +241,25 @@ TEST_F(GrpcTest, AddressTaken) {
   EXPECT_THAT(server.status().message(), testing::HasSubstr("/none/s"));
 }
 
+TEST_F(GrpcTest, ASocketIsTakenOverFromTheDeadAlone) {
+  Serve();
+  const std::vector<std::string> at{"unix:" + path_};
+  EXPECT_EQ(GrpcServer::Make({at}, &server_dispatcher_, loop_.get()).status().code(), StatusCode::kAlreadyExists);
+  EXPECT_TRUE(Get(Connect(), "k").status.ok()) << "it listens as before";
+  // Another socket in its place is not removed with it.
+  ::unlink(path_.c_str());
+  const int other = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::snprintf(address.sun_path, sizeof address.sun_path, "%s", path_.c_str());
+  ASSERT_EQ(::bind(other, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  server_ = nullptr;
+  EXPECT_EQ(::access(path_.c_str(), F_OK), 0);
+  ::close(other);  // nobody listens there any more
+  Serve();
+  EXPECT_TRUE(Get(Connect(), "k").status.ok());
+}
+
 TEST_F(GrpcTest, ConnectionsForWhichThereIsNoDescriptorAreServedWhenThereIs) {
   if (kSanitizerNeedsDescriptors) GTEST_SKIP() << kWhyNotWithoutDescriptors;
   Serve();
@@ -246,11 +267,15 @@ TEST_F(GrpcTest, ConnectionsForWhichThereIsNoDescriptorAreServedWhenThereIs) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   std::snprintf(address.sun_path, sizeof address.sun_path, "%s", path_.c_str());
+  testing::internal::CaptureStderr();  // into a file
   {
     NoMoreDescriptors none;
     EXPECT_EQ(::connect(raw, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-    for (int i = 0; i < 20; ++i) RunOnLoop(loop_.get(), [] { ::usleep(1000); });  // meanwhile the loop tries to accept it
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    struct stat log {};
+    while (::fstat(STDERR_FILENO, &log) == 0 && log.st_size == 0 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
   }
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::HasSubstr("cannot accept connections"));
   EXPECT_TRUE(Get(Connect(), "k").status.ok());
   ::close(raw);
 }

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <string_view>
 
+#include "ray/rpc/core/bind_unix.h"
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/grpc/keep_alive.h"
 #include "ray/util/logging.h"
@@ -72,7 +73,10 @@ void PrepareTcp(int fd) {
 Result<std::shared_ptr<Listener>> Listener::Make(const std::string& address, async::EpollLoop* loop) {
   std::shared_ptr<Listener> listener(new Listener(address, loop));
   const Status status = IsUnixAddress(address) ? listener->ListenUnix() : listener->ListenTcp();
-  if (!status.ok()) return Status::Unavailable("cannot listen on " + address + ": " + status.message());
+  if (!status.ok()) {
+    const StatusCode code = status.code() == StatusCode::kAlreadyExists ? status.code() : StatusCode::kUnavailable;
+    return Status(code, "cannot listen on " + address + ": " + status.message());
+  }
   return listener;
 }
 
@@ -95,14 +99,12 @@ Status Listener::ListenUnix() {
   address.sun_family = AF_UNIX;
   std::memcpy(address.sun_path, shorter.c_str(), shorter.size() + 1);
   const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + shorter.size() + 1);
-  struct stat old {};
-  if (::fstatat(folder_fd_, socket_.c_str(), &old, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(old.st_mode)) {
-    ::unlinkat(folder_fd_, socket_.c_str(), 0);
-  }
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return Status::FromErrno(errno, "making a socket");
   fds_.push_back(fd);
-  if (::bind(fd, reinterpret_cast<sockaddr*>(&address), length) != 0) return Status::FromErrno(errno, "binding it");
+  RAY_RETURN_NOT_OK(BindUnix(fd, folder_fd_, socket_, address, length));
+  struct stat made {};
+  if (::fstatat(folder_fd_, socket_.c_str(), &made, AT_SYMLINK_NOFOLLOW) == 0) inode_ = made.st_ino;
   if (::listen(fd, kBacklog) != 0) return Status::FromErrno(errno, "listening");
   return {};
 }
@@ -152,7 +154,10 @@ void Listener::Stop() {
     if (!on_accept_) return;
     on_accept_ = nullptr;
   }
-  if (folder_fd_ >= 0) ::unlinkat(folder_fd_, socket_.c_str(), 0);
+  if (struct stat there{};
+      folder_fd_ >= 0 && ::fstatat(folder_fd_, socket_.c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 && there.st_ino == inode_) {
+    ::unlinkat(folder_fd_, socket_.c_str(), 0);
+  }
   if (loop_->InLoop()) return CloseOnLoop();
   loop_->Post("listener closed", [self = shared_from_this()] { self->CloseOnLoop(); });
 }

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "ray/rpc/core/bind_unix.h"
 #include "ray/rpc/core/faulty_connection.h"
 #include "ray/rpc/local/local_connection.h"
 #include "ray/util/logging.h"
@@ -221,16 +222,7 @@ Status LocalCarrier::Listen(const std::string& socket_name, std::function<void(c
   listener->on_accept = std::move(on_accept);
   int fd = listener->fd = NewSocket();
   if (fd < 0) return Status::FromErrno(errno, "making a socket");
-  auto* address = reinterpret_cast<sockaddr*>(&at.address);
-  if (::bind(fd, address, at.length) != 0) {
-    if (errno != EADDRINUSE) return Status::FromErrno(errno, "binding " + socket_name);
-    int probe = NewSocket();
-    bool dead = probe >= 0 && ::connect(probe, address, at.length) != 0 && errno == ECONNREFUSED;
-    if (probe >= 0) ::close(probe);
-    if (!dead) return Status::AlreadyExists(socket_name + " is taken");
-    unlinkat(shared_->dir_fd, socket_name.c_str(), 0);
-    if (::bind(fd, address, at.length) != 0) return Status::FromErrno(errno, "binding " + socket_name);
-  }
+  RAY_RETURN_NOT_OK(BindUnix(fd, shared_->dir_fd, socket_name, at.address, at.length));
   if (fchmodat(shared_->dir_fd, socket_name.c_str(), 0600, 0) != 0 || ::listen(fd, shared_->options.backlog) != 0) {
     Status status = Status::FromErrno(errno, "listening on " + socket_name);
     unlinkat(shared_->dir_fd, socket_name.c_str(), 0);

@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <future>
 #include <memory>
@@ -26,6 +27,17 @@ using async::Waiter;
 using async::WaitResult;
 using std::chrono::milliseconds;
 using std::chrono::seconds;
+
+// False: it does not happen.
+template <typename F>
+bool Until(F happened) {
+  const auto deadline = std::chrono::steady_clock::now() + seconds(20);
+  while (!happened()) {
+    if (std::chrono::steady_clock::now() > deadline) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
 
 int OpenDescriptors() {
   int n = 0;
@@ -336,7 +348,7 @@ TEST_F(LocalCarrierTest, SendingNeverBlocksWhenThePeerDoesNotRead) {
     ASSERT_GT(n, 0);
     got += n;
   }
-  while (accepted_->unsent_bytes() != 0) std::this_thread::yield();
+  EXPECT_TRUE(Until([&] { return accepted_->unsent_bytes() == 0; }));
   ::close(fd);
 }
 
@@ -346,10 +358,10 @@ TEST_F(LocalCarrierTest, CorkedLeavesByFlushOrByItself) {
     connection_->Notify(MethodId::kLogLines, message, {}, true);
   }
   connection_->Flush();
-  while (server_->notified < 10) std::this_thread::yield();
+  EXPECT_TRUE(Until([&] { return server_->notified >= 10; }));
   v1::KvGetReply message;
   connection_->Notify(MethodId::kLogLines, message, {}, true);
-  while (server_->notified < 11) std::this_thread::yield();  // nobody flushes or polls here: the I/O thread does
+  EXPECT_TRUE(Until([&] { return server_->notified >= 11; }));  // nobody flushes or polls here: the I/O thread does
   // A wait flushes what its own thread corked.
   EXPECT_TRUE(client_->Call(*connection_, MethodId::kPushTask, "x", {}, nullptr, nullptr, {.corked = true}).ok());
 }
@@ -373,7 +385,7 @@ TEST_F(LocalCarrierTest, ADescriptorForWhichThereIsNoRoomCostsNothingElse) {
     done.Notify();
   });
   connection_->Notify(MethodId::kLogLines, v1::KvGetReply());
-  while (server_->notified < 1) std::this_thread::yield();
+  EXPECT_TRUE(Until([&] { return server_->notified >= 1; }));
   server_->OnLoop([] {});  // what it answered has left
   sent.set_value();
   client_->Await(&none_left);
@@ -394,11 +406,11 @@ TEST_F(LocalCarrierTest, WithoutDescriptorsConnectionsWaitAndNobodyIsTakenForDea
     NoMoreDescriptors none;
     EXPECT_EQ(client_->carrier->Connect("s.sock").status().code(), StatusCode::kResourceExhausted);
     ConnectRaw(raw);
-    while (server_->carrier->AcceptTrouble().empty()) std::this_thread::yield();
+    EXPECT_TRUE(Until([&] { return !server_->carrier->AcceptTrouble().empty(); }));
     EXPECT_NE(server_->carrier->AcceptTrouble().find("ulimit -n"), std::string::npos) << server_->carrier->AcceptTrouble();
     EXPECT_TRUE(client_->Call(*connection_, MethodId::kPushTask, "x").ok());
   }
-  while (!server_->carrier->AcceptTrouble().empty()) std::this_thread::yield();
+  EXPECT_TRUE(Until([&] { return server_->carrier->AcceptTrouble().empty(); }));
   ::close(raw);
   const ConnectionPtr second = client_->carrier->Connect("s.sock").value();
   EXPECT_TRUE(client_->Call(*second, MethodId::kPushTask, "x").ok());
