@@ -37,7 +37,7 @@ struct LogState {
 
 }  // namespace
 
-CodeWorkload::CodeWorkload(uint64_t seed) : seed_(seed), config_(ClusterConfig::FromSeed(seed)) {
+CodeWorkload::CodeWorkload(uint64_t seed) : config_(ClusterConfig::FromSeed(seed)) {
   DefineFunctions();
   DefineActor();
 }

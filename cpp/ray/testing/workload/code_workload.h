@@ -76,7 +76,7 @@ class CodeWorkload {
 
   void DefineFunctions();
   void DefineActor();
-  // The run is counted; false: it was one too many.
+  // Counts the run; one too many is a problem.
   void CountRun(const TaskCall& call);
   // Of an actor, by whoever runs on the session: makes call `number` of `caller`, and notes it.
   Ref CallLog(Session* session, const ActorHandle& actor, CallId id, int32_t retries);
@@ -87,7 +87,6 @@ class CodeWorkload {
     if (problem_.empty()) problem_ = problem;
   }
 
-  const uint64_t seed_;
   ClusterConfig config_;
   Program program_;
   CodeCounts counts_;

@@ -184,8 +184,10 @@ Ref Session::NextItem(const Ref& stream, const std::string& what) {
     ObjectId item;
     if (worker_->streams().TryNext(task, &end, &item)) return end ? Ref() : Ref(worker_, {item, worker_->info().address});
     const auto waiter = std::make_shared<async::Waiter>();
-    worker_->streams().OnNext(task, [waiter] { waiter->Notify(); });
-    if (worker_->objects().Block(waiter.get(), Time::Infinite()) == core::ReadResult::kClosed) throw SessionOver{};
+    const uint64_t number = worker_->streams().OnNext(task, [waiter] { waiter->Notify(); });
+    const core::ReadResult result = worker_->objects().Block(waiter.get(), Time::Infinite());
+    if (result != core::ReadResult::kReady) worker_->streams().Cancel(task, number);
+    if (result == core::ReadResult::kClosed) throw SessionOver{};
   }
 }
 
