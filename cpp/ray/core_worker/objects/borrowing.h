@@ -31,10 +31,10 @@ class Borrowing {
   void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder);
   // It gives nothing back any more.
   void ForgetBorrower(const WorkerId& worker);
-  // By borrower: the last of its RemoveBorrowers that the counts have in them.
-  std::unordered_map<WorkerId, uint64_t, IdHash> Heard() const;
   // Nor do those that lived on that node, which are known as dead already.
   void ForgetNode(const NodeId& node);
+  // By borrower: the last of its RemoveBorrowers that the counts have in them.
+  std::unordered_map<WorkerId, uint64_t, IdHash> Heard() const;
   // How many borrowers are remembered for what they gave back last.
   size_t num_heard();
 
