@@ -219,7 +219,8 @@ def test_an_argument_lost_to_the_system_is_told_as_an_argument() -> None:
         raise AssertionError("it must not run")
 
     actor = Actor.remote()
-    for ref in (take.remote(crash.remote()), actor.take.remote(crash.remote()), take.remote(take.remote(crash.remote()))):
+    nested = take.remote(take.remote(crash.remote()))
+    for ref in (take.remote(crash.remote()), actor.take.remote(crash.remote()), nested):
         with pytest.raises(ray.exceptions.RayTaskError, match="input arguments") as caught:
             ray.get(ref, timeout=30)
         assert isinstance(caught.value, ray.exceptions.WorkerCrashedError)

@@ -265,6 +265,7 @@ void CoreWorker::RegisterHandlers() {
         const NodeId node = NodeId::FromBinaryOrNil(notice.node_id());
         for (const WorkerId& worker : peers_->WorkersOf(node))
           deaths_->Add(worker, {"its node " + node.Hex() + " died: " + notice.reason(), false, false, true});
+        submitter_->OnNodeDied(node);
         peers_->MarkNodeDead(node);
         tunnels_->CloseNode(node, "node " + node.Hex() + " is dead: " + notice.reason());
       });

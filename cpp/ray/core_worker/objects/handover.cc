@@ -144,7 +144,8 @@ void Handover::TellAdopter(MethodId method, std::shared_ptr<const rpc::MessageLi
   auto answered = [this, alive = context_.alive, method, request, parts, wanted, done](const Status& status, const rpc::Reply&) {
     const auto service = alive.lock();
     if (service == nullptr) return;
-    if (status.code() != StatusCode::kUnavailable || context_.peers->IsDead(Address{options_.adopter, WorkerId::Nil()})) return done(status);
+    if (status.code() != StatusCode::kUnavailable || context_.peers->IsDead(Address{options_.adopter, WorkerId::Nil()}))
+      return done(status);
     context_.loop->AddTimer(context_.options.owner_retry, [this, alive, method, request, parts, wanted, done] {
       if (const auto later = alive.lock()) TellAdopter(method, request, parts, wanted, done);
     });

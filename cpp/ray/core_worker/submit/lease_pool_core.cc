@@ -143,11 +143,17 @@ void LeasePoolCore::Returned(LeaseNo no, TaskNo task, Time now, LeaseEffects* ou
   Pump(cls, c, now, out);
 }
 
-void LeasePoolCore::WorkerLost(LeaseNo no, Time now, LeaseEffects* out) {
-  auto it = leases_.find(no);
-  if (it == leases_.end()) return;
-  Lease& lease = *it->second;
-  ClassNo cls = lease.cls;
+void LeasePoolCore::WorkersLost(std::span<const LeaseNo> numbers, Time now, LeaseEffects* out) {
+  std::vector<ClassNo> classes;
+  for (const LeaseNo no : numbers) {
+    if (const auto it = leases_.find(no); it != leases_.end()) classes.push_back(LoseWorker(*it->second, out));
+  }
+  for (const ClassNo cls : classes) Pump(cls, classes_[cls], now, out);
+}
+
+ClassNo LeasePoolCore::LoseWorker(Lease& lease, LeaseEffects* out) {
+  const LeaseNo no = lease.no;
+  const ClassNo cls = lease.cls;
   Class& c = classes_[cls];
   // The head is what ran: a worker starts tasks in the order of their pushes, and tells of each that is done before it starts the next. Where they may
   // be run again and none of them was lost before, it may keep back the replies to some, or start one whose arguments are there ahead of the head
@@ -158,7 +164,7 @@ void LeasePoolCore::WorkerLost(LeaseNo no, Time now, LeaseEffects* out) {
   bool exiting = lease.exiting;
   Drop(&lease, !exiting, out);
   if (!pushed.empty()) out->push_back({.kind = LeaseEffect::kLost, .cls = cls, .lease = no, .task = pushed[0].task});
-  Pump(cls, c, now, out);
+  return cls;
 }
 
 void LeasePoolCore::Drop(Lease* lease, bool failed, LeaseEffects* out) {

@@ -14,6 +14,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -77,7 +78,9 @@ class LeasePoolCore {
   // The worker handed `task` back unstarted; it is queued again, ahead.
   void Returned(LeaseNo lease, TaskNo task, Time now, LeaseEffects* out);
   // The worker is gone. The task that may have begun is reported lost, those behind it are queued again.
-  void WorkerLost(LeaseNo lease, Time now, LeaseEffects* out);
+  void WorkerLost(LeaseNo lease, Time now, LeaseEffects* out) { WorkersLost({&lease, 1}, now, out); }
+  // All of them before anything is pushed: what one had goes to none of the others.
+  void WorkersLost(std::span<const LeaseNo> leases, Time now, LeaseEffects* out);
   // The raylet wants leases back: unused ones go at once.
   void Reclaim(Time now, LeaseEffects* out);
   // The same for the leases of one class.
@@ -141,6 +144,8 @@ class LeasePoolCore {
   bool Overdue(const Lease& lease, Time now) const;
   void StealFor(Class& c, Time now, LeaseEffects* out);
   void AdjustRequests(ClassNo no, Class& c, Time now, LeaseEffects* out);
+  // Queues again what it had; its class.
+  ClassNo LoseWorker(Lease& lease, LeaseEffects* out);
   void Drop(Lease* lease, bool failed, LeaseEffects* out);
   void AfterAnswer(Lease& lease, Time now);
   bool Take(Lease& lease, TaskNo task, Pushed* out);

@@ -102,6 +102,19 @@ TEST(LeasePoolCore, NewLeaseStealsFromTheBusy) {
   EXPECT_EQ(p.Submit(3), "push 2>3, request 3");
 }
 
+TEST(LeasePoolCore, WhatAWorkerOfALostNodeHadGoesToNoneOfTheOthersOfThatNode) {
+  Pool p;
+  p.Submit(1);
+  p.Grant(1);
+  EXPECT_EQ(p.Submit(2), "push 1>2, request 2");
+  EXPECT_EQ(p.Submit(3), "request 3");
+  EXPECT_EQ(p.Grant(2), "push 2>3");
+  EXPECT_EQ(p.Done(2, 3, microseconds(10)), "steal 1x1, cancel 3");  // idle, and would be given what is queued again
+  const LeaseNo both[] = {1, 2};
+  p.core.WorkersLost(both, p.now, &p.out);
+  EXPECT_EQ(p.Take(), "return 1 failed, lost 1, return 2 failed, request 4");
+}
+
 TEST(LeasePoolCore, OverdueHeadLosesItsFollowers) {
   Pool p;
   p.Submit(1);

@@ -383,6 +383,17 @@ void TaskSubmitter::OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply) {
   });
 }
 
+void TaskSubmitter::OnNodeDied(const NodeId& node) {
+  Run([&](Time now, LeaseEffects* out) {
+    if (closed_) return;
+    std::vector<LeaseNo> lost;
+    for (const auto& [no, lease] : leases_) {
+      if (lease.channel != nullptr && lease.channel->peer().node_id == node) lost.push_back(no);
+    }
+    pool_.WorkersLost(lost, now, out);
+  });
+}
+
 void TaskSubmitter::OnConnectionClosed(uint64_t id) {
   Run([&](Time now, LeaseEffects* out) {
     watched_.erase(id);

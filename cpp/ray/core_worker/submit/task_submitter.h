@@ -49,6 +49,8 @@ class TaskSubmitter {
   void Cancel(const PendingTaskPtr& task, bool force, bool recursive);
   // A placement group has changed: requests that wait for it go on, and leases in one that was removed go back. On the loop.
   void OnGroupChanged(const PlacementGroupId& group);
+  // Before anybody else hears of it: what is made again for its losses is not sent to its workers, which would cost a retry more. On the loop.
+  void OnNodeDied(const NodeId& node);
   // kReclaimLeases.
   void Reclaim(const v1::ReclaimLeasesNotice& notice);
   // No further requests or retries; leases go back.

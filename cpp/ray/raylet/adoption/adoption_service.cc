@@ -43,9 +43,8 @@ void AdoptionService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
         HandleAdopt(m, request, std::move(responder));
       });
   dispatcher->RegisterTyped<v1::CompleteAdoptionRequest>(
-      MethodId::kCompleteAdoption, [this](const v1::CompleteAdoptionRequest& m, rpc::Request&, rpc::Responder responder) {
-        HandleComplete(m, std::move(responder));
-      });
+      MethodId::kCompleteAdoption,
+      [this](const v1::CompleteAdoptionRequest& m, rpc::Request&, rpc::Responder responder) { HandleComplete(m, std::move(responder)); });
   dispatcher->RegisterTyped<v1::FindAdoptedRequest>(MethodId::kFindAdopted,
                                                     [this](const v1::FindAdoptedRequest& m, rpc::Request&, rpc::Responder responder) {
                                                       v1::FindAdoptedReply reply;

@@ -81,7 +81,7 @@ class AdoptionService {
   const Deps deps_;
   AdoptionCore core_;
   OwnerMailCore mail_;
-  const std::string mail_key_;  // with a number the request id of our AddBorrowers
+  const std::string mail_key_;                          // with a number the request id of our AddBorrowers
   std::map<uint64_t, std::shared_ptr<void>> counting_;  // by number of mail: let go of when it is settled
   async::TimerId mail_timer_ = 0;
   rpc::AnswerLog counted_{16384};  // AddBorrowers, by request id
