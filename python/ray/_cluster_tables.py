@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ray import exceptions
 from ray._runtime.session import Session, current_session
+
+# What a placed bundle adds to its node: CPU_group_<index>_<group> and CPU_group_<group>.
+_GROUP_RESOURCE = r".+_group_(?:\d+_)?[0-9a-f]{36}"
 
 
 def _started() -> Session:
@@ -18,7 +22,8 @@ def _started() -> Session:
 def nodes() -> list[dict[str, Any]]:
     """All nodes of the cluster, dead ones too. The raylets of remote drivers, which offer nothing, are not listed.
 
-    `State` is "ALIVE", "DRAINING" (alive, but takes no more work and is about to leave) or "DEAD".
+    `State` is "ALIVE", "DRAINING" (alive, but takes no more work and is about to leave) or "DEAD". `Resources` is what
+    the node was started with: without what placement groups make of it, and empty once it is dead.
 
     Raises:
         RaySystemError: not connected.
@@ -40,7 +45,7 @@ def nodes() -> list[dict[str, Any]]:
             "MetricsAgentPort": 0,
             "RuntimeEnvAgentPort": 0,
             "DashboardAgentListenPort": 0,
-            "Resources": dict(n["total"]),
+            "Resources": _own_resources(n["total"]) if n["alive"] else {},
             "Labels": dict(n["labels"]),
             "DeathReason": n["death_kind"],
             "DeathReasonMessage": n["death_reason"],
@@ -48,6 +53,10 @@ def nodes() -> list[dict[str, Any]]:
         for n in _started().list_nodes()
         if not n["driver_only"]
     ]
+
+
+def _own_resources(total: dict[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in total.items() if not re.fullmatch(_GROUP_RESOURCE, name)}
 
 
 def _sum_resources(key: str) -> dict[str, float]:
@@ -60,7 +69,7 @@ def _sum_resources(key: str) -> dict[str, float]:
 
 
 def cluster_resources() -> dict[str, float]:
-    """The resources of all live nodes together. Raises RaySystemError when not connected."""
+    """What all live nodes have, with the resources of placement groups. Raises RaySystemError when not connected."""
     return _sum_resources("total")
 
 

@@ -176,19 +176,8 @@ def _check_init(given: dict[str, Any], local_mode: bool, namespace: Any, kwargs:
             raise ValueError(f"{name} must be a whole number >= 0, got {value!r}.")
     if given["labels"] is not None:
         opts.check_node_labels(given["labels"])
-    resources = given["resources"]
-    if resources is not None:
-        if not isinstance(resources, dict):
-            raise TypeError(f"resources must be a dict, got {resources!r}.")
-        reserved = {"CPU", "GPU", "memory", "object_store_memory"} & set(resources)
-        assert not reserved, f"Give {sorted(reserved)} by the arguments of their own, not in `resources`."
-        for key, value in resources.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"The quantity of resource {key!r} must be a number, got {value!r}.")
-            if value < 0 or value != int(value) or value > 1e14:
-                raise ValueError(
-                    f"Totals of custom resources must be whole numbers from 0 to 1e14, got {key!r}: {value!r}."
-                )
+    if given["resources"] is not None:
+        opts.check_node_resources(given["resources"])
     spilling = kwargs.get("object_spilling_directory")
     if spilling is not None:
         from ray._runtime import spilling as spill_targets

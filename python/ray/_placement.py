@@ -29,7 +29,7 @@ def fields(
         captured: the group that the submitting task hands on to its children; used if the options allow it.
 
     Raises:
-        ValueError: no bundle of the placement group fits, or it has no such bundle.
+        ValueError: no bundle of the placement group fits, it has no such bundle, or a bundle is named without a group.
     """
     from ray.util.scheduling_strategies import (
         NodeAffinitySchedulingStrategy,
@@ -39,6 +39,7 @@ def fields(
 
     made: dict[str, Any] = {}
     strategy = _deprecated_group(options) or options.get("scheduling_strategy")
+    index = options.get("placement_group_bundle_index", -1)
     selectors = [dict(s) for s in _selectors(options)]
     if isinstance(strategy, NodeAffinitySchedulingStrategy):
         made = {
@@ -53,15 +54,18 @@ def fields(
         selectors = [{**selector, **hard} for selector in selectors or [{}]]
         preferred = {key: _label_text(key, value) for key, value in strategy.soft.items()}
         made = {"strategy_kind": _LABELS, "strategy_preferred": preferred}
-    elif isinstance(strategy, PlacementGroupSchedulingStrategy) and not strategy.placement_group.is_empty:
+    elif isinstance(strategy, PlacementGroupSchedulingStrategy):
         group, index = strategy.placement_group, strategy.placement_group_bundle_index
-        _check_fits(group.id.hex(), group.bundle_specs, index, resources)
-        made = _in_group(group.id.binary(), index, bool(strategy.placement_group_capture_child_tasks))
+        if not group.is_empty:
+            _check_fits(group.id.hex(), group.bundle_specs, index, resources)
+            made = _in_group(group.id.binary(), index, bool(strategy.placement_group_capture_child_tasks))
     elif strategy == "SPREAD":
         made = {"strategy_kind": _SPREAD}
     elif captured and inherits(options):
-        _check_fits(captured.hex(), session.bundle_specs(captured), -1, resources)
-        made = _in_group(captured, -1, True)
+        _check_fits(captured.hex(), session.bundle_specs(captured), index, resources)
+        made = _in_group(captured, index, True)
+    if index != -1 and made.get("strategy_kind") != _GROUP:
+        raise ValueError(f"Without a placement group its bundle index must be -1, got {index!r}.")
     if any(selectors):
         made["strategy_selectors"] = selectors
     if options.get("priority"):
@@ -80,7 +84,7 @@ def _in_group(group_id: bytes, index: int, capture: bool) -> dict[str, Any]:
 
 def _selectors(options: dict[str, Any]) -> list[dict[str, str]]:
     first = options.get("label_selector")
-    others = [entry["label_selector"] for entry in options.get("fallback_strategy") or []]
+    others = [entry["label_selector"] or {} for entry in options.get("fallback_strategy") or []]
     return [first, *others] if first else []
 
 

@@ -6,6 +6,7 @@ import atexit
 import time
 from typing import Any
 
+from ray import options as opts
 from ray._runtime import addresses, connect, environment, gcs_query, security
 from ray._runtime.cluster_process import Node, NodeOptions
 
@@ -151,7 +152,7 @@ class Cluster:
         shutdown_at_exit: bool = True,
     ) -> None:
         self.head_node: ClusterNode | None = None
-        self.worker_nodes: list[ClusterNode] = []
+        self._workers: list[ClusterNode] = []  # in the order of joining
         self.connected = False
         if not initialize_head and connect:
             raise RuntimeError("Cannot connect to an uninitialized cluster: pass initialize_head=True too.")
@@ -163,11 +164,16 @@ class Cluster:
                 self.connect()
 
     @property
-    def address(self) -> str:
-        """What `ray.init(address=...)` takes. REQUIRES: there is a head node."""
-        return self._head().gcs_address
+    def address(self) -> str | None:
+        """What `ray.init(address=...)` takes; None as long as there is no head node."""
+        return self.head_node.gcs_address if self.head_node is not None else None
 
     gcs_address = address
+
+    @property
+    def worker_nodes(self) -> set[ClusterNode]:
+        """The nodes but the head, as of now; `list_all_nodes` has them in the order in which they were added."""
+        return set(self._workers)
 
     def _head(self) -> ClusterNode:
         if self.head_node is None:
@@ -191,7 +197,9 @@ class Cluster:
                 drain_s (30), _system_config (head only).
 
         Raises:
-            TypeError: an unknown argument.
+            TypeError: an unknown argument, or resources or labels that are no dicts.
+            ValueError: an amount of a resource that is not a whole number, or an invalid label.
+            AssertionError: a resource that has an argument of its own, such as CPU.
             RaySystemError: the node did not start.
         """
         arguments = {name.removeprefix("_"): value for name, value in arguments.items()}
@@ -216,12 +224,12 @@ class Cluster:
             wait=wait,
         )
         added = ClusterNode(node, head=False)
-        self.worker_nodes.append(added)
+        self._workers.append(added)
         return added
 
     def list_all_nodes(self) -> list[ClusterNode]:
         """The head, if there is one, and the others."""
-        return ([self.head_node] if self.head_node is not None else []) + self.worker_nodes
+        return ([self.head_node] if self.head_node is not None else []) + self._workers
 
     def remove_node(self, node: ClusterNode, allow_graceful: bool = True) -> None:
         """Ends a node: in order, without waiting for running work, or as after a crash (`allow_graceful=False`).
@@ -231,8 +239,8 @@ class Cluster:
         """
         if node is self.head_node:
             self.head_node = None
-        elif node in self.worker_nodes:
-            self.worker_nodes.remove(node)
+        elif node in self._workers:
+            self._workers.remove(node)
         else:
             raise ValueError(f"{node!r} is not a node of this cluster (any more).")
         node._node.stop(graceful=allow_graceful)
@@ -266,8 +274,8 @@ class Cluster:
 
     def shutdown(self) -> None:
         """Ends all nodes, the head last. Idempotent."""
-        nodes = [*self.worker_nodes, *([self.head_node] if self.head_node is not None else [])]
-        self.worker_nodes, self.head_node = [], None
+        nodes = [*self._workers, *([self.head_node] if self.head_node is not None else [])]
+        self._workers, self.head_node = [], None
         for node in nodes:
             node._node.ask_to_stop()
         for node in nodes:
@@ -283,8 +291,10 @@ def _options(arguments: dict[str, Any]) -> NodeOptions:
     if unknown:
         raise TypeError(f"add_node() got unknown arguments: {', '.join(unknown)}")
     sizes = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": _STORE_BYTES}
-    for name in ("resources", "labels"):
-        known[name] = dict(known.get(name) or {})
+    for name, check in (("resources", opts.check_node_resources), ("labels", opts.check_node_labels)):
+        given = known.get(name) or {}
+        check(given)
+        known[name] = dict(given)
     return NodeOptions(**{**sizes, **known}, system_config=system_config, drain_s=drain_s)
 
 

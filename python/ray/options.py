@@ -18,11 +18,15 @@ from ray._deprecation import RayDeprecationWarning
 
 RESOURCE_UNIT = 10_000  # amounts are multiples of 1/10000
 RUNTIME_ENV_FIELDS = ("env_vars",)
+NODE_ID_LABEL = "ray.io/node-id"
 
 _LABEL_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 # Compiled at their first use: together they are more than a millisecond of `import ray`.
 _LABEL_KEY = rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}"
-_LABEL_VALUE = rf"!?({_LABEL_NAME})?|!?in\(\s*{_LABEL_NAME}(\s*,\s*{_LABEL_NAME})*\s*\)"
+_LABEL_VALUE = rf"(!?{_LABEL_NAME})?|!?in\(\s*{_LABEL_NAME}(\s*,\s*{_LABEL_NAME})*\s*\)"
+
+
+_NONE = type(None)
 
 
 def _type_name(types: tuple[type, ...]) -> str:
@@ -46,9 +50,6 @@ class Option:
             problem = self.check(value)
             if problem:
                 raise ValueError(f"Option {name!r}: {problem}, got {value!r}.")
-
-
-_NONE = type(None)
 
 
 def _at_least(low: int) -> Callable[[Any], str | None]:
@@ -103,7 +104,7 @@ def check_node_labels(labels: Any, what: str = "labels") -> None:
 
     Raises:
         TypeError: not a dict of strings.
-        ValueError: a key or a value that no selector could name.
+        ValueError: a key or a value that no selector could name, or the label that every node has for its id.
     """
     if not isinstance(labels, dict):
         raise TypeError(f"{what} must be a dict of strings, got {labels!r}.")
@@ -112,15 +113,42 @@ def check_node_labels(labels: Any, what: str = "labels") -> None:
             raise TypeError(f"{what} must be a dict of strings, got {key!r}: {value!r}.")
         if not re.fullmatch(_LABEL_KEY, key):
             raise ValueError(f"{what}: {key!r} is not a valid label key.")
+        if key == NODE_ID_LABEL:
+            raise ValueError(f"{what}: {key!r} is the node's id, which cannot be given.")
         if value and not re.fullmatch(_LABEL_NAME, value):
             raise ValueError(f"{what}: {value!r} is not a valid value of a label.")
+
+
+def check_node_resources(resources: Any) -> None:
+    """Custom resources of a node, as `ray.init` and `Cluster.add_node` take them.
+
+    Raises:
+        TypeError: not a dict of numbers.
+        ValueError: an amount that is not a whole number, negative or too large.
+        AssertionError: a resource that has an argument of its own.
+    """
+    if not isinstance(resources, dict):
+        raise TypeError(f"resources must be a dict, got {resources!r}.")
+    reserved = {"CPU", "GPU", "memory", "object_store_memory"} & set(resources)
+    if reserved:
+        raise AssertionError(f"Give {sorted(reserved)} by the arguments of their own, not in `resources`.")
+    for key, value in resources.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"The quantity of resource {key!r} must be a number, got {value!r}.")
+        if not 0 <= value <= 1e14 or value != int(value):
+            raise ValueError(
+                f"Totals of custom resources must be whole numbers from 0 to 1e14, got {key!r}: {value!r}."
+            )
 
 
 def _fallback(v: list[Any]) -> str | None:
     for entry in v:
         if not isinstance(entry, dict) or set(entry) != {"label_selector"}:
             return "must be a list of dicts with the single key 'label_selector'"
-        problem = _label_selector(entry["label_selector"])
+        selector = entry["label_selector"]
+        if not isinstance(selector, (dict, _NONE)):
+            return f"the label selector must be a dict or None, not {selector!r}"
+        problem = _label_selector(selector or {})
         if problem:
             return problem
     return None

@@ -124,7 +124,7 @@ class Raylets(Killer):
 
     def kill(self) -> bool:
         with self.cluster.changing:
-            node = self.rng.choice(self.cluster.cluster.worker_nodes)
+            node = self.rng.choice(self.cluster.cluster.list_all_nodes()[1:])
             node.kill_raylet()
             self.cluster.replace(node)
         return True

@@ -202,7 +202,7 @@ def test_workers_of_other_nodes_and_the_gcs(cluster: Cluster, tmp_path: pathlib.
     with chaos.inject(*rules, seed=4) as injection:
         report = injection.wait(4, timeout_s=60)
     assert report.count("worker") == report.count("gcs") == 2
-    assert {kill.node_id for kill in report.kills if kill.kind == "worker"} == {cluster.worker_nodes[0].node_id}
+    assert {kill.node_id for kill in report.kills if kill.kind == "worker"} == {cluster.list_all_nodes()[1].node_id}
     go.touch()
     ray.get(far, timeout=30)
     assert ray.get(Actor.remote().add.remote(), timeout=30) == 1, "the GCS is there again"

@@ -39,7 +39,8 @@ def test_nodes_are_listed_with_what_they_have(cluster: Cluster) -> None:
     assert head.get_session_dir_path() == left.get_session_dir_path()
     assert by_id[left.node_id]["NodeManagerPort"] == left.node_manager_port > 0
     assert cluster.gcs_address == cluster.address == ray.get_runtime_context().gcs_address
-    assert cluster.list_all_nodes() == [head, left] and cluster.remaining_processes_alive()
+    assert cluster.list_all_nodes() == [head, left] and cluster.worker_nodes == {left}
+    assert cluster.remaining_processes_alive()
 
 
 @pytest.mark.parametrize("graceful", [True, False])
@@ -52,7 +53,7 @@ def test_a_removed_node_is_dead_and_stays_listed(cluster: Cluster, graceful: boo
     cluster.wait_for_nodes()
     assert guest not in [n["NodeID"] for n in alive()]
     (gone,) = [n for n in ray.nodes() if n["NodeID"] == guest]
-    assert gone["DeathReasonMessage"] and not gone["Alive"]
+    assert gone["DeathReasonMessage"] and not gone["Alive"] and gone["Resources"] == {}
     assert "guest" not in ray.cluster_resources()
     with pytest.raises(ValueError, match="not a node"):
         cluster.remove_node(node)
@@ -125,7 +126,12 @@ def test_it_ends_with_its_process(tmp_path: pathlib.Path) -> None:
 def test_bad_arguments_are_named(cluster: Cluster) -> None:
     with pytest.raises(TypeError, match="no_such_argument"):
         cluster.add_node(no_such_argument=1)
-    with pytest.raises(RuntimeError, match="no head"):
-        _ = cluster.address
+    with pytest.raises(ValueError, match=r"1\.5"):
+        cluster.add_node(resources={"x": 1.5})
+    with pytest.raises(AssertionError, match="CPU"):
+        cluster.add_node(resources={"CPU": 1})
+    with pytest.raises(ValueError, match="node-id"):
+        cluster.add_node(labels={"ray.io/node-id": "mine"})
+    assert cluster.address is None and not cluster.list_all_nodes()
     with pytest.raises(RuntimeError, match="uninitialized"):
         Cluster(connect=True)

@@ -89,6 +89,7 @@ def test_resources_are_set_aside_and_shown(group: Callable[..., PlacementGroup])
     name = pg.id.hex()
     wait_for(lambda: ray.available_resources()["CPU"] == 1)
     free = ray.available_resources()
+    assert not [key for node in ray.nodes() for key in node["Resources"] if "_group_" in key]
     assert free[f"CPU_group_{name}"] == free[f"CPU_group_0_{name}"] == 3
     with pytest.raises(ray.exceptions.GetTimeoutError):
         ray.get(where.options(num_cpus=2).remote(), timeout=0.3)
@@ -159,6 +160,8 @@ def test_requests_that_fit_no_bundle(group: Callable[..., PlacementGroup]) -> No
         {"scheduling_strategy": InGroup(pg, 1)},
         {"scheduling_strategy": InGroup(pg, -2)},
         {"resources": {"disk": 1}, "scheduling_strategy": InGroup(pg)},
+        {"scheduling_strategy": InGroup(PlacementGroup.empty(), 0)},
+        {"placement_group_bundle_index": 0},
     ):
         with pytest.raises(ValueError):
             where.options(**options).remote()
@@ -274,6 +277,7 @@ def test_many_groups(group: Callable[..., PlacementGroup]) -> None:
         {"bundles": [{"CPU": 1}], "strategy": "ANYWHERE"},
         {"bundles": [{"CPU": 1}], "lifetime": "forever"},
         {"bundles": [{"CPU": 1}], "bundle_label_selector": [{}, {}]},
+        {"bundles": [{"CPU": 1}], "bundle_label_selector": []},
         {"bundles": [{"CPU": 1}], "bundle_label_selector": [{"a b": "c"}]},
         {"bundles": [{"CPU": 1}], "strategy": "PACK", "_soft_target_node_id": "00" * 28},
         {"bundles": [{"CPU": 1}], "strategy": "STRICT_PACK", "_soft_target_node_id": "xyz"},

@@ -102,6 +102,18 @@ def test_label_selectors_that_are_fine(selector: dict[str, str]) -> None:
     opts.validate({"label_selector": selector}, opts.TASK, what="remote functions")
 
 
+def test_a_selector_that_excludes_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="'!'"):
+        opts.validate({"label_selector": {"zone": "!"}}, opts.TASK, what="remote functions")
+
+
+def test_a_fallback_may_have_no_selector() -> None:
+    fallback = [{"label_selector": {"zone": "a"}}, {"label_selector": None}]
+    opts.validate({"fallback_strategy": fallback}, opts.TASK, what="remote functions")
+    with pytest.raises(ValueError, match="5"):
+        opts.validate({"fallback_strategy": [{"label_selector": 5}]}, opts.TASK, what="remote functions")
+
+
 @pytest.mark.parametrize("labels", [{}, {"zone": "a"}, {"ray.io/zone": "us-west.2_b", "empty": ""}])
 def test_labels_of_nodes(labels: dict[str, str]) -> None:
     opts.check_node_labels(labels)
@@ -116,8 +128,27 @@ def test_labels_of_nodes(labels: dict[str, str]) -> None:
         ({"$": "a"}, ValueError),
         ({"a": "b c"}, ValueError),
         ({"a": "!b"}, ValueError),
+        ({"ray.io/node-id": "mine"}, ValueError),
     ],
 )
 def test_bad_labels_of_nodes(labels: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="labels"):
         opts.check_node_labels(labels)
+
+
+@pytest.mark.parametrize(
+    ("resources", "error"),
+    [
+        (5, TypeError),
+        ({"x": "1"}, TypeError),
+        ({"x": True}, TypeError),
+        ({"x": 1.5}, ValueError),
+        ({"x": -1}, ValueError),
+        ({"x": float("nan")}, ValueError),
+        ({"CPU": 1}, AssertionError),
+    ],
+    ids=repr,
+)
+def test_bad_resources_of_nodes(resources: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        opts.check_node_resources(resources)

@@ -249,7 +249,7 @@ def _strategy(strategy: Any, topology: Any) -> tuple[str, str]:
 
 
 def _checked_selectors(selectors: Any, count: int) -> list[dict[str, str]]:
-    if not selectors:
+    if selectors is None:
         return [{} for _ in range(count)]
     if not isinstance(selectors, list) or len(selectors) != count:
         raise ValueError(f"bundle_label_selector must be a list with one selector for each of the {count} bundle(s).")
