@@ -136,6 +136,10 @@ def test_affinity() -> None:
     assert ray.get(
         yes.options(scheduling_strategy=NodeAffinitySchedulingStrategy(nowhere, soft=True)).remote(), timeout=20
     )
+    stay = NodeAffinitySchedulingStrategy(here, soft=False)
+    assert ray.get(yes.options(scheduling_strategy=stay, label_selector={"zone": "east"}).remote(), timeout=20)
+    with pytest.raises(ray.exceptions.TaskUnschedulableError, match="none of the labels"):
+        ray.get(yes.options(scheduling_strategy=stay, label_selector={"zone": "mars"}).remote(), timeout=20)
     hard = NodeAffinitySchedulingStrategy(nowhere, soft=False)
     with pytest.raises(ray.exceptions.TaskUnschedulableError, match="not part of the cluster"):
         ray.get(yes.options(scheduling_strategy=hard).remote(), timeout=20)

@@ -39,7 +39,11 @@ Placement PlacementPolicy::Choose(const PlacementRequest& request, const NodeId&
 Placement PlacementPolicy::Affinity(const PlacementRequest& request, const NodeId& preferred, const std::set<NodeId>& except) {
   const Node* node = view_->Find(request.affinity_node);
   const ClusterView::Want want{&request.need};
-  if (node != nullptr && view_->Fits(*node, want, Fit::kEver)) {
+  const bool labelled = node != nullptr && (request.selectors.empty() ||
+                                            std::any_of(request.selectors.begin(), request.selectors.end(), [&](const auto& selector) {
+                                              return view_->Fits(*node, {&request.need, &selector}, Fit::kEver);
+                                            }));
+  if (labelled && view_->Fits(*node, want, Fit::kEver)) {
     const bool has_room = !except.contains(node->id) && view_->Fits(*node, want, Fit::kNow);
     if (has_room || (!request.spill_on_unavailable && !request.fail_on_unavailable)) return {Placement::kBind, node->id, {}};
     if (request.fail_on_unavailable) {
@@ -49,7 +53,9 @@ Placement PlacementPolicy::Affinity(const PlacementRequest& request, const NodeI
     }
   } else if (!request.soft) {
     // A node that is there may still get what it lacks only by starting anew, under another id.
-    const std::string what = node == nullptr ? "is not part of the cluster" : "has only " + node->total.ToString() + " in total";
+    const std::string what = node == nullptr                         ? "is not part of the cluster"
+                             : !view_->Fits(*node, want, Fit::kEver) ? "has only " + node->total.ToString() + " in total"
+                                                                     : "has none of the labels that it asks for";
     return {Placement::kRefused,
             {},
             "it must run on node " + request.affinity_node.Hex() + ", which " + what + " (NodeAffinitySchedulingStrategy with soft=False)"};

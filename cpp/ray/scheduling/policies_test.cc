@@ -173,6 +173,23 @@ TEST_F(Policy, LabelsAndAlternatives) {
   EXPECT_EQ(choose({}, {{"tier", "silver"}}), "1") << "preferred, not demanded";
 }
 
+TEST_F(Policy, ANodeThatIsNamedHasToHaveTheLabelsToo) {
+  Cpus(1, 2, 2, {{"zone", "home"}});
+  Cpus(2, 2, 2, {{"zone", "east"}});
+  auto choose = [this](bool soft, std::vector<Text> selectors) {
+    PlacementRequest request = Want();
+    request.strategy = Strategy::kNodeAffinity;
+    request.affinity_node = N(1);
+    request.soft = soft;
+    for (const Text& selector : selectors) request.selectors.emplace_back(selector);
+    return Choose(request);
+  };
+  EXPECT_EQ(choose(false, {{{"zone", "home"}}}), "1!");
+  EXPECT_EQ(choose(false, {{{"zone", "east"}}, {{"zone", "home"}}}), "1!");
+  EXPECT_EQ(choose(false, {{{"zone", "east"}}}), "refused");
+  EXPECT_EQ(choose(true, {{{"zone", "east"}}}), "2");
+}
+
 TEST_F(Policy, ThoseThatTurnedItAwayAreLeftOut) {
   Cpus(1, 2, 1);
   Cpus(2, 2, 2);

@@ -19,7 +19,7 @@ from ray._serialization.context import dumps
 logger = logging.getLogger("ray")
 
 _NAMESPACE = b"fun"
-_WARN_BYTES = 10 << 20
+_WARN_BYTES = 10_000_000
 _MAX_BYTES = 100 * 1000 * 1000
 _WARN_AFTER_S = 10.0
 
