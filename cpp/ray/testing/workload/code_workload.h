@@ -74,8 +74,10 @@ class CodeWorkload {
   };
   friend class CodeDriving;
 
-  void DefineFunctions();
-  void DefineActor();
+  // What workers run, by kinds of programs: each has a file of its own, with what drivers do of it (CodeDriving).
+  void DefineTasks();
+  void DefineActors();
+  void DefineBorrows();
   // Counts the run; one too many is a problem.
   void CountRun(const TaskCall& call);
   // Of an actor, by whoever runs on the session: makes call `number` of `caller`, and notes it.
