@@ -10,6 +10,12 @@ namespace {
 constexpr std::string_view kCpu = "CPU";
 
 WorkerCap::Kind KindOf(const LeaseRequest& request) { return {request.job, request.where.need, request.depth}; }
+
+std::string LabelsAskedFor(const PlacementRequest& where) {
+  std::string text;
+  for (const LabelSelector& selector : where.selectors) text += (text.empty() ? "" : " or ") + selector.ToString();
+  return text;
+}
 }  // namespace
 
 LeaseQueueCore::LeaseQueueCore(LeaseQueueConfig config, NodeResources resources)
@@ -24,8 +30,8 @@ LeaseQueueCore::LeaseQueueCore(LeaseQueueConfig config, NodeResources resources)
 
 LeaseQueueCore::ClassKey LeaseQueueCore::KeyOf(const LeaseRequest& request, bool pinned) {
   ClassKey key{request.priority, request.bundle, request.where.need, pinned, {}, request.depth};
-  if (pinned || (request.where.strategy == Strategy::kDefault && request.where.selectors.empty() && request.where.preferred.empty()))
-    return key;
+  if (pinned && request.bundle.IsNil()) return key;
+  if (request.where.strategy == Strategy::kDefault && request.where.selectors.empty() && request.where.preferred.empty()) return key;
   key.where = std::to_string(static_cast<int>(request.where.strategy)) + (request.where.soft ? 's' : 'h') +
               (request.where.spill_on_unavailable ? "u" : "") + request.where.affinity_node.Binary();
   for (const LabelSelector& selector : request.where.selectors) key.where += selector.ToString();
@@ -38,6 +44,10 @@ bool LeaseQueueCore::Request(LeaseRequest request, Time now, LeaseEffects* out) 
   if (!request.bundle.IsNil()) {
     if (!resources_.HasOpenBundle(request.bundle)) {
       out->emplace_back(LeaseRejected{request.lease, /*bundle_gone=*/true});
+      return true;
+    }
+    if (request.other_places && !LabelsMatchHere(request.where)) {
+      out->emplace_back(LeaseRejected{request.lease, /*bundle_gone=*/false, /*labels_differ=*/true});
       return true;
     }
     request.mode = LeaseMode::kHere;
@@ -59,10 +69,13 @@ bool LeaseQueueCore::Request(LeaseRequest request, Time now, LeaseEffects* out) 
       }
       out->emplace_back(LeaseRejected{lease});
       return true;
-    case LeaseMode::kHere:
+    case LeaseMode::kHere: {
       if (request.where.strategy == Strategy::kSpread && request.bundle.IsNil()) request.patience = config_.spread_patience;
-      Enqueue(std::move(request), {}, /*pinned=*/true, "", now);
+      const bool in_vain = !request.bundle.IsNil() && !LabelsMatchHere(request.where);
+      const std::string reason = in_vain ? "no bundle that it may use is on a node with the labels " + LabelsAskedFor(request.where) : "";
+      Enqueue(std::move(request), {}, /*pinned=*/true, reason, now);
       break;
+    }
   }
   const auto queued = queued_.find(lease);
   if (queued == queued_.end()) return true;
@@ -95,6 +108,11 @@ std::set<NodeId> LeaseQueueCore::Avoided(const std::map<NodeId, uint64_t>& avoid
     if (node == nullptr || node->version <= version) nodes.insert(id);
   }
   return nodes;
+}
+
+bool LeaseQueueCore::LabelsMatchHere(const PlacementRequest& where) const {
+  return where.selectors.empty() || std::any_of(where.selectors.begin(), where.selectors.end(),
+                                                [this](const LabelSelector& selector) { return selector.Matches(config_.labels); });
 }
 
 bool LeaseQueueCore::LabelsAllow(const PlacementRequest& where) {
@@ -146,7 +164,8 @@ void LeaseQueueCore::Enqueue(LeaseRequest request, std::map<NodeId, uint64_t> av
   const auto job = jobs_.try_emplace(request.job).first;
   auto [it, added] = job->second.classes.try_emplace(key);
   if (added) {
-    it->second.here = resources_.Feasible(request.where.need, request.bundle) && (pinned || LabelsAllow(request.where));
+    const bool allowed = !request.bundle.IsNil() ? LabelsMatchHere(request.where) : pinned || LabelsAllow(request.where);
+    it->second.here = resources_.Feasible(request.where.need, request.bundle) && allowed;
     it->second.noticed = noticed_.contains({request.job, NoticeKey(key)});
     it->second.since = now;
     it->second.infeasible = infeasible;
@@ -630,10 +649,11 @@ Time LeaseQueueCore::NextDeadline() const {
 
 std::string LeaseQueueCore::InfeasibleMessage(const Class& waiting, const ClassKey& key) const {
   const std::string& name = waiting.queue.front().request.task_name;
+  const bool in_group = !key.bundle.IsNil();
   return (name.empty() ? std::string("A task or actor") : "'" + name + "'") + " cannot be scheduled: it needs " + key.need.ToString() +
-         ", but " + waiting.infeasible + " (this node has " + resources_.total().ToString() +
-         " in total). It waits until a node that can run it joins the cluster; " + std::to_string(waiting.queue.size()) +
-         " request(s) of this kind are waiting.";
+         ", but " + waiting.infeasible + (in_group ? "" : " (this node has " + resources_.total().ToString() + " in total)") +
+         ". It waits until " + (in_group ? "one is placed on such a node" : "a node that can run it joins the cluster") + "; " +
+         std::to_string(waiting.queue.size()) + " request(s) of this kind are waiting.";
 }
 
 std::optional<LeaseQueueCore::Standing> LeaseQueueCore::StandingOf(const LeaseId& lease) const {

@@ -48,6 +48,7 @@ struct LeaseRequest {
   std::vector<NodeId> rejected_by;       // that turned it away, the latest last
   Duration patience = Duration::zero();  // after so long in the queue it is rejected; zero: never
   BundleId bundle;                       // nil: none
+  bool other_places = false;             // another node may serve the bundle: turned away if the labels here are not what it asks for
   int32_t priority = 0;                  // of what the job queues here, the highest goes first
   std::string runtime_env;
   std::string task_name;   // for people
@@ -94,7 +95,8 @@ struct LeaseRefused {  // can never run
 };
 struct LeaseRejected {  // not here, or not now: whoever decided has to decide anew
   LeaseId lease;
-  bool bundle_gone = false;  // its bundle is not here (any more)
+  bool bundle_gone = false;    // its bundle is not here (any more)
+  bool labels_differ = false;  // this node's labels are not what it asks for
 };
 struct LeaseCancelled {  // was queued
   LeaseId lease;
@@ -209,7 +211,7 @@ class LeaseQueueCore {
     BundleId bundle;
     ResourceSet need;
     bool pinned = false;  // waits for this node
-    std::string where;    // what else decides where it may run; empty: nothing
+    std::string where;    // what else decides where it may run; empty: nothing, or it was decided elsewhere
     int64_t depth = 0;
     friend bool operator==(const ClassKey&, const ClassKey&) = default;
     // The highest priority first.
@@ -253,6 +255,8 @@ class LeaseQueueCore {
   // The view's entry of this node, brought up to date.
   void SyncSelf();
   bool LabelsAllow(const PlacementRequest& where);
+  // Of a request in a bundle, for which nobody has looked at labels before. Any of the alternatives will do: which others the bundle's group has is not known here.
+  bool LabelsMatchHere(const PlacementRequest& where) const;
   std::set<NodeId> Avoided(const std::map<NodeId, uint64_t>& avoid) const;
   // A new report is there, or should have come.
   void NextRound(Time now);

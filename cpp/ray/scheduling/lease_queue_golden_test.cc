@@ -1,6 +1,7 @@
 // Replays tests/scenarios/lease_queue. Leases, jobs and owners are numbers; owner 0 is the GCS. The time goes on by `after`. The events:
-//   node cpu= gpu=      the first
-//   request LEASE job= owner= cpu= gpu= depth= on=NODE [soft]    cancel LEASE    return LEASE    shrink LEASE cpu=    block LEASE
+//   node cpu= gpu= label=KEY:VALUE     the first
+//   request LEASE job= owner= cpu= gpu= depth= on=NODE [soft] group= bundle= label=KEY:VALUE or=KEY:VALUE [other-places]
+//   bundle GROUP INDEX cpu=    group-gone GROUP    why LEASE    cancel LEASE    return LEASE    shrink LEASE cpu=    block LEASE
 //   unblock LEASE    owner-died OWNER    job-finished JOB keep=OWNER    stop-grants    after TIME (and tick)    free
 // cpu and gpu are in percent of one.
 #include <gtest/gtest.h>
@@ -32,6 +33,12 @@ ResourceSet Amounts(const GoldenEvent& event) {
   return set;
 }
 
+std::map<std::string, std::string, std::less<>> LabelOf(const std::string& text) {
+  if (text.empty()) return {};
+  const size_t colon = text.find(':');
+  return {{text.substr(0, colon), text.substr(colon + 1)}};
+}
+
 struct Show {
   std::ostringstream& os;
   void operator()(const LeaseGranted& e) {
@@ -42,7 +49,9 @@ struct Show {
   }
   void operator()(const LeaseSpilled& e) { os << "spill " << NumberOf(e.lease) << " to node " << NumberOf(e.node); }
   void operator()(const LeaseRefused& e) { os << "refuse " << NumberOf(e.lease); }
-  void operator()(const LeaseRejected& e) { os << "reject " << NumberOf(e.lease) << (e.bundle_gone ? ", its bundle is gone" : ""); }
+  void operator()(const LeaseRejected& e) {
+    os << "reject " << NumberOf(e.lease) << (e.bundle_gone ? ", its bundle is gone" : e.labels_differ ? ", other labels" : "");
+  }
   void operator()(const LeaseCancelled& e) { os << "cancelled " << NumberOf(e.lease); }
   void operator()(const LeaseRevoked& e) { os << "revoke " << NumberOf(e.lease); }
   void operator()(const InfeasibleNotice& e) { os << "tell the driver of job " << e.job.ToInt() << " that it waits in vain"; }
@@ -57,7 +66,8 @@ class Replay {
  public:
   std::vector<std::string> operator()(const GoldenEvent& event) {
     if (event.name() == "node") {
-      core_ = std::make_shared<LeaseQueueCore>(LeaseQueueConfig{No<NodeId>(1)}, NodeResources(Amounts(event)));
+      core_ = std::make_shared<LeaseQueueCore>(LeaseQueueConfig{.node = No<NodeId>(1), .labels = LabelOf(event.Word("label", ""))},
+                                               NodeResources(Amounts(event)));
       return {};
     }
     if (core_ == nullptr) {
@@ -90,7 +100,22 @@ class Replay {
         request.where.affinity_node = No<NodeId>(node);
         request.where.soft = event.Has("soft");
       }
+      if (const uint64_t group = event.Number("group", 0); group > 0) {
+        request.bundle = {No<PlacementGroupId>(group), std::stoi(event.Word("bundle", "-1"))};
+      }
+      for (const char* alternative : {"label", "or"}) {
+        if (const auto label = LabelOf(event.Word(alternative, "")); !label.empty()) request.where.selectors.emplace_back(label);
+      }
+      request.other_places = event.Has("other-places");
       if (!core_->Request(request, now_, out)) lines->push_back("known already");
+    } else if (name == "bundle") {
+      core_->PrepareBundles(No<PlacementGroupId>(event.Number(0)), 1, {{static_cast<int32_t>(event.Number(1)), Amounts(event)}},
+                            /*commit=*/true, now_, out);
+    } else if (name == "group-gone") {
+      core_->ReturnBundles(No<PlacementGroupId>(event.Number(0)), 0, {}, "it was removed", now_, out);
+    } else if (name == "why") {
+      const auto standing = core_->StandingOf(No<LeaseId>(event.Number(0)));
+      lines->push_back(standing ? standing->why : "it does not wait");
     } else if (name == "cancel") {
       core_->Cancel(No<LeaseId>(event.Number(0)), now_, out);
     } else if (name == "return") {

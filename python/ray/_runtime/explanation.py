@@ -170,6 +170,8 @@ def unblock_of(e: Explanation) -> str:
     """What would let it go on, for people, as far as that can be told."""
     need = _amounts(e.need) if e.need else "what it needs"
     if e.state is WaitState.INFEASIBLE:
+        if e.waits_for:
+            return "a bundle of its placement group coming to a node that fulfils its constraints"
         return f"a node joining the cluster that has {need} in all and fulfils its constraints"
     if e.state is WaitState.WAITING_FOR_LEASE:
         if e.node_id is None or not e.available:

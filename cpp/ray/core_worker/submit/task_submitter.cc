@@ -140,9 +140,7 @@ void TaskSubmitter::CarryOutLocked(LeaseEffects* effects, Time now, std::vector<
           pool_.Refused(e.lease, /*cancelled=*/true, /*for_good=*/false, now, effects);
           break;
         }
-        v1::CancelLeaseRequest request;
-        request.set_lease_id(lease->second.id.Binary());
-        if (auto raylet = RayletOf(lease->second.node)) raylet->Notify(MethodId::kCancelLease, request);
+        SendCancelLocked(lease->second);
         break;
       }
       case LeaseEffect::kReturn: {
@@ -198,13 +196,22 @@ void TaskSubmitter::RequestInGroupLocked(LeaseNo no, Time now, LeaseEffects* out
   const SchedulingStrategy& strategy = cls.tmpl.strategy;
   const GroupState state = deps_.groups->StateOf(strategy.placement_group_id);
   std::vector<NodeId> nodes;
+  NodeId unfit;
   for (size_t i = 0; i < state.nodes.size(); ++i) {
     const bool named = strategy.bundle_index < 0 || i == static_cast<size_t>(strategy.bundle_index);
     const bool known = std::find(nodes.begin(), nodes.end(), state.nodes[i]) != nodes.end();
-    if (named && !known && !state.nodes[i].IsNil()) nodes.push_back(state.nodes[i]);
+    if (!named || known || state.nodes[i].IsNil()) continue;
+    if (cls.unfit.contains(state.nodes[i])) {
+      unfit = state.nodes[i];
+    } else {
+      nodes.push_back(state.nodes[i]);
+    }
   }
+  // None will do: it waits at one of them, where it is told of, until the group changes.
+  if (nodes.empty() && !unfit.IsNil()) nodes.push_back(unfit);
   if (state.kind == GroupState::kPlaced && !nodes.empty()) {
     // Any bundle will do: one request waits at each node, the first that has room serves it.
+    leases_.at(no).other_places = nodes.size() > 1;
     pool_.SetFanOut(no_of_class, static_cast<uint32_t>(nodes.size()), now, out);
     SendRequestLocked(no, nodes[cls.next_node++ % nodes.size()], v1::LEASE_PLACEMENT_HERE);
     return;
@@ -226,6 +233,12 @@ void TaskSubmitter::OnGroupChanged(const PlacementGroupId& group) {
           }
         }
         const auto parked = parked_.extract(group);
+        // What waits where only the other nodes' labels ruled those out has to be asked for anew: another bundle may be on a better one now.
+        for (const auto& [no, lease] : leases_) {
+          const SchedulingStrategy& strategy = classes_.at(lease.cls).tmpl.strategy;
+          const bool waits = lease.channel == nullptr && !lease.cancelled && (parked.empty() || !parked.mapped().contains(no));
+          if (strategy.placement_group_id == group && !strategy.selectors.empty() && waits) SendCancelLocked(lease);
+        }
         if (parked.empty()) return;
         for (const LeaseNo no : parked.mapped()) {
           if (state.kind == GroupState::kGone) {
@@ -282,6 +295,7 @@ void TaskSubmitter::SendRequestLocked(LeaseNo no, const NodeId& node, v1::LeaseP
   request.set_placement(placement);
   request.set_ask(++lease.asks);
   request.set_locality(!lease.home.IsNil());
+  request.set_other_places(lease.other_places);
   const std::string asked = (node.IsNil() ? deps_.self.node_id : node).Binary();
   for (const v1::LeaseArgument& argument : lease.arguments) {
     if (std::ranges::find(argument.node_ids(), asked) == argument.node_ids().end()) *request.add_arguments() = argument;
@@ -329,6 +343,7 @@ bool TaskSubmitter::FollowLocked(LeaseNo no, const Status& status, const v1::Req
 
 void TaskSubmitter::OnLeaseReply(LeaseNo no, const Status& status, const v1::RequestLeaseReply& reply) {
   if (status.ok() && reply.granted()) return OnGranted(no, reply);
+  if (status.ok() && reply.labels_differ()) return OnLabelsDiffer(no);
   {
     MutexLock lock(&mu_);
     if (FollowLocked(no, status, reply)) return;
@@ -345,6 +360,23 @@ void TaskSubmitter::OnLeaseReply(LeaseNo no, const Status& status, const v1::Req
       },
       no_worker ? MakeErrorValue(ErrorType::kWorkerStartupFailed, status.message())
                 : MakeErrorValue(ErrorType::kTaskUnschedulable, reply.unschedulable()));
+}
+
+void TaskSubmitter::OnLabelsDiffer(LeaseNo no) {
+  Run([&](Time now, LeaseEffects* out) {
+    const auto it = leases_.find(no);
+    if (it == leases_.end() || closed_) return;
+    classes_.at(it->second.cls).unfit.insert(it->second.node);
+    if (!it->second.cancelled) return RequestInGroupLocked(no, now, out);
+    leases_.erase(it);
+    pool_.Refused(no, /*cancelled=*/true, /*for_good=*/false, now, out);
+  });
+}
+
+void TaskSubmitter::SendCancelLocked(const Lease& lease) {
+  v1::CancelLeaseRequest request;
+  request.set_lease_id(lease.id.Binary());
+  if (auto raylet = RayletOf(lease.node)) raylet->Notify(MethodId::kCancelLease, request);
 }
 
 void TaskSubmitter::OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply) {

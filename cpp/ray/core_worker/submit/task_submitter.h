@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -65,6 +66,7 @@ class TaskSubmitter {
     ClassNo base = 0;        // the same without `home`
     NodeId home;             // whose raylet decides: where most of their arguments are; nil: ours
     uint64_t next_node = 0;  // in a placement group: requests go to its nodes in turn
+    std::set<NodeId> unfit;  // of those, the ones whose labels are not what it asks for
     std::string trouble;     // why this process could not connect to the last worker that it got; empty: it could
   };
   // Below so many classes none is looked for that could be forgotten.
@@ -81,6 +83,7 @@ class TaskSubmitter {
     bool cancelled = false;                    // on the way from one raylet to the next
     std::vector<v1::LeaseArgument> arguments;  // of the task that it was asked for
     uint32_t asks = 0;                         // requests for it that were sent
+    bool other_places = false;                 // in a placement group: if this node's labels do not do, another's may
   };
   // What has to be done without the lock.
   struct Later {
@@ -109,6 +112,10 @@ class TaskSubmitter {
   std::vector<v1::LeaseArgument> LargeArguments(const PendingTask& task) const;
   // In a placement group: to where a bundle is, or waits for it to be somewhere.
   void RequestInGroupLocked(LeaseNo no, Time now, LeaseEffects* out) REQUIRES(mu_);
+  // That raylet's node has other labels than what is asked for: on to the next node of the group.
+  void OnLabelsDiffer(LeaseNo no);
+  // Takes a request back from where it waits; its answer still comes.
+  void SendCancelLocked(const Lease& lease) REQUIRES(mu_);
   // Null: it cannot be reached.
   rpc::ConnectionPtr RayletOf(const NodeId& node) const;
   void OnLeaseReply(LeaseNo no, const Status& status, const v1::RequestLeaseReply& reply);

@@ -330,6 +330,30 @@ void ActorTableCore::AccountInBundle(Actor& actor, int32_t bundle, const Resourc
   actor.taken = bundle >= 0 ? amount : ResourceSet();
 }
 
+std::optional<size_t> ActorTableCore::AlternativeAt(const Actor& actor, const NodeId& node) const {
+  const auto& selectors = actor.wish.selectors;
+  if (selectors.empty()) return 0;
+  const scheduling::ClusterView::Node* known = view_->Find(node);
+  if (known == nullptr) return std::nullopt;
+  const auto it = std::find_if(selectors.begin(), selectors.end(), [&](const auto& selector) { return selector.Matches(known->labels); });
+  if (it == selectors.end()) return std::nullopt;
+  return static_cast<size_t>(it - selectors.begin());
+}
+
+void ActorTableCore::WaitInGroup(Actor& actor, bool misplaced, Effects* out) {
+  unplaced_.insert(actor.id);
+  actor.unplaced = "no bundle of its placement group that it may use is on a node";
+  if (!misplaced) return;
+  actor.unplaced += " with the labels ";
+  for (const auto& selector : actor.wish.selectors) {
+    actor.unplaced += (&selector == &actor.wish.selectors.front() ? "" : " or ") + selector.ToString();
+  }
+  if (expecting_nodes_ || std::exchange(actor.told_infeasible, true)) return;
+  out->push_back(
+      TellDriver{actor.owner_node, JobId::FromBinaryOrNil(actor.info.job_id()), "infeasible",
+                 "The " + Describe(actor) + " waits: " + actor.unplaced + ". It will start as soon as one is placed on such a node."});
+}
+
 bool ActorTableCore::ChooseInGroup(Actor& actor, int64_t wall_ms, NodeId* node, Effects* out) {
   const auto found = groups_.find(actor.group);
   if (found == groups_.end()) {
@@ -341,19 +365,22 @@ bool ActorTableCore::ChooseInGroup(Actor& actor, int64_t wall_ms, NodeId* node, 
   found->second.actors.insert(actor.id);
   const auto& bundles = found->second.bundles;
   int32_t chosen = -1;
-  bool chosen_free = false, fits = false;
+  std::pair<size_t, bool> chosen_rank;  // the earliest alternative, then where there is room: the lower the better
+  bool fits = false, misplaced = true;
   for (int32_t i = 0; i < static_cast<int32_t>(bundles.size()); ++i) {
     const Group::Bundle& bundle = bundles[static_cast<size_t>(i)];
     if (actor.bundle >= 0 && i != actor.bundle) continue;
     if (!bundle.total.Covers(actor.wish.need)) continue;
     fits = true;
-    if (bundle.node.IsNil()) continue;
+    if (bundle.node.IsNil()) misplaced = false;
+    const auto alternative = bundle.node.IsNil() ? std::nullopt : AlternativeAt(actor, bundle.node);
+    if (!alternative) continue;
     ResourceSet left = bundle.total;
     left.Subtract(bundle.used);
-    const bool is_free = left.Covers(actor.wish.need);
-    if (chosen < 0 || is_free > chosen_free) {
+    const std::pair rank(*alternative, !left.Covers(actor.wish.need));
+    if (chosen < 0 || rank < chosen_rank) {
       chosen = i;
-      chosen_free = is_free;
+      chosen_rank = rank;
     }
   }
   if (!fits) {
@@ -365,7 +392,10 @@ bool ActorTableCore::ChooseInGroup(Actor& actor, int64_t wall_ms, NodeId* node, 
                0, wall_ms, out);
     return false;
   }
-  if (chosen < 0) return true;
+  if (chosen < 0) {
+    WaitInGroup(actor, misplaced, out);
+    return true;
+  }
   *node = bundles[static_cast<size_t>(chosen)].node;
   AccountInBundle(actor, chosen, actor.wish.need);
   return true;
@@ -406,11 +436,7 @@ void ActorTableCore::Place(Actor& actor, int64_t wall_ms, Effects* out) {
   if (!actor.group.IsNil()) {
     NodeId in_group;
     if (!ChooseInGroup(actor, wall_ms, &in_group, out)) return;
-    if (in_group.IsNil()) {  // GroupChanged comes
-      unplaced_.insert(actor.id);
-      actor.unplaced = "no bundle of its placement group that it may use is on a node";
-      return;
-    }
+    if (in_group.IsNil()) return;  // GroupChanged comes
     node = in_group;
   } else {
     node = ChooseNode(actor, &patience, wall_ms, out);
@@ -727,9 +753,10 @@ void ActorTableCore::NodeChanged(int64_t wall_ms, Effects* out) {
   std::set<scheduling::PlacementRequest> in_vain;  // those that want the same as one that found no place find none either
   for (const ActorId& id : std::set<ActorId>(unplaced_)) {
     ActorPtr actor = Lookup(id);
-    if (!actor || !actor->group.IsNil() || in_vain.contains(actor->wish)) continue;
+    // Those in groups wait for news of their group, save that after a restart the labels of a bundle's node are known only when it is back.
+    if (!actor || (!actor->group.IsNil() && actor->wish.selectors.empty()) || in_vain.contains(actor->wish)) continue;
     Place(*actor, wall_ms, out);
-    if (unplaced_.contains(id)) in_vain.insert(actor->wish);
+    if (unplaced_.contains(id) && actor->group.IsNil()) in_vain.insert(actor->wish);
   }
 }
 

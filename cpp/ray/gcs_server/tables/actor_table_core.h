@@ -135,6 +135,11 @@ class ActorTableCore {
   void Place(Actor& actor, int64_t wall_ms, Effects* out);
   // The node for an actor that is in no group, and how long it may wait there. Nullopt: none could ever take it, or it has died of that.
   std::optional<NodeId> ChooseNode(Actor& actor, Duration* patience, int64_t wall_ms, Effects* out);
+  // Which of the alternatives that it asks for, by label, the node fulfils first; 0 where it asks for none. Nullopt: none, or the node is not known (yet).
+  std::optional<size_t> AlternativeAt(const Actor& actor, const NodeId& node) const;
+  // For people: why it waits in its group; its driver is told once if nothing that is there will do. `misplaced`: each bundle that it may use has a node, with
+  // other labels than it asks for.
+  void WaitInGroup(Actor& actor, bool misplaced, Effects* out);
   // The node of its bundle; nil: it has to wait. False: it has died.
   bool ChooseInGroup(Actor& actor, int64_t wall_ms, NodeId* node, Effects* out);
   // Replaces what the actor counts for in the account of its bundle.

@@ -1,6 +1,7 @@
 // Replays tests/scenarios/gcs: the tables of the GCS and the core that judges whether nodes live. Actors, nodes, workers and owners are
 // single letters, jobs are numbers. A name in front says which core an event is for:
-//   actor.node N cpu=    actor.node-withdrawn N    actor.node-died N    actor.register A owner= home=NODE name= restarts= cpu= job= on=NODE [soft] [detached]    actor.create A
+//   actor.node N cpu= label=KEY:VALUE    actor.node-withdrawn N    actor.node-died N    actor.group G NODE...  (of each bundle with one CPU; -: nowhere)
+//   actor.register A owner= home=NODE name= restarts= cpu= job= on=NODE [soft] [detached] group= bundle= label=KEY:VALUE or=KEY:VALUE    actor.create A    actor.why A
 //   actor.fail A    actor.started A start= worker=    actor.start-failed A start= [raised] [died] [refused] [link-lost]
 //   actor.start-cancelled A start=    actor.worker-died W    actor.owner-was-dead A    actor.kill A [restart]    actor.out-of-scope A
 //   actor.exiting A worker=    actor.job-finished JOB    actor.named NAME    actor.show A
@@ -38,6 +39,12 @@ ResourceSet Cpus(uint64_t n) {
   ResourceSet set;
   if (n > 0) set.Set("CPU", static_cast<int64_t>(n) * ResourceSet::kUnit);
   return set;
+}
+
+std::map<std::string, std::string, std::less<>> LabelOf(const std::string& text) {
+  if (text.empty()) return {};
+  const size_t colon = text.find(':');
+  return {{text.substr(0, colon), text.substr(colon + 1)}};
 }
 
 std::string Show(const v1::ActorInfo& actor) {
@@ -134,6 +141,15 @@ class Replay {
       task->mutable_strategy()->set_node_id(MakeId<NodeId>(node).Binary());
       task->mutable_strategy()->set_soft(event.Has("soft"));
     }
+    if (const std::string group = event.Word("group", ""); !group.empty()) {
+      task->mutable_strategy()->set_kind(v1::STRATEGY_KIND_PLACEMENT_GROUP);
+      task->mutable_strategy()->set_placement_group_id(MakeId<PlacementGroupId>(group).Binary());
+      task->mutable_strategy()->set_bundle_index(std::stoi(event.Word("bundle", "-1")));
+    }
+    for (const char* alternative : {"label", "or"}) {
+      const auto label = LabelOf(event.Word(alternative, ""));
+      if (!label.empty()) task->mutable_strategy()->add_selectors()->mutable_constraints()->insert(label.begin(), label.end());
+    }
     v1::ActorCreation* creation = request.mutable_spec()->mutable_creation();
     creation->set_actor_id(MakeId<ActorId>(event.Word(0)).Binary());
     creation->set_class_name("Foo");
@@ -154,7 +170,7 @@ class Replay {
     v1::StartActorReply reply;
     if (name == "node") {
       const ResourceSet set = Cpus(event.Number("cpu", 4));
-      t_->view.Set(MakeId<NodeId>(event.Word(0)), set, set, {}, ++t_->view_version);
+      t_->view.Set(MakeId<NodeId>(event.Word(0)), set, set, LabelOf(event.Word("label", "")), ++t_->view_version);
       actors.NodeChanged(1, out);
     } else if (name == "node-withdrawn") {
       const NodeId node = MakeId<NodeId>(event.Word(0));
@@ -163,6 +179,19 @@ class Replay {
     } else if (name == "node-died") {
       t_->view.Remove(MakeId<NodeId>(event.Word(0)));
       actors.NodeDied(MakeId<NodeId>(event.Word(0)), "it was lost", 1, out);
+    } else if (name == "group") {
+      v1::PlacementGroupInfo group;
+      group.set_placement_group_id(MakeId<PlacementGroupId>(event.Word(0)).Binary());
+      group.set_state(v1::PLACEMENT_GROUP_STATE_CREATED);
+      for (size_t i = 1; i < event.num_words(); ++i) {
+        v1::Bundle* bundle = group.add_bundles();
+        *bundle->mutable_resources() = ToProto(Cpus(1));
+        if (event.Word(i) != "-") bundle->set_node_id(MakeId<NodeId>(event.Word(i)).Binary());
+      }
+      actors.GroupChanged(group, 1, out);
+    } else if (name == "why") {
+      v1::WaitFact fact;
+      if (actors.Explain(id, 1, &fact)) lines_.push_back(fact.detail());
     } else if (name == "register") {
       actors.Register(Registration(event), kCall, 1, out);
     } else if (name == "create") {

@@ -185,6 +185,7 @@ void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, const rp
   request.where = scheduling::MakePlacementRequest(FromProto(message.resources()), strategy);
   request.where.stick = message.locality();
   if (strategy.kind == SchedulingStrategy::kPlacementGroup) request.bundle = {strategy.placement_group_id, strategy.bundle_index};
+  request.other_places = message.other_places();
   request.priority = strategy.priority;
   if (message.placement() == v1::LEASE_PLACEMENT_NOW_OR_NEVER) request.mode = scheduling::LeaseMode::kNowOrNever;
   if (message.placement() == v1::LEASE_PLACEMENT_HERE) request.mode = scheduling::LeaseMode::kHere;
@@ -294,6 +295,7 @@ void LeaseService::Apply(const scheduling::LeaseEffect& effect) {
     v1::RequestLeaseReply reply;
     reply.set_rejected(true);
     reply.set_bundle_gone(rejected->bundle_gone);
+    reply.set_labels_differ(rejected->labels_differ);
     TurnAway(TakeUnused(it, reply), /*cancelled=*/false);
   } else if (const auto* refused = std::get_if<scheduling::LeaseRefused>(&effect)) {
     const auto it = leases_.find(refused->lease);
@@ -805,7 +807,11 @@ bool LeaseService::Explain(const LeaseId& id, v1::WaitFact* out) const {
   out->set_node_id(deps_.node_id.Binary());
   ToProto(lease.request.where.need, out->mutable_need());
   if (const auto standing = queue_.StandingOf(id)) {
-    if (!standing->infeasible.empty()) out->set_state(v1::WAIT_STATE_INFEASIBLE);
+    if (!standing->infeasible.empty()) {
+      out->set_state(v1::WAIT_STATE_INFEASIBLE);
+      if (const PlacementGroupId& group = lease.request.bundle.group; !group.IsNil())
+        AddPointer(v1::SUBJECT_KIND_PLACEMENT_GROUP, group.View(), Address(), out);
+    }
     SetAge(standing->since, Now(), out);
     out->set_ahead(static_cast<int64_t>(standing->behind));
     out->set_detail(standing->why);
