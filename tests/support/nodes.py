@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 from support.networks import Network
-from support.processes import descendants, wait_until
+from support.processes import alive, descendants, wait_until
 
 import ray
 
@@ -82,7 +82,7 @@ class Program:
         below = descendants(self.popen.pid)
         self.popen.kill()
         self.popen.communicate(timeout=10)
-        wait_until(lambda: not [p for p in below if os.path.exists(f"/proc/{p}")], 20, f"{self.name} leaves no process")
+        wait_until(lambda: not any(map(alive, below)), 20, f"{self.name} leaves no process")
         os.close(self._ready_fd)
         self._ready_fd = -1
 

@@ -177,6 +177,8 @@ void AddFlags(FlagParser* flags, Options* options) {
   flags->Add("worker-cap-delay", "that delay, for the first one beyond the CPUs", &config.leases.worker_cap.delay);
   flags->Add("worker-cap-max-delay", "that delay after repeated doubling", &config.leases.worker_cap.max_delay);
   flags->Add("max-reclaim-interval", "that time after repeated doubling", &config.leases.max_reclaim_interval);
+  flags->Add("spread-patience", "how long a task that is spread waits at the node whose turn it is before another node gets it",
+             &config.leases.spread_patience);
   flags->ConfigGroup("Links to other nodes");
   flags->Add("link-min-backoff", "after the first failure to reach another node; doubles with each", &config.links.min_backoff);
   flags->Add("link-max-backoff", "the longest wait between two attempts", &config.links.max_backoff);
