@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pathlib
+import pickle
 import textwrap
+import time
 from collections.abc import Iterator
 
 import pytest
-from support.processes import run_driver
+from support.processes import run_driver, wait_until
 
 import ray
 
@@ -260,3 +263,55 @@ def test_a_driver_is_told_of_retries() -> None:
 def test_a_driver_without_logs_is_not() -> None:
     done = run_driver(textwrap.dedent(LINES.format(shown=False)))
     assert "(raylet)" not in done.stderr
+
+
+@ray.remote
+def sleeps(started: str) -> None:
+    pathlib.Path(started).touch()
+    time.sleep(60)
+
+
+@ray.remote(num_cpus=0)
+class Sleeper:
+    async def sleeps(self, started: str) -> None:
+        pathlib.Path(started).touch()
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("of_actor", [False, True])
+def test_the_error_of_what_is_cancelled_while_it_runs_tells_where(tmp_path: pathlib.Path, of_actor: bool) -> None:
+    started = tmp_path / "started"
+    actor = Sleeper.remote()
+    ref = (actor.sleeps if of_actor else sleeps).remote(str(started))
+
+    @ray.remote
+    def after(value: None) -> None: ...
+
+    later = after.remote(ref)
+    wait_until(started.exists, 20, "it runs")
+    ray.cancel(ref)
+    with pytest.raises(ray.exceptions.TaskCancelledError) as caught:
+        ray.get(ref, timeout=30)
+    error = caught.value
+    assert isinstance(error, ray.exceptions.RayTaskError)
+    assert isinstance(error.cause, ray.exceptions.TaskCancelledError)
+    assert error.task_id == ref.task_id() and error.pid and error.ip
+    text = str(error)
+    assert "in sleeps" in text and "sleep(60)" in text and "was cancelled" in text
+    assert "_runtime" not in text and "KeyboardInterrupt" not in text
+    assert str(pickle.loads(pickle.dumps(error))) == text
+    with pytest.raises(ray.exceptions.TaskCancelledError, match="input arguments") as caught:
+        ray.get(later, timeout=30)
+    assert isinstance(caught.value, ray.exceptions.RayTaskError)
+    assert isinstance(caught.value.cause, ray.exceptions.TaskCancelledError)
+
+
+def test_the_error_of_what_was_cancelled_before_it_ran_is_plain() -> None:
+    @ray.remote(num_cpus=100)
+    def never() -> None: ...
+
+    ref = never.remote()
+    ray.cancel(ref)
+    with pytest.raises(ray.exceptions.TaskCancelledError) as caught:
+        ray.get(ref, timeout=30)
+    assert not isinstance(caught.value, ray.exceptions.RayTaskError)

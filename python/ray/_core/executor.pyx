@@ -307,10 +307,15 @@ cdef class TaskRun:
         out.generator_items = generator_items
         self._send(&out, False)
 
-    def finish_cancelled(self, *, int64_t generator_items=0):
+    def finish_cancelled(self, error=None, *, int64_t generator_items=0):
+        """`error`: a RayTaskError that tells where it was; None: it had not begun."""
         cdef TaskOut out
+        cdef Packed packed
         out.cancelled = True
         out.generator_items = generator_items
+        if error is not None:
+            packed = pack_error(error)
+            out.returns.push_back(packed.value)
         self._send(&out, True)
 
     cdef int _send(self, TaskOut* out, bint keep_gil) except -1:

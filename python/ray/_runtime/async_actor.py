@@ -139,8 +139,8 @@ class _Group:
             # Only of the same method: a call of another one might end the process, and what is done with it.
             more = bool(starting) and starting[0].template is template
             run.finish(results, generator_items=items, more_follows=more)
-        except asyncio.CancelledError:
-            run.finish_cancelled(generator_items=items)
+        except asyncio.CancelledError as error:
+            executor.finish_cancelled(run, error, items=items)
         except BaseException as error:
             self._failed(run, error, items)
         finally:

@@ -24,7 +24,7 @@ from ray._runtime import accelerators, blas, shutdown_hook
 from ray._runtime.session import Session, current_task
 from ray._runtime.streams import NamedStream, Names
 from ray._runtime.task_context import ActorState, TaskContext
-from ray._runtime.task_errors import may_retry, task_error
+from ray._runtime.task_errors import cancelled_error, may_retry, task_error
 from ray.exceptions import AsyncioActorExit, RayTaskError
 
 if TYPE_CHECKING:
@@ -287,7 +287,7 @@ class Executor:
         if isinstance(error, (SystemExit, AsyncioActorExit)):
             raise self.leave_for(error)
         if isinstance(error, KeyboardInterrupt) and not run.is_actor_creation:  # one of its own making, too
-            run.finish_cancelled(generator_items=items)
+            self.finish_cancelled(run, error, items=items)
             return
         if os.environ.get("RAY_DEBUG_POST_MORTEM"):
             self._stop_for_debugger(error)
@@ -296,6 +296,12 @@ class Executor:
         # Frames hold the task's arguments; they must not outlive it.
         error.__traceback__ = None
         run.finish_error(made, before=before, retryable=retryable, worker_exiting=last, generator_items=items)
+
+    def finish_cancelled(self, run: TaskRun, error: BaseException, *, items: int = 0) -> None:
+        """Reports that `run` was cancelled; `error` is what interrupted it."""
+        made = cancelled_error(error, run, self.actor, self.session.node_ip)
+        error.__traceback__ = None  # its frames hold the task's arguments
+        run.finish_cancelled(made, generator_items=items)
 
     @staticmethod
     def _stop_for_debugger(error: BaseException) -> None:

@@ -8,6 +8,7 @@ import traceback
 
 from ray import exceptions
 from ray._core.executor import ArgumentError, TaskRun
+from ray._core.ids import TaskID
 from ray._runtime.task_context import ActorState
 from ray._serialization.context import dumps
 
@@ -46,11 +47,7 @@ def task_error(error: BaseException, run: TaskRun, actor: ActorState | None, nod
         text = f"At least one of the input arguments for this task could not be computed:\n{_describe(error.cause)}"
     else:
         text = user_traceback(error)
-    actor_repr = actor_id = None
-    if actor is not None:
-        actor_id = actor.actor_id.hex()
-        actor_repr = _safe_repr(actor.instance) if actor.instance is not None else actor.options["class_name"]
-    details = (f"ray::{name}()", os.getpid(), node_ip, actor_repr, actor_id)
+    details = _where(run, actor, node_ip)
     # Exceptions with an __init__ of their own often pickle well and fail to load, so both ways are tried.
     made = exceptions.RayTaskError(name, text, cause, *details)
     replacement: exceptions.RayError
@@ -69,6 +66,25 @@ def task_error(error: BaseException, run: TaskRun, actor: ActorState | None, nod
         else:
             return made
     return exceptions.RayTaskError(name, text, replacement, *details)
+
+
+def cancelled_error(
+    error: BaseException, run: TaskRun, actor: ActorState | None, node_ip: str
+) -> exceptions.RayTaskError:
+    """The error to store for a task that was cancelled while it ran, at the place where `error` interrupted it."""
+    cause = exceptions.TaskCancelledError(TaskID(run.task_id))
+    shown = traceback.TracebackException.from_exception(error)
+    _drop_our_frames(shown)
+    text = f"{''.join(shown.stack.format())}ray.exceptions.TaskCancelledError: {cause}"
+    return exceptions.RayTaskError(run.template.name, text, cause, *_where(run, actor, node_ip))
+
+
+def _where(run: TaskRun, actor: ActorState | None, node_ip: str) -> tuple[str, int, str, str | None, str | None]:
+    actor_repr = actor_id = None
+    if actor is not None:
+        actor_id = actor.actor_id.hex()
+        actor_repr = _safe_repr(actor.instance) if actor.instance is not None else actor.options["class_name"]
+    return (f"ray::{run.template.name}()", os.getpid(), node_ip, actor_repr, actor_id)
 
 
 def _safe_repr(value: object) -> str:

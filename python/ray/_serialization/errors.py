@@ -69,6 +69,9 @@ def _dependency(fields: Fields) -> Exception:
 
 
 def _cancelled(fields: Fields) -> Exception:
+    interrupted = fields["init_error"]
+    if isinstance(interrupted, ex.RayTaskError):  # it ran, and this tells where it was
+        return interrupted.as_instanceof_cause()
     return ex.TaskCancelledError(_task_id(fields), fields["message"] or None)
 
 
@@ -81,7 +84,8 @@ def make_exception(fields: Fields, object_id: str) -> Exception:
     text = f"{_OF_ARGUMENT}\n{type(cause).__module__}.{type(cause).__qualname__}: {cause}"
     pid = fields["pid"] or None
     ip = fields["node_ip"] or None
-    return ex.RayTaskError(fields["argument_of"], text, cause, None, pid, ip).as_instanceof_cause()
+    inner = cause.cause if isinstance(cause, ex.RayTaskError) else cause
+    return ex.RayTaskError(fields["argument_of"], text, inner, None, pid, ip).as_instanceof_cause()
 
 
 def _make(fields: Fields, object_id: str) -> Exception:

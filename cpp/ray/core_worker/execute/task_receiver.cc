@@ -23,6 +23,17 @@ thread_local Current current;
 // The receiver whose WaitForWork woke this thread, until it calls TryNext.
 thread_local const void* expected_by = nullptr;
 
+// What a task that was cancelled while it ran becomes at its owner; `error` is the RayTaskError that tells where it was.
+void SetInterrupted(const TaskSpec& spec, const ValueView& error, v1::PushTaskReply* reply) {
+  v1::ErrorDetail* detail = reply->mutable_system_error();
+  detail->set_error_type(static_cast<int32_t>(ErrorType::kTaskCancelled));
+  detail->set_message("the task was cancelled");
+  detail->set_task_id(spec.task_id.Binary());
+  std::string* blob = detail->mutable_cause();
+  blob->resize(PythonBlobSize(error.data.size(), error.buffers));
+  WritePythonBlob(error.data, error.buffers, reinterpret_cast<uint8_t*>(blob->data()));
+}
+
 }  // namespace
 
 struct TaskReceiver::ReplyState {
@@ -507,7 +518,10 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
   } else {
     if (result.application_error) reply.set_is_application_error(true);
     if (result.retryable_error) reply.set_is_retryable_error(true);
-    if (result.cancelled) reply.set_cancelled(true);
+    if (result.cancelled) {
+      reply.set_cancelled(true);
+      if (!result.returns.empty()) SetInterrupted(spec, result.returns.front(), &reply);
+    }
   }
   if (result.worker_exiting) reply.set_worker_exiting(true);
   if (result.generator_items != 0) reply.set_generator_items(result.generator_items);
@@ -520,7 +534,7 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
   std::vector<ValueView> values;
   // The error of a creation goes into the record of the actor, that of a stream becomes the item after the last: neither is kept under the return's id.
   const bool moves_on = result.application_error && (creation || spec.tmpl->num_returns == kStreamingReturns);
-  if (!result.returns.empty() && !timed_out) {
+  if (!result.returns.empty() && !timed_out && !result.cancelled) {
     InlineBudget budget;
     for (uint32_t i = 0; i < n; ++i) {
       const ValueView& value = result.returns[std::min<size_t>(i, result.returns.size() - 1)];

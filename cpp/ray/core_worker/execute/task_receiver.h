@@ -65,7 +65,8 @@ struct NextItem {
 };
 
 struct TaskResult {
-  std::vector<ValueView> returns;  // one for each return id; fewer: the last serves for the rest
+  std::vector<ValueView>
+      returns;  // one for each return id; fewer: the last serves for the rest; cancelled: where it was, a RayTaskError, or nothing
   bool application_error = false, retryable_error = false, cancelled = false, worker_exiting = false;
   int64_t generator_items = 0;
   bool more_follows = false;  // another call of the same template is about to run on the same thread: the reply may wait for that one's

@@ -93,7 +93,7 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
   }
   if (verdict == TaskVerdict::kNone || verdict == TaskVerdict::kRetry) return verdict;
   if (verdict == TaskVerdict::kCancelled) {
-    StoreFailure(*task, CancelledError(task->spec.task_id));
+    StoreFailure(*task, reply.has_system_error() ? MakeErrorValue(reply.system_error()) : CancelledError(task->spec.task_id));
     return verdict;
   }
   if (reply.has_system_error()) {
