@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,23 @@ class RayContext(Mapping[str, Any]):
         rows = (("Python version", self.python_version), ("Ray version", self.ray_version))
         cells = "".join(f"<tr><td><b>{name}:</b></td><td>{value}</td></tr>" for name, value in rows)
         return f"<div><h3>Ray</h3><table>{cells}</table></div>"
+
+
+def address_info(node_ip: str, gcs_address: str, session_dir: str, node_dir: str) -> dict[str, Any]:
+    """Where a node and its cluster are, by the names that Ray gives this; what does not exist here is None or empty."""
+    sockets = os.path.join(node_dir, "sockets")
+    return {
+        "node_ip_address": node_ip,
+        "redis_address": None,
+        "object_store_address": os.path.join(sockets, "store.sock"),
+        "raylet_socket_name": os.path.join(sockets, "raylet.sock"),
+        "webui_url": "",
+        "session_dir": session_dir,
+        "metrics_export_port": None,
+        "gcs_address": gcs_address,
+        "address": gcs_address,
+        "dashboard_agent_listen_port": None,
+    }
 
 
 class ClientContext(RayContext):

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ray import options as opts
-from ray._context import ClientContext, RayContext
+from ray._context import ClientContext, RayContext, address_info
 from ray._runtime import session as sessions
 from ray._runtime.logging_config import LoggingConfig
 from ray.job_config import JobConfig
@@ -319,20 +319,8 @@ def _configure_logging(level: int | str, fmt: str | None) -> None:
 
 
 def _context(session: Session) -> RayContext:
-    sockets = os.path.join(session.node_dir, "sockets")
-    info = {
-        "node_ip_address": session.node_ip,
-        "redis_address": None,
-        "object_store_address": os.path.join(sockets, "store.sock"),
-        "raylet_socket_name": os.path.join(sockets, "raylet.sock"),
-        "webui_url": "",
-        "session_dir": session.session_dir,
-        "metrics_export_port": None,
-        "gcs_address": session.gcs_address,
-        "address": session.gcs_address,
-        "dashboard_agent_listen_port": None,
-        "node_id": session.node_id.hex(),
-    }
+    info = address_info(session.node_ip, session.gcs_address, session.session_dir, session.node_dir)
+    info["node_id"] = session.node_id.hex()
     return ClientContext(info) if session.is_remote else RayContext(info)
 
 

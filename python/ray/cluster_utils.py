@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import subprocess
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from ray import options as opts
+from ray._context import address_info
 from ray._runtime import addresses, connect, environment, gcs_query, security
 from ray._runtime.cluster_process import Node, NodeOptions
 
@@ -36,6 +38,14 @@ _NODE_ARGUMENTS = (
     "redis_username",
     "redis_password",
 )
+
+
+class ProcessInfo(NamedTuple):
+    """A process of a node, and the files that it writes to."""
+
+    process: subprocess.Popen[bytes]
+    stdout_file: str
+    stderr_file: str
 
 
 class ClusterNode:
@@ -81,8 +91,22 @@ class ClusterNode:
         return str(self._node.node_dir / "sockets" / "store.sock")
 
     @property
+    def address_info(self) -> dict[str, Any]:
+        """Where it is, as in the context that `ray.init` returns."""
+        node = self._node
+        return address_info(node.ip, node.gcs_address, str(node.session_dir), str(node.node_dir))
+
+    @property
     def session_name(self) -> str:
         return self._node.session_dir.name
+
+    def get_temp_dir_path(self) -> str:
+        """Where session directories are."""
+        return str(self._node.root)
+
+    def get_sockets_dir_path(self) -> str:
+        """The directory of the node's sockets."""
+        return str(self._node.node_dir / "sockets")
 
     def get_session_dir_path(self) -> str:
         """The session's directory."""
@@ -117,6 +141,31 @@ class ClusterNode:
     def kill_all_processes(self, check_alive: bool = True, allow_graceful: bool = False, wait: bool = False) -> None:
         """Ends the node: in order if `allow_graceful`, else as after a crash."""
         self._node.stop(graceful=allow_graceful)
+
+    @property
+    def all_processes(self) -> dict[str, list[ProcessInfo]]:
+        """Its processes, those that have ended too, by kind: "raylet", on the head node also "gcs_server"."""
+        kinds = {"gcs_server": self._node.gcs_server, "raylet": self._node.raylet}
+        return {
+            kind: [ProcessInfo(process.popen, str(process.log_file), str(process.output_file))]
+            for kind, process in kinds.items()
+            if process is not None
+        }
+
+    def live_processes(self) -> list[tuple[str, subprocess.Popen[bytes]]]:
+        """Kind and process of those that run."""
+        return [(kind, process) for kind, process in self._processes() if process.poll() is None]
+
+    def dead_processes(self) -> list[tuple[str, subprocess.Popen[bytes]]]:
+        """Kind and process of those that have ended."""
+        return [(kind, process) for kind, process in self._processes() if process.poll() is not None]
+
+    def _processes(self) -> list[tuple[str, subprocess.Popen[bytes]]]:
+        return [(kind, info.process) for kind, infos in self.all_processes.items() for info in infos]
+
+    def is_head(self) -> bool:
+        """Whether it is the head node."""
+        return self.head
 
     def any_processes_alive(self) -> bool:
         """Whether it has a process that runs."""

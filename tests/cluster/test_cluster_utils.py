@@ -43,6 +43,31 @@ def test_nodes_are_listed_with_what_they_have(cluster: Cluster) -> None:
     assert cluster.remaining_processes_alive()
 
 
+def test_places_and_processes_of_a_node(cluster: Cluster) -> None:
+    head = cluster.add_node(num_cpus=1)
+    left = cluster.add_node(num_cpus=1)
+    assert head.is_head() and not left.is_head()
+    info = left.address_info
+    assert info["session_dir"] == head.address_info["session_dir"] == left.get_session_dir_path()
+    assert (info["raylet_socket_name"], info["object_store_address"]) == (
+        left.raylet_socket_name,
+        left.plasma_store_socket_name,
+    )
+    assert os.path.dirname(left.raylet_socket_name) == left.get_sockets_dir_path()
+    assert os.path.dirname(info["session_dir"]) == left.get_temp_dir_path()
+    assert info["address"] == info["gcs_address"] == cluster.address
+    connect(cluster)
+    worker_info = ray._private.worker._global_node.address_info
+    assert worker_info == {**head.address_info, "node_id": head.node_id}
+    assert {kind for kind, _ in head.live_processes()} == {"gcs_server", "raylet"}
+    ((kind, raylet),) = left.live_processes()
+    assert kind == "raylet" and left.all_processes["raylet"][0].process is raylet
+    assert os.path.exists(left.all_processes["raylet"][0].stdout_file)
+    raylet.kill()
+    raylet.wait()
+    assert left.live_processes() == [] and left.dead_processes() == [("raylet", raylet)]
+
+
 @pytest.mark.parametrize("graceful", [True, False])
 def test_a_removed_node_is_dead_and_stays_listed(cluster: Cluster, graceful: bool) -> None:
     cluster.add_node(num_cpus=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ray._context import address_info
 from ray._private.gcs_client import GcsClient
 from ray._runtime.session import current_session, require_session
 from ray.api import RESTORE_WORKER_MODE as RESTORE_WORKER_MODE
@@ -125,11 +126,8 @@ class GlobalNode:
     def address_info(self) -> dict[str, Any]:
         """As in the context that `ray.init` returns."""
         session = require_session()
-        return {
-            "node_ip_address": session.node_ip,
-            "gcs_address": session.gcs_address,
-            "session_dir": session.session_dir,
-        }
+        info = address_info(session.node_ip, session.gcs_address, session.session_dir, session.node_dir)
+        return {**info, "node_id": session.node_id.hex()}
 
     def get_session_dir_path(self) -> str:
         """The session's directory."""

@@ -44,11 +44,11 @@ class Process:
     ) -> None:
         self.name = name
         self.log_file = logs / f"{name}.out"
-        self._output = logs / f"{name}.err"
+        self.output_file = logs / f"{name}.err"
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         log_flags = ["--log-file", str(self.log_file)] if redirect_output else []
         try:
-            with open(self._output, "ab", opener=_private) as output:
+            with open(self.output_file, "ab", opener=_private) as output:
                 self.popen = subprocess.Popen(
                     [*command, *log_flags, "--ready-fd", str(write_end)],
                     stdin=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ class Process:
 
     def _tail(self) -> str:
         parts = []
-        for path in (self.log_file, self._output):
+        for path in (self.log_file, self.output_file):
             with contextlib.suppress(OSError):
                 text = path.read_bytes()[-_LOG_TAIL:].decode("utf-8", "replace")
                 if text:
