@@ -113,8 +113,12 @@ def test_a_node_can_be_drained_by_order(cluster: Cluster, monkeypatch: pytest.Mo
     assert done.exit_code == 0, done.output
     wait_until(lambda: not row(cluster, guest)["alive"], 10, "it is gone")
     assert "spot instance" in row(cluster, guest)["death_reason"]
-    assert CliRunner().invoke(cli, [*order, guest.node_id]).exit_code == 1
-    assert CliRunner().invoke(cli, [*order, "zz"]).exit_code == 1
+    for node_id in (guest.node_id, "ab" * 28):
+        unknown = CliRunner().invoke(cli, [*order, node_id])
+        assert unknown.exit_code == 1 and f"node {node_id} is not alive" in unknown.output, unknown.output
+        assert "No Ray cluster" not in unknown.output
+    bad = CliRunner().invoke(cli, [*order, "zz"])
+    assert bad.exit_code == 2 and "'zz' is not the id of a node" in bad.output
 
 
 def test_a_busy_node_is_not_drained_for_being_idle(

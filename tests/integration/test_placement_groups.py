@@ -76,9 +76,11 @@ def test_life_and_table(group: Callable[..., PlacementGroup]) -> None:
     assert get_placement_group("first").bundle_specs == pg.bundle_specs == [{"CPU": 1}, {"disk": 0.5}]
     with pytest.raises(ValueError, match="exists"):
         placement_group([{"CPU": 1}], name="first")
+    assert row["stats"]["scheduling_state"] == "FINISHED"
     remove_placement_group(pg)
     remove_placement_group(pg)
-    assert placement_group_table(pg)["state"] == "REMOVED"
+    row = placement_group_table(pg)
+    assert (row["state"], row["stats"]["scheduling_state"]) == ("REMOVED", "REMOVED")
     with pytest.raises(ValueError):
         get_placement_group("first")
 
@@ -94,6 +96,20 @@ def test_resources_are_set_aside_and_shown(group: Callable[..., PlacementGroup])
     with pytest.raises(ray.exceptions.GetTimeoutError):
         ray.get(where.options(num_cpus=2).remote(), timeout=0.3)
     assert ray.get(where.options(num_cpus=2, scheduling_strategy=InGroup(pg)).remote(), timeout=10) == (name, name)
+
+
+def test_why_a_group_waits_in_rays_words(group: Callable[..., PlacementGroup]) -> None:
+    def is_said(pg: PlacementGroup, word: str) -> bool:
+        row = placement_group_table(pg)
+        return row["state"] == "PENDING" and row["stats"]["scheduling_state"] == word
+
+    all_of_it = ray.cluster_resources()["disk"]
+    never = group([{"disk": all_of_it + 1}])
+    wait_for(lambda: is_said(never, "INFEASIBLE"))
+    holder = group([{"disk": all_of_it}])
+    assert holder.wait(10)
+    later = group([{"disk": 1}])
+    wait_for(lambda: is_said(later, "NO_RESOURCES"))
 
 
 def test_a_bundle_is_a_limit_and_indices_are_kept(group: Callable[..., PlacementGroup]) -> None:

@@ -79,8 +79,14 @@ def test_placement_groups(actor: Any) -> None:
     row = state.get_placement_group(group.id.hex())
     assert row is not None and (row.name, row.state) == ("listed", "CREATED")
     assert row.bundles == [
-        {"bundle_id": 0, "unit_resources": {"thing": 1.0}, "node_id": ray.get_runtime_context().get_node_id()}
+        {
+            "bundle_id": {"placement_group_id": group.id.hex(), "bundle_index": 0},
+            "unit_resources": {"thing": 1.0},
+            "node_id": ray.get_runtime_context().get_node_id(),
+            "label_selector": {},
+        }
     ]
+    assert row.get("topology_strategy") == {} and row.get("nothing", 5) == 5 and row.get("nothing") is None
     remove_placement_group(group)
     wait_until(lambda: state.get_placement_group(group.id.hex()).state == "REMOVED", 20, "it is removed")
 

@@ -65,6 +65,11 @@ def test_flags_that_start_refuses(arguments: list[str], text: str) -> None:
     assert text in done.output
 
 
+def test_a_component_that_does_not_report_is_refused() -> None:
+    done = run("health-check", "--address=127.0.0.1:1", "--component=nonsense")
+    assert done.exit_code == 2 and "'nonsense' is not 'ray_client_server'" in done.output
+
+
 def test_pointless_flags_say_why_they_are() -> None:
     text = " ".join(run("start", "--help").output.split())
     for flag in (

@@ -124,7 +124,8 @@ struct ActorOptions {  // see ActorCreation
 
 struct ActorFields {  // an actor as the GCS knows it
   std::string actor_id, class_name, name, ray_namespace, method_table, function_id, job_id, node_id, owner, repr_name;
-  int32_t state = 0;  // ActorState
+  std::string node_ip;  // of its process, or of the last one that it had
+  int32_t state = 0;    // ActorState
   int64_t pid = 0;
   int32_t num_restarts = 0, max_task_retries = 0, max_pending_calls = -1, max_concurrency = 1;
   bool detached = false, is_async = false, allow_out_of_order = false;
@@ -161,6 +162,7 @@ struct PlacementGroupFields {  // see PlacementGroupInfo
   std::vector<BundleFields> bundles;
   int64_t created_at_ms = 0, placed_at_ms = 0, highest_retry_delay_ms = 0;
   uint32_t attempts = 0;
+  bool infeasible = false;
 };
 
 struct JobFields {

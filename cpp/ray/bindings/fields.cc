@@ -153,6 +153,7 @@ ActorFields FieldsOf(const v1::ActorInfo& info) {
   f.repr_name = info.repr_name();
   f.state = info.state();
   f.pid = info.pid();
+  f.node_ip = info.node_ip();
   f.num_restarts = static_cast<int32_t>(info.num_restarts());
   f.max_task_retries = c.max_task_retries();
   f.max_pending_calls = c.max_pending_calls();
@@ -209,6 +210,7 @@ PlacementGroupFields FieldsOf(const v1::PlacementGroupInfo& info) {
   f.placed_at_ms = info.placed_at_ms();
   f.highest_retry_delay_ms = info.highest_retry_delay_ms();
   f.attempts = info.attempts();
+  f.infeasible = info.infeasible();
   return f;
 }
 

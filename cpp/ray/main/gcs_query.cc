@@ -22,7 +22,7 @@
 namespace ray::raylet {
 namespace {
 
-enum ExitCode { kOk = 0, kNoAnswer = 1, kBadFlags = 2, kNotAuthenticated = 4, kRefused = 5 };
+enum ExitCode { kOk = 0, kNoAnswer = 1, kBadFlags = 2, kNotAuthenticated = 4, kRefused = 5, kNoSuchNode = 6 };
 
 struct Options {
   std::string gcs_address;
@@ -170,6 +170,7 @@ int Ask(const Options& options) {
   if (!outcome.ok()) {
     std::cerr << outcome.message() << std::endl;
     if (outcome.code() == StatusCode::kFailedPrecondition && !options.drain.empty()) return kRefused;
+    if (outcome.code() == StatusCode::kNotFound && !options.drain.empty()) return kNoSuchNode;
     return outcome.code() == StatusCode::kUnauthenticated ? kNotAuthenticated : kNoAnswer;
   }
   std::cout << text << std::endl;
@@ -183,7 +184,7 @@ int RunQuery(int argc, char** argv) {
   FlagParser flags(
       "raylet query",
       "Prints the nodes of a cluster as JSON, without joining it, or has a node drained. Exit codes: 0 answered, 1 no answer, 2 bad flags, "
-      "4 the credential was not accepted, 5 the node is not idle and stays.");
+      "4 the credential was not accepted, 5 the node is not idle and stays, 6 it is not part of the cluster (any more).");
   flags.Group("Where");
   flags.Add("gcs-address", "where the GCS listens, unix:/path or host:port", &options.gcs_address).Required();
   flags.Add("timeout", "how long the answer may take", &options.timeout);

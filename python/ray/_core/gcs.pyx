@@ -73,7 +73,7 @@ cdef dict _actor(ActorFields& a):
         "actor_id": to_bytes(a.actor_id), "class_name": to_str(a.class_name), "name": to_str(a.name),
         "ray_namespace": to_str(a.ray_namespace), "method_table": to_bytes(a.method_table), "function_id": to_bytes(a.function_id),
         "job_id": to_bytes(a.job_id), "node_id": to_bytes(a.node_id), "owner": to_bytes(a.owner), "repr_name": to_str(a.repr_name),
-        "state": a.state, "pid": a.pid, "num_restarts": a.num_restarts, "max_task_retries": a.max_task_retries,
+        "state": a.state, "pid": a.pid, "node_ip": to_str(a.node_ip), "num_restarts": a.num_restarts, "max_task_retries": a.max_task_retries,
         "max_pending_calls": a.max_pending_calls, "max_concurrency": a.max_concurrency, "detached": a.detached, "is_async": a.is_async,
         "allow_out_of_order": a.allow_out_of_order,
     }

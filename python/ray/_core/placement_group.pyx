@@ -94,7 +94,8 @@ cdef dict _fields(PlacementGroupFields& g):
         "id": to_bytes(g.id), "name": to_str(g.name), "ray_namespace": to_str(g.ray_namespace), "job_id": to_bytes(g.job_id),
         "creator_actor_id": to_bytes(g.creator_actor_id), "strategy": g.strategy, "state": g.state, "detached": g.detached,
         "bundles": bundles, "created_at_ms": g.created_at_ms, "placed_at_ms": g.placed_at_ms, "attempts": g.attempts,
-        "highest_retry_delay_ms": g.highest_retry_delay_ms, "scheduling_state": to_str(g.scheduling_state),
+        "highest_retry_delay_ms": g.highest_retry_delay_ms, "infeasible": g.infeasible,
+        "topology_label": to_str(g.topology_label),
     }
 
 

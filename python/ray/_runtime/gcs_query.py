@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from typing import Any
 
@@ -12,12 +13,19 @@ from ray._runtime.security import SECRET_VARIABLES, Security, authentication_err
 
 _NOT_AUTHENTICATED = 4
 _REFUSED = 5
+_NO_SUCH_NODE = 6
 _TIMEOUT_S = 5.0
+_NODE_ID_BYTES = 28
+_NODE_ID = re.compile(f"[0-9a-fA-F]{{{2 * _NODE_ID_BYTES}}}")
 _GRACE_S = 10.0  # for a process that keeps the time itself
 
 
 class DrainRefusedError(Exception):
     """The node is not idle, and stays."""
+
+
+class NoSuchNodeError(Exception):
+    """No node of that id is alive in the cluster."""
 
 
 def list_nodes(address: str, security: Security, timeout: float = _TIMEOUT_S) -> list[dict[str, Any]]:
@@ -50,10 +58,14 @@ def drain_node(
     """Has a node take no more work, and leave when what runs there has ended, after `deadline_s` at the latest.
 
     Raises:
+        ValueError: `node_id` is not the id of a node.
+        NoSuchNodeError: no such node is alive.
         DrainRefusedError: `only_if_idle`, and something runs or lies there.
         AuthenticationError: the GCS does not accept the token.
-        ConnectionError: no answer, or no such node is alive.
+        ConnectionError: no answer.
     """
+    if not _NODE_ID.fullmatch(node_id):
+        raise ValueError(f"{node_id!r} is not the id of a node: those are {2 * _NODE_ID_BYTES} hex digits.")
     order = ["--drain", node_id, "--reason", reason, "--deadline", f"{deadline_s}s"]
     _ask(address, security, timeout, [*order, *(["--only-if-idle"] if only_if_idle else [])])
 
@@ -66,6 +78,8 @@ def _ask(address: str, security: Security, timeout: float, more: list[str]) -> A
     if done.returncode == 0:
         return json.loads(done.stdout)
     problem = done.stderr.strip() or f"exit code {done.returncode}"
+    if done.returncode == _NO_SUCH_NODE:
+        raise NoSuchNodeError(problem)
     if done.returncode == _REFUSED:
         raise DrainRefusedError(problem)
     if done.returncode == _NOT_AUTHENTICATED:

@@ -39,5 +39,10 @@ def drain_node(
                     deadline_s=deadline_remaining_seconds,
                     only_if_idle=reason == _IDLE,
                 )
+            except ValueError as error:
+                raise click.BadParameter(str(error), param_hint="--node-id") from None
+            except gcs_query.NoSuchNodeError as error:
+                message = f"The node cannot be drained: {error}. `ray list nodes` shows the nodes of the cluster."
+                raise click.ClickException(message) from None
             except gcs_query.DrainRefusedError as error:
                 raise click.ClickException(f"The drain request is not accepted: {error}") from error

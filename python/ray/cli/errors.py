@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import click
 
 from ray.exceptions import RayError
+from ray.util.state.exception import RayStateApiException
 
 
 @contextlib.contextmanager
@@ -15,6 +16,6 @@ def shown() -> Iterator[None]:
     """Turns what a user can do something about into a click error."""
     try:
         yield
-    except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+    except (RayError, RayStateApiException, ConnectionError, RuntimeError, ValueError) as error:
         kind = type(error).__name__
         raise click.ClickException(f"{kind}: {error}") from error

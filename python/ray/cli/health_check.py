@@ -10,12 +10,18 @@ from ray._runtime import connect
 from ray.cli import cluster
 from ray.exceptions import RayError
 
+_COMPONENTS = ("ray_client_server",)  # ray:// connects to the GCS itself; nothing else reports apart from it
+
 
 @click.command(name="health-check", hidden=True)
 @click.option(
     "--address", metavar="HOST:PORT", help="Of the cluster. Default: RAY_ADDRESS, or the one on this machine."
 )
-@click.option("--component", help="Accepted, without effect: there are no components that report by themselves.")
+@click.option(
+    "--component",
+    type=click.Choice(_COMPONENTS),
+    help="A part of the head node to ask for, which here is a part of the GCS.",
+)
 @click.option(
     "--skip-version-check", is_flag=True, help="Accepted, without effect: nothing is exchanged but the answer."
 )

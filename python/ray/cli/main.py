@@ -12,7 +12,11 @@ from ray.cli.drain_node import drain_node
 from ray.cli.explain import explain
 from ray.cli.get_auth_token import get_auth_token
 from ray.cli.health_check import health_check
+from ray.cli.kill_actor import kill_actor
+from ray.cli.logs import logs
 from ray.cli.memory import memory
+from ray.cli.microbenchmark import microbenchmark
+from ray.cli.stack import stack
 from ray.cli.start import start
 from ray.cli.state import get_row, list_rows, summary
 from ray.cli.status import status
@@ -34,8 +38,8 @@ def cli(logging_level: str, logging_format: str) -> None:
 
 
 COMMANDS = (
-    debug, drain_node, explain, get_auth_token, get_row, health_check, list_rows, memory, start, status, stop, summary,
-    symmetric_run, timeline,
+    debug, drain_node, explain, get_auth_token, get_row, health_check, kill_actor, list_rows, logs, memory,
+    microbenchmark, stack, start, status, stop, summary, symmetric_run, timeline,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)

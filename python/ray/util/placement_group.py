@@ -189,9 +189,21 @@ def _row(group: dict[str, Any]) -> dict[str, Any]:
             "scheduling_latency_ms": float(latency),
             "scheduling_attempt": group["attempts"],
             "highest_retry_delay_ms": float(group["highest_retry_delay_ms"]),
-            "scheduling_state": group["scheduling_state"],
+            "scheduling_state": _scheduling_state(group),
         },
     }
+
+
+def _scheduling_state(group: dict[str, Any]) -> str:
+    """In Ray's words; what exactly keeps it waiting tells `ray.util.state.explain`."""
+    state = _STATES[group["state"]]
+    if state == "CREATED":
+        return "FINISHED"
+    if state == "REMOVED":
+        return "REMOVED"
+    if state == "PREPARED":
+        return "SCHEDULING_STARTED"
+    return "INFEASIBLE" if group["infeasible"] else "NO_RESOURCES"
 
 
 def _plain(resources: dict[str, float]) -> dict[str, float]:

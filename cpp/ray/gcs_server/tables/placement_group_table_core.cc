@@ -299,6 +299,7 @@ bool PlacementGroupTableCore::TryPlace(Group& group, Time now, Effects* out) {
     }
   }
   const scheduling::BundlePlan plan = scheduling::PlanBundles(request, view_);
+  group.info.set_infeasible(plan.nodes.empty() && !plan.feasible);
   if (plan.nodes.empty()) {
     group.info.set_scheduling_state(plan.why_not);
     WaitAgain(group, now);

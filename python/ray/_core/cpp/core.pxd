@@ -134,7 +134,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         map[string, double] placement_resources
 
     cdef cppclass ActorFields:
-        string actor_id, class_name, name, ray_namespace, method_table, function_id, job_id, node_id, owner, repr_name
+        string actor_id, class_name, name, ray_namespace, method_table, function_id, job_id, node_id, owner, repr_name, node_ip
         int32_t state
         int64_t pid
         int32_t num_restarts, max_task_retries, max_pending_calls, max_concurrency
@@ -183,7 +183,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
     cdef cppclass PlacementGroupFields:
         string id, name, ray_namespace, job_id, creator_actor_id, soft_target_node_id, topology_label, scheduling_state
         int32_t strategy, state
-        bool detached
+        bool detached, infeasible
         vector[BundleFields] bundles
         int64_t created_at_ms, placed_at_ms, highest_retry_delay_ms
         uint32_t attempts

@@ -7,7 +7,7 @@ ended is known for as long as the cluster itself needs it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ray._auto_init import ensure_session
@@ -15,7 +15,7 @@ from ray._runtime.explain import UnknownIdError as UnknownIdError
 from ray._runtime.explain import explain as _explain
 from ray._runtime.explanation import Explanation as Explanation
 from ray._runtime.explanation import WaitState as WaitState
-from ray.util.state import _tables
+from ray.util.state import _logs, _tables
 from ray.util.state._tables import Filter, Row
 from ray.util.state.common import (
     ActorState,
@@ -34,12 +34,14 @@ __all__ = [
     "explain",
     "get_actor",
     "get_job",
+    "get_log",
     "get_node",
     "get_objects",
     "get_placement_group",
     "get_worker",
     "list_actors",
     "list_jobs",
+    "list_logs",
     "list_nodes",
     "list_objects",
     "list_placement_groups",
@@ -50,6 +52,7 @@ __all__ = [
 
 _LIMIT = 100
 _TIMEOUT_S = 30
+_LOOK_AGAIN_S = 0.5  # for what was added to a file that is followed
 
 
 def explain(subject: Any, *, timeout: float = 10.0) -> Explanation:
@@ -350,3 +353,85 @@ def summarize_objects(
             "summary_by": "callsite",
         }
     }
+
+
+def list_logs(
+    address: str | None = None,
+    node_id: str | None = None,
+    node_ip: str | None = None,
+    glob_filter: str | None = None,
+    timeout: int = _TIMEOUT_S,
+) -> dict[str, list[str]]:
+    """Names of log files by what they are of, such as "raylet" or "worker_out".
+
+    Nodes of one machine share a folder, so the files of all of them are listed.
+
+    Args:
+        address: of the cluster, as for `list_nodes`.
+        node_id, node_ip: of which node; none: the head node.
+        glob_filter: only names that this pattern matches.
+        timeout: accepted, without effect: files are read where they lie.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+        RayStateApiException: there is no such node, or it is on another machine: logs are files of their machine.
+    """
+    return _logs.names(address, node_id, node_ip, glob_filter)[1]
+
+
+def get_log(
+    address: str | None = None,
+    node_id: str | None = None,
+    node_ip: str | None = None,
+    filename: str | None = None,
+    actor_id: str | None = None,
+    task_id: str | None = None,
+    pid: int | None = None,
+    follow: bool = False,
+    tail: int = -1,
+    timeout: int = _TIMEOUT_S,
+    suffix: str = "out",
+    encoding: str | None = "utf-8",
+    errors: str | None = "strict",
+    submission_id: str | None = None,
+    attempt_number: int = 0,
+    _interval: float | None = None,
+    filter_ansi_code: bool = False,
+) -> Iterator[str]:
+    """The text of one log file in pieces: that of a name, or what the worker of an actor or process wrote.
+
+    Args:
+        address: of the cluster, as for `list_nodes`.
+        node_id, node_ip: of which node, for `filename` and `pid`; none: the head node.
+        filename, actor_id, pid: exactly one of them.
+        task_id, submission_id: not supported yet. A task writes into the log of its worker.
+        follow: do not end, but wait for what is added.
+        tail: only so many lines at the end; -1: all.
+        timeout, attempt_number: accepted, without effect.
+        suffix: of a worker's logs: "out" for what it prints, "err" for its stderr.
+        encoding, errors: how bytes become text.
+        filter_ansi_code: leave out what colours the text.
+
+    Raises:
+        ConnectionError: there is no such cluster.
+        RayStateApiException: there is no such node, actor or file, or it is on another machine.
+        ValueError: not exactly one of what names a log, or a bad `suffix` or `tail`.
+        NotImplementedError: `task_id` or `submission_id` is given.
+    """
+    for name, given in (("task_id", task_id), ("submission_id", submission_id)):
+        if given is not None:
+            raise NotImplementedError(f"get_log({name}=...) is not supported yet: give actor_id, pid or filename.")
+    if isinstance(tail, bool) or not isinstance(tail, int) or tail < -1:
+        raise ValueError(f"tail must be a number of lines, or -1 for all, got {tail!r}.")
+    path = _logs.find(
+        address, node_id=node_id, node_ip=node_ip, filename=filename, actor_id=actor_id, pid=pid, suffix=suffix
+    )
+    return _logs.chunks(
+        path,
+        tail=tail,
+        follow=follow,
+        interval=_LOOK_AGAIN_S if _interval is None else _interval,
+        encoding=encoding or "utf-8",
+        errors=errors or "strict",
+        filter_ansi_code=filter_ansi_code,
+    )

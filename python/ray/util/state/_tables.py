@@ -99,11 +99,17 @@ def _placement_groups(session: Session, timeout: float, detail: bool) -> Found:
         )
         if detail:
             row.bundles = [
-                {"bundle_id": i, "unit_resources": resources, "node_id": told["bundles_to_node_id"][i] or None}
+                {
+                    "bundle_id": {"placement_group_id": told["placement_group_id"], "bundle_index": i},
+                    "unit_resources": resources,
+                    "node_id": told["bundles_to_node_id"][i] or None,
+                    "label_selector": group["bundles"][i]["label_selector"],
+                }
                 for i, resources in told["bundles"].items()
             ]
             row.is_detached = group["detached"]
             row.stats = told["stats"]
+            row.topology_strategy = {group["topology_label"]: told["strategy"]} if group["topology_label"] else {}
         rows.append(row)
     return rows, []
 

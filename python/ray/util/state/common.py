@@ -19,6 +19,10 @@ class StateSchema:
             raise KeyError(column)
         return getattr(self, column)
 
+    def get(self, column: str, default: Any = None) -> Any:
+        """The value of that column; `default` where there is no such column."""
+        return getattr(self, column) if column in self.columns() else default
+
     @classmethod
     def columns(cls) -> list[str]:
         """Names of all columns."""
@@ -112,6 +116,8 @@ class PlacementGroupState(StateSchema):
     bundles: list[dict[str, Any]] | None = None
     is_detached: bool | None = None
     stats: dict[str, Any] | None = None
+    topology_strategy: dict[str, str] | None = None
+    topology_assignments: dict[str, str] | None = None
 
 
 @dataclasses.dataclass
