@@ -88,6 +88,7 @@ class AdoptionCore {
   bool IsAdopted(const WorkerId& owner) const;
   // Objects of that owner are here, and do not count yet.
   bool IsTaking(const WorkerId& owner) const;
+  bool IsDead(const Address& process) const { return dead_.contains(process.worker_id) || dead_nodes_.contains(process.node_id); }
   bool IsDeadNode(const NodeId& node) const { return dead_nodes_.contains(node); }
   const std::map<ObjectId, Object>& objects() const { return objects_; }
   size_t num_objects() const { return objects_.size(); }
@@ -105,7 +106,6 @@ class AdoptionCore {
     NodeId node;
     std::set<ObjectId> ids;
   };
-  bool IsDead(const Address& process) const { return dead_.contains(process.worker_id) || dead_nodes_.contains(process.node_id); }
   void Count(Object* object, const ObjectId& id, const Address& borrower, int64_t count);
   // Drops it if nobody holds it, and then what only it contained.
   void Settle(const ObjectId& id, AdoptionEffects* out);

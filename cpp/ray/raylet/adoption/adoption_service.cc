@@ -266,13 +266,15 @@ void AdoptionService::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& me
 void AdoptionService::RemoveBorrowers(const v1::RemoveBorrowersRequest& message) {
   const WorkerId owner = WorkerId::FromBinaryOrNil(message.owner_worker_id());
   if (!core_.IsAdopted(owner)) return;  // nothing of it is here
-  const WorkerId borrower = WorkerId::FromBinaryOrNil(message.borrower().worker_id());
-  uint64_t& last = heard_[owner][borrower];
-  if (message.number() <= last) return;  // it was had before, here or by the owner, and only the answer lost
-  last = message.number();
+  const Address borrower = FromProto(message.borrower());
+  if (core_.IsDead(borrower)) return;  // nothing counts for it any more
+  LastHeard& last = heard_[owner][borrower.worker_id];
+  last.node = borrower.node_id;
+  if (message.number() <= last.number) return;  // it was had before, here or by the owner, and only the answer lost
+  last.number = message.number();
   AdoptionEffects effects;
   for (const auto& item : message.counts())
-    core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower, item.count(), &effects);
+    core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower.worker_id, item.count(), &effects);
   Run(effects);
 }
 
@@ -293,12 +295,12 @@ void AdoptionService::HandleComplete(const v1::CompleteAdoptionRequest& message,
   const bool was_taking = core_.IsTaking(owner.worker_id);
   if (was_taking) {
     auto& heard = heard_[owner.worker_id];
-    for (const auto& item : message.heard()) heard[WorkerId::FromBinaryOrNil(item.worker_id())] = item.number();
+    for (const auto& item : message.heard()) heard[WorkerId::FromBinaryOrNil(item.worker_id())].number = item.number();
     if (message.last()) {
       // Before its counts settle: as a borrower of its objects this process was one, too.
       OwnerMailEffects moved;
       const auto of_ours = heard.find(RayletAsProcess(deps_.self).worker_id);
-      mail_.OwnerAdopted(owner.worker_id, of_ours == heard.end() ? 0 : of_ours->second, &moved);
+      mail_.OwnerAdopted(owner.worker_id, of_ours == heard.end() ? 0 : of_ours->second.number, &moved);
       Run(moved);
     }
   }
@@ -372,6 +374,7 @@ void AdoptionService::OnWorkerDied(const WorkerId& worker) {
   OwnerMailEffects mail;
   mail_.WorkerDied(worker, &mail);
   Run(mail);
+  for (auto& [owner, borrowers] : heard_) borrowers.erase(worker);
   ServeHeld(worker);
   if (const auto connection = outgoing_.extract(worker)) connection.mapped()->Close(Status::Unavailable("its process has ended"));
 }
@@ -383,6 +386,7 @@ void AdoptionService::OnNodeDead(const NodeId& node) {
   OwnerMailEffects mail;
   mail_.NodeDied(node, &mail);
   Run(mail);
+  for (auto& [owner, borrowers] : heard_) std::erase_if(borrowers, [&](const auto& entry) { return entry.second.node == node; });
   std::vector<WorkerId> owners;
   for (const auto& [owner, held] : held_) owners.push_back(owner);
   for (const WorkerId& owner : owners) {

@@ -86,8 +86,13 @@ class AdoptionService {
   async::TimerId mail_timer_ = 0;
   rpc::AnswerLog counted_{16384};  // AddBorrowers, by request id
   rpc::AnswerLog given_{16384};    // GetObject of values with refs inside, by requester and request
-  // By owner, while it has objects here, and borrower: number of the last RemoveBorrowers that its counts have in them.
-  std::map<WorkerId, std::map<WorkerId, uint64_t>> heard_;
+  // Number of the last RemoveBorrowers that an owner's counts have in them; the node is nil until the borrower has sent one here.
+  struct LastHeard {
+    NodeId node;
+    uint64_t number = 0;
+  };
+  // By owner, while it has objects here, and borrower, until it dies.
+  std::map<WorkerId, std::map<WorkerId, LastHeard>> heard_;
   // RemoveBorrowers for owners that have not told their counts: those say whether the owner has had them already.
   struct HeldRemoval {
     v1::RemoveBorrowersRequest message;
