@@ -37,6 +37,7 @@ _ACCEPTED = {
     "_tracing_startup_hook",
     "_skip_env_hook",
 }
+_CLIENT_ONLY = ("allow_multiple", "_credentials")  # for addresses of the scheme ray://
 _OWN_CLUSTER_ONLY = (
     "num_cpus",
     "num_gpus",
@@ -126,7 +127,7 @@ def init(
         alone = [name for name, value in isolation.items() if value is not None]
         if alone and not enable_resource_isolation:
             raise ValueError(f"{', '.join(alone)} cannot be set without enable_resource_isolation=True.")
-        _check_init(given, local_mode, namespace, kwargs)
+        _check_init(address, given, local_mode, namespace, kwargs)
         if job_config is not None and not isinstance(job_config, JobConfig):
             raise TypeError(f"job_config must be a ray.job_config.JobConfig, got {job_config!r}.")
         opts.check_runtime_env(_job_runtime_env(job_config, runtime_env))
@@ -154,12 +155,31 @@ def _logging_config(given: LoggingConfig | None) -> LoggingConfig | None:
     return LoggingConfig(encoding=encoding) if given is None and encoding else given
 
 
-def _check_init(given: dict[str, Any], local_mode: bool, namespace: Any, kwargs: dict[str, Any]) -> None:
+def _check_client_only(address: Any, kwargs: dict[str, Any]) -> None:
+    where = os.environ.get("RAY_ADDRESS") or address if address in (None, "auto") else address
+    if not isinstance(where, str) or not where.startswith("ray://"):
+        given = sorted(set(kwargs) & set(_CLIENT_ONLY))
+        if given:
+            raise RuntimeError(f"{', '.join(given)} of ray.init: for addresses of the scheme ray:// only.")
+    if kwargs.get("allow_multiple"):
+        raise NotImplementedError(
+            "allow_multiple=True is not supported: a process has one connection at a time. "
+            "ray.shutdown() ends it; for several clusters at once use several processes."
+        )
+    if kwargs.get("_credentials") is not None:
+        raise NotImplementedError(
+            "_credentials is not supported: RAY_USE_TLS=1 with the files RAY_TLS_SERVER_CERT, RAY_TLS_SERVER_KEY and "
+            "RAY_TLS_CA_CERT give this driver its certificates."
+        )
+
+
+def _check_init(address: Any, given: dict[str, Any], local_mode: bool, namespace: Any, kwargs: dict[str, Any]) -> None:
     if local_mode:
         raise RuntimeError("`local_mode` is a removed feature.")
     if "storage" in kwargs:
         raise RuntimeError("The argument `storage` of ray.init was removed.")
-    unknown = sorted(set(kwargs) - _ACCEPTED - set(_OWN_CLUSTER_ONLY))
+    _check_client_only(address, kwargs)
+    unknown = sorted(set(kwargs) - _ACCEPTED - set(_OWN_CLUSTER_ONLY) - set(_CLIENT_ONLY))
     if unknown:
         raise RuntimeError(f"Unknown keyword argument(s) of ray.init: {', '.join(unknown)}")
     if namespace is not None and not isinstance(namespace, str):
@@ -217,7 +237,7 @@ def _connect(
             namespace=namespace or job_config.pop("namespace", None) or str(uuid.uuid4()),
             job_config=job_config,
             log_to_driver=log_to_driver,
-            settings=system_config,
+            settings=attachment.settings,
         )
     except BaseException:
         if attachment.node is not None:
@@ -257,6 +277,7 @@ def _attach(address: str, given: dict[str, Any], system_config: dict[str, Any]) 
     temp_dir = given.get("_temp_dir")
     if address != "local":
         offending = sorted(key for key, value in given.items() if value is not None and key != "_temp_dir")
+        offending += ["_system_config"] if system_config else []
         if offending:
             raise ValueError(
                 f"When connecting to an existing cluster (here {address}), {', '.join(offending)} must not be given. "

@@ -75,12 +75,15 @@ def test_logs_of_actors_and_processes(address: str) -> None:
 def test_logs_of_a_node(cluster: Cluster, address: str) -> None:
     guest = cluster.list_all_nodes()[1]
     assert list_logs(glob_filter="gcs_server.*") == {"gcs_server": ["gcs_server.err", "gcs_server.out"]}
-    assert "raylet" in list_logs(node_id=guest.node_id) and list_logs(node_ip="127.0.0.1") == list_logs()
+    for node in ({"node_id": guest.node_id}, {"node_ip": "127.0.0.1"}):
+        assert "raylet.out" in list_logs(**node, glob_filter="raylet*")["raylet"]
     text = output("logs", "gcs_server.*", "--address", address)
     assert text == "Node IP: 127.0.0.1\ngcs_server:\n- gcs_server.err\n- gcs_server.out\n"
-    whole = "".join(get_log(filename="raylet.out"))
-    assert whole and output("logs", "raylet.out", "--tail", "-1", "--address", address) == whole
-    assert output("logs", "cluster", "raylet.out", "--tail", "1", "--address", address) == whole.splitlines()[-1] + "\n"
+    logs = pathlib.Path(guest.get_logs_dir_path())
+    (logs / "own.out").write_text("one\ntwo\n")
+    assert "".join(get_log(filename="own.out")) == "one\ntwo\n"
+    assert output("logs", "own.out", "--tail", "-1", "--address", address) == "one\ntwo\n"
+    assert output("logs", "cluster", "own.*", "--tail", "1", "--address", address) == "two\n"
 
 
 def test_logs_that_are_not_there(address: str) -> None:

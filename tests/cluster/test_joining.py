@@ -89,9 +89,11 @@ def test_names_of_rays_client(shell: Shell) -> None:
         "with ray.client(sys.argv[1]).namespace('there').connect() as context:\n"
         "    print(type(context).__name__, ray.get_runtime_context().namespace)\n"
         "print(ray.is_initialized())\n"
+        "ray.init('ray://' + sys.argv[1], allow_multiple=False, _credentials=None)\n"
+        "print(ray.is_initialized())\n"
     )
     said = shell.drive(script, address, RAY_LOGGER_LEVEL="error").splitlines()
-    assert said == ["False", "True 1 here", "3", "False", "ClientContext there", "False"]
+    assert said == ["False", "True 1 here", "3", "False", "ClientContext there", "False", "True"]
 
 
 @pytest.mark.parametrize("token", ["", "wrong-token-of-16"])

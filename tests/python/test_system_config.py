@@ -81,3 +81,11 @@ def test_what_a_driver_acts_on_reaches_workers_too(given, options, monkeypatch):
 def test_a_bad_setting_of_drivers_is_named():
     with pytest.raises(ValueError, match="'max_direct_call_object_size' cannot be 'big'"):
         session.core_options({"max_direct_call_object_size": "big"})
+
+
+def test_settings_of_a_node_are_the_clusters():
+    assert system_config.agreed({"a": 1, "b": 2}, {"b": 2}) == {"a": 1, "b": 2}
+    with pytest.raises(ValueError, match=r"_system_config\['b'\] cannot be 3 for one node.* has 2"):
+        system_config.agreed({"b": 2}, {"b": 3})
+    with pytest.raises(ValueError, match="does not set it"):
+        system_config.agreed({}, {"b": 3})

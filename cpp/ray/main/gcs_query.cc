@@ -29,6 +29,7 @@ struct Options {
   std::string auth_mode = "token";
   rpc::SecurityConfig security;
   bool waiting = false;
+  bool config = false;
   std::string drain;
   std::string reason = "asked for";
   bool only_if_idle = false;
@@ -149,7 +150,8 @@ int Ask(const Options& options) {
     rpc::CallTyped<v1::ListActorsReply>(*gcs, MethodId::kListActors, all, {}, actors_listed, call_options);
   } else if (options.drain.empty()) {
     const auto answered = [&](Status status, v1::ListNodesReply& reply, PartList) {
-      if (status.ok()) text = NodesAsJson(reply);
+      if (status.ok() && options.config) text = reply.config_json().empty() ? "{}" : reply.config_json();
+      if (status.ok() && !options.config) text = NodesAsJson(reply);
       finish(std::move(status));
     };
     rpc::CallTyped<v1::ListNodesReply>(*gcs, MethodId::kListNodes, v1::NodeEmpty(), {}, answered, call_options);
@@ -191,6 +193,7 @@ int RunQuery(int argc, char** argv) {
   AddSecurityFlags(&flags, &options.auth_mode, &options.security);
   flags.Group("Instead of the list");
   flags.Add("waiting", "what actors and placement groups wait for", &options.waiting);
+  flags.Add("config", "the settings for the whole cluster that its head was started with", &options.config);
   flags.Add("drain", "node, by its id in hex, that is to take no more work and to leave", &options.drain);
   flags.Add("reason", "why, for people", &options.reason);
   flags.Add("deadline", "how long what runs there may go on", &options.deadline);

@@ -64,7 +64,7 @@ cdef class CallPlan:
         self.most = _ANY if shape.var_positional else len(shape.positional)
         if shape.keyword_only:
             self.most = -1
-        self.notes_sites = creation_sites.wanted()
+        self.notes_sites = worker.notes_sites
 
     cdef object call(self, bytes actor_id, tuple args, dict kwargs):
         # What the caller gets: a ref, a list of them, None, or a generator.

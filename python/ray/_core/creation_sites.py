@@ -1,4 +1,4 @@
-"""Where refs were made, if RAY_record_ref_creation_sites=1: for `ObjectRef.call_site` and errors of lost objects."""
+"""Where refs were made, if record_ref_creation_sites is set: for `ObjectRef.call_site` and errors of lost objects."""
 
 from __future__ import annotations
 
@@ -8,11 +8,6 @@ import sys
 _KEPT = 100_000  # of the newest refs
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _sites: dict[bytes, str] = {}  # by id; in the order in which they were made
-
-
-def wanted() -> bool:
-    """Whether the environment asks for it."""
-    return os.environ.get("RAY_record_ref_creation_sites", "0").lower() in ("1", "true")  # noqa: SIM112  # Ray's name
 
 
 def note(object_id: bytes) -> str:

@@ -278,7 +278,7 @@ cdef class ObjectRef(BaseID):
         return _pack_address(_address if self.owner == NULL else self.owner[0])
 
     def call_site(self):
-        """Where it was made, if RAY_record_ref_creation_sites=1; else empty."""
+        """Where it was made, if the setting record_ref_creation_sites says so; else empty."""
         from ray._core import creation_sites
 
         return creation_sites.of(self.raw())

@@ -19,6 +19,7 @@ cdef class CoreWorker:
     cdef public object on_shutdown  # called once, when it has stopped; may be None
     # Called with the list of refs that a get has waited for 10 s, or None.
     cdef public object on_slow_get
+    cdef public bint notes_sites     # where refs are made is recorded; set before the first call
 
     cdef Core* alive(self) except NULL
     cdef ObjectRef _put(self, Packed packed)

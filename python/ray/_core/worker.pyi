@@ -11,6 +11,7 @@ class CoreWorker:
     closed: bool
     on_shutdown: Callable[[], None] | None
     on_slow_get: Callable[[list[ObjectRef]], None] | None
+    notes_sites: bool
     @staticmethod
     def start(
         *,

@@ -14,13 +14,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ray._runtime import (
     accelerators,
     addresses,
     environment,
+    gcs_query,
     gcs_storage,
     private_file,
     security,
@@ -95,6 +97,22 @@ class NodeOptions:
     def all_resources(self) -> dict[str, float]:
         """Custom ones; RAY_OVERRIDE_RESOURCES goes first. Raises ValueError if that is no JSON object."""
         return {**self.resources, **environment.json_object("RAY_OVERRIDE_RESOURCES")}
+
+
+def write_config(session_directory: Path, settings: dict[str, object]) -> Path:
+    """Keeps the settings of the cluster for drivers on this machine; where."""
+    file = session_directory / _CONFIG_FILE
+    if settings:
+        private_file.write_text(file, json.dumps(settings))
+    return file
+
+
+def read_config(session_directory: Path) -> dict[str, Any]:
+    """The settings of the cluster, as the node was started with."""
+    try:
+        return dict(json.loads((session_directory / _CONFIG_FILE).read_text()))
+    except FileNotFoundError:  # there are none
+        return {}
 
 
 class Node:
@@ -244,7 +262,9 @@ class Node:
 
         Raises:
             RaySystemError: it did not start or was refused (the text has the end of its log); no place for files.
-            AuthenticationError: there is no token.
+            AuthenticationError: there is no token, or the cluster does not accept it.
+            ConnectionError: the GCS does not answer.
+            ValueError: `options` have settings that are not the cluster's.
         """
         if ip is None:
             ip = addresses.own_ip(addresses.resolve(addresses.split(gcs_address)[0])[0])
@@ -257,7 +277,10 @@ class Node:
                 node.security = security.for_joining(node_dir, local)
                 if options.port is not None:
                     security.check_listen(node.security.mode, node.ip)
-                node._spawn_raylet(node._network_flags(options), options, watch=watch)
+                shared = gcs_query.cluster_config(gcs_address, node.security)
+                agreed = replace(options, system_config=system_config.agreed(shared, options.system_config))
+                write_config(directory, agreed.system_config)
+                node._spawn_raylet(node._network_flags(agreed), agreed, watch=watch)
                 if wait:
                     node._wait_raylet(time.monotonic() + START_S)
 
@@ -297,9 +320,8 @@ class Node:
         settings = system_config.gcs_flags(options.system_config)
         command = [binary("gcs_server"), *flags, *settings, *self._common_flags(options, watch)]
         if options.system_config:
-            file = self.session_dir / _CONFIG_FILE  # there may be keys in it, and command lines are for all to read
-            private_file.write_text(file, json.dumps(options.system_config))
-            command += ["--config-file", str(file)]
+            # There may be keys in it, and command lines are for all to read.
+            command += ["--config-file", str(write_config(self.session_dir, options.system_config))]
         logs = self.session_dir / "logs"
         self.gcs_server = Process("gcs_server", command, logs, redirect_output=options.redirect_output)
         return self.gcs_server

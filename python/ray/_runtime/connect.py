@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ray._runtime import addresses, gcs_query, security, session_dir
-from ray._runtime.cluster_process import PYTHON_VERSION, Node, NodeOptions
+from ray._runtime.cluster_process import PYTHON_VERSION, Node, NodeOptions, read_config
 from ray._runtime.session_dir import GCS, RAYLET, ProcessRecord
 
 _RAY_CLIENT_PORT = 10001  # of Ray's client server, which programs written for Ray name with ray://
@@ -38,6 +38,11 @@ class Attachment:
     node: Node | None = None
     starts_cluster: bool = False
     remote: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `_system_config` of the cluster's head says."""
+        return read_config(Path(self.logs).parent)
 
 
 def parse(address: str) -> tuple[str, bool]:

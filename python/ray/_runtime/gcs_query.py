@@ -45,6 +45,12 @@ def waiting(address: str, security: Security, timeout: float = _TIMEOUT_S) -> di
     return found
 
 
+def cluster_config(address: str, security: Security, timeout: float = _TIMEOUT_S) -> dict[str, Any]:
+    """The settings for the whole cluster that its head was started with (`_system_config`). Raises as `list_nodes`."""
+    found: dict[str, Any] = _ask(address, security, timeout, ["--config"])
+    return found
+
+
 def drain_node(
     address: str,
     security: Security,

@@ -196,7 +196,8 @@ def _groups(
         parts.append("")
     if any(not reference.call_site for reference in references):
         parts.append(
-            "Call sites are recorded where RAY_record_ref_creation_sites=1 is set before a program or node starts.\n"
+            "Call sites are recorded where RAY_record_ref_creation_sites=1 is set before a program or node starts,\n"
+            "or by the _system_config of the cluster.\n"
         )
     return parts
 

@@ -76,7 +76,8 @@ class Session:
         self.is_remote = False
         self.log_stream: LogStream | None = None
         self.default_task: TaskContext | None = None  # for threads that user code started
-        self.put = core.put if not creation_sites.wanted() else self._put_noted  # the hot calls go straight to the core
+        # The hot calls go straight to the core.
+        self.put = core.put if not core.notes_sites else self._put_noted
         self.get = core.get
         self.get_one = core.get_one
         self.wait = core.wait  # of refs only
@@ -386,7 +387,7 @@ def start_driver(
 
     Args:
         address: what the user gave, for errors.
-        settings: `_system_config`, as far as it is for this process.
+        settings: `_system_config` of the cluster.
 
     Raises:
         ValueError: a variable of the environment makes no sense; the text names it.
@@ -408,6 +409,7 @@ def start_driver(
         )
     except (RayError, ValueError) as error:  # the core has no other ones
         raise ConnectionError(f"Could not connect to the Ray cluster at {address}: {error}") from error
+    core.notes_sites = system_config.records_sites(settings)
     session = Session(core, is_driver=True, namespace=namespace, job_config=job_config)
     session.cluster = attachment.node
     session.node_dir = attachment.node_dir

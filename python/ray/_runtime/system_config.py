@@ -92,6 +92,7 @@ _WORKER = (
     "max_direct_call_object_size",
     "max_lineage_bytes",
     "preload_python_modules",
+    "record_ref_creation_sites",
     "task_oom_retries",
     "task_oom_retry_delay_base_ms",
     "worker_niceness",
@@ -167,9 +168,28 @@ def _fault_flags(given: Mapping[str, Any]) -> list[str]:
     return [f"--testing-rpc-failure={text}"] if text else []
 
 
+def records_sites(given: Mapping[str, Any]) -> bool:
+    """Whether drivers and workers record where refs are made."""
+    return bool(lookup("record_ref_creation_sites", given))
+
+
 def worker_environment(given: Mapping[str, Any]) -> dict[str, str]:
     """What a raylet's environment must have so that its workers act on `given`, too."""
     return {f"RAY_{name}": str(given[name]) for name in _WORKER if name in given}
+
+
+def agreed(cluster: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a node that joins: those of the cluster, which its head was started with.
+
+    Raises:
+        ValueError: `own` says anything else.
+    """
+    for name, value in own.items():
+        if name not in cluster or cluster[name] != value:
+            theirs = f"has {cluster[name]!r}" if name in cluster else "does not set it"
+            what = f"_system_config[{name!r}] cannot be {value!r} for one node"
+            raise ValueError(f"{what}: settings are the cluster's, whose head {theirs}.")
+    return dict(cluster)
 
 
 def _flags(table: Mapping[str, Callable[[Any], list[str]]], given: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ray._core import executor as core_executor
 from ray._core import gcs
 from ray._core.worker import CoreWorker
-from ray._runtime import profile, runtime_env
+from ray._runtime import profile, runtime_env, system_config
 from ray._runtime.executor import Executor, Leave
 from ray._runtime.session import Session, core_options, set_session
 from ray._runtime.streams import Names, install
@@ -65,6 +65,7 @@ def _connect(args: WorkerArgs) -> Session:
         python_version=".".join(map(str, sys.version_info[:3])),
         **core_options(),
     )
+    core.notes_sites = system_config.records_sites({})
     return Session(core, is_driver=False, namespace="", job_config={})
 
 
