@@ -9,10 +9,11 @@
 #include <cerrno>
 #include <utility>
 
-#include "ray/object_manager/store/store_service.h"
+#include "ray/object_manager/store/store_thread.h"
 #include "ray/raylet/logs/log_tailer.h"
 #include "ray/raylet/node_services.h"
 #include "ray/raylet/nodes/node_directory.h"
+#include "ray/raylet/objects/store_objects.h"
 #include "ray/raylet/objects/transfer_service.h"
 #include "ray/raylet/workers/zygote_launcher.h"
 #include "ray/rpc/grpc/grpc_client.h"
@@ -32,7 +33,7 @@ constexpr uint64_t kEncryptedChunk = uint64_t{2} << 20;
 }  // namespace
 
 // What the services of a node stand on.
-struct Raylet::Impl final : NodeCarriers, NodeObjects {
+struct Raylet::Impl final : NodeCarriers {
   Impl(RayletConfig c, async::EpollLoop* l)
       : config(std::move(c)), loop(l), sockets_dir(config.node_dir + "/sockets"), log_dir(config.session_dir + "/logs") {}
 
@@ -57,32 +58,6 @@ struct Raylet::Impl final : NodeCarriers, NodeObjects {
     carrier->Shutdown();
   }
 
-  void OnWorkerDied(const WorkerId& worker) override { store->OnWorkerDied(worker); }
-  void OnNodeDead(const NodeId& node) override {
-    store->OnNodeDied(node);
-    transfers->OnNodeDead(node);
-  }
-  void Reown(std::vector<ObjectId> ids, const Address& owner) override { store->Reown(std::move(ids), owner); }
-  void Free(std::vector<ObjectId> ids) override { store->Free(std::move(ids)); }
-  void Keep(std::vector<ObjectId> ids) override { store->Keep(std::move(ids)); }
-  void Unkeep(std::vector<ObjectId> ids) override { store->Unkeep(std::move(ids)); }
-  void ListPrimary(std::function<void(std::vector<object_manager::StoreService::PrimaryCopy>)> callback) override {
-    store->ListPrimary(std::move(callback));
-  }
-  object_manager::StoreStats Stats() const override { return store->Stats(); }
-  uint64_t used() const override { return store->used(); }
-  void ArmUse() override { store->ArmUse(); }
-  void Describe(const ObjectId& id, std::function<void(std::string text, bool readable)> callback) override {
-    store->Describe(id, std::move(callback));
-  }
-  std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here) override {
-    return transfers->Prefetch(std::move(copies), here);
-  }
-  uint64_t given_bytes() const override { return transfers->given_bytes(); }
-  uint64_t received_bytes() const override { return transfers->received_bytes(); }
-  std::string ExplainPull(const ObjectId& id) const override { return transfers->Explain(id); }
-  void Save(const CopyToSave& copy, std::function<void(const Status&)> done) override { transfers->Save(copy, std::move(done)); }
-
   const RayletConfig config;
   async::EpollLoop* const loop;
   const std::string sockets_dir;
@@ -92,7 +67,8 @@ struct Raylet::Impl final : NodeCarriers, NodeObjects {
   // In the order of construction; destroyed in reverse.
   std::shared_ptr<rpc::Dispatcher> dispatcher;  // of the services
   SystemClock clock;
-  std::unique_ptr<object_manager::StoreService> store;
+  std::unique_ptr<object_manager::StoreThread> store;
+  StoreObjects objects;  // of the store and the transfers
   std::unique_ptr<ZygoteLauncher> launcher;
   std::unique_ptr<LogTailer> logs;
   std::unique_ptr<NodeServices> services;
@@ -111,22 +87,22 @@ Status Raylet::Impl::Init() {
   RAY_RETURN_NOT_OK(MakeDirs(sockets_dir));
   RAY_RETURN_NOT_OK(MakeDirs(log_dir));
 
-  object_manager::StoreConfig store_config;
-  store_config.capacity = config.object_store_memory;
+  object_manager::StoreThreadConfig store_config;
+  store_config.store.capacity = config.object_store_memory;
   store_config.sockets_dir = sockets_dir;
   store_config.socket_name = kStoreSocket;
   store_config.spill_directories = config.object_spilling_directories;
   if (store_config.spill_directories.empty()) store_config.spill_directories.push_back(config.session_dir);
   store_config.spill_uris = config.object_spilling_uris;
   store_config.spill_helper = {config.python, "-m", "ray._runtime.spill_helper", config.object_spilling_options_file};
-  store_config.node = node_id.Hex();
+  store_config.store.node = node_id.Hex();
   store_config.max_disk_use = config.max_disk_use;
-  store_config.max_spill_file_bytes = config.max_spill_file_bytes;
-  store_config.max_spill_file_objects = config.max_spill_file_objects;
-  store_config.spill_threshold = config.spill_threshold;
-  store_config.overflow_grace = config.overflow_grace;
-  RAY_ASSIGN_OR_RETURN(store, object_manager::StoreService::Make(store_config, &clock));
-  store->SetUseWatch([this] { loop->Post("raylet.store_use", [this] { services->OnStoreUse(); }); });
+  store_config.store.max_spill_file_bytes = config.max_spill_file_bytes;
+  store_config.store.max_spill_file_objects = config.max_spill_file_objects;
+  store_config.store.spill_threshold = config.spill_threshold;
+  store_config.store.overflow_grace = config.overflow_grace;
+  RAY_ASSIGN_OR_RETURN(store, object_manager::StoreThread::Make(store_config, &clock));
+  store->store()->SetUseWatch([this] { loop->Post("raylet.store_use", [this] { services->OnStoreUse(); }); });
 
   ZygoteConfig zygote;
   zygote.python = config.python;
@@ -140,7 +116,7 @@ Status Raylet::Impl::Init() {
   deps.loop = loop;
   deps.node_id = node_id;
   deps.carriers = this;
-  deps.objects = this;
+  deps.objects = &objects;
   deps.launcher = launcher.get();
   deps.hostname = host.data();
   deps.pid = getpid();
@@ -157,10 +133,11 @@ Status Raylet::Impl::Init() {
   if (!config.security.tls_cert.empty()) pull.chunk_bytes = push.chunk_bytes = kEncryptedChunk;
   pull.budget_bytes = std::max<uint64_t>(config.object_store_memory / 2, pull.chunk_bytes);  // the rest is for what is used and made here
   transfers = std::make_unique<TransferService>(
-      TransferService::Deps{loop, store.get(), node_id, [this](const NodeId& node) { return services->nodes()->BulkLink(node); },
+      TransferService::Deps{loop, store->store(), node_id, [this](const NodeId& node) { return services->nodes()->BulkLink(node); },
                             [this](const NodeId& node) { return services->nodes()->Link(node); },
                             [this](const JobId& job, const std::string& message) { services->NotifyDrivers(job, "fetch", message); }},
       pull, push);
+  objects.Set(store->store(), transfers.get());
   transfers->RegisterHandlers(dispatcher.get());
 
   rpc::LocalCarrierOptions carrier_options;

@@ -1,111 +1,121 @@
 #include "ray/core_worker/lifecycle/lazy_store.h"
 
-#include <system_error>
 #include <utility>
 
 #include "ray/util/logging.h"
 
 namespace ray::core {
+namespace {
 
-Result<std::shared_ptr<ValueStore>> LazyStore::Connected() {
-  auto present = [&]() -> std::shared_ptr<ValueStore> {
-    MutexLock lock(&mu_);
-    return store_;
-  };
-  if (auto store = present()) return store;
-  MutexLock connecting(&connecting_);
-  if (auto store = present()) return store;
+Status Closed() { return Status::Unavailable("the object store was closed"); }
+
+}  // namespace
+
+LazyStore::LazyStore(async::UserLoop* loop, std::function<void(Connected done)> connect) : loop_(loop), connect_(std::move(connect)) {}
+
+Result<std::shared_ptr<ValueStore>> LazyStore::Needed() {
+  const auto blocked = std::make_shared<Blocked>();
+  bool begin = false;
   {
-    MutexLock lock(&mu_);
-    if (closed_) return Status::Unavailable("the object store was closed");
+    MutexLock lock(&state_->mu);
+    if (state_->store != nullptr) return state_->store;
+    if (state_->closed) return Closed();
+    state_->blocked.push_back(blocked);
+    begin = !std::exchange(state_->connecting, true);
   }
-  RAY_ASSIGN_OR_RETURN(std::shared_ptr<ValueStore> made, connect_());
+  if (begin) Begin();
+  // Where the loop was stopped nobody sets the waiter any more; who stops it closes this first.
+  while (!blocked->waiter.IsSet()) loop_->Wait(&blocked->waiter, Time::Infinite());
+  if (!blocked->status.ok()) return blocked->status;
+  return std::move(blocked->store);
+}
+
+void LazyStore::Begin() {
+  connect_([state = state_](Result<std::unique_ptr<ValueStore>> made) { OnConnected(state.get(), std::move(made)); });
+}
+
+void LazyStore::OnConnected(State* state, Result<std::unique_ptr<ValueStore>> made) {
+  std::vector<std::shared_ptr<Blocked>> blocked;
   std::vector<ObjectId> freed;
+  std::shared_ptr<ValueStore> store;
+  if (made.ok()) store = std::move(made).value();
   {
-    MutexLock lock(&mu_);
-    if (closed_) return Status::Unavailable("the object store was closed");
-    store_ = made;
-    freed.swap(pending_free_);
+    MutexLock lock(&state->mu);
+    state->connecting = false;
+    if (state->closed) return;  // who waited was told
+    state->store = store;
+    blocked.swap(state->blocked);
+    if (store != nullptr) freed.swap(state->pending_free);
+    if (store == nullptr && blocked.empty() && !state->pending_free.empty())
+      RAY_LOG(WARNING) << "objects that nobody needs stay in the store until it can be reached: " << made.status().ToString();
   }
-  if (!freed.empty()) made->Free(freed);
-  return made;
+  if (!freed.empty()) store->Free(freed);
+  for (const auto& one : blocked) {
+    one->status = made.status();
+    one->store = store;
+    one->waiter.Notify();
+  }
 }
 
 Status LazyStore::Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
                         const std::function<Status(const PieceWriter&)>& fill) {
-  RAY_ASSIGN_OR_RETURN(auto store, Connected());
+  RAY_ASSIGN_OR_RETURN(auto store, Needed());
   return store->Write(id, size, metadata, owner, fill);
 }
 
 Result<std::vector<FoundValue>> LazyStore::Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) {
-  RAY_ASSIGN_OR_RETURN(auto store, Connected());
+  RAY_ASSIGN_OR_RETURN(auto store, Needed());
   return store->Get(ids, deadline, interrupted);
 }
 
 Result<std::vector<bool>> LazyStore::Contains(const std::vector<ObjectId>& ids) {
-  RAY_ASSIGN_OR_RETURN(auto store, Connected());
+  RAY_ASSIGN_OR_RETURN(auto store, Needed());
   return store->Contains(ids);
 }
 
 BufferPtr LazyStore::TryGet(const ObjectId& id) {
   std::shared_ptr<ValueStore> store;
   {
-    MutexLock lock(&mu_);
-    store = store_;
+    MutexLock lock(&state_->mu);
+    store = state_->store;
   }
   return store == nullptr ? nullptr : store->TryGet(id);
 }
 
 void LazyStore::Free(const std::vector<ObjectId>& ids) {
   std::shared_ptr<ValueStore> store;
-  std::thread last;  // has ended
-  std::string no_thread;
+  bool begin = false;
   {
-    MutexLock lock(&mu_);
-    store = store_;
+    MutexLock lock(&state_->mu);
+    if (state_->closed) return;
+    store = state_->store;
     if (store == nullptr) {
-      if (closed_) return;
-      pending_free_.insert(pending_free_.end(), ids.begin(), ids.end());
-      if (std::exchange(freeing_, true)) return;
-      try {
-        last = std::exchange(connector_, std::thread([this] { ConnectToFree(); }));
-      } catch (const std::system_error& error) {
-        // No memory, or the limit of threads is reached: they go with the next Free, or the first connection.
-        freeing_ = false;
-        no_thread = error.what();
-        if (std::exchange(lacked_thread_, true)) return;
-      }
+      state_->pending_free.insert(state_->pending_free.end(), ids.begin(), ids.end());
+      begin = !std::exchange(state_->connecting, true);
     }
   }
-  if (last.joinable()) last.join();
-  if (!no_thread.empty()) RAY_LOG(WARNING) << "objects that nobody needs stay in the store until a thread can be made: " << no_thread;
-  if (store != nullptr) store->Free(ids);
-}
-
-void LazyStore::ConnectToFree() {
-  if (const auto connected = Connected(); !connected.ok()) {
-    RAY_LOG(WARNING) << "objects that nobody needs stay in the store until it can be reached: " << connected.status().ToString();
-  }
-  MutexLock lock(&mu_);
-  freeing_ = false;
+  if (store != nullptr) return store->Free(ids);
+  if (begin) Begin();
 }
 
 Status LazyStore::FreeAndWait(const std::vector<ObjectId>& ids) {
-  RAY_ASSIGN_OR_RETURN(auto store, Connected());
+  RAY_ASSIGN_OR_RETURN(auto store, Needed());
   return store->FreeAndWait(ids);
 }
 
 void LazyStore::Close() {
-  std::thread connector;
-  {
-    MutexLock lock(&mu_);
-    closed_ = true;
-    connector.swap(connector_);
-  }
-  if (connector.joinable()) connector.join();
   std::shared_ptr<ValueStore> store;
-  MutexLock lock(&mu_);
-  store.swap(store_);
+  std::vector<std::shared_ptr<Blocked>> blocked;
+  {
+    MutexLock lock(&state_->mu);
+    state_->closed = true;
+    store.swap(state_->store);
+    blocked.swap(state_->blocked);
+  }
+  for (const auto& one : blocked) {
+    one->status = Closed();
+    one->waiter.Notify();
+  }
 }
 
 }  // namespace ray::core

@@ -4,9 +4,9 @@
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
+#include "ray/async/loop.h"
 #include "ray/core_worker/objects/value_store.h"
 #include "ray/util/mutex.h"
 
@@ -14,8 +14,10 @@ namespace ray::core {
 
 class LazyStore final : public ValueStore {
  public:
-  // `connect` may block; it is tried again after a failure.
-  explicit LazyStore(std::function<Result<std::unique_ptr<ValueStore>>()> connect) : connect_(std::move(connect)) {}
+  using Connected = std::function<void(Result<std::unique_ptr<ValueStore>> store)>;
+  // `connect` does not block and calls back once, on the loop or before it returns; it is called again when it has failed and the store is needed again. Whoever
+  // needs the store waits on the loop, which must outlive this.
+  LazyStore(async::UserLoop* loop, std::function<void(Connected done)> connect);
 
   Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
                const std::function<Status(const PieceWriter&)>& fill) override;
@@ -25,23 +27,35 @@ class LazyStore final : public ValueStore {
   void Free(const std::vector<ObjectId>& ids) override;
   Status FreeAndWait(const std::vector<ObjectId>& ids) override;
   ~LazyStore() override { Close(); }
-  // The connection goes.
+  // The connection goes; who waits for it is told.
   void Close() override;
 
  private:
+  // A caller that is blocked until there is a connection.
+  struct Blocked {
+    async::Waiter waiter;
+    // Written before the waiter is set, read after.
+    std::shared_ptr<ValueStore> store;
+    Status status;
+  };
+  // Outlives this for as long as a connection is being made.
+  struct State {
+    Mutex mu;
+    std::shared_ptr<ValueStore> store GUARDED_BY(mu);
+    std::vector<ObjectId> pending_free GUARDED_BY(mu);  // freed before there was a connection (results that workers sealed)
+    std::vector<std::shared_ptr<Blocked>> blocked GUARDED_BY(mu);
+    bool connecting GUARDED_BY(mu) = false;
+    bool closed GUARDED_BY(mu) = false;
+  };
+  // [blocks]
+  Result<std::shared_ptr<ValueStore>> Needed();
   // What was freed before goes with the first connection, whoever makes it.
-  Result<std::shared_ptr<ValueStore>> Connected();
-  void ConnectToFree();
+  void Begin();
+  static void OnConnected(State* state, Result<std::unique_ptr<ValueStore>> made);
 
-  const std::function<Result<std::unique_ptr<ValueStore>>()> connect_;
-  Mutex connecting_;  // held while connecting, so that it happens once
-  Mutex mu_;
-  std::shared_ptr<ValueStore> store_ GUARDED_BY(mu_);
-  std::vector<ObjectId> pending_free_ GUARDED_BY(mu_);  // freed before there was a connection (results that workers sealed)
-  std::thread connector_ GUARDED_BY(mu_);               // connects for them: Free must not block
-  bool freeing_ GUARDED_BY(mu_) = false;                // the connector is at it
-  bool lacked_thread_ GUARDED_BY(mu_) = false;          // was said
-  bool closed_ GUARDED_BY(mu_) = false;
+  async::UserLoop* const loop_;
+  const std::function<void(Connected done)> connect_;
+  const std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 }  // namespace ray::core

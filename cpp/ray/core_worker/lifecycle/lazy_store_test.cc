@@ -1,12 +1,11 @@
 #include "ray/core_worker/lifecycle/lazy_store.h"
 
 #include <gtest/gtest.h>
-#include <pthread.h>
 
 #include <atomic>
-#include <chrono>
 #include <set>
 #include <thread>
+#include <utility>
 
 namespace ray::core {
 namespace {
@@ -40,84 +39,70 @@ class FreedIds final : public ValueStore {
   Log* const log_;
 };
 
-// As long as it lives, no thread can be made: the stack that each new one is to have is larger than the address space.
-class NoMoreThreads {
- public:
-  NoMoreThreads() {
-    pthread_getattr_default_np(&usual_);
-    pthread_attr_t huge;
-    pthread_getattr_default_np(&huge);
-    EXPECT_EQ(pthread_attr_setstacksize(&huge, size_t{1} << 60), 0);
-    EXPECT_EQ(pthread_setattr_default_np(&huge), 0);
-    pthread_attr_destroy(&huge);
-  }
-  ~NoMoreThreads() {
-    EXPECT_EQ(pthread_setattr_default_np(&usual_), 0);
-    pthread_attr_destroy(&usual_);
-  }
-  NoMoreThreads(const NoMoreThreads&) = delete;
-  NoMoreThreads& operator=(const NoMoreThreads&) = delete;
-
- private:
-  pthread_attr_t usual_;
-};
+ObjectId NewObject() { return ObjectId::ForReturn(TaskId::Of(JobId::FromInt(1), ActorId::Nil()), 0); }
 
 class LazyStoreTest : public ::testing::Test {
  protected:
-  // False: it does not happen.
-  template <typename F>
-  static bool Until(F happened) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (!happened()) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      std::this_thread::yield();
-    }
-    return true;
-  }
-  static ObjectId NewObject() { return ObjectId::ForReturn(TaskId::Of(JobId::FromInt(1), ActorId::Nil()), 0); }
+  LazyStoreTest() { EXPECT_TRUE(loop_->Start().ok()); }
+  ~LazyStoreTest() override { loop_->Stop(); }
+  void Answer() { std::exchange(done_, nullptr)(std::unique_ptr<ValueStore>(std::make_unique<FreedIds>(&freed_))); }
+  void Refuse() { std::exchange(done_, nullptr)(Status::Unavailable("not now")); }
+
   FreedIds::Log freed_;
-  std::atomic<int> failures_left_{1}, attempts_{0};
-  LazyStore store_{[this]() -> Result<std::unique_ptr<ValueStore>> {
-    ++attempts_;
-    if (failures_left_.fetch_sub(1) > 0) return Status::Unavailable("not now");
-    return std::unique_ptr<ValueStore>(std::make_unique<FreedIds>(&freed_));
-  }};
+  std::unique_ptr<async::EpollLoop> loop_ = async::EpollLoop::Make({.name = "test"}).value();
+  std::atomic<int> attempts_{0};
+  LazyStore::Connected done_;  // of the attempt that is under way
+  LazyStore store_{loop_.get(), [this](LazyStore::Connected done) {
+                     done_ = std::move(done);
+                     ++attempts_;
+                   }};
 };
 
 TEST_F(LazyStoreTest, WhatWasFreedInVainGoesWithTheNextThatIsFreed) {
-  const ObjectId first = NewObject();
+  const ObjectId first = NewObject(), second = NewObject(), third = NewObject();
   store_.Free({first});
-  EXPECT_TRUE(Until([&] {
-    store_.Free({NewObject()});
-    return freed_.Contains(first);
-  }));
+  store_.Free({second});
+  EXPECT_EQ(attempts_, 1);
+  Refuse();
+  store_.Free({third});
   EXPECT_EQ(attempts_, 2);
+  Answer();
+  for (const ObjectId& id : {first, second, third}) EXPECT_TRUE(freed_.Contains(id));
 }
 
 TEST_F(LazyStoreTest, WhatWasFreedInVainGoesWithTheFirstConnection) {
   const ObjectId first = NewObject();
   store_.Free({first});
-  EXPECT_TRUE(Until([&] { return attempts_ != 0; }));
+  Refuse();
+  std::thread answers([this] {
+    while (attempts_ != 2) std::this_thread::yield();
+    loop_->Post("answer", [this] { Answer(); });
+  });
   EXPECT_TRUE(store_.Contains({NewObject()}).ok());
+  answers.join();
   EXPECT_TRUE(freed_.Contains(first));
 }
 
-TEST_F(LazyStoreTest, WhatWasFreedWithoutAThreadGoesWithTheNextThatIsFreed) {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "this sanitizer chooses the stacks of threads itself";
-#endif
-  failures_left_ = 0;
-  const ObjectId first = NewObject(), second = NewObject(), third = NewObject();
-  {
-    NoMoreThreads none;
-    store_.Free({first});
-    store_.Free({second});
-    EXPECT_EQ(attempts_, 0);
-  }
-  store_.Free({third});
-  EXPECT_TRUE(Until([&] { return freed_.Contains(third); }));
-  EXPECT_TRUE(freed_.Contains(first));
-  EXPECT_TRUE(freed_.Contains(second));
+TEST_F(LazyStoreTest, WhoWaitsIsToldThatThereIsNone) {
+  std::thread answers([this] {
+    while (attempts_ != 1) std::this_thread::yield();
+    loop_->Post("answer", [this] { Refuse(); });
+  });
+  EXPECT_EQ(store_.Contains({NewObject()}).status().message(), "not now");
+  answers.join();
+}
+
+TEST_F(LazyStoreTest, CloseEndsWaits) {
+  std::thread closes([this] {
+    while (attempts_ != 1) std::this_thread::yield();
+    store_.Close();
+  });
+  EXPECT_EQ(store_.Contains({NewObject()}).status().code(), StatusCode::kUnavailable);
+  closes.join();
+  store_.Free({NewObject()});
+  Answer();  // too late
+  EXPECT_EQ(store_.FreeAndWait({NewObject()}).code(), StatusCode::kUnavailable);
+  EXPECT_EQ(attempts_, 1);
 }
 
 }  // namespace

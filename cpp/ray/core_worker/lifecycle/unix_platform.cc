@@ -44,9 +44,14 @@ void UnixPlatform::CloseConnections() {
 }
 
 std::unique_ptr<ValueStore> UnixPlatform::MakeStore(const WorkerId& self) {
-  return std::make_unique<LazyStore>([this, self]() -> Result<std::unique_ptr<ValueStore>> {
-    RAY_ASSIGN_OR_RETURN(store_client_, object_manager::StoreClient::Connect(carrier_.get(), loop_.get(), "store.sock", self));
-    return WrapStoreClient(store_client_.get());
+  return std::make_unique<LazyStore>(loop_.get(), [this, self](LazyStore::Connected done) {
+    using object_manager::StoreClient;
+    StoreClient::ConnectAsync(carrier_->Connect("store.sock"), loop_.get(), self,
+                              [this, done = std::move(done)](Result<std::unique_ptr<StoreClient>> client) {
+                                if (!client.ok()) return done(client.status());
+                                store_client_ = std::move(client).value();
+                                done(WrapStoreClient(store_client_.get(), &loop_->clock()));
+                              });
   });
 }
 

@@ -129,11 +129,12 @@ ReadResult ObjectReader::ReadFromStore(std::span<const ObjectRefInfo> refs, std:
       ReadValue& value = (*out)[left[k]];
       if (!found.ok()) {
         const auto cause = static_cast<ErrorType>(found.status().cause());
-        const bool no_room = cause == ErrorType::kOutOfDisk || cause == ErrorType::kObjectStoreFull;
+        // Not the object's: the store's own trouble, or its end.
+        const bool its_own = cause == ErrorType::kOutOfDisk || cause == ErrorType::kObjectStoreFull || cause == ErrorType::kLocalRayletDied;
         const std::string& why = found.status().message();
         // Without a cause it is this process that has reached a limit, and nothing is wrong with the object.
         const bool exhausted = found.status().code() == StatusCode::kResourceExhausted;
-        ErrorValue error = no_room ? MakeErrorValue(cause, why)
+        ErrorValue error = its_own ? MakeErrorValue(cause, why)
                            : exhausted
                                ? MakeErrorValue(ErrorType::kObjectUnreadable, "object " + ids[k].Hex() + " cannot be read now: " + why)
                                : LostValue(ids[k], why);

@@ -32,6 +32,7 @@ class MapStore final : public ValueStore {
   Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time, bool* interrupted) override {
     std::vector<FoundValue> found(ids.size());
     if ((*interrupted = interrupt_next_get.exchange(false))) return found;
+    if (gone) return Status(StatusCode::kUnavailable, "the object store is gone", static_cast<int32_t>(ErrorType::kLocalRayletDied));
     found.clear();
     for (const ObjectId& id : ids) found.push_back({TryGet(id)});
     return found;
@@ -39,7 +40,7 @@ class MapStore final : public ValueStore {
   BufferPtr TryGet(const ObjectId& id) override {
     MutexLock lock(&mu_);
     auto it = objects_.find(id);
-    return it == objects_.end() ? nullptr : it->second;
+    return it == objects_.end() || gone ? nullptr : it->second;
   }
   Result<std::vector<bool>> Contains(const std::vector<ObjectId>& ids) override {
     std::vector<bool> contained;
@@ -60,6 +61,7 @@ class MapStore final : public ValueStore {
   }
 
   std::atomic<bool> interrupt_next_get = false;
+  std::atomic<bool> gone = false;  // with its raylet
 
  private:
   Mutex mu_;
@@ -417,6 +419,15 @@ TEST_F(ObjectServiceTest, AnOwnerThatCannotBeReachedNowIsNotDead) {
   EXPECT_EQ(owner.freed, 0u);
   p.objects->RemoveLocalRef(id);
   owner.Until([&] { return owner.freed == 1; });
+}
+
+TEST_F(ObjectServiceTest, WhenTheStoreIsGoneItIsTheRayletThatHasDied) {
+  Process& p = New();
+  const ObjectId id = p.Put(std::string(200'000, 'x'));
+  EXPECT_EQ(p.Get(id, p.self).size(), 200'004u);
+  store_.gone = true;
+  EXPECT_TRUE(p.Get(id, p.self).starts_with(ErrorMetadata(ErrorType::kLocalRayletDied) + ":"));
+  p.objects->RemoveLocalRef(id);
 }
 
 TEST_F(ObjectServiceTest, AnObjectThatItsOwnerFreedIsLost) {

@@ -10,7 +10,7 @@ namespace {
 
 class StoreAdapter final : public ValueStore {
  public:
-  explicit StoreAdapter(object_manager::StoreClient* client) : client_(client) {}
+  StoreAdapter(object_manager::StoreClient* client, const Clock* clock) : client_(client), clock_(clock) {}
 
   Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
                const std::function<Status(const PieceWriter&)>& fill) override {
@@ -25,7 +25,7 @@ class StoreAdapter final : public ValueStore {
   }
 
   Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) override {
-    const Duration timeout = deadline.is_infinite() ? Duration(-1) : std::max(deadline - clock_.Now(), Duration::zero());
+    const Duration timeout = deadline.is_infinite() ? Duration(-1) : std::max(deadline - clock_->Now(), Duration::zero());
     auto values = client_->Get(ids, timeout, [interrupted] { return *interrupted = true; });
     if (!values.ok()) return values.status();
     std::vector<FoundValue> found(ids.size());
@@ -54,11 +54,13 @@ class StoreAdapter final : public ValueStore {
 
  private:
   object_manager::StoreClient* const client_;
-  const SystemClock clock_;
+  const Clock* const clock_;
 };
 
 }  // namespace
 
-std::unique_ptr<ValueStore> WrapStoreClient(object_manager::StoreClient* client) { return std::make_unique<StoreAdapter>(client); }
+std::unique_ptr<ValueStore> WrapStoreClient(object_manager::StoreClient* client, const Clock* clock) {
+  return std::make_unique<StoreAdapter>(client, clock);
+}
 
 }  // namespace ray::core

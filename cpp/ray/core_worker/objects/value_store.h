@@ -47,7 +47,7 @@ class ValueStore {
   virtual void Close() {}
 };
 
-// `client` must outlive it. Deadlines are those of the SystemClock, as on the EpollLoop that the client needs.
-std::unique_ptr<ValueStore> WrapStoreClient(object_manager::StoreClient* client);
+// Both must outlive it. `clock`: of the deadlines, that of the client's loop.
+std::unique_ptr<ValueStore> WrapStoreClient(object_manager::StoreClient* client, const Clock* clock);
 
 }  // namespace ray::core

@@ -11,7 +11,8 @@
 
 #include "ray/object_manager/client/store_client.h"
 #include "ray/object_manager/shm/arena.h"
-#include "ray/object_manager/store/store_service.h"
+#include "ray/object_manager/store/store_thread.h"
+#include "ray/rpc/local/local_carrier.h"
 #include "ray/util/check.h"
 #include "ray/util/fs.h"
 
@@ -63,13 +64,14 @@ int main(int argc, char** argv) {
   char path[] = "/tmp/ray_store_bench_XXXXXX";
   std::string dir = mkdtemp(path);
   SystemClock clock;
-  auto service = std::move(StoreService::Make({.capacity = std::max<uint64_t>(size * 4, 512 << 20), .sockets_dir = dir}, &clock)).value();
+  auto service =
+      std::move(StoreThread::Make({.store = {.capacity = std::max<uint64_t>(size * 4, 512 << 20)}, .sockets_dir = dir}, &clock)).value();
   RAY_CHECK(service->Start().ok());
   auto loop = std::move(async::EpollLoop::Make({})).value();
   RAY_CHECK(loop->Start().ok());
   auto carrier = std::move(rpc::LocalCarrier::Make(loop.get(), std::make_shared<rpc::Dispatcher>(), {.sockets_dir = dir})).value();
   WorkerId worker = WorkerId::FromRandom();
-  auto client = std::move(StoreClient::Connect(carrier.get(), loop.get(), "store.sock", worker)).value();
+  auto client = std::move(StoreClient::Connect(carrier->Connect("store.sock"), loop.get(), worker)).value();
 
   const std::vector<char> bytes(size, 'x');
   std::printf("memcpy into warm shared memory: %.1f GB/s by one thread, %.1f by two\n", MemcpyRate(bytes, 1), MemcpyRate(bytes, 2));

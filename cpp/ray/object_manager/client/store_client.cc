@@ -39,7 +39,7 @@ struct Answer {
   async::Waiter waiter;
 };
 
-Status Await(async::EpollLoop* loop, const rpc::Connection& connection, async::Waiter* waiter, const Interrupted& interrupted) {
+Status Await(async::UserLoop* loop, const rpc::Connection& connection, async::Waiter* waiter, const Interrupted& interrupted) {
   for (;;) {
     if (loop->Wait(waiter, Time::Infinite()) == async::WaitResult::kDone || waiter->IsSet()) return {};
     if (interrupted && interrupted()) return Status::Cancelled("interrupted");
@@ -71,7 +71,7 @@ struct StoreClient::Shared : std::enable_shared_from_this<StoreClient::Shared> {
   // even if another thread is at it.
   Mutex flush_mu;
   Mutex mu;
-  async::EpollLoop* loop GUARDED_BY(mu) = nullptr;                     // null once the client is gone: then there is nobody to tell
+  async::UserLoop* loop GUARDED_BY(mu) = nullptr;                      // null once the client is gone: then there is nobody to tell
   std::unordered_map<ObjectId, Entry, IdHash> entries GUARDED_BY(mu);  // all that this process has pinned
   std::vector<ObjectId> releases GUARDED_BY(mu);                       // not sent yet
   std::vector<ObjectId> frees GUARDED_BY(mu);
@@ -84,6 +84,8 @@ struct StoreClient::Shared : std::enable_shared_from_this<StoreClient::Shared> {
   void Unuse(const ObjectId& id);
   // `corked`: whatever is sent next takes it along.
   void FlushDrops(bool corked = false);
+  // With what the store said when it was connected to. Owns `fd`.
+  Status Open(std::string_view control, int fd);
   // A place in a slab for an object of this size, if there is one; asks for the next slab ahead.
   std::optional<SlabPool::Place> AllocateInSlab(uint64_t size);
   // On the loop, forever: gives back what is not used whenever the store asks.
@@ -100,9 +102,9 @@ struct StoreClient::Shared : std::enable_shared_from_this<StoreClient::Shared> {
   void FinishGet(const std::shared_ptr<PendingGet>& get);
   // Calls and waits. A reply that comes after the caller gave up goes to `on_late`.
   template <typename ReplyMessage>
-  Result<ReplyMessage> CallSync(async::EpollLoop* on_loop, MethodId method, const rpc::MessageLite& request, const Interrupted& interrupted,
+  Result<ReplyMessage> CallSync(async::UserLoop* on_loop, MethodId method, const rpc::MessageLite& request, const Interrupted& interrupted,
                                 std::function<void(const ReplyMessage&)> on_late = {});
-  async::EpollLoop* Loop() {
+  async::UserLoop* Loop() {
     MutexLock lock(&mu);
     return loop;
   }
@@ -268,7 +270,7 @@ void StoreClient::Shared::MapSegment(uint64_t segment, MappingCallback callback)
 }
 
 template <typename ReplyMessage>
-Result<ReplyMessage> StoreClient::Shared::CallSync(async::EpollLoop* on_loop, MethodId method, const rpc::MessageLite& request,
+Result<ReplyMessage> StoreClient::Shared::CallSync(async::UserLoop* on_loop, MethodId method, const rpc::MessageLite& request,
                                                    const Interrupted& interrupted, std::function<void(const ReplyMessage&)> on_late) {
   auto answer = std::make_shared<Answer<ReplyMessage>>();
   rpc::CallTyped<ReplyMessage>(*connection, method, request, {}, [answer, on_late](Status status, ReplyMessage& reply, PartList) {
@@ -294,55 +296,65 @@ Result<ReplyMessage> StoreClient::Shared::CallSync(async::EpollLoop* on_loop, Me
   return std::move(answer->value);
 }
 
-Result<std::unique_ptr<StoreClient>> StoreClient::Connect(rpc::LocalCarrier* carrier, async::EpollLoop* loop,
-                                                          const std::string& socket_name, const WorkerId& worker) {
+void StoreClient::ConnectAsync(Result<rpc::ConnectionPtr> connection, async::UserLoop* loop, const WorkerId& worker,
+                               ConnectCallback callback) {
+  if (!connection.ok()) return callback(Translate(connection.status()));
   auto shared = std::make_shared<Shared>();
-  auto connection = carrier->Connect(socket_name);
-  if (!connection.ok()) return Translate(connection.status());
   shared->worker = worker;
   shared->connection = *connection;
   shared->loop = loop;
-
-  struct Opened {
-    v1::StoreConnectReply reply;
-    int fd = -1;
-    ~Opened() {
-      if (fd >= 0) ::close(fd);
-    }
-  };
   v1::StoreConnectRequest request;
   request.set_worker_id(worker.Binary());
-  auto answer = std::make_shared<Answer<Opened>>();
-  shared->CallForFd(MethodId::kStoreConnect, request, kConnectTimeout, [answer](Status status, std::string_view control, int fd) {
-    answer->value.fd = fd;
-    if (status.ok() && !answer->value.reply.ParseFromArray(control.data(), static_cast<int>(control.size()))) {
-      status = Status::DataLoss("StoreConnect: a reply that cannot be parsed");
-    }
-    answer->status = std::move(status);
-    answer->waiter.Notify();
-  });
-  Status status = Await(loop, *shared->connection, &answer->waiter, {});
-  if (status.ok()) status = answer->status;
-  if (status.code() == StatusCode::kDeadlineExceeded) {  // of no caller of ours
-    status = Status::ResourceExhausted(
-        "the object store of this node takes no connection: its raylet hangs, or has no descriptor left; see raylet.out");
+  shared->CallForFd(
+      MethodId::kStoreConnect, request, kConnectTimeout,
+      [shared, callback = std::move(callback)](Status status, std::string_view control, int fd) {
+        if (status.code() == StatusCode::kDeadlineExceeded) {  // of no caller of ours
+          status = Status::ResourceExhausted(
+              "the object store of this node takes no connection: its raylet hangs, or has no descriptor left; see raylet.out");
+        }
+        if (status.ok()) status = shared->Open(control, fd);
+        if (!status.ok()) {
+          shared->connection->Close(Status::Cancelled("the connection to the object store was not established"));
+          return callback(Translate(status));
+        }
+        callback(std::unique_ptr<StoreClient>(new StoreClient(shared)));
+      });
+}
+
+Status StoreClient::Shared::Open(std::string_view control, int fd) {
+  v1::StoreConnectReply reply;
+  const bool parsed = reply.ParseFromArray(control.data(), static_cast<int>(control.size()));
+  auto made = parsed ? Mapping::Make(fd, reply.arena_size(), Mapping::Mode::kRead)
+                     : Status::DataLoss("StoreConnect: a reply that cannot be parsed");
+  if (!made.ok()) {
+    ::close(fd);
+    return made.status();
   }
-  if (!status.ok()) {
-    shared->connection->Close(Status::Cancelled("the connection to the object store was not established"));
-    return Translate(status);
-  }
-  const uint64_t size = answer->value.reply.arena_size();
+  mapping = std::move(made).value();
+  RAY_ASSIGN_OR_RETURN(writer, ArenaWriter::Make(fd, reply.arena_size()));
+  async::UserLoop* on_loop = nullptr;
   {
-    MutexLock lock(&shared->mu);
-    shared->slabs.emplace(answer->value.reply.slab_bytes());
+    MutexLock lock(&mu);
+    slabs.emplace(reply.slab_bytes());
+    on_loop = loop;
   }
-  RAY_ASSIGN_OR_RETURN(shared->mapping, Mapping::Make(answer->value.fd, size, Mapping::Mode::kRead));
-  RAY_ASSIGN_OR_RETURN(shared->writer, ArenaWriter::Make(std::exchange(answer->value.fd, -1), size));
-  loop->AddFlusher([weak = std::weak_ptr<Shared>(shared)] {
+  on_loop->AddFlusher([weak = weak_from_this()] {
     if (auto self = weak.lock()) self->FlushDrops();
   });
-  shared->AwaitReclaim();
-  return std::unique_ptr<StoreClient>(new StoreClient(std::move(shared)));
+  AwaitReclaim();
+  return {};
+}
+
+Result<std::unique_ptr<StoreClient>> StoreClient::Connect(Result<rpc::ConnectionPtr> connection, async::UserLoop* loop,
+                                                          const WorkerId& worker) {
+  const rpc::ConnectionPtr link = connection.ok() ? *connection : nullptr;
+  auto answer = std::make_shared<Answer<std::optional<Result<std::unique_ptr<StoreClient>>>>>();
+  ConnectAsync(std::move(connection), loop, worker, [answer](Result<std::unique_ptr<StoreClient>> client) {
+    answer->value = std::move(client);
+    answer->waiter.Notify();
+  });
+  if (!answer->waiter.IsSet()) RAY_RETURN_NOT_OK(Await(loop, *link, &answer->waiter, {}));
+  return std::move(*answer->value);
 }
 
 StoreClient::~StoreClient() {

@@ -19,7 +19,7 @@
 #include "ray/common/address.h"
 #include "ray/common/buffer.h"
 #include "ray/common/ids.h"
-#include "ray/rpc/local/local_carrier.h"
+#include "ray/rpc/core/connection.h"
 #include "ray/util/status.h"
 
 namespace ray::object_manager {
@@ -81,9 +81,11 @@ class WriteHandle {
 
 class StoreClient {
  public:
-  // [blocks] The carrier and the loop must outlive the client; the loop runs.
-  static Result<std::unique_ptr<StoreClient>> Connect(rpc::LocalCarrier* carrier, async::EpollLoop* loop, const std::string& socket_name,
-                                                      const WorkerId& worker);
+  // `connection`: to the store, or why there is none. `callback` runs on the loop, once, or before the call returns. The loop must outlive the client; it runs.
+  using ConnectCallback = std::function<void(Result<std::unique_ptr<StoreClient>> client)>;
+  static void ConnectAsync(Result<rpc::ConnectionPtr> connection, async::UserLoop* loop, const WorkerId& worker, ConnectCallback callback);
+  // [blocks]
+  static Result<std::unique_ptr<StoreClient>> Connect(Result<rpc::ConnectionPtr> connection, async::UserLoop* loop, const WorkerId& worker);
   // No call may be in progress. Buffers may outlive the client; their pins end with its connection.
   ~StoreClient();
   StoreClient(const StoreClient&) = delete;

@@ -14,7 +14,8 @@
 #include <thread>
 
 #include "ray/common/errors.h"
-#include "ray/object_manager/store/store_service.h"
+#include "ray/object_manager/store/store_thread.h"
+#include "ray/rpc/local/local_carrier.h"
 #include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 #include "ray/v1/store.pb.h"
@@ -37,7 +38,7 @@ struct Process {  // a client process's parts
     loop = std::move(async::EpollLoop::Make({})).value();
     EXPECT_TRUE(loop->Start().ok());
     carrier = std::move(rpc::LocalCarrier::Make(loop.get(), std::make_shared<rpc::Dispatcher>(), {.sockets_dir = dir})).value();
-    auto made = StoreClient::Connect(carrier.get(), loop.get(), "store.sock", worker);
+    auto made = StoreClient::Connect(carrier->Connect("store.sock"), loop.get(), worker);
     EXPECT_TRUE(made.ok()) << made.status().ToString();
     if (made.ok()) client = std::move(made).value();
   }
@@ -82,22 +83,22 @@ class StoreClientTest : public ::testing::Test {
     EXPECT_TRUE(RemoveTree(dir_).ok());
   }
   void StartStore(uint64_t capacity, Duration grace = std::chrono::milliseconds(50)) {
-    auto made = StoreService::Make({.capacity = capacity, .sockets_dir = dir_, .create_grace = grace}, &clock_);
+    auto made = StoreThread::Make({.store = {.capacity = capacity, .create_grace = grace}, .sockets_dir = dir_}, &clock_);
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     service_ = std::move(made).value();
     ASSERT_TRUE(service_->Start().ok());
   }
   // With a disk, and spilling in pieces of 1 MiB.
   void StartSpillingStore(uint64_t capacity, double max_disk_use = 1.0) {
-    auto made = StoreService::Make({.capacity = capacity,
-                                    .sockets_dir = dir_,
-                                    .create_grace = std::chrono::milliseconds(200),
-                                    .spill_directories = {dir_},
-                                    .node = "me",
-                                    .max_disk_use = max_disk_use,
-                                    .max_spill_file_bytes = kMiB,
-                                    .overflow_grace = std::chrono::milliseconds(50)},
-                                   &clock_);
+    auto made = StoreThread::Make({.store = {.capacity = capacity,
+                                             .create_grace = std::chrono::milliseconds(200),
+                                             .node = "me",
+                                             .max_spill_file_bytes = kMiB,
+                                             .overflow_grace = std::chrono::milliseconds(50)},
+                                   .sockets_dir = dir_,
+                                   .spill_directories = {dir_},
+                                   .max_disk_use = max_disk_use},
+                                  &clock_);
     ASSERT_TRUE(made.ok()) << made.status().ToString();
     service_ = std::move(made).value();
     ASSERT_TRUE(service_->Start().ok());
@@ -106,7 +107,7 @@ class StoreClientTest : public ::testing::Test {
   SystemClock clock_;
   ManualClock manual_clock_;  // outlives the service, which looks at it until the end
   std::string dir_;
-  std::unique_ptr<StoreService> service_;
+  std::unique_ptr<StoreThread> service_;
 };
 
 TEST_F(StoreClientTest, PutsAndGetsAcrossProcessesParts) {
@@ -136,7 +137,7 @@ TEST_F(StoreClientTest, UsedIsExactlyWhatWasAskedFor) {
   ASSERT_TRUE(stats.ok());
   EXPECT_EQ(stats->used, 5'000'000u);
   EXPECT_EQ(stats->num_objects, 1u);
-  EXPECT_EQ(service_->Stats().used, 5'000'000u);
+  EXPECT_EQ(service_->store()->Stats().used, 5'000'000u);
   a.client->Free({id});
   EXPECT_EQ(a.client->Stats()->used, 0u);
 }
@@ -239,11 +240,11 @@ TEST_F(StoreClientTest, OwnerDeathFreesItsObjects) {
   ASSERT_TRUE(b.Put(NewId(), "y", b.worker).ok());
   WorkerId dead = b.worker;
   b.client.reset();  // its connection ends: pins go
-  service_->OnWorkerDied(dead);
+  service_->store()->OnWorkerDied(dead);
   // Both events reach the store in some order; a's next answer may come before them, so ask until they have.
   while (a.client->Stats()->num_objects != 1) {
   }
-  EXPECT_EQ(service_->Stats().used, 1u);
+  EXPECT_EQ(service_->store()->Stats().used, 1u);
 }
 
 TEST_F(StoreClientTest, StoreDeathFailsCallsAndKeepsBuffers) {
@@ -352,7 +353,7 @@ TEST_F(StoreClientTest, ManyThreadsPutGetFree) {
   ASSERT_TRUE(a.client->Stats().ok());
   while (b.client->Stats()->num_objects + a.client->Stats()->num_objects != 0) {
   }
-  EXPECT_EQ(service_->Stats().used, 0u);
+  EXPECT_EQ(service_->store()->Stats().used, 0u);
 }
 
 TEST_F(StoreClientTest, SpillsAndRestores) {
@@ -368,7 +369,7 @@ TEST_F(StoreClientTest, SpillsAndRestores) {
   EXPECT_EQ(stats->num_objects, 24u);
   EXPECT_LE(stats->used, 8 * kMiB);
   EXPECT_GE(stats->spilled_bytes, 16 * kMiB);
-  EXPECT_GE(service_->Stats().spilled_objects, 16u);
+  EXPECT_GE(service_->store()->Stats().spilled_objects, 16u);
   for (Process* process : {&a, &b}) {
     for (int i = 0; i < 24; ++i) {
       auto value = process->GetOne(ids[static_cast<size_t>(i)]);
@@ -453,7 +454,7 @@ TEST_F(StoreClientTest, ADeadClientsSlabsGoBack) {
   Process b(dir_);
   PutUntilLeased(a.get(), 200'000);
   ASSERT_GT(b.client->Stats()->slab_bytes, 0u);
-  service_->OnWorkerDied(a->worker);
+  service_->store()->OnWorkerDied(a->worker);
   a.reset();
   while (b.client->Stats()->slab_bytes + b.client->Stats()->num_objects != 0) {
   }
@@ -472,13 +473,13 @@ TEST_F(StoreClientTest, SlabsGoBackWhenMemoryIsShort) {
 }
 
 TEST_F(StoreClientTest, FreePagesGoBackToTheSystemAfterAWhile) {
-  auto made = StoreService::Make({.capacity = 256 * kMiB,
-                                  .sockets_dir = dir_,
-                                  .warm_ahead_bytes = 0,
-                                  .warm_floor_bytes = 16 * kMiB,
-                                  .trim_idle = std::chrono::seconds(60),
-                                  .trim_check = std::chrono::milliseconds(5)},
-                                 &manual_clock_);
+  auto made = StoreThread::Make({.store = {.capacity = 256 * kMiB,
+                                           .warm_ahead_bytes = 0,
+                                           .warm_floor_bytes = 16 * kMiB,
+                                           .trim_idle = std::chrono::seconds(60),
+                                           .trim_check = std::chrono::milliseconds(5)},
+                                 .sockets_dir = dir_},
+                                &manual_clock_);
   ASSERT_TRUE(made.ok());
   service_ = std::move(made).value();
   ASSERT_TRUE(service_->Start().ok());
@@ -497,11 +498,12 @@ TEST_F(StoreClientTest, FreePagesGoBackToTheSystemAfterAWhile) {
     for (int i = 0; i < 200; ++i) ASSERT_TRUE(a.client->Stats().ok());
   };
   looked();
-  EXPECT_GE(service_->Stats().arena_bytes, 136 * kMiB);  // it may be wanted again
+  EXPECT_GE(service_->store()->Stats().arena_bytes, 136 * kMiB);  // it may be wanted again
   manual_clock_.Advance(std::chrono::seconds(2));
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (service_->Stats().arena_bytes > 24 * kMiB && std::chrono::steady_clock::now() < deadline) ASSERT_TRUE(a.client->Stats().ok());
-  EXPECT_EQ(service_->Stats().arena_bytes, 24 * kMiB);  // the floor, and what is in use
+  while (service_->store()->Stats().arena_bytes > 24 * kMiB && std::chrono::steady_clock::now() < deadline)
+    ASSERT_TRUE(a.client->Stats().ok());
+  EXPECT_EQ(service_->store()->Stats().arena_bytes, 24 * kMiB);  // the floor, and what is in use
   EXPECT_EQ(a.GetOne(kept)->blob->view(), std::string(8 * kMiB, 'k'));
   // What was taken is there again when it is needed.
   const ObjectId again = NewId();

@@ -1,4 +1,4 @@
-// TaskThread: a thread that does one thing after the other, started with the first. Thread-safe.
+// TaskRunner: does one thing after the other, beside the loop that asks for it. TaskThread: on a thread, started with the first. Thread-safe.
 #pragma once
 
 #include <deque>
@@ -9,18 +9,25 @@
 
 namespace ray::object_manager {
 
-class TaskThread {
+class TaskRunner {
+ public:
+  virtual ~TaskRunner() = default;
+  // Returns at once. Dropped after Stop.
+  virtual void Add(std::function<void()> task) = 0;
+  // Waits for the end of what is going on and drops what has not begun. Idempotent; not from a task.
+  virtual void Stop() = 0;
+};
+
+class TaskThread final : public TaskRunner {
  public:
   // `name`: as the system shows it, at most 15 characters.
   explicit TaskThread(const char* name) : name_(name) {}
-  ~TaskThread() { Stop(); }
+  ~TaskThread() override { Stop(); }
   TaskThread(const TaskThread&) = delete;
   TaskThread& operator=(const TaskThread&) = delete;
 
-  // Returns at once. Dropped after Stop.
-  void Add(std::function<void()> task);
-  // Waits for the end of what is going on and drops what has not begun. Idempotent; not from the thread itself.
-  void Stop();
+  void Add(std::function<void()> task) override;
+  void Stop() override;
 
  private:
   void Run();

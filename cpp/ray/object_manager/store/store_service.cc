@@ -6,21 +6,16 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <future>
 #include <optional>
 #include <unordered_map>
 #include <utility>
 
-#include "ray/async/loop.h"
 #include "ray/object_manager/shm/arena.h"
 #include "ray/object_manager/shm/arena_writer.h"
 #include "ray/object_manager/shm/page_warmer.h"
-#include "ray/object_manager/spill/external_storage.h"
-#include "ray/object_manager/spill/local_disk.h"
 #include "ray/object_manager/spill/spill_core.h"
 #include "ray/object_manager/table/object_table_core.h"
 #include "ray/object_manager/table/remote_owners.h"
-#include "ray/rpc/local/local_carrier.h"
 #include "ray/util/check.h"
 #include "ray/util/logging.h"
 #include "ray/util/mutex.h"
@@ -53,8 +48,8 @@ constexpr Duration kPinPatience = std::chrono::seconds(30);  // for one to be re
 // What rooms and pins need of the service, and may outlive it.
 struct LocalAccess {
   Mutex mu;
-  async::EpollLoop* loop GUARDED_BY(mu) = nullptr;  // null: stopped
-  std::unique_ptr<ArenaWriter> arena;               // constant after Make
+  async::Loop* loop GUARDED_BY(mu) = nullptr;  // null: not started, or stopped
+  std::unique_ptr<ArenaWriter> arena;          // constant after Make
   void Post(const char* name, std::function<void()> fn) {
     MutexLock lock(&mu);
     if (loop != nullptr) loop->Post(name, std::move(fn));
@@ -83,10 +78,10 @@ class LandingInRoom final : public Landing {
 struct StoreService::Impl {
   // Constant after Make.
   StoreConfig config;
-  const Clock* clock;
+  async::Loop* loop = nullptr;
+  const Clock* clock = nullptr;
   std::unique_ptr<Arena> arena;
-  std::unique_ptr<async::EpollLoop> loop;
-  std::unique_ptr<rpc::LocalCarrier> carrier;
+  std::shared_ptr<const rpc::Dispatcher> dispatcher;
   std::unique_ptr<PageWarmer> warmer;
   std::unique_ptr<SpillStorage> disk;  // null: no spilling
   bool started = false;                // Start and Stop only
@@ -570,17 +565,18 @@ void StoreService::Impl::Trim() {
   if (core->allocator().warm_free_bytes() > config.warm_floor_bytes) ArmTrim(ranges.empty() ? config.trim_check : kTrimPause);
 }
 
-Result<std::unique_ptr<StoreService>> StoreService::Make(const StoreConfig& config, const Clock* clock) {
+Result<std::unique_ptr<StoreService>> StoreService::Make(const StoreConfig& config, async::Loop* loop, const Clock* clock,
+                                                         std::unique_ptr<SpillStorage> disk) {
   const uint64_t capacity = config.capacity / ArenaAllocator::kPageSize * ArenaAllocator::kPageSize;
   if (capacity == 0) return Status::InvalidArgument("an object store of " + std::to_string(config.capacity) + " bytes is too small");
   auto impl = std::make_unique<Impl>();
   Impl* self = impl.get();
   impl->config = config;
+  impl->loop = loop;
   impl->clock = clock;
   RAY_ASSIGN_OR_RETURN(impl->arena, Arena::Make(capacity));
-  RAY_ASSIGN_OR_RETURN(impl->loop, async::EpollLoop::Make({.name = "store"}));
   ObjectTableConfig table{.capacity = capacity, .create_grace = config.create_grace};
-  table.disk = !config.spill_directories.empty();
+  table.disk = disk != nullptr;
   table.spill_threshold = config.spill_threshold;
   table.spill_batch_bytes = config.max_spill_file_bytes;
   table.overflow_grace = config.overflow_grace;
@@ -589,20 +585,13 @@ Result<std::unique_ptr<StoreService>> StoreService::Make(const StoreConfig& conf
   const int fd = ::dup(impl->arena->fd());
   if (fd < 0) return Status::FromErrno(errno, "dup of the arena's descriptor");
   RAY_ASSIGN_OR_RETURN(impl->local->arena, ArenaWriter::Make(fd, impl->arena->size()));
-  if (table.disk) {
-    const LocalDiskConfig local{.directories = config.spill_directories, .node = config.node, .max_disk_use = config.max_disk_use};
-    if (config.spill_uris.empty()) {
-      impl->disk = std::make_unique<LocalDisk>(local);
-    } else {
-      impl->disk = std::make_unique<ExternalStorage>(
-          ExternalStorageConfig{.uris = config.spill_uris, .node = config.node, .helper = config.spill_helper, .segments = local});
-    }
+  if (disk != nullptr) {
+    impl->disk = std::move(disk);
     impl->spill.emplace(SpillConfig{.num_directories = impl->disk->num_directories(),
                                     .max_file_bytes = config.max_spill_file_bytes,
                                     .max_file_objects = config.max_spill_file_objects});
   }
-  RAY_ASSIGN_OR_RETURN(impl->carrier,
-                       rpc::LocalCarrier::Make(impl->loop.get(), impl->MakeDispatcher(), {.sockets_dir = config.sockets_dir}));
+  impl->dispatcher = impl->MakeDispatcher();
   impl->warmer = std::make_unique<PageWarmer>(impl->arena.get(), [self](uint64_t begin, uint64_t end, const Status& status) {
     self->loop->Post("store.warmed", [self, begin, end, ok = status.ok()] {
       self->warming = false;
@@ -616,28 +605,25 @@ Result<std::unique_ptr<StoreService>> StoreService::Make(const StoreConfig& conf
 
 StoreService::StoreService(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
-StoreService::~StoreService() {
-  RAY_CHECK(!impl_->started || impl_->stopped);
-  impl_->warmer->Stop();
-  impl_->carrier.reset();
+StoreService::~StoreService() { RAY_CHECK(!impl_->started || impl_->stopped); }
+
+std::shared_ptr<const rpc::Dispatcher> StoreService::dispatcher() const { return impl_->dispatcher; }
+
+void StoreService::OnConnection(const rpc::ConnectionPtr& connection) {
+  connection->OnClose([self = impl_.get(), client = connection->id()](const Status&) {
+    self->reclaims.erase(client);
+    self->core->ClientGone(client, self->Now(), &self->effects);
+    self->Settle();
+  });
 }
 
-Status StoreService::Start() {
-  Impl* self = impl_.get();
-  RAY_RETURN_NOT_OK(self->loop->Start());
-  self->started = true;
+void StoreService::Start() {
+  impl_->started = true;
   {
-    MutexLock lock(&self->local->mu);
-    self->local->loop = self->loop.get();
+    MutexLock lock(&impl_->local->mu);
+    impl_->local->loop = impl_->loop;
   }
-  if (self->disk) self->disk->RemoveLeftovers();
-  return self->carrier->Listen(self->config.socket_name, [self](const rpc::ConnectionPtr& connection) {
-    connection->OnClose([self, client = connection->id()](const Status&) {
-      self->reclaims.erase(client);
-      self->core->ClientGone(client, self->Now(), &self->effects);
-      self->Settle();
-    });
-  });
+  if (impl_->disk) impl_->disk->RemoveLeftovers();
 }
 
 void StoreService::Stop() {
@@ -646,12 +632,6 @@ void StoreService::Stop() {
     MutexLock lock(&impl_->local->mu);
     impl_->local->loop = nullptr;
   }
-  impl_->carrier->Shutdown();
-  // The sockets are closed on the loop: it must get there before it ends, or clients would wait for answers that never come.
-  auto closed = std::make_shared<std::promise<void>>();
-  impl_->loop->Post("store.stop", [closed] { closed->set_value(); });
-  closed->get_future().wait();
-  impl_->loop->Stop();
   impl_->stopped = true;  // the loop is still: nothing reads this concurrently
   impl_->warmer->Stop();
   if (impl_->disk) impl_->disk->Stop();

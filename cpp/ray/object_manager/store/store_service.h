@@ -1,6 +1,5 @@
-// StoreService: the object store of one node. Shell around the ObjectTableCore: speaks docs/protocol/store-socket.md with its clients, owns the
-// arena and looks after its pages. Lives in the raylet process on a thread and a socket of its own, so that large puts never hold up leases.
-// Owned by the raylet's main object.
+// StoreService: the object store of one node. Shell around the ObjectTableCore and the SpillCore: speaks docs/protocol/store-socket.md with its clients, owns
+// the arena and looks after its pages. On a loop that it is given; a StoreThread gives it one of its own, with a socket, and the simulation a loop on virtual time.
 #pragma once
 
 #include <cstdint>
@@ -9,18 +8,20 @@
 #include <string>
 #include <vector>
 
+#include "ray/async/loop.h"
 #include "ray/common/address.h"
 #include "ray/common/buffer.h"
 #include "ray/common/ids.h"
+#include "ray/object_manager/spill/spill_storage.h"
+#include "ray/rpc/core/connection.h"
+#include "ray/rpc/core/dispatcher.h"
 #include "ray/util/clock.h"
 #include "ray/util/status.h"
 
 namespace ray::object_manager {
 
 struct StoreConfig {
-  uint64_t capacity = 0;  // bytes for objects, rounded down to pages; only those that were ever used take memory
-  std::string sockets_dir;
-  std::string socket_name = "store.sock";
+  uint64_t capacity = 0;                             // bytes for objects, rounded down to pages; only those that were ever used take memory
   Duration create_grace = std::chrono::seconds(10);  // see ObjectTableConfig
   // Once objects of at least warm_trigger_bytes are in use, pages for up to as much as the largest of them, at most warm_ahead_bytes, are made
   // before they are asked for. More: first puts are faster, more memory is taken that may never be used. 0: never.
@@ -30,13 +31,7 @@ struct StoreConfig {
   uint64_t warm_floor_bytes = uint64_t{256} << 20;
   Duration trim_idle = std::chrono::seconds(60);
   Duration trim_check = std::chrono::seconds(10);  // how often that is looked at, while there is more than the floor
-  // Where objects go when memory is short: see LocalDiskConfig. None: nowhere, creates fail when the arena is full.
-  std::vector<std::string> spill_directories;
-  // If there are any, objects go there instead, through this helper (ExternalStorageConfig); the directories are for disk-backed memory only.
-  std::vector<std::string> spill_uris;
-  std::vector<std::string> spill_helper;
-  std::string node;  // name of the node, for folders in those
-  double max_disk_use = 0.95;
+  std::string node;                                // name of the node, hexadecimal
   // See SpillConfig and ObjectTableConfig.
   uint64_t max_spill_file_bytes = uint64_t{100} << 20;
   uint64_t max_spill_file_objects = 2000;
@@ -73,23 +68,28 @@ class ObjectRoom : public std::enable_shared_from_this<ObjectRoom> {
 
 class StoreService {
  public:
-  // `clock` must outlive the service.
-  static Result<std::unique_ptr<StoreService>> Make(const StoreConfig& config, const Clock* clock);
+  // `disk`: where objects go when memory is short; null: nowhere, creates fail when the arena is full. The loop and `clock` must outlive the service.
+  static Result<std::unique_ptr<StoreService>> Make(const StoreConfig& config, async::Loop* loop, const Clock* clock,
+                                                    std::unique_ptr<SpillStorage> disk);
   // REQUIRES: stopped, if it was started.
   ~StoreService();
   StoreService(const StoreService&) = delete;
   StoreService& operator=(const StoreService&) = delete;
 
-  // Listens; clients may connect once the call has returned.
-  Status Start();
-  // Closes all connections and ends the thread. Idempotent. Clients keep what they have mapped. Not from the store's own thread.
+  // What clients ask, for the carrier of their connections, each of which is to be told of on the loop, before anything comes on it.
+  std::shared_ptr<const rpc::Dispatcher> dispatcher() const;
+  void OnConnection(const rpc::ConnectionPtr& connection);
+
+  // Rooms and pins can be had once it has returned.
+  void Start();
+  // Nothing runs on the loop any more. Its own threads end, what waits for an answer gets none; files are removed. Idempotent. Clients keep what they have mapped.
   void Stop();
   // The worker's objects may go. Thread-safe, returns at once.
   void OnWorkerDied(const WorkerId& worker);
   // The same of all workers of another node.
   void OnNodeDied(const NodeId& node);
 
-  // For the transfer of objects between nodes, instead of a socket. Thread-safe, return at once; callbacks run on the store's thread.
+  // For the transfer of objects between nodes, instead of a connection. Thread-safe, return at once; callbacks run on the store's loop.
   // Room for a copy, which may be evicted once it is sealed. `exists`: it is there, sealed. Else `room` is null where `status` says why.
   using RoomCallback = std::function<void(Status status, bool exists, std::shared_ptr<ObjectRoom> room)>;
   void CreateCopy(const ObjectId& id, uint64_t size, const std::string& metadata, const Address& owner, RoomCallback callback);
@@ -100,7 +100,7 @@ class StoreService {
   void Keep(std::vector<ObjectId> ids);
   // Other nodes have copies that count instead.
   void Unkeep(std::vector<ObjectId> ids);
-  // What is here and nobody else is known to have. The callback runs on the store's thread.
+  // What is here and nobody else is known to have. The callback runs on the store's loop.
   struct PrimaryCopy {
     ObjectId id;
     uint64_t size = 0;
@@ -110,14 +110,14 @@ class StoreService {
   // They are that process's from now on, whatever becomes of the one that owned them.
   void Reown(std::vector<ObjectId> ids, const Address& owner);
 
-  // For people: where an object is, in a word or two ("spilled to disk"); empty: not here. The callback runs on the store's thread.
+  // For people: where an object is, in a word or two ("spilled to disk"); empty: not here. The callback runs on the store's loop.
   void Describe(const ObjectId& id, std::function<void(std::string text, bool readable)> callback);
 
   // Thread-safe.
   StoreStats Stats() const;
   // Bytes of live objects in memory, as in Stats. Thread-safe.
   uint64_t used() const;
-  // When that changes next, `changed` runs once, on the store's thread; again after the next ArmUse. So nobody has to look whether it has changed, and
+  // When that changes next, `changed` runs once, on the store's loop; again after the next ArmUse. So nobody has to look whether it has changed, and
   // nobody is told more often than he wants to hear it. Thread-safe; SetUseWatch before Start.
   void SetUseWatch(std::function<void()> changed);
   void ArmUse();

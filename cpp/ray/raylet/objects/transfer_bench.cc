@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "ray/object_manager/client/store_client.h"
+#include "ray/object_manager/store/store_thread.h"
 #include "ray/raylet/objects/transfer_service.h"
 #include "ray/rpc/grpc/grpc_client.h"
 #include "ray/rpc/grpc/grpc_server.h"
@@ -88,12 +89,13 @@ struct Settings {
 
 struct BenchNode {
   BenchNode(const std::string& dir, BenchNode* other, const Settings& settings) : sockets(dir) {
-    object_manager::StoreConfig config;
-    config.capacity = 4 * kObject;
+    object_manager::StoreThreadConfig config;
+    config.store.capacity = 4 * kObject;
     config.sockets_dir = dir;
     config.socket_name = "store-" + name();
-    store = object_manager::StoreService::Make(config, &clock).value();
-    RAY_CHECK(store->Start().ok());
+    store_thread = object_manager::StoreThread::Make(config, &clock).value();
+    store = store_thread->store();
+    RAY_CHECK(store_thread->Start().ok());
     loop = async::EpollLoop::Make({.name = "raylet"}).value();
     object_manager::PullConfig pull;
     pull.self = id;
@@ -101,7 +103,7 @@ struct BenchNode {
     pull.chunk_bytes = push.chunk_bytes = settings.chunk_mib * kMiB;
     pull.window = settings.window;
     auto link = [this](const NodeId&) { return bulk; };
-    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store.get(), id, link, link}, pull, push);
+    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store, id, link, link}, pull, push);
     transfers->RegisterHandlers(dispatcher.get());
     carrier = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir}).value();
     RAY_CHECK(carrier->Listen("raylet-" + name(), [](const rpc::ConnectionPtr&) {}).ok());
@@ -126,7 +128,7 @@ struct BenchNode {
     user_loop = async::EpollLoop::Make({.name = "user"}).value();
     RAY_CHECK(user_loop->Start().ok());
     user = rpc::LocalCarrier::Make(user_loop.get(), std::make_shared<rpc::Dispatcher>(), {.sockets_dir = dir}).value();
-    objects = object_manager::StoreClient::Connect(user.get(), user_loop.get(), "store-" + name(), worker).value();
+    objects = object_manager::StoreClient::Connect(user->Connect("store-" + name()), user_loop.get(), worker).value();
     raylet = user->Connect("raylet-" + name()).value();
   }
   std::string name() const { return id.Hex().substr(0, 16); }
@@ -149,7 +151,8 @@ struct BenchNode {
   const WorkerId worker = WorkerId::FromRandom();
   SystemClock clock;
   std::shared_ptr<rpc::Dispatcher> dispatcher = std::make_shared<rpc::Dispatcher>();
-  std::unique_ptr<object_manager::StoreService> store;
+  std::unique_ptr<object_manager::StoreThread> store_thread;
+  object_manager::StoreService* store = nullptr;  // its
   std::unique_ptr<async::EpollLoop> loop, user_loop, bulk_loop;
   std::unique_ptr<TransferService> transfers;
   std::unique_ptr<rpc::LocalCarrier> carrier, user, bulk_carrier;

@@ -33,16 +33,20 @@ PullPriority PriorityOf(v1::PullReason reason) {
 
 }  // namespace
 
-TransferService::TransferService(Deps deps, const PullConfig& pull, const PushConfig& push)
-    : deps_(std::move(deps)), stall_(pull.stall), give_up_(pull.give_up), pull_(pull), push_(push), timer_(deps_.loop, [this] {
-        OnTick();
-      }) {}
+TransferService::TransferService(Deps deps, const PullConfig& pull, const PushConfig& push, std::unique_ptr<TaskRunner> copier)
+    : deps_(std::move(deps)),
+      stall_(pull.stall),
+      give_up_(pull.give_up),
+      copier_(copier != nullptr ? std::move(copier) : std::make_unique<TaskThread>("transfer")),
+      pull_(pull),
+      push_(push),
+      timer_(deps_.loop, [this] { OnTick(); }) {}
 
 TransferService::~TransferService() { Stop(); }
 
 void TransferService::Stop() {
   if (!std::exchange(*alive_, false)) return;
-  copier_.Stop();
+  copier_->Stop();
   timer_.Cancel();
   for (auto& [want, pull] : pulls_) {
     if (pull.responder.valid()) pull.responder.Fail(Status::Cancelled("this node is stopping"));
@@ -249,7 +253,7 @@ void TransferService::Apply(const FetchWanted& effect) {
   options.timeout = stall_ * 2;  // the core gives up sooner; this one frees the call
   if (auto it = receiving_.find(effect.id); it != receiving_.end() && it->second.round == effect.round && link->LandsReplies()) {
     options.landing = landings_[effect.fetch] = it->second.room->Land(effect.offset, effect.length);
-    copier_.Add([room = it->second.room, effect] { room->Prepare(effect.offset, effect.length); });
+    copier_->Add([room = it->second.room, effect] { room->Prepare(effect.offset, effect.length); });
   }
   rpc::CallTyped<v1::FetchChunkReply>(
       *link, MethodId::kFetchChunk, request, {},
@@ -266,7 +270,7 @@ void TransferService::OnChunk(const FetchWanted& fetch, const Status& status, co
     auto it = receiving_.find(fetch.id);
     if (it == receiving_.end() || it->second.round != fetch.round || !pull_.OnArrived(fetch.fetch, Now())) return;
     if (!landing.empty() && parts[0] == landing.mapped()) return OnWritten(fetch, {});
-    copier_.Add([this, fetch, part = std::move(parts[0]), room = it->second.room, alive = alive_, loop = deps_.loop]() mutable {
+    copier_->Add([this, fetch, part = std::move(parts[0]), room = it->second.room, alive = alive_, loop = deps_.loop]() mutable {
       const Status written = room->Write(fetch.offset, part->data(), part->size());
       part = nullptr;  // its memory is bounded by what is not written yet
       loop->Post("transfer.written", [this, fetch, written, alive] {

@@ -47,7 +47,9 @@ class TransferService {
     // Tells the drivers of the job; not set: nobody.
     std::function<void(const JobId& job, const std::string& message)> warn = nullptr;
   };
-  TransferService(Deps deps, const object_manager::PullConfig& pull, const object_manager::PushConfig& push);
+  // `copier`: copies chunks, and makes pages for those that need no copy; null: a thread does.
+  TransferService(Deps deps, const object_manager::PullConfig& pull, const object_manager::PushConfig& push,
+                  std::unique_ptr<object_manager::TaskRunner> copier = nullptr);
   ~TransferService();
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
   void OnNodeDead(const NodeId& node);
@@ -110,7 +112,7 @@ class TransferService {
 
   const Deps deps_;
   const Duration stall_, give_up_;
-  object_manager::TaskThread copier_{"transfer"};  // copies chunks, makes pages for those that need no copy
+  const std::unique_ptr<object_manager::TaskRunner> copier_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   object_manager::PullCore pull_;
   object_manager::PushCore push_;

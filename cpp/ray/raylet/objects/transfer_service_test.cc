@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "ray/object_manager/client/store_client.h"
+#include "ray/object_manager/store/store_thread.h"
 #include "ray/rpc/local/local_carrier.h"
 #include "ray/testing/promise/promise.h"
 
@@ -32,14 +33,15 @@ class TestNode {
  public:
   using Directory = std::function<TestNode*(const NodeId&)>;
   TestNode(const std::string& dir, Directory directory, uint64_t capacity, Duration warn_after) : directory_(std::move(directory)) {
-    object_manager::StoreConfig config;
-    config.capacity = capacity;
+    object_manager::StoreThreadConfig config;
+    config.store.capacity = capacity;
     config.sockets_dir = dir;
     config.socket_name = "store-" + name();
     config.spill_directories = {dir};
-    config.node = id.Hex().substr(0, 8);
-    store = object_manager::StoreService::Make(config, &clock_).value();
-    EXPECT_TRUE(store->Start().ok());
+    config.store.node = id.Hex().substr(0, 8);
+    store_thread = object_manager::StoreThread::Make(config, &clock_).value();
+    store = store_thread->store();
+    EXPECT_TRUE(store_thread->Start().ok());
     loop = async::EpollLoop::Make({.name = "raylet"}).value();
     auto dispatcher = std::make_shared<rpc::Dispatcher>();
     object_manager::PullConfig pull;
@@ -51,7 +53,7 @@ class TestNode {
     auto warn = [this](const JobId& job, const std::string& message) {
       if (auto told = std::exchange(on_warning, nullptr)) told(job, message);
     };
-    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store.get(), id, link, link, warn}, pull,
+    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store, id, link, link, warn}, pull,
                                                   object_manager::PushConfig());
     transfers->RegisterHandlers(dispatcher.get());
     carrier = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir}).value();
@@ -61,7 +63,7 @@ class TestNode {
     user_loop = async::EpollLoop::Make({.name = "user"}).value();
     EXPECT_TRUE(user_loop->Start().ok());
     user = rpc::LocalCarrier::Make(user_loop.get(), std::make_shared<rpc::Dispatcher>(), {.sockets_dir = dir}).value();
-    client = object_manager::StoreClient::Connect(user.get(), user_loop.get(), "store-" + name(), worker).value();
+    client = object_manager::StoreClient::Connect(user->Connect("store-" + name()), user_loop.get(), worker).value();
     raylet = user->Connect("raylet-" + name()).value();
   }
   ~TestNode() { Stop(); }
@@ -78,7 +80,7 @@ class TestNode {
     Run([&] { transfers->Stop(); });
     Settle(loop.get());
     loop->Stop();
-    store->Stop();
+    store_thread->Stop();
     transfers.reset();
   }
   std::string name() const { return id.Hex().substr(0, 16); }
@@ -140,7 +142,8 @@ class TestNode {
 
   const NodeId id = NodeId::FromRandom();
   const WorkerId worker = WorkerId::FromRandom();
-  std::unique_ptr<object_manager::StoreService> store;
+  std::unique_ptr<object_manager::StoreThread> store_thread;
+  object_manager::StoreService* store = nullptr;  // its
   std::unique_ptr<async::EpollLoop> loop, user_loop;
   std::unique_ptr<TransferService> transfers;
   std::unique_ptr<rpc::LocalCarrier> carrier, user;

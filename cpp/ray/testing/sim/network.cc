@@ -1,6 +1,9 @@
 #include "ray/testing/sim/network.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "ray/util/check.h"
@@ -24,6 +27,15 @@ std::string_view KindName(rpc::FrameKind kind) {
 }
 
 }  // namespace
+
+// A descriptor on its way, which is closed if it does not arrive.
+struct SentDescriptor {
+  explicit SentDescriptor(int from) : fd(::dup(from)) { RAY_CHECK(fd >= 0) << "no descriptor is left"; }
+  ~SentDescriptor() { ::close(fd); }
+  SentDescriptor(const SentDescriptor&) = delete;
+  SentDescriptor& operator=(const SentDescriptor&) = delete;
+  const int fd;
+};
 
 size_t SimConnection::Message::bytes() const {
   size_t bytes = rpc::kFrameHeaderBytes + control.size();
@@ -49,7 +61,7 @@ void SimConnection::Call(MethodId method, const rpc::MessageLite& request, const
 void SimConnection::CallRaw(MethodId method, std::string_view control, const PartList& parts, rpc::ReplyCallback callback,
                             rpc::CallOptions options) {
   if (calls_ == nullptr) return;
-  const uint64_t call = calls_->Add(std::move(callback), options.timeout);
+  const uint64_t call = calls_->Add(std::move(callback), options.timeout, lands_ ? std::move(options.landing) : nullptr);
   if (call == 0) return;  // it fails already
   if (closed_) return;    // it fails with the others, in a moment
   Send({Kind::kFrame, rpc::FrameKind::kRequest, method, call, std::string(control), parts, {}});
@@ -65,9 +77,10 @@ void SimConnection::NotifyRaw(MethodId method, std::string_view control, const P
 
 void SimConnection::SendReply(MethodId method, uint64_t call_id, rpc::FrameKind kind, std::string_view control,
                               const rpc::MessageLite* message, const PartList& parts, int fd, bool) {
-  RAY_CHECK(fd < 0) << "descriptors do not travel in a simulation";
   if (closed_) return;
-  Send({Kind::kFrame, kind, method, call_id, message != nullptr ? message->SerializeAsString() : std::string(control), parts, {}});
+  Message reply{Kind::kFrame, kind, method, call_id, message != nullptr ? message->SerializeAsString() : std::string(control), parts, {}};
+  if (fd >= 0) reply.fd = std::make_shared<SentDescriptor>(fd);
+  Send(std::move(reply));
 }
 
 void SimConnection::Send(Message message) {
@@ -125,10 +138,11 @@ Status SimNetwork::Listen(Process* process, const std::string& address, const rp
   return Status::Ok();
 }
 
-rpc::ConnectionPtr SimNetwork::Connect(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher) {
+rpc::ConnectionPtr SimNetwork::Connect(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher, bool lands) {
   const auto home = homes_.find(address);
   const HostId host = home == homes_.end() ? process->host() : home->second;
   const auto connection = Add(process, nullptr, host, dispatcher);
+  connection->lands_ = lands;
   if (!process->alive()) {
     connection->closed_ = connection->torn_down_ = connection->ended_ = true;
     return connection;
@@ -210,6 +224,7 @@ void SimNetwork::Deliver(const std::shared_ptr<SimConnection>& from) {
   if (message.kind == SimConnection::Kind::kOpen) {
     Accept(from, message.control);
   } else if (const auto to = from->peer_.lock(); to != nullptr && to->process_->alive()) {
+    TakeIn(to, &message);
     Receive(to, std::move(message));
   } else if (!from->closed_) {
     world_->After(Latency(from->peer_host_, from->process_->host(), 0), [from] {
@@ -217,6 +232,22 @@ void SimNetwork::Deliver(const std::shared_ptr<SimConnection>& from) {
     });
   }
   Schedule(from);
+}
+
+// The kernel has it: its parts have memory of the receiver, and the sender's goes. Also where the process stands still.
+void SimNetwork::TakeIn(const std::shared_ptr<SimConnection>& to, SimConnection::Message* message) {
+  PartList parts = std::exchange(message->parts, {});
+  std::shared_ptr<Landing> landing;
+  if (to->lands_ && message->frame == rpc::FrameKind::kReply && parts.size() == 1 && to->calls_ != nullptr)
+    landing = to->calls_->LandingOf(message->call_id);
+  for (const BufferPtr& part : parts) {
+    if (landing != nullptr && landing->size() == part->size() && !landing->revoked()) {
+      std::memcpy(landing->mutable_data(), part->data(), part->size());
+      message->parts.push_back(landing);
+    } else {
+      message->parts.push_back(HeapBuffer::CopyOf(part->view()));
+    }
+  }
 }
 
 void SimNetwork::Accept(const std::shared_ptr<SimConnection>& from, const std::string& address) {
@@ -233,6 +264,7 @@ void SimNetwork::Accept(const std::shared_ptr<SimConnection>& from, const std::s
   Process* server = listener->second.process;
   const auto to = Add(server, from->process_, from->process_->host(), listener->second.dispatcher);
   to->peer_ = from;
+  to->lands_ = from->lands_;
   from->peer_ = to;
   from->peer_process_ = server;
   world_->Record("accepts", {}, from->id(), to->id());
@@ -255,7 +287,8 @@ void SimNetwork::Receive(const std::shared_ptr<SimConnection>& to, SimConnection
         header.call_id = message->call_id;
         header.method = static_cast<uint16_t>(message->method);
         header.kind = message->frame;
-        rpc::DeliverFrame(header, message->control, std::move(message->parts), -1, to, *to->dispatcher_, to->calls_.get());
+        const int fd = message->fd != nullptr ? ::dup(message->fd->fd) : -1;
+        rpc::DeliverFrame(header, message->control, std::move(message->parts), fd, to, *to->dispatcher_, to->calls_.get());
       },
       to->id());
 }

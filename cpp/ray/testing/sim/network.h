@@ -41,6 +41,7 @@ struct NetworkConfig {
 };
 
 class SimNetwork;
+struct SentDescriptor;
 using AcceptCallback = std::function<void(const rpc::ConnectionPtr&)>;
 
 class SimConnection final : public rpc::Connection {
@@ -61,6 +62,7 @@ class SimConnection final : public rpc::Connection {
   uint64_t id() const override { return id_; }
   int64_t peer_pid() const override;
   size_t unsent_bytes() const override { return unsent_; }
+  bool LandsReplies() const override { return lands_; }
 
   // Calls that wait for their reply, for the check that none waits for ever.
   size_t pending_calls() const { return calls_ == nullptr ? 0 : calls_->size(); }
@@ -83,6 +85,7 @@ class SimConnection final : public rpc::Connection {
     std::string control;  // kOpen: the address; kEnd: the reason
     PartList parts;
     Time due;
+    std::shared_ptr<const SentDescriptor> fd = nullptr;  // within a host
     size_t bytes() const;
   };
 
@@ -96,6 +99,7 @@ class SimConnection final : public rpc::Connection {
   const rpc::Dispatcher* const dispatcher_;
   std::unique_ptr<rpc::PendingCalls> calls_;  // null: dropped
   bool closed_ = false, torn_down_ = false;
+  bool lands_ = false;  // replies go where their callers want them, as on a bulk link
   Status reason_;
   std::vector<std::function<void(const Status&)>> on_close_;
   size_t unsent_ = 0;
@@ -122,7 +126,8 @@ class SimNetwork {
   void StopListening(const std::string& address) { listeners_.erase(address); }
   bool IsListening(const std::string& address) const { return listeners_.contains(address); }
   // Immediate; that nobody listens, or that nobody can be reached, shows by its end.
-  rpc::ConnectionPtr Connect(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher);
+  // `lands`: a bulk link, both ends of which heed CallOptions::landing.
+  rpc::ConnectionPtr Connect(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher, bool lands = false);
 
   // Between two hosts, both ways. Idempotent.
   void Cut(HostId a, HostId b);
@@ -153,6 +158,7 @@ class SimNetwork {
   void Queue(const std::shared_ptr<SimConnection>& from, SimConnection::Message message);
   void Schedule(const std::shared_ptr<SimConnection>& from);
   void Deliver(const std::shared_ptr<SimConnection>& from);
+  void TakeIn(const std::shared_ptr<SimConnection>& to, SimConnection::Message* message);
   void Accept(const std::shared_ptr<SimConnection>& from, const std::string& address);
   void Receive(const std::shared_ptr<SimConnection>& to, SimConnection::Message message);
   void Resume();

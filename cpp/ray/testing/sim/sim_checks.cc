@@ -175,6 +175,12 @@ void SimCluster::CheckEmpty(const Listing& listing) {
     if (const size_t adopted = raylet.services().adoption().core().num_objects(); adopted != 0)
       Fail(node + " has adopted " + std::to_string(adopted) + " objects that nobody holds");
     if (!raylet.services().workers().Pids().empty()) Fail(node + " knows processes of jobs that are over");
+    if (const SimStore* store = raylet.store(); store != nullptr) {
+      if (const size_t left = store->store().Stats().num_objects; left != 0)
+        Fail(node + " has " + std::to_string(left) + " objects in its store that nobody owns");
+      if (const size_t left = store->disk().num_files(); left != 0)
+        Fail(node + " has " + std::to_string(left) + " files of spilled objects");
+    }
     if (!raylet.launcher().children().empty()) Fail(node + " has worker processes of jobs that are over");
   }
 }

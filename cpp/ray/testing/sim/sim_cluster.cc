@@ -80,6 +80,7 @@ void SimCluster::StartRaylet(HostId host) {
   config.pool.prestart = 2;
   config.memory_monitor.interval = Duration::zero();
   options.launcher = config_.launcher;
+  options.store = config_.store;
   options.worker = [this](Process* process, const raylet::LaunchRequest& request, const std::string& raylet_address) {
     if (config_.run_worker) return config_.run_worker(&network_, process, request, raylet_address);
     RunFakeWorker(&network_, config_.worker, process, request, raylet_address);
@@ -169,6 +170,7 @@ void SimCluster::Fault() {
     case 11: {
       Process* process = random_.Chance(0.3) ? gcs_.process() : RayletLives(host) ? hosts_[host].raylet->process() : nullptr;
       if (config_.run_worker && random_.Chance(0.5)) process = AnyUser(host);
+      if (config_.store.capacity > 0 && RayletLives(host) && random_.Chance(0.2)) process = hosts_[host].raylet->store()->process();
       if (process == nullptr || !process->alive()) return;
       world_.Record("stands still", {}, process->id());
       return process->loop()->StandStill(world_.now() + random_.Between(Duration::zero(), Duration(seconds(15))));

@@ -36,6 +36,7 @@ struct ClusterConfig {
   LauncherConfig launcher{.start_fails = 0.01, .start_hangs = 0.01};
   FakeWorkerConfig worker;
   int idle_workers = 2;  // that a node keeps; others leave after a second
+  StoreSimConfig store;
   // Who works in it, if not SimDrivers and FakeWorkers: starts a driver in a process of its own on that host, which owns it; and what a worker process runs.
   std::function<ClusterDriver*(SimNetwork* network, HostId host, const SimRaylet& raylet)> start_driver;
   std::function<void(SimNetwork* network, Process* process, const raylet::LaunchRequest& request, const std::string& raylet_address)>

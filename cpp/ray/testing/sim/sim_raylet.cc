@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "ray/raylet/nodes/node_directory.h"
 #include "ray/testing/sim/sim_gcs.h"
 
 namespace ray::sim {
@@ -22,16 +23,32 @@ SimRaylet::SimRaylet(SimNetwork* network, Process* process, Options options)
       options_(std::move(options)),
       local_address_(options_.config.node_dir + "/sockets/" + raylet::kRayletSocket),
       launcher_(std::make_unique<SimLauncher>(process, options_.launcher, local_address_, options_.worker)) {
+  if (options_.store.capacity > 0) {
+    raylet::TransferService::Deps objects;
+    objects.loop = process_->loop();
+    objects.self = node_id_;
+    objects.bulk_link = [this](const NodeId& node) { return services_->nodes()->BulkLink(node); };
+    objects.link = [this](const NodeId& node) { return services_->nodes()->Link(node); };
+    objects.warn = [this](const JobId& job, const std::string& message) { services_->NotifyDrivers(job, "fetch", message); };
+    store_ = std::make_unique<SimStore>(network_, process_, node_id_, options_.config.node_dir + "/sockets/" + raylet::kStoreSocket,
+                                        options_.store, std::move(objects),
+                                        [this] { process_->loop()->Post("raylet.store_use", [this] { services_->OnStoreUse(); }); });
+  }
   raylet::NodeServices::Deps deps;
   deps.loop = process_->loop();
   deps.node_id = node_id_;
   deps.carriers = this;
-  deps.objects = this;
+  deps.objects = store_ != nullptr ? store_->objects() : &no_objects_;
   deps.launcher = launcher_.get();
   deps.hostname = options_.config.node_ip;
   deps.pid = process_->pid();
   deps.kill_node = [process = process_] { process->EndSoon(137); };
   services_ = std::make_unique<raylet::NodeServices>(options_.config, std::move(deps));
+  if (store_ != nullptr) store_->transfers()->RegisterHandlers(services_->dispatcher().get());
+}
+
+SimRaylet::~SimRaylet() {
+  if (store_ != nullptr) store_->transfers()->Stop();  // before the services that it asks for links
 }
 
 void SimRaylet::Begin() {
@@ -56,8 +73,8 @@ void SimRaylet::Begin() {
 
 rpc::ConnectionPtr SimRaylet::ConnectGcs() { return network_->Connect(process_, kGcsAddress, services_->dispatcher().get()); }
 
-rpc::ConnectionPtr SimRaylet::Dial(const std::string& address, raylet::Lane, bool) {
-  return network_->Connect(process_, address, services_->dispatcher().get());
+rpc::ConnectionPtr SimRaylet::Dial(const std::string& address, raylet::Lane lane, bool) {
+  return network_->Connect(process_, address, services_->dispatcher().get(), /*lands=*/lane == raylet::Lane::kBulk);
 }
 
 Status SimRaylet::ListenForProcesses() { return network_->Listen(process_, local_address_, services_->dispatcher().get()); }

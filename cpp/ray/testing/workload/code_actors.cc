@@ -27,8 +27,10 @@ void CodeWorkload::DefineActors() {
     const LogPlace place{log->incarnation, log->next++};
     actors_[call.task->spec.task_id.actor_id()].history.Executed(id, place, call.session->now());
     if (call.session->random().Chance(0.2)) call.session->Sleep(call.session->random().Between(Duration::zero(), kMaxRun));
-    return {
-        .kind = TaskOutput::kValue, .value = {std::to_string(place.incarnation) + " " + std::to_string(place.index), {}}, .message = {}};
+    return {.kind = TaskOutput::kValue,
+            .value = {std::to_string(place.incarnation) + " " + std::to_string(place.index), {}},
+            .message = {},
+            .small = true};
   };
   // "calls retries": calls the actor whose handle it was given.
   program_["caller"] = [this](TaskCall& call) -> TaskOutput {

@@ -23,24 +23,24 @@ void CodeWorkload::DefineBorrows() {
     CountRun(call);
     const int64_t hops = Number(call.args.text);
     if (call.session->random().Chance(0.5)) call.session->Sleep(call.session->random().Between(Duration::zero(), kMaxRun));
-    if (hops == 0) return {.kind = TaskOutput::kValue, .value = {"refs", call.args.refs}, .message = {}};
+    if (hops == 0) return {.kind = TaskOutput::kValue, .value = {"refs", call.args.refs}, .message = {}, .small = true};
     const Ref next = call.session->Call("relay", {std::to_string(hops - 1), call.args.refs}, {}, {.max_retries = kForEver});
     call.args.refs.clear();
     const Got got = call.session->Get(next, {}, "a relay");
     if (!got.ok()) return {.kind = TaskOutput::kError, .value = {}, .message = ErrorText(got)};
-    return {.kind = TaskOutput::kValue, .value = got.value, .message = {}};
+    return {.kind = TaskOutput::kValue, .value = got.value, .message = {}, .small = true};
   };
   program_["read"] = [this](TaskCall& call) -> TaskOutput {
     CountRun(call);
     const Got got = call.session->Get(call.args.refs.at(0), {}, "a borrowed ref");
     if (!got.ok()) return {.kind = TaskOutput::kError, .value = {}, .message = ErrorText(got)};
-    return {.kind = TaskOutput::kValue, .value = {got.value.text, {}}, .message = {}};
+    return {.kind = TaskOutput::kValue, .value = {got.value.text, {}}, .message = {}, .small = true};
   };
   program_["keep"] = [this](TaskCall& call) -> TaskOutput {
     ++stats_.runs;
     auto* log = static_cast<LogState*>(call.state->get());
     log->kept.insert_or_assign(call.args.text, call.args.refs.at(0));
-    return {.kind = TaskOutput::kValue, .value = {"kept", {}}, .message = {}};
+    return {.kind = TaskOutput::kValue, .value = {"kept", {}}, .message = {}, .small = true};
   };
   // "name here" or "name out": what was kept under that name is read here, or handed out.
   program_["kept"] = [this](TaskCall& call) -> TaskOutput {
@@ -54,10 +54,10 @@ void CodeWorkload::DefineBorrows() {
       return {.kind = TaskOutput::kValue, .value = {"none", {}}, .message = {}};  // a new incarnation, or asked twice
     const Ref ref = std::move(kept->second);
     log->kept.erase(kept);
-    if (how == "out") return {.kind = TaskOutput::kValue, .value = {"refs", {ref}}, .message = {}};
+    if (how == "out") return {.kind = TaskOutput::kValue, .value = {"refs", {ref}}, .message = {}, .small = true};
     const Got got = ReadThrough(call.session, ref, "a ref that an actor kept");
     if (!got.ok()) return {.kind = TaskOutput::kError, .value = {}, .message = ErrorText(got)};
-    return {.kind = TaskOutput::kValue, .value = {got.value.text, {}}, .message = {}};
+    return {.kind = TaskOutput::kValue, .value = {got.value.text, {}}, .message = {}, .small = true};
   };
 }
 

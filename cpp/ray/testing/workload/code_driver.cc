@@ -25,6 +25,7 @@ void CodeDriver::Run() {
   config.session_dir = sockets_dir_;
   config.worker_id = WorkerId::FromRandom();
   config.python_version = "3.11.7";
+  config.max_inline_bytes = kMaxInline;
   auto worker = core::CoreWorker::Start(config, std::make_unique<SimPlatform>(network_, process_, sockets_dir_));
   if (!worker.ok()) return process_->EndSoon(1);
   worker_ = std::move(*worker);
@@ -56,15 +57,29 @@ void CodeDriver::Finish() {
 std::string CodeDriver::Left() const {
   std::string left;
   const core::ReferenceTable& references = worker_->objects().references();
-  std::set<ObjectId> lent;  // with what is inside
-  for (const core::ReferenceTable::Lent& object : references.LentOut()) {
-    lent.insert(object.id);
-    for (const ObjectRefInfo& inner : references.NestedOf(object.id)) lent.insert(inner.id);
-  }
+  std::set<ObjectId> founded;  // with what is inside
+  const auto found = [&](const ObjectId& first) {
+    std::vector<ObjectId> next{first};
+    while (!next.empty()) {
+      const ObjectId id = next.back();
+      next.pop_back();
+      if (!founded.insert(id).second) continue;
+      for (const ObjectRefInfo& inner : references.NestedOf(id)) next.push_back(inner.id);
+    }
+  };
+  for (const core::ReferenceTable::Lent& object : references.LentOut()) found(object.id);  // others hold it, see CodeCounts
   size_t more = 0;
-  for (const core::ReferenceTable::Held& held : references.All(1000, &more)) {
+  const std::vector<core::ReferenceTable::Held> all = references.All(1000, &more);
+  // Arguments that a constructor, or the task that made what is lent, may be given once more.
+  size_t arguments = kept_.size() + founded.size();
+  for (const core::ReferenceTable::Held& held : all) {
+    if (held.local + held.contained + held.borrowers != 0 || held.submitted != 1 || arguments == 0) continue;
+    --arguments;
+    found(held.id);
+  }
+  for (const core::ReferenceTable::Held& held : all) {
     if (std::ranges::any_of(kept_, [&](const ActorHandle& actor) { return actor.ref.id() == held.id; })) continue;
-    if (held.local + held.submitted == 0 && lent.contains(held.id)) continue;  // others hold it, see CodeCounts
+    if (held.local == 0 && held.submitted <= 1 && founded.contains(held.id)) continue;
     left += " " + held.id.Hex() + " (" + std::to_string(held.local) + " handles, " + std::to_string(held.submitted) + " tasks, " +
             std::to_string(held.contained) + " values, " + std::to_string(held.borrowers) + " borrowers)";
   }

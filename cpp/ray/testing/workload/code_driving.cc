@@ -81,7 +81,7 @@ void CodeDriving::Act() {
   }
 }
 
-// What is ready can be had at once.
+// What is ready can be had at once, save what the store may have put on disk or thrown away meanwhile.
 void CodeDriving::WaitForSome() {
   if (pending_.empty()) return;
   std::vector<Ref> refs;
@@ -94,7 +94,8 @@ void CodeDriving::WaitForSome() {
   if (ready.empty()) return;
   if (static_cast<size_t>(std::ranges::count(ready, true)) != count) workload_.Fail("wait gave more or less than was asked for");
   for (size_t i = 0; i < ready.size(); ++i) {
-    if (ready[i] && session_.Get(refs[i], Duration::zero(), "what is ready").kind == Got::kTimeout)
+    if (!ready[i] || session_.Get(refs[i], Duration::zero(), "what is ready").kind != Got::kTimeout) continue;
+    if (const Got got = session_.Get(refs[i], {}, "what was ready"); got.ok() && !got.large)
       workload_.Fail("what wait took for ready (" + refs[i].id().Hex() + ") is not");
   }
 }

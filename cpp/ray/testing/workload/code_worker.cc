@@ -18,6 +18,7 @@ class CodeWorker {
     config_.job_id = request.job;
     config_.startup_token = request.token;
     config_.python_version = "3.11.7";
+    config_.max_inline_bytes = kMaxInline;
   }
 
   void Main() {
@@ -49,8 +50,8 @@ class CodeWorker {
     int64_t items = 0;
     call.yield = [this, task, &items](const Value& value) {
       bool stop = false;
-      const Session::Packed packed = Session::Pack(value);
-      return worker_->receiver().ReportItem(task->token, items++, packed.View(kMetadataRaw), &stop).ok() && !stop;
+      const Session::Packed packed = Session::Pack(value, FillingOf(task->spec.task_id, ++items));
+      return worker_->receiver().ReportItem(task->token, items - 1, packed.View(kMetadataRaw), &stop).ok() && !stop;
     };
     if (!task->args.metadata.empty()) call.args = session_->Read(task->args, ObjectId::Nil(), task->token).value;
     for (size_t i = 0; i < task->ref_values.size(); ++i) {
@@ -71,7 +72,7 @@ class CodeWorker {
     }
     core::TaskResult result;
     result.generator_items = items;
-    const Session::Packed packed = Session::Pack(output.value);
+    const Session::Packed packed = Session::Pack(output.value, output.small ? 0 : FillingOf(task->spec.task_id, 0));
     const std::string error_metadata = ErrorMetadata(ErrorType::kTaskExecutionException);
     if (output.kind == TaskOutput::kError) {
       result.application_error = true;
@@ -83,6 +84,10 @@ class CodeWorker {
     (void)worker_->receiver().Finish(task, result);
     core::TaskReceiver::SetCurrent(nullptr);
     return true;
+  }
+
+  static uint32_t FillingOf(const TaskId& task, int64_t result) {
+    return Session::FillingOf(Trace::HashOf(task.Binary()) + static_cast<uint64_t>(result));
   }
 
   void Leave(const std::string& reason) {

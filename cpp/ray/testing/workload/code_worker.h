@@ -32,6 +32,9 @@ struct TaskOutput {
   Value value;             // kValue
   std::string message;     // kError
   bool retryable = false;  // kError
+  // kValue: it must not go through the store, where it may be lost, and what made it be run again. For methods that change their actor, and for what was given refs
+  // inside of its arguments: nothing holds them for another run (docs/architecture/failure.md).
+  bool small = false;
 };
 
 using Function = std::function<TaskOutput(TaskCall&)>;

@@ -30,10 +30,26 @@ TaskTemplate NormalTask(const std::string& function, const TaskOptions& options)
   return tmpl;
 }
 
+// Bytes that follow from their number, so that who reads them knows whether they are right.
+void AppendFilling(uint32_t size, std::string* out) {
+  Random random(size);
+  const size_t begin = out->size();
+  out->resize(begin + size);
+  random.Fill(out->data() + begin, size);
+}
+
+uint32_t TakeNumber(std::string_view* bytes) {
+  uint32_t number = 0;
+  RAY_CHECK(bytes->size() >= sizeof number) << "a value is cut off";
+  std::memcpy(&number, bytes->data(), sizeof number);
+  bytes->remove_prefix(sizeof number);
+  return number;
+}
+
 }  // namespace
 
-// u32 number of refs, each id and owner, the text.
-Session::Packed Session::Pack(const Value& value) {
+// u32 number of refs, each id and owner; u32 size of the filling, and that; the text.
+Session::Packed Session::Pack(const Value& value, uint32_t filling) {
   Packed packed;
   const auto count = static_cast<uint32_t>(value.refs.size());
   packed.bytes.append(reinterpret_cast<const char*>(&count), sizeof count);
@@ -41,8 +57,15 @@ Session::Packed Session::Pack(const Value& value) {
     packed.bytes += ref.id().Binary() + ref.info().owner.node_id.Binary() + ref.info().owner.worker_id.Binary();
     packed.nested.push_back(ref.info());
   }
+  packed.bytes.append(reinterpret_cast<const char*>(&filling), sizeof filling);
+  AppendFilling(filling, &packed.bytes);
   packed.bytes += value.text;
   return packed;
+}
+
+uint32_t Session::FillingOf(uint64_t number) {
+  Random random(number);
+  return static_cast<uint32_t>(random.Chance(kLarge) ? random.Between(kMaxInline, kMaxLarge) : 0);
 }
 
 Got Session::Read(const core::ReadValue& value, const ObjectId& outer, uint64_t token) {
@@ -65,11 +88,7 @@ Got Session::Read(const core::ReadValue& value, const ObjectId& outer, uint64_t 
     RAY_CHECK(blob.ok());
     bytes = blob->pickle;
   }
-  uint32_t count = 0;
-  RAY_CHECK(bytes.size() >= sizeof count);
-  std::memcpy(&count, bytes.data(), sizeof count);
-  bytes.remove_prefix(sizeof count);
-  for (uint32_t i = 0; i < count; ++i) {
+  for (uint32_t i = TakeNumber(&bytes); i > 0; --i) {
     RAY_CHECK(bytes.size() >= kPackedRef);
     const auto take = [&bytes](size_t n) {
       const std::string_view taken = bytes.substr(0, n);
@@ -82,6 +101,14 @@ Got Session::Read(const core::ReadValue& value, const ObjectId& outer, uint64_t 
     info.owner.worker_id = WorkerId::FromBinaryOrNil(take(WorkerId::kSize));
     worker_->objects().AddBorrowedRef(info, outer, token);
     got.value.refs.emplace_back(worker_, info);
+  }
+  if (const uint32_t filling = TakeNumber(&bytes); filling > 0) {
+    got.large = true;
+    std::string expected;
+    AppendFilling(filling, &expected);
+    RAY_CHECK(bytes.substr(0, filling) == expected)
+        << "object " << outer << " has other bytes than were written, in seed " << process_->world()->seed();
+    bytes.remove_prefix(filling);
   }
   got.value.text = std::string(bytes);
   return got;

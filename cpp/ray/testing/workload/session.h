@@ -20,6 +20,9 @@ namespace ray::sim {
 
 // The share of waits in the simulated processes that a signal interrupts: user code goes on with them, as Python does when its handlers have run.
 inline constexpr double kSignals = 0.02;
+// The largest value that travels inline, instead of the product's 100 KiB, and the largest of those that do not, so that large objects cost a simulation little.
+inline constexpr size_t kMaxInline = 1 << 10, kMaxLarge = 24 << 10;
+inline constexpr double kLarge = 0.2;  // their share
 
 // A counted handle of an object, or of an actor.
 class Ref {
@@ -59,6 +62,7 @@ struct Got {
   Value value;                               // kValue
   ErrorType error = ErrorType::kWorkerDied;  // kError
   std::string message;
+  bool large = false;  // it went through the store
   bool ok() const { return kind == kValue; }
 };
 
@@ -122,7 +126,11 @@ class Session {
     std::vector<ObjectRefInfo> nested;
     core::ValueView View(std::string_view metadata) const { return {metadata, bytes, {}, nested}; }
   };
-  static Packed Pack(const Value& value);
+  // With `filling`, which makes some so large that they go through the store. Where one is read and has other bytes than were written, the run ends.
+  static Packed Pack(const Value& value, uint32_t filling);
+  Packed Pack(const Value& value) { return Pack(value, FillingOf(random().Next())); }
+  // The same number gives the same size: each run of a task makes what the last one did.
+  static uint32_t FillingOf(uint64_t number);
   static std::vector<ObjectRefInfo> InfosOf(std::span<const Ref> refs);
   uint64_t Template(TaskTemplate tmpl);
 

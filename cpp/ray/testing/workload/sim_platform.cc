@@ -1,30 +1,12 @@
 #include "ray/testing/workload/sim_platform.h"
 
 #include <utility>
-#include <vector>
 
+#include "ray/core_worker/lifecycle/lazy_store.h"
+#include "ray/raylet/raylet_config.h"
 #include "ray/util/check.h"
 
 namespace ray::sim {
-namespace {
-
-class EmptyStore final : public core::ValueStore {
- public:
-  Status Write(const ObjectId&, uint64_t, std::string_view, const Address&,
-               const std::function<Status(const core::PieceWriter&)>&) override {
-    return Status::Unimplemented("the store is not simulated");
-  }
-  Result<std::vector<core::FoundValue>> Get(const std::vector<ObjectId>& ids, Time, bool*) override {
-    return std::vector<core::FoundValue>(ids.size(), core::FoundValue{nullptr, /*lost=*/true});
-  }
-  BufferPtr TryGet(const ObjectId&) override { return nullptr; }
-  Result<std::vector<bool>> Contains(const std::vector<ObjectId>& ids) override { return std::vector<bool>(ids.size(), false); }
-  void Free(const std::vector<ObjectId>&) override {}
-  Status FreeAndWait(const std::vector<ObjectId>&) override { return Status::Ok(); }
-};
-
-}  // namespace
-
 Status SimPlatform::Open(std::shared_ptr<const rpc::Dispatcher> dispatcher, std::shared_ptr<rpc::FaultInjector> faults) {
   RAY_CHECK(faults == nullptr) << "a simulated network has faults of its own";
   dispatcher_ = std::move(dispatcher);
@@ -51,6 +33,16 @@ void SimPlatform::CloseConnections() {
   for (const auto& [id, connection] : connections) connection->Close(Status::Unavailable("this process leaves"));
 }
 
-std::unique_ptr<core::ValueStore> SimPlatform::MakeStore(const WorkerId&) { return std::make_unique<EmptyStore>(); }
+std::unique_ptr<core::ValueStore> SimPlatform::MakeStore(const WorkerId& self) {
+  return std::make_unique<core::LazyStore>(loop(), [this, self](core::LazyStore::Connected done) {
+    using object_manager::StoreClient;
+    StoreClient::ConnectAsync(Connect(raylet::kStoreSocket), loop(), self,
+                              [this, done = std::move(done)](Result<std::unique_ptr<StoreClient>> client) {
+                                if (!client.ok()) return done(client.status());
+                                store_client_ = std::move(client).value();
+                                done(core::WrapStoreClient(store_client_.get(), &process_->loop()->clock()));
+                              });
+  });
+}
 
 }  // namespace ray::sim

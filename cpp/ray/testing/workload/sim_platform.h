@@ -1,5 +1,5 @@
-// SimPlatform: the Platform of a core worker in a simulated process. The node's store is not simulated: nothing is ever in it, and what would go there fails, so
-// values have to stay small enough to travel inline.
+// SimPlatform: the Platform of a core worker in a simulated process: its SimLoop, connections of the SimNetwork, and the product's StoreClient for the SimStore of its
+// node.
 #pragma once
 
 #include <memory>
@@ -7,6 +7,7 @@
 #include <string>
 
 #include "ray/core_worker/lifecycle/platform.h"
+#include "ray/object_manager/client/store_client.h"
 #include "ray/testing/sim/network.h"
 
 namespace ray::sim {
@@ -36,6 +37,7 @@ class SimPlatform final : public core::Platform {
   const std::string sockets_dir_;
   std::shared_ptr<const rpc::Dispatcher> dispatcher_;  // null: not open (any more)
   std::set<std::string> listening_;
+  std::unique_ptr<object_manager::StoreClient> store_client_;  // made once, by the store
 };
 
 }  // namespace ray::sim
