@@ -140,11 +140,35 @@ void LeaseService::ForgetOtherNodes() {
   for (const NodeId& node : others) view->Remove(node);
 }
 
+namespace {
+
+// Both are in the order of names.
+bool Equal(const ResourceSet& resources, const v1::ResourceSet& message) {
+  return std::ranges::equal(resources.items(), message.items(),
+                            [](const auto& a, const v1::Resource& b) { return a.second == b.amount() && a.first == b.name(); });
+}
+
+bool Equal(const scheduling::Labels& labels, const google::protobuf::Map<std::string, std::string>& message) {
+  return labels.size() == static_cast<size_t>(message.size()) && std::ranges::all_of(labels, [&](const auto& label) {
+           const auto it = message.find(label.first);
+           return it != message.end() && it->second == label.second;
+         });
+}
+
+}  // namespace
+
 void LeaseService::OnResourceViews(const v1::ResourceViewsNotice& notice) {
   scheduling::ClusterView* view = queue_.view();
   for (const auto& node : notice.nodes()) {
     const NodeId id = NodeId::FromBinaryOrNil(node.node_id());
     if (id == deps_.node_id) continue;  // known better here
+    // Every node hears of every node, ten times a second: mostly that a little of it was taken or given back.
+    if (const scheduling::ClusterView::Node* known = view->Find(id); known != nullptr && known->draining == node.draining() &&
+                                                                     Equal(known->total, node.total()) &&
+                                                                     Equal(known->labels, node.labels())) {
+      if (known->version < node.version()) view->SetAvailable(id, FromProto(node.available()), node.version());
+      continue;
+    }
     view->Set(id, FromProto(node.total()), FromProto(node.available()), {node.labels().begin(), node.labels().end()}, node.version(),
               node.draining());
   }
