@@ -203,8 +203,8 @@ void PullCore::Fill(Object* object, Time now, PullEffects* out) {
     ++object->busy;
     Asked(object->source, length);
     fetches_[++last_fetch_] = {object->id, i, object->source, length};
-    out->push_back(
-        FetchWanted{last_fetch_, object->source, object->id, object->round, uint64_t{i} * config_.chunk_bytes, length, object->insist});
+    out->push_back(FetchWanted{last_fetch_, object->source, object->id, object->round, uint64_t{i} * config_.chunk_bytes, length,
+                               object->insist, object->depth});
   }
 }
 
@@ -239,7 +239,7 @@ void PullCore::OnWritten(FetchNo fetch, Time now, PullEffects* out) {
   FillAll(now, out);
 }
 
-void PullCore::OnRefused(FetchNo fetch, Refusal refusal, const NodeId& other, Time now, PullEffects* out) {
+void PullCore::OnRefused(FetchNo fetch, Refusal refusal, const NodeId& other, uint64_t other_depth, Time now, PullEffects* out) {
   auto it = fetches_.find(fetch);
   if (it == fetches_.end() || it->second.arrived) return;
   Object& object = objects_.at(it->second.id);
@@ -254,6 +254,7 @@ void PullCore::OnRefused(FetchNo fetch, Refusal refusal, const NodeId& other, Ti
       const NodeId via = object.via.IsNil() ? object.source : object.via;
       object.source = other;
       object.via = via;
+      object.depth = std::max(object.depth, other_depth + 1);
       ++object.hops;
     } else if (!object.via.IsNil() || (refusal == Refusal::kElsewhere && !object.insist)) {
       // Who was named is of no help: the one that has it all shall give it.

@@ -3,8 +3,9 @@
 // An object is wanted by one or more waiters, each with a priority: get before wait before task argument. As many are received at a time as fit the
 // budget; one that is wanted more pushes out what is wanted less. The receiver asks for each chunk and so sets the pace: no more is under way than
 // `max_asked_bytes`, over all objects, and one chunk from each source beyond that: one that gives nothing holds up no other. All chunks of an object come from one source at a time; when that dies, stalls or does not have it, the
-// others do the rest, and what is here stays. A source that serves enough others already names one of those instead (broadcast grows like a tree);
-// it does so only for nodes that began earlier, so nobody waits in a circle, and a stall would end even that.
+// others do the rest, and what is here stays. A source that serves enough others already names one of those instead (broadcast grows like a tree),
+// and the reader takes its place below that one. Its depth goes with its questions and only grows; nobody is kept waiting by a node that is not
+// less deep (PushCore), so there are no circles of nodes that wait for each other.
 // Every want ends with an answer or its cancellation.
 //
 // Pure core: events and time in, effects out, in order. Owned by the TransferService; not thread-safe.
@@ -70,6 +71,7 @@ struct FetchWanted {  // then OnArrived and OnWritten, or OnRefused
   uint64_t round = 0;
   uint64_t offset = 0, length = 0;
   bool insist = false;  // the source shall not name another one
+  uint64_t depth = 0;   // of this node, for this object; the readers here are to know it before the question is sent
 };
 struct FetchForgotten {  // its answer is of no interest any more
   FetchNo fetch = 0;
@@ -112,8 +114,8 @@ class PullCore {
   // True: the bytes are wanted; write them, then call OnWritten.
   bool OnArrived(FetchNo fetch, Time now);
   void OnWritten(FetchNo fetch, Time now, PullEffects* out);
-  // `other`: kElsewhere only.
-  void OnRefused(FetchNo fetch, Refusal refusal, const NodeId& other, Time now, PullEffects* out);
+  // `other`, and how deep it is: kElsewhere only.
+  void OnRefused(FetchNo fetch, Refusal refusal, const NodeId& other, uint64_t other_depth, Time now, PullEffects* out);
   void OnNodeDead(const NodeId& node, Time now, PullEffects* out);
   // It cannot be received here; all who want it are told.
   void Fail(const ObjectId& id, const Status& status, Time now, PullEffects* out);
@@ -149,6 +151,7 @@ class PullCore {
     NodeId source;             // the one in use; nil: none
     NodeId via;                // it was named by this one; nil: it was not
     int hops = 0;              // names followed in a row
+    uint64_t depth = 1;        // more than that of any node that was asked by name; never less than it was
     bool insist = false;
     std::vector<Chunk> chunks;
     uint32_t here = 0, busy = 0;  // chunks kHere; kAsked or kWriting

@@ -5,6 +5,15 @@
 
 namespace ray::object_manager {
 
+template <typename Predicate>
+void PushCore::RefuseWaiting(Object* object, Predicate whom, PushEffects* out) {
+  std::erase_if(object->waiting, [&](const ServeRequest& request) {
+    if (!whom(request)) return false;
+    out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
+    return true;
+  });
+}
+
 void PushCore::OnRequest(const ServeRequest& request, Time now, PushEffects* out) {
   auto [it, is_new] = objects_.try_emplace(request.id);
   Object& object = it->second;
@@ -30,14 +39,14 @@ void PushCore::Consider(Object* object, const ServeRequest& request, Time now, P
       object->last_asker = request.from;
       object->last_named = named[object->next_named++ % named.size()];
     }
-    out->push_back(ServeRefused{request.serve, Refusal::kElsewhere, object->last_named});
+    out->push_back(ServeRefused{request.serve, Refusal::kElsewhere, object->last_named, object->fetchers.at(object->last_named).depth});
     return;
   }
-  if (object->state == State::kPartial && request.from == object->source && !IsHere(*object, request)) {
+  if (object->state == State::kPartial && request.depth <= object->depth && !IsHere(*object, request)) {
     out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
     return;
   }
-  object->fetchers[request.from] = now;
+  object->fetchers[request.from] = {now, request.depth};
   if (!known) object->named.push_back(request.from);
   if (object->state == State::kPartial && !IsHere(*object, request)) {
     object->waiting.push_back(request);
@@ -100,11 +109,12 @@ void PushCore::OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out
   Pump(out);
 }
 
-void PushCore::OnPartialSource(const ObjectId& id, const NodeId& source, PushEffects* out) {
+void PushCore::OnPartialDepth(const ObjectId& id, uint64_t depth, PushEffects* out) {
   auto it = objects_.find(id);
-  if (it == objects_.end() || it->second.state != State::kPartial || it->second.source == source) return;
-  it->second.source = source;
-  RefuseWaiting(&it->second, source, out);
+  if (it == objects_.end() || it->second.state != State::kPartial || it->second.depth == depth) return;
+  it->second.depth = depth;
+  RefuseWaiting(
+      &it->second, [depth](const ServeRequest& request) { return request.depth <= depth; }, out);
 }
 
 void PushCore::OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out) {
@@ -136,16 +146,8 @@ void PushCore::OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out)
 }
 
 void PushCore::RefuseAll(Object* object, PushEffects* out) {
-  for (const ServeRequest& request : std::exchange(object->waiting, {}))
-    out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
-}
-
-void PushCore::RefuseWaiting(Object* object, const NodeId& from, PushEffects* out) {
-  std::erase_if(object->waiting, [&](const ServeRequest& request) {
-    if (request.from != from) return false;
-    out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
-    return true;
-  });
+  RefuseWaiting(
+      object, [](const ServeRequest&) { return true; }, out);
 }
 
 void PushCore::AddReady(const ServeRequest& request) {
@@ -198,7 +200,8 @@ void PushCore::Leave(Map::iterator it, const NodeId& from, PushEffects* out) {
   Object& object = it->second;
   object.fetchers.erase(from);
   std::erase(object.named, from);
-  RefuseWaiting(&object, from, out);
+  RefuseWaiting(
+      &object, [&from](const ServeRequest& request) { return request.from == from; }, out);
   MaybeDrop(it, out);
 }
 
@@ -224,8 +227,8 @@ void PushCore::OnTimer(Time now, PushEffects* out) {
   for (auto at = objects_.begin(); at != objects_.end();) {
     auto it = at++;
     std::vector<NodeId> gone;
-    for (const auto& [node, last] : it->second.fetchers) {
-      if (last + config_.idle <= now && !Waits(it->second, node)) gone.push_back(node);
+    for (const auto& [node, fetcher] : it->second.fetchers) {
+      if (fetcher.asked + config_.idle <= now && !Waits(it->second, node)) gone.push_back(node);
     }
     // The last one that leaves may take the object along.
     for (size_t i = 0; i < gone.size(); ++i) Leave(it, gone[i], out);
@@ -235,8 +238,8 @@ void PushCore::OnTimer(Time now, PushEffects* out) {
 Time PushCore::NextDeadline() const {
   Time next = Time::Infinite();
   for (const auto& [id, object] : objects_) {
-    for (const auto& [node, last] : object.fetchers) {
-      if (!Waits(object, node)) next = std::min(next, last + config_.idle);  // who waits stays, and his time may be long over
+    for (const auto& [node, fetcher] : object.fetchers) {
+      if (!Waits(object, node)) next = std::min(next, fetcher.asked + config_.idle);  // who waits stays, and his time may be long over
     }
   }
   return next;

@@ -2,9 +2,12 @@
 //
 // An object that is here is pinned in the store while others fetch it. One that is still being received is given on as far as it is here; requests for
 // the rest wait. A node gives a large object to `fan_out` others at a time and names one of these to whoever else asks, so a broadcast grows like a
-// tree: its time is that of one copy for each way out of a node, and hardly depends on the number of nodes. Named are only nodes that began
-// earlier, so that nobody waits in a circle; one that left unheard, because its link broke, may be named to those who read from it, and is then refused. What is handed to the links and not sent yet is bounded, over all objects; beyond that bound each reader still
-// gets one chunk at a time, so that one that takes nothing holds up nobody else. Readers take turns.
+// tree: its time is that of one copy for each way out of a node, and hardly depends on the number of nodes. Who follows a name is deeper than the
+// one that was named. One that left unheard, because its link broke, may be named to those who read from it: so a request waits here only if its
+// reader is deeper than this node was when it last asked for something itself, and is refused otherwise. As depths never shrink while a node waits,
+// each node that waits is deeper than the one it waits for: no circle of them closes, whatever is lost.
+// What is handed to the links and not sent yet is bounded, over all objects; beyond that bound each reader still gets one chunk at a time, so that
+// one that takes nothing holds up nobody else. Readers take turns.
 // Every request is served or refused.
 //
 // Pure core: events and time in, effects out, in order. Owned by the TransferService; not thread-safe.
@@ -40,6 +43,7 @@ struct ServeRequest {
   ObjectId id;
   uint64_t offset = 0, length = 0;  // as another node says; mostly one chunk
   bool insist = false;
+  uint64_t depth = 0;  // of the one who asks
 };
 
 // Effects, to be carried out in order.
@@ -58,6 +62,7 @@ struct ServeRefused {
   ServeNo serve = 0;
   Refusal refusal = Refusal::kNotThere;
   NodeId other;  // kElsewhere
+  uint64_t other_depth = 0;
 };
 using PushEffect = std::variant<PinWanted, PinDropped, ServeChunk, ServeRefused>;
 using PushEffects = std::vector<PushEffect>;
@@ -71,8 +76,8 @@ class PushCore {
   // This node receives the object itself: it begins, a chunk is here, it ends (complete: all of it is here and stays as long as it is not dropped).
   void OnPartial(const ObjectId& id, uint64_t size);
   void OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out);
-  // Its next chunks are asked of `source`, which is not kept waiting for them here in turn.
-  void OnPartialSource(const ObjectId& id, const NodeId& source, PushEffects* out);
+  // This node asks for chunks of it and is so deep; those that are not deeper are not kept waiting here in turn. Before it asks.
+  void OnPartialDepth(const ObjectId& id, uint64_t depth, PushEffects* out);
   void OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out);
   // The bytes have been taken by the link, or dropped with it.
   void OnSent(ServeNo serve, PushEffects* out);
@@ -86,13 +91,17 @@ class PushCore {
 
  private:
   enum class State { kPinning, kPartial, kWhole };
+  struct Fetcher {
+    Time asked;  // last
+    uint64_t depth = 0;
+  };
   struct Object {
     State state = State::kPinning;
     uint64_t size = 0;
-    std::vector<bool> here;           // kPartial: by chunk
-    NodeId source;                    // kPartial: whom this node asks
-    std::map<NodeId, Time> fetchers;  // when each asked last
-    std::vector<NodeId> named;        // of the fetchers, in the order in which they came
+    std::vector<bool> here;  // kPartial: by chunk
+    uint64_t depth = 0;      // kPartial: of this node; 0: it has asked for nothing yet
+    std::map<NodeId, Fetcher> fetchers;
+    std::vector<NodeId> named;  // of the fetchers, in the order in which they came
     size_t next_named = 0;
     NodeId last_asker, last_named;      // who was told last to ask whom: all that a reader asks at a time gets the same answer
     std::vector<ServeRequest> waiting;  // kPinning: all; kPartial: for chunks that are not here
@@ -105,7 +114,8 @@ class PushCore {
   bool IsHere(const Object& object, const ServeRequest& request) const;
   static bool Waits(const Object& object, const NodeId& from);
   void RefuseAll(Object* object, PushEffects* out);
-  static void RefuseWaiting(Object* object, const NodeId& from, PushEffects* out);
+  template <typename Predicate>
+  static void RefuseWaiting(Object* object, Predicate whom, PushEffects* out);
   void Pump(PushEffects* out);
   void Leave(Map::iterator it, const NodeId& from, PushEffects* out);
   void MaybeDrop(Map::iterator it, PushEffects* out);

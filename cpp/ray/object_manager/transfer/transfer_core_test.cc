@@ -57,8 +57,8 @@ class Puller {
     core.OnWritten(fetch, now, &out);
     return Take();
   }
-  std::string Refused(FetchNo fetch, Refusal refusal, uint32_t other = 0) {
-    core.OnRefused(fetch, refusal, Node(other), now, &out);
+  std::string Refused(FetchNo fetch, Refusal refusal, uint32_t other = 0, uint64_t other_depth = 1) {
+    core.OnRefused(fetch, refusal, Node(other), other_depth, now, &out);
     return Take();
   }
   std::string Dead(uint32_t node) {
@@ -92,7 +92,7 @@ class Puller {
   std::string Text(const RoomWanted& e) { return "room o" + N(Number(e.id)) + " r" + N(e.round); }
   std::string Text(const FetchWanted& e) {
     return "fetch" + N(e.fetch) + " o" + N(Number(e.id)) + " n" + N(Number(e.node)) + " @" + N(e.offset / kMiB) + "+" + N(e.length / kMiB) +
-           (e.insist ? "!" : "");
+           (e.insist ? "!" : "") + (e.depth > 1 ? " d" + N(e.depth) : "");
   }
   std::string Text(const FetchForgotten&) { return {}; }
   std::string Text(const SourceLeft& e) { return "left n" + N(Number(e.node)); }
@@ -209,10 +209,10 @@ TEST(PullCore, ANamedNodeIsAskedAndTheFirstInsistedOnIfThatFails) {
   Puller p;
   p.Want(1, 7, 8, {1});
   p.Room(7, 1);
-  EXPECT_EQ(p.Refused(1, Refusal::kElsewhere, 2), "fetch3 o7 n2 @0+4; fetch4 o7 n2 @4+4");
+  EXPECT_EQ(p.Refused(1, Refusal::kElsewhere, 2), "fetch3 o7 n2 @0+4 d2; fetch4 o7 n2 @4+4 d2");
   EXPECT_EQ(p.Refused(2, Refusal::kElsewhere, 2), "");  // of the same answer
   EXPECT_EQ(p.Written(3), "");
-  EXPECT_EQ(p.Refused(4, Refusal::kNotThere), "left n2; fetch5 o7 n1 @4+4!");
+  EXPECT_EQ(p.Refused(4, Refusal::kNotThere), "left n2; fetch5 o7 n1 @4+4! d2");
   EXPECT_EQ(p.Written(5), "complete o7; left n1; drop r1; answer w1 ok");
 }
 
@@ -260,11 +260,12 @@ TEST(PullCore, ASourceThatGivesNothingLeavesTheOthersTheirShare) {
 // A PushCore and its effects.
 class Pusher {
  public:
-  std::string Ask(ServeNo serve, uint32_t from, uint32_t object, uint64_t offset_mib, bool insist = false) {
-    return AskFor(serve, from, object, offset_mib, 1, insist);
+  std::string Ask(ServeNo serve, uint32_t from, uint32_t object, uint64_t offset_mib, bool insist = false, uint64_t depth = 1) {
+    return AskFor(serve, from, object, offset_mib, 1, insist, depth);
   }
-  std::string AskFor(ServeNo serve, uint32_t from, uint32_t object, uint64_t offset_mib, uint64_t mib, bool insist = false) {
-    core.OnRequest({serve, Node(from), Object(object), offset_mib * kMiB, mib * kMiB, insist}, now, &out);
+  std::string AskFor(ServeNo serve, uint32_t from, uint32_t object, uint64_t offset_mib, uint64_t mib, bool insist = false,
+                     uint64_t depth = 1) {
+    core.OnRequest({serve, Node(from), Object(object), offset_mib * kMiB, mib * kMiB, insist, depth}, now, &out);
     return Take();
   }
   std::string Pinned(uint32_t object, bool there, uint64_t mib) {
@@ -281,6 +282,7 @@ class Pusher {
       if (const auto* refuse = std::get_if<ServeRefused>(&effect)) {
         text += "refuse " + std::to_string(refuse->serve);
         if (refuse->refusal == Refusal::kElsewhere) text += " n" + std::to_string(Number(refuse->other));
+        if (refuse->other_depth > 1) text += " d" + std::to_string(refuse->other_depth);
       }
     }
     return text;
@@ -371,20 +373,73 @@ TEST(PushCore, WhatIsBeingReceivedIsGivenOnAsFarAsItIsHere) {
   EXPECT_EQ(p.Pinned(7, true, 12), "refuse 4; unpin o7");
 }
 
-TEST(PushCore, WhoIsWaitedForDoesNotWaitInTurn) {
+TEST(PullCore, ANodeIsDeeperThanAllThatItWasNamed) {
+  Puller p;
+  p.Want(1, 7, 4, {1});
+  p.Room(7, 1);
+  EXPECT_EQ(p.Refused(1, Refusal::kElsewhere, 2, 5), "fetch2 o7 n2 @0+4 d6");
+  EXPECT_EQ(p.Refused(2, Refusal::kElsewhere, 3, 2), "fetch3 o7 n3 @0+4 d6");  // never less: others may wait here
+  EXPECT_EQ(p.Refused(3, Refusal::kNotThere), "left n3; fetch4 o7 n1 @0+4! d6");
+}
+
+TEST(PushCore, WhoIsNamedIsNamedWithItsDepth) {
+  Pusher p;
+  p.Ask(1, 1, 7, 0);
+  p.Pinned(7, true, 100);
+  p.Ask(2, 2, 7, 0, /*insist=*/true, /*depth=*/4);
+  EXPECT_EQ(p.Ask(3, 3, 7, 0), "refuse 3 n1");
+  EXPECT_EQ(p.Ask(4, 4, 7, 0), "refuse 4 n2 d4");
+}
+
+TEST(PushCore, OnlyWhoIsDeeperIsKeptWaiting) {
   Pusher p;
   p.core.OnPartial(Object(7), 12 * kMiB);
   p.core.OnChunkHere(Object(7), 0, &p.out);
-  EXPECT_EQ(p.Ask(1, 1, 7, 4), "");
-  EXPECT_EQ(p.Ask(2, 2, 7, 4), "");
-  p.core.OnPartialSource(Object(7), Node(1), &p.out);
+  EXPECT_EQ(p.Ask(1, 1, 7, 4), "");  // this node waits for nothing yet
+  EXPECT_EQ(p.Ask(2, 2, 7, 4, false, 2), "");
+  EXPECT_EQ(p.Ask(3, 3, 7, 4, false, 3), "");
+  p.core.OnPartialDepth(Object(7), 1, &p.out);
   EXPECT_EQ(p.Take(), "refuse 1");
-  EXPECT_EQ(p.Ask(3, 1, 7, 8), "refuse 3");
-  EXPECT_EQ(p.Ask(4, 1, 7, 0), "serve 4");
-  p.core.OnPartialSource(Object(7), Node(3), &p.out);
-  EXPECT_EQ(p.Ask(5, 1, 7, 4), "");
+  p.core.OnPartialDepth(Object(7), 2, &p.out);
+  EXPECT_EQ(p.Take(), "refuse 2");
+  EXPECT_EQ(p.Ask(4, 1, 7, 8, /*insist=*/true, 2), "refuse 4");
+  EXPECT_EQ(p.Ask(5, 1, 7, 0), "serve 5");
   p.core.OnChunkHere(Object(7), 4 * kMiB, &p.out);
-  EXPECT_EQ(p.Take(), "serve 2; serve 5");
+  EXPECT_EQ(p.Take(), "serve 3");
+}
+
+// Each of them was named to the next one while its notice that it left was lost.
+TEST(TransferCores, OfThreeNodesThatAreNamedToEachOtherInACircleOneIsRefusedAtOnce) {
+  constexpr uint32_t kNodes = 3;
+  PullCore pulls[kNodes] = {PullCore({.self = Node(1)}), PullCore({.self = Node(2)}), PullCore({.self = Node(3)})};
+  PushCore pushes[kNodes] = {PushCore({}), PushCore({}), PushCore({})};
+  const Time now{int64_t{1000000000}};
+  std::vector<FetchWanted> asked[kNodes];
+  int refused = 0;
+  for (uint32_t i = 0; i < kNodes; ++i) {
+    PullEffects out;
+    pulls[i].Want({1, Object(7), 4 * kMiB, {Node(9)}}, now, &out);
+    pulls[i].OnRoom(Object(7), 1, Status::Ok(), false, now, &out);
+    pushes[i].OnPartial(Object(7), 4 * kMiB);
+    for (const PullEffect& effect : std::exchange(out, {})) {
+      if (const auto* fetch = std::get_if<FetchWanted>(&effect)) asked[i].push_back(*fetch);
+    }
+  }
+  for (uint32_t i = 0; i < kNodes; ++i) {
+    // Node 9 names the next one, as deep as that was when it asked.
+    const uint32_t next = (i + 1) % kNodes;
+    PullEffects out;
+    pulls[i].OnRefused(asked[i].back().fetch, Refusal::kElsewhere, Node(next + 1), 1, now, &out);
+    for (const PullEffect& effect : std::exchange(out, {})) {
+      const auto* fetch = std::get_if<FetchWanted>(&effect);
+      if (fetch == nullptr) continue;
+      PushEffects refusals;
+      pushes[i].OnPartialDepth(fetch->id, fetch->depth, &refusals);
+      pushes[next].OnRequest({i + 1, Node(i + 1), fetch->id, fetch->offset, fetch->length, fetch->insist, fetch->depth}, now, &refusals);
+      for (const PushEffect& refusal : refusals) refused += std::holds_alternative<ServeRefused>(refusal);
+    }
+  }
+  EXPECT_GE(refused, 1);
 }
 
 TEST(PushCore, NothingIsGivenThatHasNotComeWhateverIsAskedFor) {

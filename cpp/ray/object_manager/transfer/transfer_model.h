@@ -237,7 +237,7 @@ class TransferModel {
       Member& m = *members_[i];
       if (m.dead) return;
       PullEffects out;
-      m.pull.OnRefused(fetch, Refusal::kUnreachable, {}, now_, &out);
+      m.pull.OnRefused(fetch, Refusal::kUnreachable, {}, 0, now_, &out);
       CarryOut(i, &out);
     });
   }
@@ -281,7 +281,7 @@ class TransferModel {
       } else if (auto* e = std::get_if<FetchWanted>(&effect)) {
         EXPECT_LE(m.pull.asked_bytes(), config_.pull.max_asked_bytes + config_.nodes * config_.pull.chunk_bytes);
         PushEffects pushes;
-        m.push.OnPartialSource(e->id, e->node, &pushes);
+        m.push.OnPartialDepth(e->id, e->depth, &pushes);
         Fetch(i, *e);
         CarryOut(i, &pushes);
       } else if (auto* e = std::get_if<SourceLeft>(&effect)) {
@@ -344,7 +344,7 @@ class TransferModel {
       const ServeNo serve = ++last_serve_;
       serving_[serve] = {i, from, e};
       PushEffects out;
-      m.push.OnRequest({serve, Node(i), e.id, e.offset, e.length, e.insist}, now_, &out);
+      m.push.OnRequest({serve, Node(i), e.id, e.offset, e.length, e.insist, e.depth}, now_, &out);
       CarryOut(from, &out);
     });
   }
@@ -374,9 +374,9 @@ class TransferModel {
       } else if (auto* e = std::get_if<ServeRefused>(&effect)) {
         const Serving to = serving_.at(e->serve);
         serving_.erase(e->serve);
-        Reply(to, now_, [this, to, refusal = e->refusal, other = e->other] {
+        Reply(to, now_, [this, to, refusal = e->refusal, other = e->other, depth = e->other_depth] {
           PullEffects out;
-          members_[to.to]->pull.OnRefused(to.fetch.fetch, refusal, other, now_, &out);
+          members_[to.to]->pull.OnRefused(to.fetch.fetch, refusal, other, depth, now_, &out);
           CarryOut(to.to, &out);
         });
       } else if (auto* e = std::get_if<ServeChunk>(&effect)) {

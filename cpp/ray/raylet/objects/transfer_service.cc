@@ -178,7 +178,7 @@ void TransferService::HandleFetch(const v1::FetchChunkRequest& message, rpc::Res
   const ServeNo serve = ++last_serve_;
   serving_.emplace(serve, std::move(responder));
   push_.OnRequest({serve, NodeId::FromBinaryOrNil(message.node_id()), ObjectId::FromBinaryOrNil(message.object_id()), message.offset(),
-                   message.length(), message.insist()},
+                   message.length(), message.insist(), message.depth()},
                   Now(), &pushes_out_);
   Settle();
 }
@@ -237,10 +237,10 @@ void TransferService::Apply(const RoomWanted& effect) {
 }
 
 void TransferService::Apply(const FetchWanted& effect) {
-  push_.OnPartialSource(effect.id, effect.node, &pushes_out_);
+  push_.OnPartialDepth(effect.id, effect.depth, &pushes_out_);
   rpc::ConnectionPtr link = deps_.bulk_link(effect.node);
   if (link == nullptr) {
-    pull_.OnRefused(effect.fetch, Refusal::kUnreachable, {}, Now(), &pulls_out_);
+    pull_.OnRefused(effect.fetch, Refusal::kUnreachable, {}, 0, Now(), &pulls_out_);
     return;
   }
   v1::FetchChunkRequest request;
@@ -249,6 +249,7 @@ void TransferService::Apply(const FetchWanted& effect) {
   request.set_length(effect.length);
   request.set_node_id(deps_.self.Binary());
   request.set_insist(effect.insist);
+  request.set_depth(effect.depth);
   rpc::CallOptions options;
   options.timeout = stall_ * 2;  // the core gives up sooner; this one frees the call
   if (auto it = receiving_.find(effect.id); it != receiving_.end() && it->second.round == effect.round && link->LandsReplies()) {
@@ -283,7 +284,7 @@ void TransferService::OnChunk(const FetchWanted& fetch, const Status& status, co
   if (status.ok() && reply.not_there()) refusal = Refusal::kNotThere;
   if (status.ok() && !reply.ask_node_id().empty()) refusal = Refusal::kElsewhere;
   if (!status.ok()) RAY_LOG(INFO) << "chunk of object " << fetch.id << " from node " << fetch.node << ": " << status.ToString();
-  pull_.OnRefused(fetch.fetch, refusal, NodeId::FromBinaryOrNil(reply.ask_node_id()), Now(), &pulls_out_);
+  pull_.OnRefused(fetch.fetch, refusal, NodeId::FromBinaryOrNil(reply.ask_node_id()), reply.ask_depth(), Now(), &pulls_out_);
   Settle();
 }
 
@@ -405,6 +406,7 @@ void TransferService::Apply(const ServeRefused& effect) {
   v1::FetchChunkReply reply;
   if (effect.refusal == Refusal::kElsewhere) {
     reply.set_ask_node_id(effect.other.Binary());
+    reply.set_ask_depth(effect.other_depth);
   } else {
     reply.set_not_there(true);
   }
