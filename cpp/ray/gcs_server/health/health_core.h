@@ -45,6 +45,11 @@ class HealthCore {
     auto it = nodes_.find(node);
     return it != nodes_.end() && attempt != 0 && attempt < it->second.attempt;
   }
+  // The very registration that counts has come again. What it says of the node is as old as the first one, and more may have happened there since.
+  bool IsRepeat(const NodeId& node, uint64_t link, uint64_t attempt) const {
+    auto it = nodes_.find(node);
+    return it != nodes_.end() && attempt != 0 && it->second.link == link && it->second.attempt == attempt;
+  }
   // True if the node is dead by that.
   bool LinkDown(const NodeId& node, uint64_t link) {
     auto it = nodes_.find(node);

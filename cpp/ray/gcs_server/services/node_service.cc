@@ -105,8 +105,9 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
     if (responder.valid()) responder.Fail(Status::Aborted("a later registration of this node came first"));
     return;
   }
+  const bool is_repeat = gcs->health.IsRepeat(node, request.connection->id(), message.attempt());
   Effects out;
-  if (gcs->nodes.Register(message.node(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out, state)) {
+  if (gcs->nodes.Register(message.node(), gcs->runner.Hold(std::move(responder)), gcs->wall_ms(), &out, state) && !is_repeat) {
     rpc::ConnectionPtr link = request.connection;
     bool is_new_link = gcs->health.LinkUp(node, link->id(), gcs->now(), message.attempt());
     gcs->links[node] = link;
@@ -114,8 +115,11 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
     if (state != nullptr) {
       TakeState(gcs, node, *state, &out);
     } else {
+      // If it has registered before, it never had the answer, nor anything that was sent to it behind that.
+      gcs->actors.NodeReturned(node, {}, gcs->wall_ms(), &out);
+      gcs->groups.NodeReturned(node, {}, gcs->now(), gcs->wall_ms(), &out);
       NodeChanged(gcs, node, &out);
-      NoLongerExpected(gcs, node, &out);  // its first registration was stored, and never answered
+      NoLongerExpected(gcs, node, &out);
     }
     RAY_LOG(INFO) << "node " << node << " registered with " << FromProto(message.node().total()).ToString();
     if (is_new_link) {

@@ -178,7 +178,7 @@ Status ActorTableCore::RestoreActor(const std::string& key, const std::string& r
   const Address owner = FromProto(creation.owner());
   actor->owner_node = owner.node_id;
   actor->owner_worker = owner.worker_id;
-  if (!creation.detached()) by_owner_[owner.worker_id].insert(actor->id);
+  if (NeedsOwner(*actor)) by_owner_[owner.worker_id].insert(actor->id);
   if (!stored.last_words().empty()) actor->last_words = stored.last_words();
   actor->killed = stored.killed();
   actor->out_of_scope = stored.out_of_scope();
@@ -296,7 +296,7 @@ void ActorTableCore::Register(const v1::RegisterActorRequest& request, CallToken
   Address owner = FromProto(creation.owner());
   actor->owner_node = owner.node_id;
   actor->owner_worker = owner.worker_id;
-  if (!creation.detached()) by_owner_[owner.worker_id].insert(id);
+  if (NeedsOwner(*actor)) by_owner_[owner.worker_id].insert(id);
   v1::RegisterActorReply reply;
   ChangedAndReply(*actor, call, &reply, out);
 }
@@ -314,6 +314,7 @@ void ActorTableCore::Create(const ActorId& id, std::shared_ptr<const CreationSpe
     ReadTemplate(*actor, task.template_());
   }
   actor->info.set_state(v1::ACTOR_STATE_PENDING_CREATION);
+  if (!NeedsOwner(*actor)) ForgetOwner(*actor);
   v1::ActorEmpty reply;
   ChangedAndReply(*actor, call, &reply, out);
   Place(*actor, wall_ms, out);
@@ -546,10 +547,7 @@ void ActorTableCore::BecomeDead(Actor& actor, v1::ErrorDetail cause, CallToken c
   if (const auto living = living_.find(actor.info.job_id()); --living->second == 0) living_.erase(living);
   if (const auto group = groups_.find(actor.group); group != groups_.end()) group->second.actors.erase(actor.id);
   if (!creation.name().empty()) names_.erase({creation.ray_namespace(), creation.name()});
-  if (auto it = by_owner_.find(actor.owner_worker); it != by_owner_.end()) {
-    it->second.erase(actor.id);
-    if (it->second.empty()) by_owner_.erase(it);
-  }
+  ForgetOwner(actor);
   if (actor.spec) {
     actor.spec = nullptr;
     out->push_back(Persist{kSpecTable, actor.id.Binary(), {}, true});
@@ -792,6 +790,18 @@ void ActorTableCore::WorkerDied(const v1::ReportWorkerDiedRequest& report, int64
                   ") " + Ended(report.detail()),
               wall_ms, out);
   }
+}
+
+// A detached one is made by its owner as any other: until then nobody else could.
+bool ActorTableCore::NeedsOwner(const Actor& actor) {
+  return !actor.info.creation().detached() || actor.info.state() == v1::ACTOR_STATE_DEPENDENCIES_UNREADY;
+}
+
+void ActorTableCore::ForgetOwner(const Actor& actor) {
+  const auto owned = by_owner_.find(actor.owner_worker);
+  if (owned == by_owner_.end()) return;
+  owned->second.erase(actor.id);
+  if (owned->second.empty()) by_owner_.erase(owned);
 }
 
 void ActorTableCore::OwnerWasDead(const ActorId& id, const std::string& detail, int64_t wall_ms, Effects* out) {

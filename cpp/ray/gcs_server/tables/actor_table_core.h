@@ -152,6 +152,9 @@ class ActorTableCore {
   static KillOnNode MoveOrder(const Actor& actor);
   bool MayRestart(const Actor& actor) const;
   std::set<ActorId> Staying() const;
+  // Whether it ends with its owner, as it is now.
+  static bool NeedsOwner(const Actor& actor);
+  void ForgetOwner(const Actor& actor);
   void OwnerDied(const std::function<bool(const Actor&)>& is_owned, const std::string& what, int64_t wall_ms, Effects* out);
   v1::ErrorDetail DiedOf(const Actor& actor, const std::string& reason, ErrorType type = ErrorType::kActorDied) const;
   void ReleaseWorker(Actor& actor);
@@ -175,7 +178,7 @@ class ActorTableCore {
   std::map<std::pair<std::string, std::string>, ActorId> names_;  // namespace, name -> holder that is not dead
   std::map<std::string, size_t, std::less<>> living_;             // by job id, of actors that are not dead
   std::unordered_map<WorkerId, ActorId, IdHash> by_worker_;       // of ALIVE actors
-  std::map<WorkerId, std::set<ActorId>> by_owner_;                // not dead and not detached
+  std::map<WorkerId, std::set<ActorId>> by_owner_;                // whose death is theirs
   std::map<NodeId, std::set<ActorId>> by_node_;                   // starting or alive there
   std::set<ActorId> unplaced_;                                    // PENDING_CREATION or RESTARTING, and no node can take them
   uint64_t unplaced_epoch_ = 0;                                   // of the view, when all of them were tried last

@@ -278,6 +278,7 @@ class Replay {
     } else if (name == "job.add") {
       v1::JobInfo job;
       job.set_driver_node_id(node.Binary());
+      if (const std::string driver = event.Word("driver", ""); !driver.empty()) job.set_driver_worker_id(MakeId<WorkerId>(driver).Binary());
       t_->jobs.Add(job, kCall, 1, out);
     } else if (name == "job.finish") {
       tell(t_->jobs.Finish(JobId::FromInt(static_cast<uint32_t>(event.Number(0))), kCall, 1, out), "it was running");
@@ -316,6 +317,7 @@ class Replay {
     } else if (name == "health.link-up") {
       const uint64_t link = event.Number(1), attempt = event.Number("attempt", 0);
       if (t_->health.IsStale(node, attempt)) return lines_.push_back("a later one came first");
+      if (t_->health.IsRepeat(node, link, attempt)) return lines_.push_back("the same once more");
       tell(t_->health.LinkUp(node, link, {}, attempt), "watch this link");
     } else if (name == "health.link-down") {
       tell(t_->health.LinkDown(node, event.Number(1)), "the node is dead");

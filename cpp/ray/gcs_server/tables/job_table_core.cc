@@ -19,10 +19,8 @@ Status JobTableCore::Restore(const StorageContents& stored) {
     RAY_ASSIGN_OR_RETURN(v1::JobInfo info, ReadRow<v1::JobInfo>(kTable, key, value));
     const JobId id = JobId::FromBinaryOrNil(key);
     last_ = std::max(last_, id.ToInt());
-    if (info.end_time_ms() != 0)
-      over_.push_back(id);
-    else if (!info.driver_worker_id().empty())
-      by_driver_[info.driver_worker_id()] = id;
+    if (info.end_time_ms() != 0) over_.push_back(id);
+    if (!info.driver_worker_id().empty()) by_driver_[info.driver_worker_id()] = id;
     jobs_[id] = std::move(info);
   }
   const auto end = [this](const JobId& id) { return std::pair(jobs_.at(id).end_time_ms(), id); };
@@ -54,11 +52,11 @@ bool JobTableCore::Finish(const JobId& job, CallToken call, int64_t wall_ms, Eff
   bool ends = it != jobs_.end() && it->second.end_time_ms() == 0;
   if (ends) {
     it->second.set_end_time_ms(wall_ms);
-    by_driver_.erase(it->second.driver_worker_id());
     out->push_back(PersistMessage(kTable, job.Binary(), it->second));
     over_.push_back(job);
     if (over_.size() > max_over_) {
       out->push_back(Persist{kTable, over_.front().Binary(), {}, true});
+      by_driver_.erase(jobs_.at(over_.front()).driver_worker_id());
       jobs_.erase(over_.front());
       over_.pop_front();
     }

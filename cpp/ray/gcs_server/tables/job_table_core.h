@@ -37,7 +37,7 @@ class JobTableCore {
   const size_t max_over_;
   uint32_t last_ = 0;  // durable before the number is given out
   std::map<JobId, v1::JobInfo> jobs_;
-  std::map<std::string, JobId> by_driver_;  // worker id -> job under way
+  std::map<std::string, JobId> by_driver_;  // worker id -> its job; of one that is over, too, since its request may come again behind that
   std::deque<JobId> over_;                  // oldest first
 };
 

@@ -358,15 +358,31 @@ void PlacementGroupTableCore::FailRound(Group& group, const std::string& why, Ti
 void PlacementGroupTableCore::Prepared(const PlacementGroupId& id, uint32_t attempt, const NodeId& node, bool prepared, Time now,
                                        int64_t wall_ms, Effects* out) {
   const GroupPtr group = Lookup(id);
-  if (!group || group->attempt != attempt || group->committing) return;
+  if (!group || group->attempt != attempt || !group->steps.contains(node)) {
+    if (prepared) TakeBackLate(group.get(), id, attempt, node, out);
+    return;
+  }
+  if (group->committing) return;
   const auto step = group->steps.find(node);
-  if (step == group->steps.end()) return;
   if (!prepared) return FailRound(*group, "node " + node.Hex() + " had less free than it was thought to have", now, out);
   step->second = Step::kReserved;
   const bool all = std::all_of(group->steps.begin(), group->steps.end(), [](const auto& s) { return s.second == Step::kReserved; });
   if (!all) return;
   if (group->round.size() == 1) return FinishRound(*group, wall_ms, out);  // committed with it
   Commit(*group, out);
+}
+
+// What was reserved in a round that is over was told to go back. But where the order to reserve was sent again, it may have come behind that.
+void PlacementGroupTableCore::TakeBackLate(const Group* group, const PlacementGroupId& id, uint32_t attempt, const NodeId& node,
+                                           Effects* out) {
+  std::vector<int32_t> nowhere;
+  if (group != nullptr && !group->IsRemoved()) {
+    for (int32_t i = 0; i < group->info.bundles_size(); ++i) {
+      if (group->info.bundles(i).node_id() != node.View()) nowhere.push_back(i);
+    }
+    if (nowhere.empty()) return;
+  }
+  out->push_back(ReturnOnNode{node, id, attempt, nowhere, ""});
 }
 
 void PlacementGroupTableCore::Commit(Group& group, Effects* out) {

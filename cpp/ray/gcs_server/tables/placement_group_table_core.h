@@ -117,6 +117,8 @@ class PlacementGroupTableCore {
   // False: it does not fit.
   bool TryPlace(Group& group, Time now, Effects* out);
   void FailRound(Group& group, const std::string& why, Time now, Effects* out);
+  // `group`: null if it is not known any more.
+  void TakeBackLate(const Group* group, const PlacementGroupId& id, uint32_t attempt, const NodeId& node, Effects* out);
   void WaitAgain(Group& group, Time now);
   void Commit(Group& group, Effects* out);
   void FinishRound(Group& group, int64_t wall_ms, Effects* out);

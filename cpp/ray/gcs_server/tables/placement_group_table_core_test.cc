@@ -141,7 +141,7 @@ TEST_F(PlacementGroups, ARefusalRollsAllBackAndIsTriedAgain) {
   EXPECT_EQ(TickAt(milliseconds(99)), "");
   EXPECT_EQ(core_.NextDeadline(), Time{} + milliseconds(100));
   EXPECT_EQ(TickAt(milliseconds(100)), "prepare 7.2 on 1: 0, prepare 7.2 on 2: 1");
-  EXPECT_EQ(Prepared(7, 1, 1), "");  // of the round before
+  EXPECT_EQ(Prepared(7, 1, 1), "return 7 on 1: 0 1");  // of the round before
   Prepared(7, 2, 1);
   Prepared(7, 2, 2);
   EXPECT_EQ(Committed(7, 2, 2, false), "return 7 on 1: 0, return 7 on 2: 1, PENDING");
@@ -190,7 +190,12 @@ TEST_F(PlacementGroups, ANodeThatDiesInTheMiddleFailsTheRound) {
   Join(3, 1);
   Create(Want(7, {1, 1}, v1::PLACEMENT_STRATEGY_STRICT_SPREAD));
   EXPECT_EQ(Die(2), "return 7 on 1: 0, prepare 7.2 on 1: 0, prepare 7.2 on 3: 1");
-  EXPECT_EQ(Prepared(7, 1, 1), "");
+  EXPECT_EQ(Prepared(7, 1, 1), "return 7 on 1: 0 1");
+  Prepared(7, 2, 1);
+  Prepared(7, 2, 3);
+  Committed(7, 2, 1);
+  EXPECT_EQ(Committed(7, 2, 3), "CREATED");
+  EXPECT_EQ(Prepared(7, 2, 1), "return 7 on 1: 1");  // asked twice, since the node came back in between: what is placed there stays
 }
 
 TEST_F(PlacementGroups, RemovalDuringARoundTakesBackWhatMayBeReserved) {
@@ -198,7 +203,8 @@ TEST_F(PlacementGroups, RemovalDuringARoundTakesBackWhatMayBeReserved) {
   Join(2, 1);
   Create(Want(7, {1, 1}, v1::PLACEMENT_STRATEGY_STRICT_SPREAD));
   EXPECT_EQ(Remove(7), "ok, REMOVED, return 7 on 1, return 7 on 2");
-  EXPECT_EQ(Prepared(7, 1, 1), "");
+  EXPECT_EQ(Prepared(7, 1, 1), "return 7 on 1:");  // sent again, it came behind that
+  EXPECT_EQ(Prepared(7, 1, 2, false), "");
   EXPECT_EQ(Remove(7), "ok");
   EXPECT_EQ(Remove(99), "ok");
 }

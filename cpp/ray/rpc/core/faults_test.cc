@@ -320,6 +320,44 @@ TEST_F(FaultyConnectionTest, ABrokenOneIsClosed) {
   EXPECT_THAT(sent.sent, IsEmpty());
 }
 
+TEST_F(FaultyConnectionTest, ACallThatBreaksItsConnectionFailsWithIt) {
+  Recorder& sent = Open("KvPut=-1:0:0:break=100");
+  Call("a");
+  EXPECT_TRUE(sent.closed());
+  EXPECT_THAT(answers_, ElementsAre("a: UNAVAILABLE"));
+}
+
+// What follows on the connection relies on it, and would overtake it.
+TEST_F(FaultyConnectionTest, TheAnswerToATaskIsNotWithheldButAskedForAgain) {
+  Recorder& sent = Open("PushTask=1:0:100");
+  Call("a", MethodId::kPushTask);
+  sent.calls[0]({}, Reply("first"));
+  EXPECT_THAT(answers_, ElementsAre("a: first"));
+  loop_.RunFor(milliseconds(50));
+  EXPECT_THAT(sent.sent, ElementsAre("a", "a"));
+  sent.calls[1]({}, Reply("second"));
+  EXPECT_THAT(answers_, ElementsAre("a: first"));
+}
+
+TEST_F(FaultyConnectionTest, NothingFaresBadlyOnceItIsStopped) {
+  Recorder& sent = Open("KvPut=-1:0:0:duplicate=100");
+  injector_->Stop();
+  Call("a");
+  EXPECT_THAT(sent.sent, ElementsAre("a"));
+}
+
+TEST_F(FaultyConnectionTest, WhatWaitsGoesWithItsProcess) {
+  Recorder& sent = Open("RequestLease=1:100:0,KvPut=-1:0:0:reorder=100");
+  const auto held = std::make_shared<int>();
+  for (const MethodId method : {MethodId::kRequestLease, MethodId::kReturnLease, MethodId::kKvPut})
+    static_cast<Connection&>(sent).CallRaw(method, "x", {}, [held](const Status&, const Reply&) {}, {});
+  EXPECT_EQ(held.use_count(), 4);
+  injector_->Drop();
+  EXPECT_EQ(held.use_count(), 1);
+  loop_.RunFor(milliseconds(50));
+  EXPECT_THAT(sent.sent, IsEmpty());
+}
+
 // Whatever happens to the messages, every call ends once, with the answer of one that reached the other end.
 TEST_F(FaultyConnectionTest, EveryCallIsAnsweredOnce) {
   for (uint64_t seed = 0; seed < 50; ++seed) {

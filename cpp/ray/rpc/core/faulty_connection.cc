@@ -12,6 +12,10 @@ namespace {
 
 constexpr Duration kLongestAside = std::chrono::milliseconds(10);  // a message that is to be overtaken, if nothing else is sent
 
+// Who answers sends what must not overtake the answer: that it has let go of refs which the value has inside (docs/architecture/ownership.md). A stream loses no
+// such answer alone, so it is not withheld; the request comes again all the same.
+bool IsAnswerFollowed(MethodId method) { return method == MethodId::kPushTask; }
+
 // The first answer counts; `copies` of the message are under way.
 ReplyCallback FirstOf(ReplyCallback callback) {
   auto answered = std::make_shared<std::atomic<bool>>(false);
@@ -21,6 +25,34 @@ ReplyCallback FirstOf(ReplyCallback callback) {
 }
 
 }  // namespace
+
+void FaultInjector::Drop() {
+  std::set<FaultyLine*> lines;
+  {
+    MutexLock lock(&mu_);
+    lines = lines_;
+  }
+  std::vector<std::shared_ptr<void>> messages;  // all first: the end of one may be that of a line
+  for (FaultyLine* line : lines) line->Take(&messages);
+}
+
+FaultyLine::FaultyLine(std::shared_ptr<FaultInjector> faults, Wire* wire) : faults_(std::move(faults)), wire_(wire) {
+  MutexLock lock(&faults_->mu_);
+  faults_->lines_.insert(this);
+}
+
+FaultyLine::~FaultyLine() {
+  MutexLock lock(&faults_->mu_);
+  faults_->lines_.erase(this);
+}
+
+void FaultyLine::Take(std::vector<std::shared_ptr<void>>* messages) {
+  MutexLock lock(&mu_);
+  for (std::deque<Held>* from : {&held_, &aside_}) {
+    for (Held& held : *from) messages->push_back(std::move(held.message));
+    from->clear();
+  }
+}
 
 void FaultyLine::Call(MethodId method, std::string control, const PartList& parts, ReplyCallback callback, CallOptions options) {
   options.landing = nullptr;  // see LandsReplies
@@ -36,7 +68,11 @@ void FaultyLine::Notify(MethodId method, std::string control, const PartList& pa
 
 void FaultyLine::Send(const MessagePtr& message, bool again) {
   Fate fate = faults_->Next(message->method);
-  if (fate.broken && !again) return wire_->Break(Status::Unavailable("broken for a test"));
+  if (fate.broken && !again) {
+    wire_->Break(Status::Unavailable("broken for a test"));
+    if (!message->callback) return;
+    fate = {};  // it fails, with the calls that are under way
+  }
   const auto rule = RuleOf(message->method);
   const bool unordered = again || (rule && rule->unordered);
   MutexLock lock(&mu_);
@@ -47,7 +83,10 @@ void FaultyLine::Send(const MessagePtr& message, bool again) {
     }
     return EmitLocked(message, {});
   }
-  if (!message->callback && fate.loss != Loss::kNone) return;  // lost, which does no harm
+  if (!message->callback && fate.loss != Loss::kNone) {
+    if (rule && rule->repeat == Repeat::kLossy) return;  // which does no harm
+    fate.loss = Loss::kRequest;                          // of what may be asked as well: nobody would ask again
+  }
   if (fate.overtaken) {
     aside_.push_back({message, fate, faults_->loop()->clock().Now() + kLongestAside});
     return ArmLocked();
@@ -127,6 +166,15 @@ void FaultyLine::EmitLocked(const MessagePtr& message, const Fate& fate) {
     wire_->NotifyUnharmed(message->method, message->control, message->parts);
     if (fate.duplicate) wire_->NotifyUnharmed(message->method, message->control, message->parts);
     return;
+  }
+  if ((fate.loss == Loss::kReply || fate.loss == Loss::kInFlight) && IsAnswerFollowed(message->method)) {
+    const auto again = std::make_shared<Message>(*message);
+    again->callback = [](const Status&, const Reply&) {};
+    if (fate.loss == Loss::kInFlight) SendAgainLater(again, fate.delay);
+    return EmitOnceLocked(message, [this, self = wire_->Self(), callback = message->callback, again, fate](Status status, Reply reply) {
+      if (fate.loss == Loss::kReply && !self->closed()) SendAgainLater(again, fate.delay);
+      callback(std::move(status), std::move(reply));
+    });
   }
   if (fate.loss == Loss::kReply || fate.loss == Loss::kInFlight) {
     const bool wait_for_it = fate.loss == Loss::kReply;

@@ -7,8 +7,10 @@
 
 #include <deque>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "ray/async/loop.h"
 #include "ray/rpc/core/connection.h"
@@ -17,14 +19,23 @@
 
 namespace ray::rpc {
 
-// One for each process, shared by its carriers. Thread-safe.
+class FaultyLine;
+
+// One for each process, shared by its carriers. Thread-safe, but for Drop.
 class FaultInjector {
  public:
   FaultInjector(FaultConfig config, async::Loop* loop) : loop_(loop), core_(std::move(config)) {}
   Fate Next(MethodId method) EXCLUDES(mu_) {
     MutexLock lock(&mu_);
-    return core_.Next(method);
+    return stopped_ ? Fate() : core_.Next(method);
   }
+  // From now on no message fares badly.
+  void Stop() EXCLUDES(mu_) {
+    MutexLock lock(&mu_);
+    stopped_ = true;
+  }
+  // The process has ended, with its loop: what waits on any line goes, and with it what its callbacks hold. For processes that are simulated.
+  void Drop() EXCLUDES(mu_);
   FaultCore::Counts counts() EXCLUDES(mu_) {
     MutexLock lock(&mu_);
     return core_.counts();
@@ -32,9 +43,12 @@ class FaultInjector {
   async::Loop* loop() const { return loop_; }
 
  private:
+  friend class FaultyLine;
   async::Loop* const loop_;
   Mutex mu_;
   FaultCore core_ GUARDED_BY(mu_);
+  std::set<FaultyLine*> lines_ GUARDED_BY(mu_);
+  bool stopped_ GUARDED_BY(mu_) = false;
 };
 
 // The messages of one connection on their way to the carrier. Owned by the connection, which is the Wire.
@@ -52,7 +66,10 @@ class FaultyLine {
    protected:
     ~Wire() = default;
   };
-  FaultyLine(std::shared_ptr<FaultInjector> faults, Wire* wire) : faults_(std::move(faults)), wire_(wire) {}
+  FaultyLine(std::shared_ptr<FaultInjector> faults, Wire* wire);
+  ~FaultyLine();
+  FaultyLine(const FaultyLine&) = delete;
+  FaultyLine& operator=(const FaultyLine&) = delete;
 
   void Call(MethodId method, std::string control, const PartList& parts, ReplyCallback callback, CallOptions options) EXCLUDES(mu_);
   void Notify(MethodId method, std::string control, const PartList& parts) EXCLUDES(mu_);
@@ -61,6 +78,8 @@ class FaultyLine {
                  const PartList& parts) EXCLUDES(mu_);
   // What waits leaves now: the connection is about to be closed.
   void LetGo() EXCLUDES(mu_);
+  // Hands over what waits, which is not sent then.
+  void Take(std::vector<std::shared_ptr<void>>* messages) EXCLUDES(mu_);
 
  private:
   struct Message {

@@ -151,12 +151,12 @@ rpc::ConnectionPtr SimNetwork::Connect(Process* process, const std::string& addr
   open.kind = SimConnection::Kind::kOpen;
   open.control = address;
   Queue(connection, std::move(open));
-  if (IsCut(process->host(), host)) GiveUpLater(connection);
+  if (IsCutAnyWay(process->host(), host)) GiveUpLater(connection);
   return connection;
 }
 
 std::shared_ptr<SimConnection> SimNetwork::Add(Process* process, Process* peer, HostId peer_host, const rpc::Dispatcher* dispatcher) {
-  auto connection = std::make_shared<SimConnection>(this, process, peer, peer_host, ++last_id_, dispatcher);
+  auto connection = rpc::MakeConnection<SimConnection>(FaultsOf(process), this, process, peer, peer_host, ++last_id_, dispatcher);
   if (process->alive()) process->connections[connection->id()] = connection;
   Watch(process);
   return connection;
@@ -212,9 +212,18 @@ void SimNetwork::Schedule(const std::shared_ptr<SimConnection>& from) {
   });
 }
 
+// Nobody is connected, or told that the peer is gone, who cannot be answered.
+bool SimNetwork::IsHeldUp(const SimConnection& from) const {
+  const HostId here = from.process_->host(), there = from.peer_host_;
+  if (IsCut(here, there)) return true;
+  if (!IsCut(there, here) || from.out_.empty()) return false;
+  const auto to = from.peer_.lock();
+  return from.out_.front().kind == SimConnection::Kind::kOpen || to == nullptr || !to->process_->alive();
+}
+
 void SimNetwork::Deliver(const std::shared_ptr<SimConnection>& from) {
   if (from->out_.empty()) return;  // lost since
-  if (IsCut(from->process_->host(), from->peer_host_)) {
+  if (IsHeldUp(*from)) {
     waiting_[from->id()] = from;
     return;
   }
@@ -300,7 +309,7 @@ void SimNetwork::GiveUpLater(const std::shared_ptr<SimConnection>& end) {
     if (end->closed_ || !end->process_->alive()) return;
     const auto peer = end->peer_.lock();
     const bool peer_lives = peer != nullptr && peer->process_->alive();
-    const bool cut = IsCut(end->process_->host(), end->peer_host_);
+    const bool cut = IsCutAnyWay(end->process_->host(), end->peer_host_);
     if (!cut && (peer_lives || (peer == nullptr && end->peer_process_ == nullptr))) return;  // mended in time
     world_->Record("gives up", {}, end->id());
     end->process_->loop()->Run([end] { end->Close(kTimedOut); }, end->id());
@@ -319,8 +328,20 @@ std::vector<std::shared_ptr<SimConnection>> SimNetwork::Ends(HostId host, HostId
 }
 
 void SimNetwork::Cut(HostId a, HostId b) {
-  if (a == b || !cuts_.insert(Pair(a, b)).second) return;
+  if (a == b || cuts_.contains({a, b}) + cuts_.contains({b, a}) == 2) return;
+  cuts_.insert({a, b});
+  cuts_.insert({b, a});
   world_->Record("cut", {}, a, b);
+  NoticeCut(a, b);
+}
+
+void SimNetwork::CutOneWay(HostId from, HostId to) {
+  if (from == to || !cuts_.insert({from, to}).second) return;
+  world_->Record("cut one way", {}, from, to);
+  NoticeCut(from, to);
+}
+
+void SimNetwork::NoticeCut(HostId a, HostId b) {
   for (const auto& [from, to] : {std::pair(a, b), std::pair(b, a)}) {
     for (const auto& end : Ends(from, to)) GiveUpLater(end);
   }
@@ -335,7 +356,7 @@ void SimNetwork::SetDown(HostId host, bool down) {
 }
 
 void SimNetwork::Mend(HostId a, HostId b) {
-  if (cuts_.erase(Pair(a, b)) == 0) return;
+  if (cuts_.erase({a, b}) + cuts_.erase({b, a}) == 0) return;
   world_->Record("mend", {}, a, b);
   Resume();
 }
@@ -345,7 +366,7 @@ void SimNetwork::Resume() {
   for (auto it = waiting_.begin(); it != waiting_.end();) {
     const auto connection = it->second;
     const HostId here = connection->process_->host(), there = connection->peer_host_;
-    if (IsCut(here, there)) {
+    if (IsHeldUp(*connection)) {
       ++it;
       continue;
     }
@@ -375,6 +396,41 @@ void SimNetwork::BreakConnections(HostId a, HostId b) {
       if (end->process_->alive()) end->process_->loop()->Run([end] { end->Close(kReset); }, end->id());
     });
   }
+}
+
+// ---- single messages ----
+
+rpc::FaultConfig SimNetwork::DrawMessageFaults() {
+  rpc::FaultConfig faults = message_faults_;
+  if (!faults.empty()) faults.seed = world_->random().Next();
+  return faults;
+}
+
+void SimNetwork::Use(Process* process, std::shared_ptr<rpc::FaultInjector> faults) {
+  process->faults = std::move(faults);
+  if (process->faults == nullptr) return;
+  injectors_.push_back(process->faults);
+  if (messages_fare_well_) process->faults->Stop();
+}
+
+const std::shared_ptr<rpc::FaultInjector>& SimNetwork::FaultsOf(Process* process) {
+  if (process->faults == nullptr && !message_faults_.empty() && process->alive())
+    Use(process, std::make_shared<rpc::FaultInjector>(DrawMessageFaults(), process->loop()));
+  return process->faults;
+}
+
+void SimNetwork::StopMessageFaults() {
+  messages_fare_well_ = true;
+  for (const auto& faults : injectors_) faults->Stop();
+}
+
+uint64_t SimNetwork::num_message_faults() const {
+  uint64_t sum = 0;
+  for (const auto& faults : injectors_) {
+    const rpc::FaultCore::Counts counts = faults->counts();
+    sum += counts.lost + counts.duplicated + counts.delayed + counts.overtaken + counts.broken;
+  }
+  return sum;
 }
 
 }  // namespace ray::sim

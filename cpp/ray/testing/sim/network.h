@@ -4,8 +4,10 @@
 //   * a message is lost only with its connection, and the sender cannot know which were;
 //   * where a cable is cut, nothing arrives and nobody is told: what was sent waits (TCP repeats it), and arrives late if the cable is mended before the ends give
 //     up by themselves, which each does between keep_alive_min and keep_alive_max, so that for a while one of them thinks it is connected (half open);
+//   * a cable may be cut for one direction only: then what is sent the other way arrives, nobody can connect, and both ends give up, since neither is answered;
 //   * the crash of a host looks like a cut; the end of a process, like its kernel closing its sockets behind what it had sent.
-// Duplicates arise as they do in the product: from callers that ask again over the next connection.
+// Single messages are lost, doubled, late and overtaken by the product's own means (rpc/core/faulty_connection.h), which every process has that starts after
+// SetMessageFaults: so only in ways which the rules of their methods allow.
 //
 //   network.Listen(gcs_process, "gcs", server->dispatcher());
 //   ConnectionPtr c = network.Connect(raylet_process, "gcs", raylet_dispatcher);  // usable at once; serves the peer's requests with the dispatcher
@@ -44,7 +46,7 @@ class SimNetwork;
 struct SentDescriptor;
 using AcceptCallback = std::function<void(const rpc::ConnectionPtr&)>;
 
-class SimConnection final : public rpc::Connection {
+class SimConnection : public rpc::Connection {
  public:
   SimConnection(SimNetwork* network, Process* process, Process* peer_process, HostId peer_host, uint64_t id,
                 const rpc::Dispatcher* dispatcher);
@@ -131,17 +133,34 @@ class SimNetwork {
 
   // Between two hosts, both ways. Idempotent.
   void Cut(HostId a, HostId b);
+  // What `from` sends does not reach `to`.
+  void CutOneWay(HostId from, HostId to);
+  // Both ways.
   void Mend(HostId a, HostId b);
   void MendAll();
   // As a cut from every other host: for one that is down.
   void SetDown(HostId host, bool down);
-  bool IsCut(HostId a, HostId b) const { return a != b && (cuts_.contains(Pair(a, b)) || down_.contains(a) || down_.contains(b)); }
+  // Whether nothing that `from` sends reaches `to`.
+  bool IsCut(HostId from, HostId to) const {
+    return from != to && (cuts_.contains({from, to}) || down_.contains(from) || down_.contains(to));
+  }
   // Every connection between the hosts is reset: what is on its way is lost, both ends learn of it soon.
   void BreakConnections(HostId a, HostId b);
   // From now on messages between the two take that much longer.
   void SetExtraLatency(HostId a, HostId b, Duration extra) { extra_[Pair(a, b)] = extra; }
   void ClearExtraLatency() { extra_.clear(); }
-  size_t num_cuts() const { return cuts_.size(); }
+
+  // How single messages fare that are sent by processes which have not sent anything yet; `seed` is drawn for each. Empty: well, which is how it begins.
+  void SetMessageFaults(rpc::FaultConfig faults) { message_faults_ = std::move(faults); }
+  // All fare well from now on; processes still count on repeats.
+  void StopMessageFaults();
+  // For a process that makes its FaultInjector itself, and gives it to Use.
+  rpc::FaultConfig DrawMessageFaults();
+  void Use(Process* process, std::shared_ptr<rpc::FaultInjector> faults);
+  // That of a process, for connections that it makes itself, as tunnels; null: none.
+  const std::shared_ptr<rpc::FaultInjector>& FaultsOf(Process* process);
+  // How many messages have fared badly.
+  uint64_t num_message_faults() const;
 
  private:
   friend class SimConnection;
@@ -162,6 +181,11 @@ class SimNetwork {
   void Accept(const std::shared_ptr<SimConnection>& from, const std::string& address);
   void Receive(const std::shared_ptr<SimConnection>& to, SimConnection::Message message);
   void Resume();
+  // Whether what is next from that end cannot get through.
+  bool IsHeldUp(const SimConnection& from) const;
+  bool IsCutAnyWay(HostId a, HostId b) const { return IsCut(a, b) || IsCut(b, a); }
+  // The ends of connections between the two notice that, some day.
+  void NoticeCut(HostId a, HostId b);
   // An end of a connection that carries nothing gives up some day, unless it is mended.
   void GiveUpLater(const std::shared_ptr<SimConnection>& end);
   // Every connection end of a living process, in the order of their ids.
@@ -171,12 +195,15 @@ class SimNetwork {
   const NetworkConfig config_;
   uint64_t last_id_ = 0;
   std::map<std::string, Listener> listeners_;
-  std::map<std::string, HostId> homes_;  // of addresses that were listened on
-  std::set<std::pair<HostId, HostId>> cuts_;
+  std::map<std::string, HostId> homes_;       // of addresses that were listened on
+  std::set<std::pair<HostId, HostId>> cuts_;  // from, to
   std::map<std::pair<HostId, HostId>, Duration> extra_;
   std::set<HostId> down_;
   std::map<uint64_t, std::shared_ptr<SimConnection>> waiting_;  // for a cable, to send
   std::set<uint32_t> watched_;                                  // processes
+  rpc::FaultConfig message_faults_;
+  bool messages_fare_well_ = false;                             // all of them, from now on
+  std::vector<std::shared_ptr<rpc::FaultInjector>> injectors_;  // every one there was
 };
 
 }  // namespace ray::sim

@@ -213,6 +213,7 @@ void Process::Kill(Death death, int wait_status) {
     parts_.pop_back();
   }
   for (const auto& [id, connection] : std::exchange(connections, {})) connection->Drop();
+  if (faults != nullptr) faults->Drop();
   const auto on_death = std::exchange(on_death_, {});
   if (death == Death::kEndOfWorld) return;
   for (const auto& fn : on_death) fn(wait_status);

@@ -19,6 +19,7 @@
 
 #include "ray/async/loop.h"
 #include "ray/rpc/core/connection.h"
+#include "ray/rpc/core/faulty_connection.h"
 #include "ray/testing/sim/world.h"
 
 namespace ray::sim {
@@ -135,6 +136,7 @@ class Process {
 
   // Of the network. Its connections, until they have ended; those of a dead process are none.
   std::map<uint64_t, std::shared_ptr<SimConnection>> connections;
+  std::shared_ptr<rpc::FaultInjector> faults;  // of what it sends; null: none
   std::vector<std::function<void(Death)>> network_hooks;
 
  private:

@@ -17,6 +17,15 @@ namespace {
 std::string Short(const std::string& id) { return BytesToHex(id).substr(0, 8); }
 std::string Short(const NodeId& id) { return id.Hex().substr(0, 8); }
 
+std::string NamesOf(const std::vector<raylet::HeldLease>& leases) {
+  std::string names;
+  for (const raylet::HeldLease& lease : leases) {
+    names += " " + lease.lease.Hex().substr(0, 8) + " of job " + lease.job.Hex();
+    if (!lease.actor.IsNil()) names += " for actor " + lease.actor.Hex() + (lease.actor_alive ? "" : ", which is not up");
+  }
+  return names;
+}
+
 }  // namespace
 
 struct SimCluster::Listing {
@@ -41,7 +50,9 @@ void SimCluster::Look(const std::function<void(const Listing&)>& check) {
                  {});
     };
     ask(MethodId::kListNodes, v1::NodeEmpty(), &listing->nodes);
-    ask(MethodId::kListActors, v1::ListActorsRequest(), &listing->actors);
+    v1::ListActorsRequest all;
+    all.set_all_namespaces(true);
+    ask(MethodId::kListActors, all, &listing->actors);
     ask(MethodId::kListPlacementGroups, v1::PlacementGroupEmpty(), &listing->groups);
     ask(MethodId::kListJobs, v1::JobEmpty(), &listing->jobs);
   });
@@ -111,7 +122,8 @@ void SimCluster::CheckHeld(const Listing& listing) {
   for (const v1::ActorInfo& actor : listing.actors.actors()) {
     actors.insert(actor.actor_id());
     if (actor.state() == v1::ACTOR_STATE_DEAD) continue;
-    if (!living_jobs.contains(actor.job_id())) Fail("actor " + Short(actor.actor_id()) + " of a job that is over is not dead");
+    if (!living_jobs.contains(actor.job_id()) && !actor.creation().detached())
+      Fail("actor " + Short(actor.actor_id()) + " of a job that is over is not dead");
     if (actor.state() != v1::ACTOR_STATE_ALIVE) continue;
     const Address address = FromProto(actor.address());
     ++actors_on[address.node_id];
@@ -140,7 +152,8 @@ void SimCluster::CheckHeld(const Listing& listing) {
     const int64_t used = leases.resources().total().Get("CPU") - leases.resources().available().Get("CPU");
     const int64_t here = actors_on[id], bundles = reserved[id];
     if (leases.num_held() != static_cast<size_t>(here)) {
-      Fail("node " + Short(id) + " holds " + std::to_string(leases.num_held()) + " leases, and has " + std::to_string(here) + " actors");
+      Fail("node " + Short(id) + " holds " + std::to_string(leases.num_held()) + " leases, and has " + std::to_string(here) +
+           " actors; held:" + NamesOf(leases.Held()));
     }
     if (used < bundles || used > bundles + here * ResourceSet::kUnit) {
       Fail("node " + Short(id) + " uses " + std::to_string(used) + ", of which bundles " + std::to_string(bundles) + " and " +

@@ -6,11 +6,13 @@
 #include <utility>
 
 #include "ray/raylet/nodes/node_directory.h"
+#include "ray/util/check.h"
 #include "ray/v1/gcs_actor.pb.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/gcs_placement_group.pb.h"
 #include "ray/wire/convert.h"
+#include "ray/wire/method_rules.h"
 
 namespace ray::sim {
 
@@ -21,6 +23,15 @@ namespace {
 
 constexpr Duration kPatience = seconds(400);  // until everything that waits must have been answered
 constexpr Duration kSettle = seconds(90);     // dead nodes are given up, views spread, idle workers leave
+
+// Not of the store: that connection lasts as long as both processes.
+std::string AnyMethod(Random* random) {
+  for (;;) {
+    const auto method = static_cast<MethodId>(random->Below(kMaxMethodId));
+    const std::string name(MethodName(method));
+    if (RuleOf(method) && !name.starts_with("ObjectStore/")) return name;
+  }
+}
 
 }  // namespace
 
@@ -33,12 +44,28 @@ ClusterConfig ClusterConfig::FromSeed(uint64_t seed) {
   config.max_between = random.Between(Duration(milliseconds(500)), Duration(seconds(8)));
   config.driver.active = random.Between(Duration(seconds(5)), Duration(seconds(40)));
   config.driver.max_pause = random.Between(Duration(milliseconds(200)), Duration(milliseconds(2000)));
+  // Half of the clusters: as in the runs of the conformance tests under faults (docs/architecture/rpc.md).
+  switch (random.Below(8)) {
+    case 0: config.messages = "*=-1:5:5:5"; break;
+    case 1: config.messages = "*=-1:0:0:duplicate=10:reorder=20"; break;
+    case 2: config.messages = "*=-1:0:0:delay=10@10"; break;
+    case 3: config.messages = "*=-1:3:3:3:duplicate=5:delay=5@10:reorder=10"; break;
+    default: break;
+  }
+  if (config.faults == Duration::zero() || random.Chance(0.7)) {
+    config.messages_to_the_end = random.Chance(0.5);
+  } else {
+    config.messages += (config.messages.empty() ? "" : ",") + AnyMethod(&random) + "=-1:0:0:break=0.5";
+  }
   return config;
 }
 
 SimCluster::SimCluster(uint64_t seed, ClusterConfig config, std::ostream* trace)
     : config_(std::move(config)), world_(seed), random_(world_.random().Fork()), hosts_(static_cast<size_t>(config_.nodes)) {
   world_.trace().PrintTo(trace);
+  auto messages = rpc::FaultConfig::Parse(config_.messages, /*seed=*/0);
+  RAY_CHECK(messages.ok()) << messages.status().ToString();
+  network_.SetMessageFaults(std::move(*messages));
   for (HostId host = 0; host < hosts_.size(); ++host) {
     hosts_[host].cpus = random_.Between(1, 6);
     const int64_t ppm = random_.Chance(0.1) ? 20'000 : 200;
@@ -76,6 +103,7 @@ void SimCluster::StartRaylet(HostId host) {
   config.python_version = "3.11.7";
   config.is_head = host == 0;
   config.resources.Set("CPU", here.cpus * ResourceSet::kUnit);
+  if (config_.slots > 0) config.resources.Set("slot", config_.slots * ResourceSet::kUnit);
   config.pool.max_idle = config_.idle_workers;
   config.pool.prestart = 2;
   config.memory_monitor.interval = Duration::zero();
@@ -90,6 +118,13 @@ void SimCluster::StartRaylet(HostId host) {
     hosts_[host].raylet = nullptr;
     world_.After(random_.Between(Duration::zero(), Duration(seconds(8))), [this, host] { StartRaylet(host); });
   });
+}
+
+void SimCluster::StartLastDriver() {
+  const HostId host = AnyHost();
+  if (!AllReady()) return Fail("a node or the GCS has gone though nothing was done to it");
+  drivers_.push_back(config_.start_last_driver(&network_, host, *hosts_[host].raylet));
+  drivers_.back()->process()->OnDeath([this, driver = drivers_.back()](int) { std::erase(drivers_, driver); });
 }
 
 void SimCluster::StartDriver(HostId host) {
@@ -140,7 +175,7 @@ void SimCluster::Fault() {
   const auto later = [this](Duration longest, std::function<void()> fn) {
     world_.After(random_.Between(Duration(milliseconds(1)), longest), std::move(fn));
   };
-  switch (random_.Below(14)) {
+  switch (random_.Below(16)) {
     case 0:
     case 1: return gcs_.Kill(Death::kKilled);
     case 2:
@@ -162,6 +197,10 @@ void SimCluster::Fault() {
     case 8:
       network_.Cut(host, other);
       return later(random_.Chance(0.5) ? Duration(seconds(3)) : Duration(seconds(40)), [this, host, other] { network_.Mend(host, other); });
+    case 14:
+      network_.CutOneWay(host, other);
+      return later(random_.Chance(0.5) ? Duration(seconds(3)) : Duration(seconds(40)), [this, host, other] { network_.Mend(host, other); });
+    case 15: return Part();
     case 9: return network_.BreakConnections(host, other);
     case 10:
       if (random_.Chance(0.2)) return disk_.FailNext();
@@ -190,8 +229,24 @@ void SimCluster::Fault() {
   }
 }
 
+void SimCluster::Part() {
+  std::vector<std::pair<HostId, HostId>> cut;
+  std::vector<bool> here(hosts_.size());
+  for (size_t host = 0; host < hosts_.size(); ++host) here[host] = random_.Chance(0.5);
+  for (HostId a = 0; a < hosts_.size(); ++a) {
+    for (HostId b = a + 1; b < hosts_.size(); ++b) {
+      if (here[a] != here[b]) cut.emplace_back(a, b);
+    }
+  }
+  for (const auto& [a, b] : cut) network_.Cut(a, b);
+  world_.After(random_.Between(Duration(milliseconds(1)), random_.Chance(0.5) ? Duration(seconds(3)) : Duration(seconds(40))), [this, cut] {
+    for (const auto& [a, b] : cut) network_.Mend(a, b);
+  });
+}
+
 void SimCluster::EndFaults() {
   failing_ = false;
+  if (!config_.messages_to_the_end) network_.StopMessageFaults();
   network_.MendAll();
   network_.ClearExtraLatency();
   disk_.SetSlow(Duration::zero());
@@ -219,11 +274,7 @@ Outcome SimCluster::Run() {
     return AllReady() && std::all_of(drivers_.begin(), drivers_.end(), [](const ClusterDriver* d) { return d->holds_only(); });
   };
   if (problem_.empty() && !world_.RunUntil(quiet, world_.now() + kPatience)) {
-    std::string waits;
-    for (const ClusterDriver* driver : drivers_) {
-      for (const std::string& what : driver->Waiting()) waits += "\n  p" + std::to_string(driver->process()->id()) + ": " + what;
-    }
-    Fail(AllReady() ? "these were never answered:" + waits : "a node or the GCS did not come back");
+    Fail(AllReady() ? "these were never answered:" + WhatWaits() : "a node or the GCS did not come back");
   }
   if (problem_.empty()) {
     world_.RunFor(kSettle);
@@ -236,6 +287,11 @@ Outcome SimCluster::Run() {
     for (ClusterDriver* driver : drivers_) driver->Finish();
     const auto gone = [this] { return drivers_.empty(); };
     if (!world_.RunUntil(gone, world_.now() + kPatience)) Fail("a driver cannot leave");
+    if (problem_.empty() && config_.start_last_driver) {
+      world_.RunFor(kSettle);
+      StartLastDriver();
+      if (!world_.RunUntil(gone, world_.now() + kPatience)) Fail("what has outlived its driver cannot be ended:" + WhatWaits());
+    }
   }
   if (problem_.empty()) {
     world_.RunFor(kSettle);
@@ -256,7 +312,20 @@ Outcome SimCluster::Run() {
   outcome.kv_operations = history_.num_operations();
   outcome.gcs_starts = static_cast<size_t>(gcs_.starts());
   outcome.processes = world_.processes().size();
+  outcome.message_faults = network_.num_message_faults();
   return outcome;
+}
+
+std::string SimCluster::WhatWaits() const {
+  std::string waits;
+  for (const ClusterDriver* driver : drivers_) {
+    if (config_.waiting) break;  // which has those of drivers, too
+    for (const std::string& what : driver->Waiting()) waits += "\n  p" + std::to_string(driver->process()->id()) + ": " + what;
+  }
+  if (config_.waiting) {
+    for (const std::string& what : config_.waiting()) waits += "\n  " + what;
+  }
+  return waits;
 }
 
 // ---- a large one ----

@@ -32,6 +32,8 @@ struct ClusterConfig {
   int drivers = 3;
   Duration faults = std::chrono::seconds(30);              // how long things go wrong; zero: nothing does
   Duration max_between = std::chrono::milliseconds(2500);  // two faults
+  std::string messages;                                    // how single ones fare, as RAY_testing_rpc_failure has it; empty: well
+  bool messages_to_the_end = false;                        // else as long as the faults
   DriverConfig driver;
   LauncherConfig launcher{.start_fails = 0.01, .start_hangs = 0.01};
   FakeWorkerConfig worker;
@@ -41,8 +43,14 @@ struct ClusterConfig {
   std::function<ClusterDriver*(SimNetwork* network, HostId host, const SimRaylet& raylet)> start_driver;
   std::function<void(SimNetwork* network, Process* process, const raylet::LaunchRequest& request, const std::string& raylet_address)>
       run_worker;
+  // Starts one more when all have left, which ends what outlives its driver; then nothing may be left. Empty: there is nothing of the kind.
+  std::function<ClusterDriver*(SimNetwork* network, HostId host, const SimRaylet& raylet)> start_last_driver;
+  int64_t slots = 0;  // that each node has of the resource "slot", for bundles
   // While drivers only hold what they have: what those that run code find wrong, with what the head has adopted. Empty: nothing.
   std::function<std::string(const SimRaylet& head)> check_held;
+
+  // What processes wait for that run code, for people.
+  std::function<std::vector<std::string>()> waiting;
 
   // Sizes and rates drawn from the seed.
   static ClusterConfig FromSeed(uint64_t seed);
@@ -53,6 +61,7 @@ struct Outcome {
   uint64_t trace_hash = 0, events = 0;
   Duration simulated = Duration::zero();
   size_t faults = 0, kv_operations = 0, gcs_starts = 0, processes = 0;
+  uint64_t message_faults = 0;
 };
 
 class SimCluster {
@@ -87,10 +96,15 @@ class SimCluster {
   void StartRaylet(HostId host);
   void StartDriver() { StartDriver(AnyHost()); }
   void StartDriver(HostId host);
+  void StartLastDriver();
+  // For people.
+  std::string WhatWaits() const;
   bool RayletLives(HostId host) const { return hosts_[host].raylet != nullptr; }
   bool AllReady() const;
   HostId AnyHost() { return static_cast<HostId>(random_.Below(hosts_.size())); }
   void Fault();
+  // Some hosts from the others.
+  void Part();
   // A driver, or a worker of that host; null: there is none.
   Process* AnyUser(HostId host);
   void CrashHost(HostId host);

@@ -73,6 +73,7 @@ void SimDriver::Register(const std::string& raylet_address) {
   deps.dispatcher = dispatcher_;
   deps.send = [this](MethodId method, std::string_view control, const PartList& parts) { raylet_->NotifyRaw(method, control, parts); };
   deps.flush = [] {};
+  deps.faults = network_->FaultsOf(process_);
   hub_ = rpc::TunnelHub::Make(std::move(deps));
   v1::RegisterWorkerRequest request;
   request.set_worker_id(self_.worker_id.Binary());
@@ -205,6 +206,7 @@ void SimDriver::AskForLease(uint64_t no, const NodeId& node, v1::LeasePlacement 
   ++asked_;
   v1::RequestLeaseRequest request;
   request.set_lease_id(lease.id.Binary());
+  request.set_ask(++lease.asks);
   request.set_job_id(job_.Binary());
   ToProto(lease.need, request.mutable_resources());
   if (lease.spread) request.mutable_strategy()->set_kind(v1::STRATEGY_KIND_SPREAD);
@@ -218,6 +220,18 @@ void SimDriver::AskForLease(uint64_t no, const NodeId& node, v1::LeasePlacement 
   rpc::CallTyped<v1::RequestLeaseReply>(
       *RayletOf(node), MethodId::kRequestLease, request, {},
       [this, no](const Status& status, const v1::RequestLeaseReply& reply, const PartList&) { OnLease(no, status, reply); });
+}
+
+void SimDriver::AskForLease(const LeaseId& lease, const NodeId& node, std::function<void(const Status&)> done) {
+  v1::RequestLeaseRequest request;
+  request.set_lease_id(lease.Binary());
+  request.set_job_id(job_.Binary());
+  request.set_ask(1);
+  ToProto(Cpus(1), request.mutable_resources());
+  ToProto(self_, request.mutable_owner());
+  request.set_placement(v1::LEASE_PLACEMENT_HERE);
+  RayletOf(node)->Call(MethodId::kRequestLease, request, {},
+                       [done = std::move(done)](const Status& status, const rpc::Reply&) { done(status); }, {});
 }
 
 void SimDriver::OnLease(uint64_t no, const Status& status, const v1::RequestLeaseReply& reply) {

@@ -39,6 +39,8 @@ class SimDriver final : public ClusterDriver {
                           KvHistory* history);
   SimDriver(SimNetwork* network, Process* process, const Address& raylet, DriverConfig config, KvHistory* history);
   ~SimDriver() override;
+  // One CPU of that node and no other. On its loop; `done` hears of the end of the way there, or of an answer, which is not heeded otherwise.
+  void AskForLease(const LeaseId& lease, const NodeId& node, std::function<void(const Status&)> done);
 
   Process* process() const override { return process_; }
   bool holds_only() const override { return !active_ && leases_.empty() && waiting_.empty(); }
@@ -59,6 +61,7 @@ class SimDriver final : public ClusterDriver {
     NodeId node;  // that was asked last; nil: ours
     std::vector<NodeId> rejected_by;
     int hops = 0;
+    uint32_t asks = 0;
   };
   void Register(const std::string& raylet_address);
   void AddJob();

@@ -42,6 +42,7 @@ SimRaylet::SimRaylet(SimNetwork* network, Process* process, Options options)
   deps.launcher = launcher_.get();
   deps.hostname = options_.config.node_ip;
   deps.pid = process_->pid();
+  options_.config.faults = network_->FaultsOf(process_);
   deps.kill_node = [process = process_] { process->EndSoon(137); };
   services_ = std::make_unique<raylet::NodeServices>(options_.config, std::move(deps));
   if (store_ != nullptr) store_->transfers()->RegisterHandlers(services_->dispatcher().get());

@@ -74,7 +74,7 @@ class SimRaylet final : raylet::NodeCarriers {
 
   SimNetwork* const network_;
   Process* const process_;
-  const Options options_;
+  Options options_;
   const NodeId node_id_ = NodeId::FromRandom();
   const std::string local_address_;
   std::unique_ptr<SimLauncher> launcher_;

@@ -16,6 +16,7 @@
 #include "ray/testing/sim/sim_gcs.h"
 #include "ray/testing/sim/sim_raylet.h"
 #include "ray/util/logging.h"
+#include "ray/v1/explain.pb.h"
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_kv.pb.h"
 #include "ray/v1/gcs_node.pb.h"
@@ -151,6 +152,76 @@ TEST_F(SimNetworkTest, BothEndsGiveUpOnALongCut) {
   world_.RunFor(seconds(20));
   EXPECT_EQ(answers_, std::vector<std::string>{"a lost"});
   EXPECT_TRUE(server_->connections.empty());
+}
+
+TEST_F(SimNetworkTest, WhatIsSentTheOtherWayOfACutArrives) {
+  Connect();
+  world_.RunFor(seconds(1));
+  network_.CutOneWay(1, 0);
+  Call("a");
+  world_.RunFor(seconds(5));
+  EXPECT_EQ(received_, std::vector<std::string>{"a"});
+  EXPECT_TRUE(answers_.empty());
+  network_.Mend(0, 1);
+  world_.RunFor(seconds(5));
+  EXPECT_EQ(answers_, std::vector<std::string>{"a ok"});
+}
+
+TEST_F(SimNetworkTest, BothEndsGiveUpOnALongCutOfOneWay) {
+  Connect();
+  world_.RunFor(seconds(1));
+  network_.CutOneWay(1, 0);
+  Call("a");
+  world_.RunFor(seconds(20));
+  EXPECT_EQ(answers_, std::vector<std::string>{"a lost"});
+  EXPECT_TRUE(server_->connections.empty());
+}
+
+TEST_F(SimNetworkTest, NobodyConnectsWhoCannotBeAnswered) {
+  network_.CutOneWay(1, 0);
+  Connect();
+  Call("a");
+  world_.RunFor(seconds(5));
+  EXPECT_TRUE(received_.empty());
+  network_.Mend(0, 1);
+  world_.RunFor(seconds(5));
+  EXPECT_EQ(answers_, std::vector<std::string>{"a ok"});
+}
+
+// Its host says so to whoever sends, but the answer does not come through.
+TEST_F(SimNetworkTest, ThatTheServerHasEndedIsHeardOnceTheCutIsMended) {
+  Connect();
+  world_.RunFor(seconds(1));
+  network_.CutOneWay(1, 0);
+  server_->Kill(Death::kKilled);
+  Call("a");
+  world_.RunFor(seconds(5));
+  EXPECT_TRUE(closed_.ok());
+  network_.Mend(0, 1);
+  world_.RunFor(seconds(5));
+  EXPECT_EQ(answers_, std::vector<std::string>{"a lost"});
+  EXPECT_EQ(closed_.code(), StatusCode::kUnavailable);
+}
+
+// By the product's own means: lost requests come later, and are answered once.
+TEST_F(SimNetworkTest, SingleMessagesFareBadlyAsTheirRulesAllow) {
+  auto faults = rpc::FaultConfig::Parse("*=-1:20:20:0:duplicate=20:delay=20@10:reorder=20", 0);
+  ASSERT_TRUE(faults.ok());
+  network_.SetMessageFaults(*faults);
+  Connect();
+  for (int i = 0; i < 100; ++i) Call(std::to_string(i));
+  world_.RunFor(seconds(10));
+  EXPECT_EQ(answers_.size(), 100u);
+  EXPECT_GT(received_.size(), 100u) << "some twice";
+  EXPECT_GT(network_.num_message_faults(), 50u);
+  EXPECT_NE(received_.front() + received_.back(), "099");
+  network_.StopMessageFaults();
+  const uint64_t so_far = network_.num_message_faults();
+  const size_t had = received_.size();
+  Call("well");
+  world_.RunFor(seconds(1));
+  EXPECT_EQ(received_.size(), had + 1);
+  EXPECT_EQ(network_.num_message_faults(), so_far);
 }
 
 TEST_F(SimNetworkTest, TheEndOfAProcessIsSeenByItsPeersBehindWhatItSent) {
@@ -373,6 +444,138 @@ TEST_F(JobsAtRaylet, EndWithADriverThatWentBeforeItHadOne) {
   world_.RunFor(seconds(1));
   StartGcs(&answering_);
   ExpectFinished();
+}
+
+// Two nodes whose workers never come up, and a driver on the first that asks the second for a lease, through tunnels: so the request waits there.
+class TwoNodes : public testing::Test {
+ protected:
+  static constexpr HostId kHere = 1, kThere = 2;
+  void Start(uint64_t seed) {
+    network_.reset();  // ends the processes
+    world_.reset();
+    world_ = std::make_unique<World>(seed);
+    network_ = std::make_unique<SimNetwork>(world_.get());
+    disk_ = std::make_unique<SimDisk>(world_.get());
+    gcs_ = std::make_unique<SimGcs>(world_.get(), network_.get(), disk_.get(), 0);
+    gcs::GcsServerOptions gcs;
+    gcs.health.period = seconds(1);
+    ASSERT_TRUE(gcs_->Start(std::move(gcs)).ok());
+    raylets_.clear();
+    ASSERT_NO_FATAL_FAILURE(StartNode(kHere));
+    ASSERT_NO_FATAL_FAILURE(StartNode(kThere));
+    driver_ = SimDriver::Start(network_.get(), kHere, Address{raylets_[kHere]->node_id(), WorkerId::Nil()}, raylets_[kHere]->address(),
+                               {.active = seconds(0)}, &history_);
+    ASSERT_TRUE(world_->RunUntil([this] { return driver_->holds_only(); }, world_->now() + seconds(10)));
+  }
+  // Until all know of one another.
+  void StartNode(HostId host) {
+    SimRaylet::Options options;
+    options.config.node_ip = "10.0.0." + std::to_string(host);
+    options.config.listen = options.config.node_ip + ":7000";
+    options.config.node_dir = "/host" + std::to_string(host) + "." + std::to_string(++starts_);
+    options.config.gcs_address = kGcsAddress;
+    options.config.python_version = "3.11.7";
+    options.config.memory_monitor.interval = Duration::zero();
+    options.config.resources.Set("CPU", ResourceSet::kUnit);
+    options.worker = [](Process*, const raylet::LaunchRequest&, const std::string&) {};
+    raylets_[host] = SimRaylet::Start(network_.get(), host, std::move(options));
+    const auto ready = [this] {
+      return std::all_of(raylets_.begin(), raylets_.end(), [this](const auto& entry) {
+        return entry.second->ready() && entry.second->services().nodes()->nodes().size() == raylets_.size() - 1;
+      });
+    };
+    ASSERT_TRUE(world_->RunUntil(ready, world_->now() + seconds(10)));
+  }
+  // `again`: when the way has ended under it, it asks once more, over the next link, as owners do.
+  void Ask(bool again) {
+    lease_ = LeaseId::FromRandom();
+    ++asked_;
+    driver_->AskForLease(lease_, raylets_[kThere]->node_id(), [this, again](const Status& status) {
+      EXPECT_EQ(status.code(), StatusCode::kUnavailable);
+      ++ended_;
+      if (again) driver_->process()->loop()->AddTimer(milliseconds(60), [this] { Ask(/*again=*/false); });  // a link is dialled again
+    });
+  }
+  bool Waits() const {
+    v1::WaitFact fact;
+    return raylets_.at(kThere)->services().leases().Explain(lease_, &fact);
+  }
+  rpc::ConnectionPtr Link(HostId from, HostId to) { return raylets_[from]->services().nodes()->ExistingLink(raylets_[to]->node_id()); }
+
+  KvHistory history_;
+  std::unique_ptr<World> world_;
+  std::unique_ptr<SimDisk> disk_;
+  std::unique_ptr<SimGcs> gcs_;
+  std::unique_ptr<SimNetwork> network_;
+  std::map<HostId, SimRaylet*> raylets_;
+  SimDriver* driver_ = nullptr;
+  LeaseId lease_;  // the last one
+  int starts_ = 0, asked_ = 0, ended_ = 0;
+};
+
+// One end gives a link up, and the driver's request goes over the next one, before the other end hears of the break. That takes the tunnels of both links for lost, so it
+// has to say so to the node that has opened one since: or the request waits for ever.
+TEST_F(TwoNodes, ABreakThatIsHeardOfLateEndsWhatCameOverTheNextLinkAtBothEnds) {
+  int late = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    asked_ = ended_ = 0;
+    ASSERT_NO_FATAL_FAILURE(Start(seed));
+    driver_->process()->Run([this] { Ask(/*again=*/true); });
+    ASSERT_TRUE(world_->RunUntil([this] { return Waits(); }, world_->now() + seconds(5)));
+    const rpc::ConnectionPtr here = Link(kHere, kThere), there = Link(kThere, kHere);
+    network_->CutOneWay(kHere, kThere);
+    ASSERT_TRUE(world_->RunUntil([&] { return here->closed() || there->closed(); }, world_->now() + seconds(20)));
+    world_->RunFor(milliseconds(5));  // what it says of that is on its way, and has to be repeated
+    network_->Mend(kHere, kThere);
+    bool came_before = false;
+    world_->RunUntil(
+        [&] {
+          came_before |= asked_ == 2 && !there->closed() && Waits();
+          return asked_ == 2 && there->closed() && here->closed();
+        },
+        world_->now() + seconds(20));
+    world_->RunFor(seconds(3));
+    EXPECT_EQ(asked_, 2);
+    EXPECT_TRUE(ended_ == 2 || Waits()) << "it waits for nobody";
+    late += came_before ? 1 : 0;
+  }
+  EXPECT_GT(late, 3) << "the case that this is about";
+}
+
+// Suspect only: probes are missed, and then answered.
+TEST_F(TwoNodes, OneThatStandsStillForLessThanTheProbesAllowGoesOnAsBefore) {
+  ASSERT_NO_FATAL_FAILURE(Start(1));
+  const NodeId there = raylets_[kThere]->node_id();
+  Process* process = raylets_[kThere]->process();
+  process->loop()->StandStill(world_->now() + seconds(4));
+  world_->RunFor(seconds(30));
+  EXPECT_TRUE(process->alive());
+  EXPECT_NE(raylets_[kHere]->services().nodes()->Find(there), nullptr);
+  driver_->process()->Run([this] { Ask(/*again=*/false); });
+  EXPECT_TRUE(world_->RunUntil([this] { return Waits(); }, world_->now() + seconds(5)));
+}
+
+// It was taken for dead, and goes on with what it knew: it is refused by all, ends, and comes back as another.
+TEST_F(TwoNodes, AZombieIsRefusedAndComesBackUnderAnotherId) {
+  ASSERT_NO_FATAL_FAILURE(Start(1));
+  driver_->process()->Run([this] { Ask(/*again=*/false); });
+  ASSERT_TRUE(world_->RunUntil([this] { return Waits(); }, world_->now() + seconds(5)));
+  const NodeId zombie = raylets_[kThere]->node_id();
+  Process* process = raylets_[kThere]->process();
+  const auto& nodes = *raylets_[kHere]->services().nodes();
+  process->loop()->StandStill(world_->now() + seconds(30));
+  ASSERT_TRUE(world_->RunUntil([&] { return nodes.IsDead(zombie); }, world_->now() + seconds(20)));
+  world_->RunFor(seconds(1));
+  EXPECT_TRUE(process->alive());
+  EXPECT_EQ(ended_, 1) << "what waited there was told";
+  raylets_.erase(kThere);
+  ASSERT_TRUE(world_->RunUntil([&] { return !process->alive(); }, world_->now() + seconds(60)));
+  ASSERT_NO_FATAL_FAILURE(StartNode(kThere));
+  EXPECT_NE(raylets_[kThere]->node_id(), zombie);
+  EXPECT_EQ(nodes.Find(zombie), nullptr);
+  EXPECT_NE(nodes.Find(raylets_[kThere]->node_id()), nullptr);
+  EXPECT_NE(raylets_[kThere]->services().nodes()->Find(raylets_[kHere]->node_id()), nullptr);
 }
 
 struct KvRun {

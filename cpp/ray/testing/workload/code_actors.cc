@@ -70,12 +70,12 @@ void CodeWorkload::SettleLog(Session* session, const ActorId& actor, CallId id, 
     std::istringstream in(got.value.text);
     in >> place.incarnation >> place.index;
     history.Settled(id, CallOutcome::kDone, place, session->now());
-  } else if (got.error == ErrorType::kActorDied) {
+  } else if (got.error == ErrorType::kActorDied || got.error == ErrorType::kActorPlacementGroupRemoved) {
     history.Settled(id, CallOutcome::kDead, {}, session->now());
   } else {
     history.Settled(id, CallOutcome::kUnavailable, {}, session->now());
-    // Cancelled with the task that made it.
-    if (got.error != ErrorType::kActorUnavailable && got.error != ErrorType::kTaskCancelled)
+    // Cancelled with the task that made it; or it has no worker, as none could be started several times in a row.
+    if (got.error != ErrorType::kActorUnavailable && got.error != ErrorType::kTaskCancelled && got.error != ErrorType::kWorkerStartupFailed)
       Fail("a call of an actor gave " + ErrorText(got));
   }
 }
@@ -87,7 +87,7 @@ void CodeDriving::AddActor() {
   Actor actor;
   actor.restarts = AnyRetries();
   actor.retries = AnyRetries();
-  actor.handle = session_.Create("Log", {"", {}}, actor.restarts, actor.retries);
+  actor.handle = session_.Create("Log", {"", {}}, {.max_restarts = actor.restarts, .max_task_retries = actor.retries});
   actor.caller = workload_.NewCaller(session_.process(), actor.handle.id);
   actors_.push_back(std::move(actor));
   ++workload_.stats_.actors;

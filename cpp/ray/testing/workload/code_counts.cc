@@ -4,10 +4,18 @@
 
 namespace ray::sim {
 
-void CodeCounts::Add(Process* process, core::CoreWorker* worker) {
-  const WorkerId id = worker->info().address.worker_id;
-  live_.emplace(id, Live{process, worker});
-  process->OnDeath([this, id](int) { live_.erase(id); });
+void CodeCounts::Add(Session* session) {
+  const WorkerId id = session->worker()->info().address.worker_id;
+  live_.emplace(id, session);
+  session->process()->OnDeath([this, id](int) { live_.erase(id); });
+}
+
+std::vector<std::string> CodeCounts::Waiting() const {
+  std::vector<std::string> all;
+  for (const auto& [id, session] : live_) {
+    for (const std::string& what : session->waiting()) all.push_back("p" + std::to_string(session->process()->id()) + ": " + what);
+  }
+  return all;
 }
 
 std::string CodeCounts::Unfounded(const ObjectId& id, const WorkerId& borrower, const NodeId& adopter,
@@ -20,18 +28,18 @@ std::string CodeCounts::Unfounded(const ObjectId& id, const WorkerId& borrower, 
   }
   const auto live = live_.find(borrower);
   if (live == live_.end()) return "process " + borrower.Hex() + ", which is dead";
-  if (live->second.worker->info().adopter != adopter) return {};  // it was there before this head, and asks the one that is gone
-  if (live->second.worker->objects().references().Contains(id)) return {};
-  return "p" + std::to_string(live->second.process->id()) + ", which does not hold it";
+  if (live->second->worker()->info().adopter != adopter) return {};  // it was there before this head, and asks the one that is gone
+  if (live->second->worker()->objects().references().Contains(id)) return {};
+  return "p" + std::to_string(live->second->process()->id()) + ", which does not hold it";
 }
 
 std::string CodeCounts::Check(const NodeId& adopter, const raylet::AdoptionCore& adopted) const {
   for (const auto& [owner, live] : live_) {
-    for (const core::ReferenceTable::Lent& lent : live.worker->objects().references().LentOut()) {
+    for (const core::ReferenceTable::Lent& lent : live->worker()->objects().references().LentOut()) {
       for (const auto& [borrower, count] : lent.borrowers) {
         if (const std::string who = Unfounded(lent.id, borrower.worker_id, adopter, adopted); !who.empty())
-          return "p" + std::to_string(live.process->id()) + " counts " + std::to_string(count) + " of object " + lent.id.Hex() + " for " +
-                 who;
+          return "p" + std::to_string(live->process()->id()) + " counts " + std::to_string(count) + " of object " + lent.id.Hex() +
+                 " for " + who;
       }
     }
   }

@@ -1,33 +1,31 @@
-// CodeCounts: the core workers of a simulated cluster, and whether what they count of one another is so. Counts are exact sums (docs/architecture/ownership.md), so when
+// CodeCounts: the core workers of a simulated cluster, what they wait for, and whether what they count of one another is so. Counts are exact sums (docs/architecture/ownership.md), so when
 // nothing is under way any more, whoever is counted as a borrower lives and holds the object: a count too many would keep it for good. A count too few
 // shows in what is read.
 #pragma once
 
 #include <map>
 #include <string>
+#include <vector>
 
-#include "ray/core_worker/core_worker.h"
 #include "ray/raylet/adoption/adoption_core.h"
-#include "ray/testing/sim/process.h"
+#include "ray/testing/workload/session.h"
 
 namespace ray::sim {
 
 class CodeCounts {
  public:
   // Until the process dies.
-  void Add(Process* process, core::CoreWorker* worker);
+  void Add(Session* session);
   // `adopted`: what the adopter has, on that node. Empty: all is well.
   std::string Check(const NodeId& adopter, const raylet::AdoptionCore& adopted) const;
+  // For people.
+  std::vector<std::string> Waiting() const;
 
  private:
-  struct Live {
-    const Process* process;
-    core::CoreWorker* worker;
-  };
   // What is wrong with that one being counted; empty: nothing.
   std::string Unfounded(const ObjectId& id, const WorkerId& borrower, const NodeId& adopter, const raylet::AdoptionCore& adopted) const;
 
-  std::map<WorkerId, Live> live_;
+  std::map<WorkerId, Session*> live_;
 };
 
 }  // namespace ray::sim

@@ -26,6 +26,7 @@ void CodeDriver::Run() {
   config.worker_id = WorkerId::FromRandom();
   config.python_version = "3.11.7";
   config.max_inline_bytes = kMaxInline;
+  config.faults = network_->DrawMessageFaults();
   auto worker = core::CoreWorker::Start(config, std::make_unique<SimPlatform>(network_, process_, sockets_dir_));
   if (!worker.ok()) return process_->EndSoon(1);
   worker_ = std::move(*worker);

@@ -19,7 +19,7 @@ Got ReadThrough(Session* session, const Ref& ref, const std::string& what) {
 
 CodeDriving::CodeDriving(CodeWorkload* workload, CodeDriver* driver)
     : workload_(*workload), driver_(driver), session_(driver->session()), random_(session_.random().Fork()) {
-  workload_.counts_.Add(session_.process(), session_.worker());
+  workload_.counts_.Add(&session_);
   session_.process()->OnDeath([all = &workload_, process = session_.process()](int) {
     std::erase_if(all->open_actors_, [process](const auto& open) { return open.driver == process; });
   });
@@ -42,22 +42,26 @@ void CodeDriving::Run() {
     if (loan.to.driver == session_.process()) loans.push_back(number);
   }
   for (const uint64_t number : loans) ReadLoan(number);
+  while (!groups_.empty()) RemoveGroup(0);
   while (!pending_.empty()) Settle(0);
   lent_to_us_.clear();
   for (Actor& actor : actors_) {
     if (actor.known && !actor.killed) driver_->Keep(std::move(actor.handle));
   }
   actors_.clear();
+  named_.clear();
 }
 
 void CodeDriving::Clear() {
+  groups_.clear();
+  named_.clear();
   pending_.clear();
   lent_to_us_.clear();
   actors_.clear();
 }
 
 void CodeDriving::Act() {
-  switch (random_.Below(18)) {
+  switch (random_.Below(22)) {
     case 0:
     case 1:
     case 2: return AddGraph();
@@ -75,6 +79,10 @@ void CodeDriving::Act() {
     case 15:
     case 16: return Lend();
     case 17: return ReadSomeLoan();
+    case 18:
+    case 19: return ActOnGroups();
+    case 20:
+    case 21: return ActOnNames();
     case 11:
       for (size_t n = random_.Below(4); n > 0 && !pending_.empty(); --n) Settle(random_.Below(pending_.size()));
       return;
@@ -103,7 +111,7 @@ void CodeDriving::WaitForSome() {
 void CodeDriving::CancelOne() {
   if (pending_.empty()) return;
   Pending& pending = pending_[random_.Below(pending_.size())];
-  if (pending.actor >= 0 || pending.what.starts_with("a call")) return;
+  if (pending.actor >= 0 || pending.check || pending.what.starts_with("a call")) return;
   ++workload_.stats_.cancels;
   pending.cancelled = cancelled_ = true;
   (void)session_.Cancel(pending.ref, random_.Chance(0.5));
@@ -114,6 +122,7 @@ void CodeDriving::Settle(size_t which) {
   pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(which));
   const Got got = session_.Get(pending.ref, {}, pending.what);
   ++(got.ok() ? workload_.stats_.values : workload_.stats_.errors);
+  if (pending.check) return pending.check(got);
   if (pending.actor >= 0) {
     Actor& actor = actors_[static_cast<size_t>(pending.actor)];
     if (got.ok() && !std::exchange(actor.known, true))

@@ -1,8 +1,12 @@
 // CodeDriving: one driver of a CodeWorkload at work. It does one thing after the other, as the seed decides, and takes up what is due of them later: Pending says what
-// must come of each. Kinds of programs have a file each: code_tasks.cc, code_actors.cc, code_borrows.cc. Lives on its driver's thread.
+// must come of each. Kinds of programs have a file each: code_tasks.cc, code_actors.cc, code_borrows.cc, code_groups.cc,
+// code_names.cc. Lives on its driver's thread.
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +33,8 @@ class CodeDriving {
  public:
   CodeDriving(CodeWorkload* workload, CodeDriver* driver);
   void Run();
+  // Instead, once all other drivers have left: calls and ends what they have left behind.
+  void CleanUp();
 
  private:
   struct Pending {
@@ -42,6 +48,7 @@ class CodeDriving {
     uint64_t lends = 0, reads = 0;  // numbers of loans
     int actor = -1;                 // a call of this one's log
     CallId call;
+    std::function<void(const Got&)> check;  // not empty: instead of all of these
   };
   struct Actor {
     ActorHandle handle;
@@ -70,6 +77,33 @@ class CodeDriving {
   void CallFromTask();
   void KillActor();
 
+  // code_groups.cc
+  struct Group {
+    PlacementGroupId id;
+    std::vector<int64_t> bundles;   // slots of each
+    std::vector<Pending> waiting;   // what may wait for a bundle as long as it is there
+    std::shared_ptr<bool> removed;  // by us
+    std::vector<Actor> actors;
+  };
+  void ActOnGroups();
+  void AddGroup();
+  void UseGroup(Group* group);
+  // Makes one if there is none, and calls it.
+  void AddActorInGroup(Group* group);
+  void WaitForGroup(Group* group);
+  // What waits has to end then.
+  void RemoveGroup(size_t which);
+  TaskOptions InGroup(const Group& group);
+  Pending OfGroup(const Group& group, Ref ref, std::string what, std::string expected, bool may_fail);
+
+  // code_names.cc
+  void ActOnNames();
+  // Which actor has the name; nil: none, or it is not known.
+  ActorId LookFor(const std::string& name);
+  void CreateNamed(const std::string& name);
+  void CallNamed(const std::string& name, const ActorId& actor);
+  void KillNamed(const std::string& name, const ActorId& actor);
+
   // code_borrows.cc
   void AddRelay();
   void KeepAtActor();
@@ -88,9 +122,12 @@ class CodeDriving {
   std::vector<Pending> pending_;
   std::vector<Actor> actors_;  // every one, so that calls find theirs
   uint64_t kept_ = 0;
-  std::vector<uint64_t> ours_;                           // loans of this driver
-  std::vector<std::pair<Ref, std::string>> lent_to_us_;  // that came out of actors, and what they stand for
-  bool cancelled_ = false;                               // something was
+  std::vector<uint64_t> ours_;                                      // loans of this driver
+  std::vector<std::pair<Ref, std::string>> lent_to_us_;             // that came out of actors, and what they stand for
+  bool cancelled_ = false;                                          // something was
+  std::vector<Group> groups_;                                       // that were not removed
+  std::vector<ActorHandle> named_;                                  // of ours
+  std::map<ActorId, std::pair<uint64_t, uint64_t>> named_callers_;  // us as a caller of named actors, and our calls
 };
 
 }  // namespace ray::sim

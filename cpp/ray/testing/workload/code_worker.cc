@@ -19,15 +19,16 @@ class CodeWorker {
     config_.startup_token = request.token;
     config_.python_version = "3.11.7";
     config_.max_inline_bytes = kMaxInline;
+    config_.faults = network_->DrawMessageFaults();
   }
 
   void Main() {
     auto worker = core::CoreWorker::Start(config_, std::make_unique<SimPlatform>(network_, process_, sockets_dir_));
     if (!worker.ok()) return process_->EndSoon(1);
     worker_ = std::move(*worker);
-    counts_->Add(process_, worker_.get());
     process_->loop()->SetSignals(kSignals);
     session_ = std::make_unique<Session>(worker_.get(), process_);
+    counts_->Add(session_.get());
     core::TaskReceiver& receiver = worker_->receiver();
     for (;;) {
       core::NextItem item;

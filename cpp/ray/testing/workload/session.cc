@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ray/util/check.h"
+#include "ray/wire/convert.h"
 #include "ray/wire/error_detail.h"
 #include "ray/wire/task_spec.h"
 #include "ray/wire/value_layout.h"
@@ -12,6 +13,7 @@
 namespace ray::sim {
 namespace {
 
+constexpr char kNamespace[] = "sim";
 constexpr size_t kPackedRef = ObjectId::kSize + NodeId::kSize + WorkerId::kSize;
 
 ResourceSet Cpus(int64_t n) {
@@ -20,11 +22,22 @@ ResourceSet Cpus(int64_t n) {
   return set;
 }
 
+// One slot of a bundle.
+void PlaceInGroup(const PlacementGroupId& group, int32_t bundle, bool capture, TaskTemplate* tmpl) {
+  tmpl->resources = ResourceSet();
+  tmpl->resources.Set(kSlot, ResourceSet::kUnit);
+  tmpl->strategy.kind = SchedulingStrategy::kPlacementGroup;
+  tmpl->strategy.placement_group_id = group;
+  tmpl->strategy.bundle_index = bundle;
+  tmpl->strategy.capture_child_tasks = capture;
+}
+
 TaskTemplate NormalTask(const std::string& function, const TaskOptions& options) {
   TaskTemplate tmpl;
   tmpl.type = TaskType::kNormal;
   tmpl.function_id = tmpl.function_name = function;
   tmpl.resources = Cpus(options.cpus);
+  if (!options.group.IsNil()) PlaceInGroup(options.group, options.bundle, options.capture, &tmpl);
   tmpl.max_retries = options.max_retries;
   tmpl.retry_exceptions = options.retry_exceptions;
   return tmpl;
@@ -143,19 +156,85 @@ Ref Session::Call(const std::string& function, const Value& args, std::span<cons
   return Ref(worker_, {ids.at(0), worker_->info().address});
 }
 
-ActorHandle Session::Create(const std::string& cls, const Value& args, int32_t max_restarts, int32_t max_task_retries) {
+Status Session::TryCreate(const std::string& cls, const Value& args, const ActorOptions& options, ActorId* actor) {
   TaskTemplate tmpl;
   tmpl.type = TaskType::kActorCreation;
   tmpl.function_id = tmpl.function_name = cls;
   ActorCreation creation;
-  creation.max_restarts = max_restarts;
-  creation.max_task_retries = max_task_retries;
+  creation.max_restarts = options.max_restarts;
+  creation.max_task_retries = options.max_task_retries;
   creation.class_name = cls;
-  const Packed packed = Pack(args);
+  creation.name = options.name;
+  if (!options.name.empty()) creation.ray_namespace = kNamespace;
+  creation.detached = options.detached;
+  if (!options.group.IsNil()) {
+    PlaceInGroup(options.group, options.bundle, /*capture=*/false, &tmpl);
+    creation.placement_resources = tmpl.resources;
+  }
+  // Those of an actor that may outlive us, or wait for long, stay small: in a store they would be held for it.
+  const bool small = !options.name.empty() || !options.group.IsNil();
+  const Packed packed = small ? Pack(args, 0) : Pack(args);
+  return worker_->CreateActor(Template(std::move(tmpl)), std::move(creation), packed.View(kMetadataPython), {}, actor);
+}
+
+ActorHandle Session::Create(const std::string& cls, const Value& args, const ActorOptions& options) {
   ActorId actor;
-  if (!worker_->CreateActor(Template(std::move(tmpl)), std::move(creation), packed.View(kMetadataPython), {}, &actor).ok())
-    throw SessionOver{};
+  if (!TryCreate(cls, args, options, &actor).ok()) throw SessionOver{};
   return {actor, Ref(worker_, {ObjectId::ForActorHandle(actor), worker_->info().address})};
+}
+
+std::optional<ActorHandle> Session::CreateNamed(const std::string& cls, const Value& args, const ActorOptions& options, bool* unknown) {
+  ActorId actor;
+  const Status status = TryCreate(cls, args, options, &actor);
+  *unknown = status.code() == StatusCode::kDeadlineExceeded;
+  if (*unknown || status.code() == StatusCode::kAlreadyExists) return std::nullopt;
+  if (!status.ok()) throw SessionOver{};
+  return ActorHandle{actor, Ref(worker_, {ObjectId::ForActorHandle(actor), worker_->info().address})};
+}
+
+std::optional<ActorId> Session::GetNamed(const std::string& name, bool* unknown) {
+  v1::ActorInfo info;
+  const Status status = worker_->actors().GetNamed(name, kNamespace, &info);
+  *unknown = status.code() == StatusCode::kDeadlineExceeded;
+  if (*unknown || status.code() == StatusCode::kNotFound) return std::nullopt;
+  if (!status.ok()) throw SessionOver{};
+  const ActorId actor = ActorId::FromBinaryOrNil(info.actor_id());
+  worker_->actors().RegisterHandle(actor, -1, {});
+  return actor;
+}
+
+PlacementGroupId Session::CreateGroup(v1::PlacementStrategy strategy, const std::vector<int64_t>& bundles) {
+  v1::PlacementGroupInfo info;
+  info.set_strategy(strategy);
+  for (const int64_t slots : bundles) {
+    ResourceSet need;
+    need.Set(kSlot, slots * ResourceSet::kUnit);
+    ToProto(need, info.add_bundles()->mutable_resources());
+  }
+  PlacementGroupId group;
+  if (!worker_->placement_groups().Create(std::move(info), &group).ok()) throw SessionOver{};
+  return group;
+}
+
+core::GroupState Session::WaitForGroup(const PlacementGroupId& group, Duration timeout) {
+  const Time deadline = process_->loop()->clock().Now() + timeout;
+  for (;;) {
+    const Duration rest = std::max(deadline - process_->loop()->clock().Now(), Duration::zero());
+    core::GroupState state;
+    switch (worker_->placement_groups().Wait(group, std::chrono::ceil<std::chrono::milliseconds>(rest).count(), &state)) {
+      case core::ReadResult::kReady: return state;
+      case core::ReadResult::kTimeout: return worker_->placement_groups().StateOf(group);
+      case core::ReadResult::kInterrupted: continue;
+      case core::ReadResult::kClosed: throw SessionOver{};
+    }
+  }
+}
+
+Ref Session::GroupReady(const PlacementGroupId& group, const Value& value) {
+  const Packed packed = Pack(value);
+  ObjectId id;
+  if (!worker_->placement_groups().WhenReady(group, packed.View(kMetadataRaw), &id).ok()) throw SessionOver{};
+  return Ref(worker_, {id, worker_->info().address});
 }
 
 Ref Session::CallActor(const ActorId& actor, const std::string& method, const Value& args, std::span<const Ref> refs, int32_t max_retries) {

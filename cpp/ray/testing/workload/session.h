@@ -74,6 +74,20 @@ struct TaskOptions {
   bool retry_exceptions = false;
   int64_t cpus = 1;  // whole ones
   bool spread = false;
+  PlacementGroupId group;  // not nil: in a bundle of it, of which it needs one kSlot, and no CPU
+  int32_t bundle = -1;     // any
+  bool capture = false;    // what it submits goes into the group as well
+};
+
+// What bundles of simulated placement groups are made of, so that groups which stay leave the CPUs to others.
+inline constexpr char kSlot[] = "slot";
+
+struct ActorOptions {
+  int32_t max_restarts = 0, max_task_retries = 0;
+  PlacementGroupId group;  // as of tasks; else it needs no resources
+  int32_t bundle = -1;
+  std::string name;
+  bool detached = false;
 };
 
 struct ActorHandle {
@@ -93,8 +107,11 @@ class Session {
 
   Ref Put(const Value& value);
   Ref Call(const std::string& function, const Value& args, std::span<const Ref> refs = {}, TaskOptions options = {});
-  // It needs no resources.
-  ActorHandle Create(const std::string& cls, const Value& args, int32_t max_restarts, int32_t max_task_retries);
+  ActorHandle Create(const std::string& cls, const Value& args, const ActorOptions& options);
+  // Under the name that the options have. Nothing: it is taken, or the GCS did not answer in time (`*unknown`), and the actor may come to be later.
+  std::optional<ActorHandle> CreateNamed(const std::string& cls, const Value& args, const ActorOptions& options, bool* unknown);
+  // Which actor has the name, to be called from now on; nothing: none has, or the GCS did not answer in time (`*unknown`).
+  std::optional<ActorId> GetNamed(const std::string& name, bool* unknown);
   // A task that yields; `backpressure`: how many items it may be ahead, -1: any number.
   Ref CallStream(const std::string& function, const Value& args, TaskOptions options, int64_t backpressure);
   // The next item; an invalid ref: there is none. Throws SessionOver.
@@ -105,6 +122,13 @@ class Session {
   std::vector<bool> Wait(std::span<const Ref> refs, size_t count, Duration timeout);
   // `max_retries`: max_task_retries of the actor.
   Ref CallActor(const ActorId& actor, const std::string& method, const Value& args, std::span<const Ref> refs, int32_t max_retries);
+  // Of `bundles`, each of so many kSlot.
+  PlacementGroupId CreateGroup(v1::PlacementStrategy strategy, const std::vector<int64_t>& bundles);
+  void RemoveGroup(const PlacementGroupId& group) { worker_->placement_groups().Remove(group); }
+  // What is known of it when it is placed or gone, or the time is over.
+  core::GroupState WaitForGroup(const PlacementGroupId& group, Duration timeout);
+  // Becomes `value` once it is placed.
+  Ref GroupReady(const PlacementGroupId& group, const Value& value);
   Status Kill(const ActorId& actor, bool no_restart) { return worker_->actors().Kill(actor, no_restart); }
   Status Cancel(const Ref& ref, bool force) { return worker_->CancelTask(ref.info(), force, /*recursive=*/true); }
   // Throws SessionOver. `what`, for people.
@@ -133,6 +157,7 @@ class Session {
   static uint32_t FillingOf(uint64_t number);
   static std::vector<ObjectRefInfo> InfosOf(std::span<const Ref> refs);
   uint64_t Template(TaskTemplate tmpl);
+  Status TryCreate(const std::string& cls, const Value& args, const ActorOptions& options, ActorId* actor);
 
   core::CoreWorker* const worker_;
   Process* const process_;

@@ -95,9 +95,10 @@ bool RunSeed(uint64_t seed, const Options& options, Outcome* outcome, CodeStats*
   if (outcome->problem.empty()) return true;
   std::cout << "----- the last events of seed " << seed << ":\n";
   cluster.PrintTail(&std::cout);
-  std::cout << "----- seed " << seed << " breaks an invariant: " << outcome->problem << "\n----- to see it again: ci/scripts/sim.sh --seed "
-            << seed << (options.code ? " --code" : "") << (options.nodes > 0 ? " --nodes " + std::to_string(options.nodes) : "")
-            << " --trace\n"
+  std::cout << "----- seed " << seed << " breaks an invariant: " << outcome->problem << "\n----- messages fare "
+            << (config.messages.empty() ? "well" : "as in " + config.messages) << (config.messages_to_the_end ? ", to the end" : "")
+            << "\n----- to see it again: ci/scripts/sim.sh --seed " << seed << (options.code ? " --code" : "")
+            << (options.nodes > 0 ? " --nodes " + std::to_string(options.nodes) : "") << " --trace\n"
             << std::flush;
   return false;
 }
@@ -133,7 +134,7 @@ int Run(int argc, char** argv) {
     options.seeds = 1;
   }
   int64_t failed = 0;
-  uint64_t events = 0, faults = 0, operations = 0, processes = 0;
+  uint64_t events = 0, faults = 0, message_faults = 0, operations = 0, processes = 0;
   double simulated = 0;
   CodeStats stats;
   const auto began = std::chrono::steady_clock::now();
@@ -142,6 +143,7 @@ int Run(int argc, char** argv) {
     if (!RunSeed(static_cast<uint64_t>(options.first + i), options, &outcome, &stats)) ++failed;
     events += outcome.events;
     faults += outcome.faults;
+    message_faults += outcome.message_faults;
     operations += outcome.kv_operations;
     processes += outcome.processes;
     simulated += std::chrono::duration<double>(outcome.simulated).count();
@@ -150,7 +152,7 @@ int Run(int argc, char** argv) {
   const double took = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
   std::cout << options.seeds << " seeds from " << options.first << ": " << failed << " failed; " << simulated << " s simulated in " << took
             << " s (" << simulated / took << " per s), " << events << " events, " << processes << " processes, " << faults << " faults, "
-            << operations << " operations on keys\n";
+            << message_faults << " of single messages, " << operations << " operations on keys\n";
   if (options.code) std::cout << stats << "\n";
   return failed == 0 ? 0 : 1;
 }

@@ -4,11 +4,11 @@
 
 #include "ray/core_worker/lifecycle/lazy_store.h"
 #include "ray/raylet/raylet_config.h"
-#include "ray/util/check.h"
 
 namespace ray::sim {
+
 Status SimPlatform::Open(std::shared_ptr<const rpc::Dispatcher> dispatcher, std::shared_ptr<rpc::FaultInjector> faults) {
-  RAY_CHECK(faults == nullptr) << "a simulated network has faults of its own";
+  network_->Use(process_, std::move(faults));
   dispatcher_ = std::move(dispatcher);
   process_->Own(std::const_pointer_cast<rpc::Dispatcher>(dispatcher_));  // connections hold it until the process has ended
   return Status::Ok();
