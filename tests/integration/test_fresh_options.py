@@ -34,7 +34,8 @@ class Counter:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    ray.init(num_cpus=1, logging_level="ERROR")
+    # Names of the tasks that are remembered are, too: few, so that the first calls fill that.
+    ray.init(num_cpus=1, logging_level="ERROR", _system_config={"max_ended_tasks_per_owner": 1000})
     yield
     ray.shutdown()
 

@@ -92,9 +92,10 @@ ray._private.utils: binary_to_hex hex_to_binary binary_to_object_ref binary_to_t
     estimate_available_memory get_user is_main_thread INT32_MAX
 ray._private.client_mode_hook: client_mode_hook client_mode_wrap disable_client_hook enable_client_mode
     client_mode_should_convert
-ray.util.state: list_actors list_jobs list_nodes list_objects list_placement_groups list_workers get_actor get_job
-    get_node get_objects get_placement_group get_worker summarize_actors summarize_objects explain
-ray.experimental.state.api: get_actor list_actors list_nodes
+ray.util.state: list_actors list_jobs list_nodes list_objects list_placement_groups list_tasks list_workers get_actor
+    get_job get_node get_objects get_placement_group get_task get_worker summarize_actors summarize_objects
+    summarize_tasks explain
+ray.experimental.state.api: get_actor list_actors list_nodes list_tasks get_task
 ray.cluster_utils: Cluster
 ray.runtime_env: RuntimeEnv RuntimeEnvConfig
 ray.job_config: JobConfig

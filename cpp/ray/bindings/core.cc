@@ -99,6 +99,7 @@ Status Core::Start(const CoreOptions& options, std::unique_ptr<Core>* out) {
   config.oom_retries = options.oom_retries;
   config.gcs_timeout = std::chrono::milliseconds(std::max<int64_t>(1, options.gcs_timeout_ms));
   config.oom_backoff = std::chrono::milliseconds(std::max<int64_t>(0, options.oom_backoff_ms));
+  config.max_ended_tasks = static_cast<size_t>(std::max<int64_t>(0, options.max_ended_tasks));
   config.lineage_cap_bytes = static_cast<uint64_t>(std::max<int64_t>(0, options.lineage_cap_bytes));
   RAY_ASSIGN_OR_RETURN(auto platform, core::UnixPlatform::Make(config.session_dir + "/sockets"));
   async::EpollLoop* loop = platform->loop();

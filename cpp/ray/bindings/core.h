@@ -50,6 +50,7 @@ struct CoreOptions {
   int64_t oom_retries = -1;  // of tasks whose workers were ended for want of memory; -1: without end
   int64_t oom_backoff_ms = 1000;
   int64_t gcs_timeout_ms = 60'000;  // for each answer of the GCS that a user waits for
+  int64_t max_ended_tasks = 10'000;
 };
 
 struct CoreInfo {  // constant after Start
@@ -177,6 +178,17 @@ struct WaitQuestion {
   std::string id;
   bool of_node = false;
 };
+struct TaskRowFields {  // v1::TaskRow
+  bool owned = false, in_wait = false;
+  int32_t type = 0, error_type = 0;
+  int64_t submitted_at_ms = 0, started_at_ms = 0, ended_at_ms = 0;
+  std::string function_name, parent_task_id, error_message, runtime_env, placement_group_id;
+  std::vector<std::map<std::string, std::string>> label_selectors;
+};
+struct TaskTotalsFields {  // v1::TaskTotals
+  uint64_t forgotten_finished = 0, forgotten_failed = 0, left_out = 0;
+  uint32_t silent = 0;
+};
 struct WaitFactFields {
   int32_t kind = 0, state = 0;  // SubjectKind, WaitState
   std::string id, name, detail, node_id, worker_id, owner;
@@ -189,6 +201,9 @@ struct WaitFactFields {
   int64_t size = -1;
   bool owned = false, in_store = false, by_driver = false;
   std::string site;
+  bool has_row = false, has_totals = false;
+  TaskRowFields row;
+  TaskTotalsFields totals;
 };
 struct WaitAnswer {
   Status status;
@@ -228,7 +243,8 @@ struct TaskOut {
   bool is_application_error = false, is_retryable_error = false, cancelled = false, worker_exiting = false;
   bool more_follows = false;  // see core::TaskResult
   int64_t generator_items = 0;
-  std::string repr_name;  // actor creation
+  std::string repr_name;   // actor creation
+  std::string error_text;  // is_application_error: its traceback, for lists of tasks
   uint64_t run_ns = 0;
 };
 

@@ -86,6 +86,7 @@ Status Core::FinishTask(const TaskIn& task, const TaskOut& out) {
   result.more_follows = out.more_follows;
   result.generator_items = out.generator_items;
   result.repr_name = out.repr_name;
+  result.error_text = out.error_text;
   result.run_ns = out.run_ns;
   return worker_->receiver().Finish(task.received, result);
 }

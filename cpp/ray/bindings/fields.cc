@@ -12,6 +12,25 @@ std::string PackIfAny(const v1::Address& message) {
   return address.IsNil() ? std::string() : PackAddress(address);
 }
 
+TaskRowFields TaskRowOf(const v1::TaskRow& row) {
+  TaskRowFields f;
+  f.owned = row.owned();
+  f.in_wait = row.in_wait();
+  f.type = static_cast<int32_t>(row.type());
+  f.error_type = row.error_type();
+  f.submitted_at_ms = row.submitted_at_ms();
+  f.started_at_ms = row.started_at_ms();
+  f.ended_at_ms = row.ended_at_ms();
+  f.function_name = row.function_name();
+  f.parent_task_id = row.parent_task_id();
+  f.error_message = row.error_message();
+  f.runtime_env = row.runtime_env();
+  if (!row.has_strategy()) return f;
+  f.placement_group_id = row.strategy().placement_group_id();
+  f.label_selectors = FromProto(row.strategy()).selectors;
+  return f;
+}
+
 }  // namespace
 
 Result<TaskTemplate> TemplateFrom(const TemplateOptions& o) {
@@ -247,6 +266,11 @@ WaitFactFields WaitFactOf(const v1::WaitFact& fact) {
     f.site = holds.site();
     f.by_driver = holds.by_driver();
   }
+  f.has_row = fact.has_row();
+  if (f.has_row) f.row = TaskRowOf(fact.row());
+  f.has_totals = fact.has_totals();
+  const v1::TaskTotals& totals = fact.totals();
+  f.totals = {totals.forgotten_finished(), totals.forgotten_failed(), totals.left_out(), totals.silent()};
   return f;
 }
 

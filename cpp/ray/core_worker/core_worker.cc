@@ -158,7 +158,13 @@ void CoreWorker::MakeServices() {
       events_.Add({.kind = UserEvent::kMessage, .text = std::move(text), .message_kind = "retry", .blob = std::move(error)});
     };
   }
-  tasks_ = std::make_unique<TaskManager>(objects_.get(), streams_.get(), recovery_.get(), config_.oom_retries, std::move(on_retry));
+  tasks_ = std::make_unique<TaskManager>(TaskManager::Deps{.objects = objects_.get(),
+                                                           .streams = streams_.get(),
+                                                           .recovery = recovery_.get(),
+                                                           .clock = &loop_->clock(),
+                                                           .oom_retries = config_.oom_retries,
+                                                           .on_retry = std::move(on_retry),
+                                                           .max_ended_tasks = config_.max_ended_tasks});
   groups_ = std::make_unique<PlacementGroupService>(PlacementGroupService::Deps{.loop = loop_,
                                                                                 .peers = peers_.get(),
                                                                                 .objects = objects_.get(),
@@ -187,6 +193,7 @@ void CoreWorker::MakeServices() {
                                                               .peers = peers_.get(),
                                                               .objects = objects_.get(),
                                                               .submitter = actor_submitter_.get(),
+                                                              .tasks = tasks_.get(),
                                                               .self = info_.address,
                                                               .gcs_timeout = config_.gcs_timeout});
   TaskReceiver::Deps receive;
@@ -331,6 +338,7 @@ void CoreWorker::Shutdown(const std::string& reason) {
   if (leaving_.exchange(true)) return;
   if (!config_.is_driver && objects_ != nullptr) objects_->HandOverObjects(/*wait_for_tasks=*/true);
   shut_down_ = true;
+  LeaveTasks();
   // Blocked callers leave.
   if (streams_ != nullptr) streams_->FailAll(ClosedError());
   if (objects_ != nullptr) objects_->Shutdown();
@@ -362,6 +370,23 @@ void CoreWorker::Shutdown(const std::string& reason) {
   SettleLoop();
   SettleLoop();
   platform_->StopLoop();
+}
+
+void CoreWorker::LeaveTasks() {
+  if (explain_ == nullptr || raylet_lost_) return;
+  // A node that goes with this process has nobody who asks it any more.
+  rpc::ConnectionPtr keeper = peers_->raylet();
+  if (info_.node_leaves) {
+    if (info_.adopter.IsNil()) return;
+    auto adopter = peers_->GetRaylet(info_.adopter);
+    keeper = adopter.ok() ? *adopter : nullptr;
+  }
+  if (keeper == nullptr || keeper->closed()) return;
+  if (const auto tasks = explain_->TasksToLeave()) {
+    v1::ExplainEmpty reply;
+    Status status = SyncCall(loop_, keeper, MethodId::kLeaveTasks, *tasks, {}, &reply, std::chrono::seconds(1));
+    if (!status.ok()) RAY_LOG(INFO) << "leaving what is known of our tasks: " << status.ToString();
+  }
 }
 
 void CoreWorker::SettleLoop() {

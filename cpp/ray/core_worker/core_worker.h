@@ -47,6 +47,7 @@ struct CoreWorkerConfig {
   int64_t oom_retries = -1;  // of a task whose worker was ended for want of memory; -1: without end
   Duration oom_backoff = std::chrono::seconds(1);
   Duration gcs_timeout = std::chrono::seconds(60);  // for each answer of the GCS that a user waits for
+  size_t max_ended_tasks = 10'000;                  // of ours that have finished, and that have failed, kept for lists of tasks; 0: none
   uint64_t lineage_cap_bytes = uint64_t{1} << 30;   // of tasks that could be run again for what is lost; 0: none is
 };
 
@@ -120,6 +121,7 @@ class CoreWorker {
   void HoldUntilReady(rpc::Request request, rpc::Responder responder);
   void ServeHeld();
   void OnRayletClosed(const Status& status);
+  void LeaveTasks();  // leaves what is known of our tasks with a raylet that stays
   void SettleLoop();  // returns when the loop has run what is posted now
   Result<PendingTaskPtr> BuildTask(const TaskTemplatePtr& tmpl, const TaskId& id, const ValueView& args,
                                    std::span<const ObjectRefInfo> refs);

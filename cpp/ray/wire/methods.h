@@ -108,6 +108,7 @@ namespace ray {
   X(kResourceViews, 233, "Sync", "ResourceViews")                            \
   X(kMoveCopies, 254, "WorkerObject", "MoveCopies")                          \
   X(kExplain, 253, "Explain", "Explain")                                     \
+  X(kLeaveTasks, 252, "Explain", "LeaveTasks")                               \
   X(kExplainGcs, 130, "GcsExplain", "Explain")
 
 enum class MethodId : uint16_t {

@@ -32,4 +32,20 @@ void AddPointer(v1::SubjectKind kind, std::string_view id, const Address& addres
   ToProto(address, pointer->mutable_address());
 }
 
+v1::TaskRow* SetTask(const TaskTemplate& tmpl, const TaskId& id, const TaskId& parent, uint32_t attempt, v1::WaitState state,
+                     v1::WaitFact* out) {
+  SetSubject(v1::SUBJECT_KIND_TASKS, id.View(), state, out);
+  out->set_name(tmpl.DisplayName());
+  out->set_attempt(attempt);
+  ToProto(tmpl.resources, out->mutable_need());
+  v1::TaskRow* row = out->mutable_row();
+  row->set_type(static_cast<v1::TaskType>(tmpl.type));
+  row->set_function_name(tmpl.function_name);
+  row->set_parent_task_id(parent.Binary());
+  row->set_runtime_env(tmpl.runtime_env);
+  if (tmpl.strategy.kind != SchedulingStrategy::kDefault || !tmpl.strategy.selectors.empty())
+    ToProto(tmpl.strategy, row->mutable_strategy());
+  return row;
+}
+
 }  // namespace ray

@@ -98,6 +98,7 @@ class ArgumentError(Exception):
 
 
 cdef size_t _MAX_SMALL = 1000  # so many small results travel with the reply; of more some may go to the store
+cdef Py_ssize_t _MAX_ERROR_TEXT = 2048  # characters: as much as an owner keeps of it, in bytes
 cdef bytes _idle_title = b"ray::IDLE"
 cdef bytes _title = b""  # what ps shows; a process has one
 
@@ -302,6 +303,7 @@ cdef class TaskRun:
         packed = pack_error(error)
         out.returns.push_back(packed.value)
         out.is_application_error = True
+        out.error_text = of_str(str(error)[-_MAX_ERROR_TEXT:].encode("utf-8", "replace"))
         out.is_retryable_error = retryable
         out.worker_exiting = worker_exiting
         out.generator_items = generator_items

@@ -31,6 +31,7 @@ class CoreWorker:
         oom_retries: int | None = None,
         oom_backoff_ms: int | None = None,
         gcs_timeout_ms: int | None = None,
+        max_ended_tasks: int | None = None,
         is_observer: bool = False,
         rpc_faults: str = ...,
         rpc_faults_seed: int = ...,

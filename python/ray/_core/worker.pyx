@@ -191,7 +191,7 @@ cdef class CoreWorker:
     @staticmethod
     def start(*, bint is_driver, session_dir, worker_id=b"", uint64_t startup_token=0, job_id=b"", ray_namespace="", entrypoint="",
               job_config_json="", log_file="", log_level="INFO", python_version="", max_inline_bytes=None, lineage_cap_bytes=None, oom_retries=None,
-              oom_backoff_ms=None, gcs_timeout_ms=None, bint is_observer=False, rpc_faults="", uint64_t rpc_faults_seed=0):
+              oom_backoff_ms=None, gcs_timeout_ms=None, max_ended_tasks=None, bint is_observer=False, rpc_faults="", uint64_t rpc_faults_seed=0):
         """Connects to the raylet of `session_dir`. Raises an error of `ray.exceptions` when nobody answers.
 
         An observer can be asked for tables, and is beside whatever else this process is: refs and `active_worker` stay those of the other core.
@@ -224,6 +224,8 @@ cdef class CoreWorker:
             o.oom_backoff_ms = oom_backoff_ms
         if gcs_timeout_ms is not None:
             o.gcs_timeout_ms = gcs_timeout_ms
+        if max_ended_tasks is not None:
+            o.max_ended_tasks = max_ended_tasks
         with nogil:
             status = Core.Start(o, &made.core)
         check(status)

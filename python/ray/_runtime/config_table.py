@@ -121,6 +121,7 @@ DEFAULTS: dict[str, bool | int | float | str] = {
     "max_cancelled_lease_tombstones": 100000,
     "max_command_batch_size": 2000,
     "max_direct_call_object_size": 102400,
+    "max_ended_tasks_per_owner": 10000,
     "max_error_msg_size_bytes": 524288,
     "max_free_local_objects_batch_size": 256,
     "max_fused_object_count": 2000,

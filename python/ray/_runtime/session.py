@@ -332,6 +332,7 @@ class CoreSettings(TypedDict):
     oom_backoff_ms: int
     gcs_timeout_ms: int
     lineage_cap_bytes: int
+    max_ended_tasks: int
     max_inline_bytes: int
     rpc_faults: str
     rpc_faults_seed: int
@@ -345,6 +346,16 @@ def _lineage_cap_bytes(given: Mapping[str, Any]) -> int:
     if cap < 0:
         raise ValueError(f"RAY_max_lineage_bytes must be a number of bytes, got {cap}.")
     return cap
+
+
+def _max_ended_tasks(given: Mapping[str, Any]) -> int:
+    """How many attempts at tasks that ended, of those that this process submitted, it remembers for lists."""
+    if system_config.lookup("task_events_report_interval_ms", given) == 0:  # so Ray is told to keep none
+        return 0
+    kept = _integer("max_ended_tasks_per_owner", given, 10_000)
+    if not 0 <= kept <= 1_000_000:
+        raise ValueError(f"RAY_max_ended_tasks_per_owner must be a number from 0 to 1,000,000, got {kept}.")
+    return kept
 
 
 def _integer(name: str, given: Mapping[str, Any], default: int) -> int:
@@ -368,6 +379,7 @@ def core_options(given: Mapping[str, Any] = MappingProxyType({})) -> CoreSetting
         "oom_backoff_ms": _integer("task_oom_retry_delay_base_ms", given, 1000),
         "gcs_timeout_ms": int(float(system_config.lookup(system_config.GCS_TIMEOUT, given) or 60) * 1000),
         "lineage_cap_bytes": _lineage_cap_bytes(given),
+        "max_ended_tasks": _max_ended_tasks(given),
         "max_inline_bytes": _integer("max_direct_call_object_size", given, 100 << 10),
         "rpc_faults": system_config.faults(given),
         "rpc_faults_seed": int(system_config.lookup(system_config.FAULTS_SEED, given) or 0),

@@ -21,6 +21,7 @@ _LISTS: dict[str, Callable[..., Sequence[StateSchema]]] = {
     "nodes": state.list_nodes,
     "objects": state.list_objects,
     "placement-groups": state.list_placement_groups,
+    "tasks": state.list_tasks,
     "workers": state.list_workers,
 }
 _GETS: dict[str, Callable[..., Any]] = {
@@ -29,11 +30,13 @@ _GETS: dict[str, Callable[..., Any]] = {
     "nodes": state.get_node,
     "objects": state.get_objects,
     "placement-groups": state.get_placement_group,
+    "tasks": state.get_task,
     "workers": state.get_worker,
 }
 _SUMMARIES: dict[str, Callable[..., dict[str, Any]]] = {
     "actors": state.summarize_actors,
     "objects": state.summarize_objects,
+    "tasks": state.summarize_tasks,
 }
 _FORMATS = ("default", "json", "yaml", "table")
 
@@ -104,7 +107,7 @@ def _render(rows: Sequence[StateSchema], form: str, detail: bool) -> str:
 def list_rows(
     resource: str, form: str, filters: Sequence[str], limit: int, detail: bool, timeout: int, address: str | None
 ) -> None:
-    """Lists the actors, jobs, nodes, objects, placement groups or workers of a cluster."""
+    """Lists the actors, jobs, nodes, objects, placement groups, tasks or workers of a cluster."""
     with shown(), _warnings_to_stderr():
         rows = _LISTS[resource](
             address=address,
@@ -124,7 +127,7 @@ def list_rows(
 @_timeout
 @_address
 def get_row(resource: str, id: str, timeout: int, address: str | None) -> None:
-    """Shows all that is known of one actor, job, node, object, placement group or worker."""
+    """Shows all that is known of one actor, job, node, object, placement group, task or worker."""
     with shown():
         found = _GETS[resource](id, address=address, timeout=timeout)
     rows = found if isinstance(found, list) else [found] if found is not None else []
@@ -138,9 +141,11 @@ def get_row(resource: str, id: str, timeout: int, address: str | None) -> None:
 @_timeout
 @_address
 def summary(resource: str, timeout: int, address: str | None) -> None:
-    """Counts the actors of each class, or the objects of each place that makes some."""
-    with shown():
-        counted = _SUMMARIES[resource](address=address, timeout=timeout)["cluster"]
+    """Counts the actors of each class, the tasks of each name, or the objects of each place that makes some."""
+    with shown(), _warnings_to_stderr():
+        counted = _SUMMARIES[resource](address=address, timeout=timeout, raise_on_missing_output=False, _explain=True)[
+            "cluster"
+        ]
     groups = [{"group": name, **{k: v for k, v in of.items() if v != name}} for name, of in counted["summary"].items()]
     for name, value in counted.items():
         if name != "summary":

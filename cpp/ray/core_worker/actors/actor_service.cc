@@ -4,6 +4,7 @@
 #include "ray/core_worker/submit/dependency_resolver.h"
 #include "ray/util/logging.h"
 #include "ray/v1/pubsub.pb.h"
+#include "ray/wire/convert.h"
 #include "ray/wire/error_detail.h"
 
 namespace ray::core {
@@ -59,7 +60,7 @@ Status ActorService::Create(const PendingTaskPtr& task) {
                             creation.class_name);
   {
     MutexLock lock(&mu_);
-    created_.emplace(actor, task);
+    created_.emplace(actor, Creation{task});
     if (creation.detached) detached_.insert(actor);
   }
   Subscribe(actor);
@@ -74,8 +75,9 @@ Status ActorService::Create(const PendingTaskPtr& task) {
       cause.set_actor_init_failed(true);
       cause.set_cause(std::string(error->blob->view()));
     }
-    deps_.submitter->OnDead(actor, TellFailed(actor, std::move(cause)));
-    DropArguments(actor);
+    cause = TellFailed(actor, std::move(cause));
+    deps_.submitter->OnDead(actor, cause);
+    Drop(actor, cause);
   });
   return Status::Ok();
 }
@@ -111,10 +113,11 @@ void ActorService::OnCreationRefused(const PendingTaskPtr& task, const Status& s
   cause.set_class_name(creation.class_name);
   cause.set_never_ran(true);
   deps_.submitter->OnDead(creation.actor_id, cause);
-  DropArguments(creation.actor_id);
+  Drop(creation.actor_id, cause);
 }
 
 void ActorService::OnPublish(const v1::ActorInfo& info) {
+  NoteCreation(info);  // ahead of what calls to it bring
   deps_.submitter->OnActorInfo(info);
   if (info.state() == v1::ACTOR_STATE_DEAD) {  // the last news of it
     v1::SubscribeRequest request;
@@ -128,13 +131,49 @@ void ActorService::OnPublish(const v1::ActorInfo& info) {
   }
 }
 
+void ActorService::NoteCreation(const v1::ActorInfo& info) {
+  const bool alive = info.state() == v1::ACTOR_STATE_ALIVE, dead = info.state() == v1::ACTOR_STATE_DEAD;
+  Creation creation;
+  {
+    MutexLock lock(&mu_);
+    const auto it = created_.find(ActorId::FromBinaryOrNil(info.actor_id()));
+    if (it == created_.end() || info.num_restarts() < it->second.attempt) return;
+    Creation& known = it->second;
+    if (info.num_restarts() > known.attempt) known = {std::move(known.task), info.num_restarts()};
+    if (known.ended || !(alive || dead)) return;
+    known.ended = true;
+    creation = known;
+  }
+  TaskWorker worker;
+  if (alive) worker = {FromProto(info.address()), info.pid()};
+  deps_.tasks->NoteCreation(*creation.task, creation.attempt, worker, alive ? nullptr : &info.death_cause());
+}
+
+void ActorService::Drop(const ActorId& actor, const v1::ErrorDetail& cause) {
+  v1::ActorInfo info;
+  info.set_actor_id(actor.Binary());
+  info.set_state(v1::ACTOR_STATE_DEAD);
+  *info.mutable_death_cause() = cause;
+  NoteCreation(info);
+  DropArguments(actor);
+}
+
+std::vector<ActorService::Creation> ActorService::PendingCreations() const {
+  std::vector<Creation> pending;
+  MutexLock lock(&mu_);
+  for (const auto& [actor, creation] : created_) {
+    if (!creation.ended && !creation.task->spec.tmpl->omit_task_events) pending.push_back(creation);
+  }
+  return pending;
+}
+
 void ActorService::DropArguments(const ActorId& actor) {
   PendingTaskPtr task;
   {
     MutexLock lock(&mu_);
     auto it = created_.find(actor);
     if (it == created_.end()) return;
-    task = std::move(it->second);
+    task = std::move(it->second.task);
     created_.erase(it);
   }
   if (!task->held.empty()) deps_.objects->RemoveSubmitted(task->held);
@@ -188,7 +227,7 @@ void ActorService::OnHandlesGone(const std::vector<ActorId>& created, const std:
 PendingTaskPtr ActorService::CreationOf(const ActorId& actor) const {
   MutexLock lock(&mu_);
   const auto it = created_.find(actor);
-  return it == created_.end() ? nullptr : it->second;
+  return it == created_.end() ? nullptr : it->second.task;
 }
 
 Status ActorService::AnnounceExiting(const ActorId& actor, const WorkerId& worker) {

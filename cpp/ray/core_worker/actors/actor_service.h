@@ -27,6 +27,7 @@ class ActorService {
     PeerPool* peers = nullptr;
     ObjectService* objects = nullptr;
     ActorSubmitter* submitter = nullptr;
+    TaskManager* tasks = nullptr;
     Address self;
     Duration gcs_timeout = std::chrono::seconds(60);  // for each answer that a user waits for
   };
@@ -45,6 +46,13 @@ class ActorService {
   void OnPublish(const v1::ActorInfo& info);
   // The creation task of an actor that we created and that is not dead; null: none.
   PendingTaskPtr CreationOf(const ActorId& actor) const;
+  // Creations by us that have not ended: the first ones, and those of restarts.
+  struct Creation {
+    PendingTaskPtr task;
+    uint32_t attempt = 0;
+    bool ended = false;  // the actor is alive, or was; it may be started again
+  };
+  std::vector<Creation> PendingCreations() const;
   // This worker's actor leaves by itself. Waits until the GCS knows.
   Status AnnounceExiting(const ActorId& actor, const WorkerId& worker);
 
@@ -54,12 +62,16 @@ class ActorService {
   void OnCreationRefused(const PendingTaskPtr& task, const Status& status);
   // The GCS is told that the actor, whose constructor has not been sent, is not to be made. Returns the cause in full.
   v1::ErrorDetail TellFailed(const ActorId& actor, v1::ErrorDetail cause);
+  // Follows how the attempts to create an actor of ours go.
+  void NoteCreation(const v1::ActorInfo& info);
+  // It is dead; `cause` if it is so before it was created.
+  void Drop(const ActorId& actor, const v1::ErrorDetail& cause);
   void DropArguments(const ActorId& actor);
 
   const Deps deps_;
   mutable Mutex mu_;
-  std::unordered_map<ActorId, PendingTaskPtr, IdHash> created_ GUARDED_BY(mu_);  // by us and not dead: holds the constructor's arguments
-  std::unordered_set<ActorId, IdHash> detached_ GUARDED_BY(mu_);                 // created by us; their handles are counted in vain
+  std::unordered_map<ActorId, Creation, IdHash> created_ GUARDED_BY(mu_);  // by us and not dead: holds the constructor's arguments
+  std::unordered_set<ActorId, IdHash> detached_ GUARDED_BY(mu_);           // created by us; their handles are counted in vain
 };
 
 }  // namespace ray::core

@@ -517,6 +517,7 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
     SetTimedOut(spec, &reply);
   } else {
     if (result.application_error) reply.set_is_application_error(true);
+    if (!result.error_text.empty()) reply.set_error_text(result.error_text);
     if (result.retryable_error) reply.set_is_retryable_error(true);
     if (result.cancelled) {
       reply.set_cancelled(true);

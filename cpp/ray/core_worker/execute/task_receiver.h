@@ -26,6 +26,7 @@
 #include "ray/v1/explain.pb.h"
 #include "ray/v1/worker_task.pb.h"
 #include "ray/wire/task_spec.h"
+#include "ray/wire/wait_fact.h"
 
 namespace ray::core {
 
@@ -69,6 +70,7 @@ struct TaskResult {
       returns;  // one for each return id; fewer: the last serves for the rest; cancelled: where it was, a RayTaskError, or nothing
   bool application_error = false, retryable_error = false, cancelled = false, worker_exiting = false;
   int64_t generator_items = 0;
+  std::string error_text;     // with application_error: its traceback
   bool more_follows = false;  // another call of the same template is about to run on the same thread: the reply may wait for that one's
   std::string repr_name;
   uint64_t run_ns = 0;  // 0: as measured here
@@ -95,7 +97,7 @@ class TaskReceiver {
     // How many answers are kept for callers that ask again, where a carrier may lose them. Those of ours do not, so none is kept.
     size_t kept_answers = 0;
   };
-  explicit TaskReceiver(Deps deps) : deps_(std::move(deps)), answers_(deps_.kept_answers, kKeptBytes) {}
+  explicit TaskReceiver(Deps deps) : deps_(std::move(deps)), times_(deps_.loop->clock()), answers_(deps_.kept_answers, kKeptBytes) {}
 
   // kPushTask, kStealTasks, kCancelTask, kExit.
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
@@ -128,6 +130,8 @@ class TaskReceiver {
   void OnBlocked(bool blocked);
   // Where a task is that was sent to this process. False: it is not here (any more).
   bool Explain(const TaskId& task, v1::WaitFact* out);
+  // The tasks that were sent to this process (nil: all; else that one) as rows of SUBJECT_KIND_TASKS, at most `max`.
+  void AddRows(const TaskId& only, size_t max, std::vector<v1::WaitFact>* out);
   void Shutdown();
 
  private:
@@ -190,6 +194,7 @@ class TaskReceiver {
   static constexpr Duration kStallPatience = std::chrono::milliseconds(20);  // most arguments come sooner
 
   const Deps deps_;
+  const WallTimes times_;
   rpc::AnswerLog answers_;                        // by connection and push; with kept_answers only
   rpc::AnswerLog cancels_done_{256};              // by request id
   std::unordered_map<uint64_t, Caller> callers_;  // on the loop; by connection

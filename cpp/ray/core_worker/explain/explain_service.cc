@@ -20,6 +20,7 @@ void ExplainService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
 
 std::vector<v1::WaitFact> ExplainService::Local(v1::SubjectKind kind, std::string_view id) const {
   if (kind == v1::SUBJECT_KIND_REFERENCES) return References();
+  if (kind == v1::SUBJECT_KIND_TASKS) return Tasks(TaskId::FromBinaryOrNil(id));
   std::vector<v1::WaitFact> facts;
   v1::WaitFact fact;
   const auto take = [&](bool known) {

@@ -6,6 +6,7 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -23,6 +24,7 @@
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/util/mutex.h"
 #include "ray/v1/explain.pb.h"
+#include "ray/wire/wait_fact.h"
 
 namespace ray::core {
 
@@ -53,12 +55,14 @@ class ExplainService {
     int64_t pid = 0;  // of this process
     bool is_driver = false;
   };
-  explicit ExplainService(const Deps& deps) : deps_(deps) {}
+  explicit ExplainService(const Deps& deps) : deps_(deps), times_(deps.loop->clock()) {}
   // kExplain.
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
 
   // What this process knows itself. Never blocks.
   std::vector<v1::WaitFact> Local(v1::SubjectKind kind, std::string_view id) const;
+  // What is known of tasks that this process owned, for after its end: those that have not ended by now count as failed. None: it owned none.
+  std::optional<v1::LeaveTasksRequest> TasksToLeave() const;
   // Where in the program the object was made, for who asks for references. The last so many are kept.
   void NoteSite(const ObjectId& id, std::string site);
   // Asks all at once. Who has not answered by the timeout has DEADLINE_EXCEEDED. [blocks]
@@ -66,8 +70,12 @@ class ExplainService {
 
  private:
   static constexpr size_t kMaxReferences = 10000;  // told of one process
+  static constexpr size_t kMaxTasks = 10000;       // of those that have not ended, told of one process
   static constexpr size_t kMaxSites = 100000;
   std::vector<v1::WaitFact> References() const;
+  // In task_rows.cc: SUBJECT_KIND_TASKS, of all tasks or of one.
+  std::vector<v1::WaitFact> Tasks(const TaskId& only) const;
+  std::vector<v1::WaitFact> OwnTasks(const TaskId& only) const;
   bool Object(const ObjectId& id, v1::WaitFact* out) const;
   bool OwnTask(const TaskId& id, v1::WaitFact* out) const;
   bool Actor(const ActorId& id, v1::WaitFact* out) const;
@@ -75,6 +83,7 @@ class ExplainService {
   void AddArguments(const PendingTask& task, v1::WaitFact* out) const;
 
   const Deps deps_;
+  const WallTimes times_;
   mutable Mutex mu_;
   std::unordered_map<ObjectId, std::string, IdHash> sites_ GUARDED_BY(mu_);
   std::deque<ObjectId> site_order_ GUARDED_BY(mu_);  // the oldest first

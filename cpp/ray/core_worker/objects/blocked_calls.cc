@@ -61,4 +61,12 @@ bool BlockedCalls::Of(const TaskId& task, size_t max, std::vector<ObjectRefInfo>
   return !since->is_infinite();
 }
 
+BlockedCalls::Call BlockedCalls::CallOf(const TaskId& task) const {
+  MutexLock lock(&mu_);
+  for (const auto& [waiter, blocked] : blocked_) {
+    if (blocked.task == task) return blocked.awaited != nullptr && blocked.awaited->in_wait ? Call::kWait : Call::kGet;
+  }
+  return Call::kNone;
+}
+
 }  // namespace ray::core

@@ -16,6 +16,7 @@ namespace ray::core {
 struct Awaited {
   std::span<const ObjectRefInfo> refs;
   std::span<const uint32_t> positions;
+  bool in_wait = false;  // by Wait, else by Get
 };
 
 class BlockedCalls {
@@ -35,6 +36,9 @@ class BlockedCalls {
   Time DeadlineOf(int64_t timeout_ms) const;
   // For people: what the threads of a task wait for, at most `max` of it, and since when the longest does. False: none of them is blocked.
   bool Of(const TaskId& task, size_t max, std::vector<ObjectRefInfo>* refs, Time* since) const;
+  enum class Call : uint8_t { kNone, kGet, kWait };
+  // The kind of call in which a thread of the task is blocked.
+  Call CallOf(const TaskId& task) const;
 
  private:
   async::UserLoop* const loop_;

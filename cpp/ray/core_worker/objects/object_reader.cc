@@ -284,7 +284,7 @@ ReadResult ObjectReader::Wait(std::span<const ObjectRefInfo> refs, size_t num_re
     if (!watch.done()) {
       StartFetch(refs, watch.pending());
       WakeUnheld(ids, watch.pending());
-      const Awaited awaited{refs, watch.pending()};
+      const Awaited awaited{refs, watch.pending(), /*in_wait=*/true};
       if (!watch.done()) result = calls_.Block(watch.waiter(), deadline, &awaited);
     }
     *ready = watch.Ready();
@@ -351,7 +351,7 @@ ReadResult ObjectReader::WaitLocal(std::span<const ObjectRefInfo> refs, size_t n
         if (uint64_t token = context_.memory.OnReady(refs[i].id, [notify](bool) { notify(); }); token != 0) watched.push_back(token);
         StartFetch(refs[i]);
       }
-      const Awaited awaited{refs, {}};
+      const Awaited awaited{refs, {}, /*in_wait=*/true};
       result = calls_.Block(&waiter, deadline, &awaited);
       for (uint64_t token : watched) context_.memory.Cancel(token);
     }

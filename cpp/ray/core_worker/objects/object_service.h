@@ -166,6 +166,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   bool Explain(const ObjectId& id, const Address& owner, v1::WaitFact* out) const;
   // What the threads of a task wait for in get or wait. False: none of them does.
   bool BlockedOn(const TaskId& task, v1::WaitFact* out) const;
+  BlockedCalls::Call BlockedCallOf(const TaskId& task) const { return calls_.CallOf(task); }
 
   // --- results of tasks, at their owner
   // New pending objects of ours (returns, generator items, actor handle objects), with one handle each.

@@ -214,4 +214,13 @@ void ActorQueueCore::Send(Call call, ActorEffects* out) {
   out->push_back({ActorEffect::kSend, call.no, sequence, epoch_});
 }
 
+std::vector<CallNo> ActorQueueCore::Sent() const {
+  std::vector<CallNo> sent;
+  sent.reserve(in_flight_live_);
+  for (const Call& call : in_flight_) {
+    if (!call.done) sent.push_back(call.no);
+  }
+  return sent;
+}
+
 }  // namespace ray::core

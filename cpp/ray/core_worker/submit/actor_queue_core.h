@@ -91,6 +91,8 @@ class ActorQueueCore {
     CallNo held_up_by = 0;  // not sent: the first call before it, or it itself, whose arguments are not ready; 0: none
   };
   std::optional<CallPlace> PlaceOf(CallNo call) const;
+  // The calls that were sent over the present connection and are not answered.
+  std::vector<CallNo> Sent() const;
 
  private:
   struct Call {

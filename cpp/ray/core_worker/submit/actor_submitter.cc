@@ -111,9 +111,12 @@ bool ActorSubmitter::CarryOutLocked(const QueuePtr& queue, const ActorEffects& e
                     });
       continue;
     }
+    const uint32_t attempt = task->spec.attempt;
     if (e.kind == ActorEffect::kRetried) ++task->spec.attempt;  // before it is sent again, which may be the next effect
-    task->lease.store(0, std::memory_order_relaxed);
-    later->push_back({std::move(task), e.kind});
+    TaskWorker worker;
+    if (task->lease.exchange(0, std::memory_order_relaxed) != 0)
+      worker = queue->channel != nullptr ? queue->channel->worker() : TaskWorker{queue->address, queue->pid};
+    later->push_back({std::move(task), e.kind, attempt, worker});
   }
   return connect;
 }
@@ -157,7 +160,7 @@ void ActorSubmitter::UseConnection(const QueuePtr& queue, const Address& address
   uint64_t epoch = 0;
   Run(queue, [&](ActorQueueCore& core, ActorEffects* out) {
     if (queue->address.worker_id != address.worker_id || core.phase() != ActorPhase::kDisconnected) return;  // other news came meanwhile
-    queue->channel = std::make_shared<TaskChannel>(connection, address, deps_.push_numbers);
+    queue->channel = std::make_shared<TaskChannel>(connection, TaskWorker{address, queue->pid}, deps_.push_numbers);
     queue->trouble.clear();
     core.Connected(out);
     epoch = core.epoch();
@@ -256,10 +259,10 @@ void ActorSubmitter::OnAnswer(const QueuePtr& queue, const std::shared_ptr<TaskC
     status = Status::DataLoss("an answer to a call that cannot be parsed");
   }
   if (!status.ok()) {
-    deps_.tasks->Fail(*task, MakeErrorValue(DetailOf(status, ErrorType::kActorUnavailable)));
+    deps_.tasks->Fail(*task, MakeErrorValue(DetailOf(status, ErrorType::kActorUnavailable)), channel->worker());
     return;
   }
-  if (deps_.tasks->Answered(task, message, reply.parts, channel->peer()) != TaskVerdict::kRetry) return;
+  if (deps_.tasks->Answered(task, message, reply.parts, channel->worker()) != TaskVerdict::kRetry) return;
   ++task->spec.attempt;
   Enqueue(queue, task, /*ready=*/true, /*charged=*/true);
 }
@@ -286,16 +289,16 @@ void ActorSubmitter::Settle(const QueuePtr& queue, const std::vector<Later>& lat
   }
   for (const Later& l : later) {
     if (l.kind == ActorEffect::kRetried) {
-      deps_.tasks->Lost(l.task, TaskLoss::kCrash, "its actor died or cannot be reached");
+      deps_.tasks->Lost(l.task, {TaskLoss::kCrash, "its actor died or cannot be reached", l.attempt, l.worker});
     } else if (l.kind == ActorEffect::kFailDead) {
-      deps_.tasks->Fail(*l.task, death);
+      deps_.tasks->Fail(*l.task, death, l.worker);
     } else {
       v1::ErrorDetail detail;
       detail.set_error_type(static_cast<int32_t>(ErrorType::kActorUnavailable));
       detail.set_actor_id(queue->id.Binary());
       detail.set_class_name(queue->class_name);
       detail.set_message("its process was lost or it restarts");
-      deps_.tasks->Fail(*l.task, MakeErrorValue(detail));
+      deps_.tasks->Fail(*l.task, MakeErrorValue(detail), l.worker);
     }
   }
 }
@@ -409,6 +412,21 @@ void ActorSubmitter::Explain(const ActorId& actor, const PendingTask& task, v1::
   // That one is in the same queue, and so alive.
   out->set_detail("an earlier call of the same process waits for its arguments, and calls keep their order");
   AddPointer(v1::SUBJECT_KIND_TASK, PendingTask::FromNumber(place->held_up_by)->spec.task_id.View(), deps_.self, out);
+}
+
+std::unordered_map<CallNo, TaskWorker> ActorSubmitter::Sent() {
+  std::vector<QueuePtr> queues;
+  {
+    MutexLock lock(&mu_);
+    for (const auto& [actor, queue] : queues_) queues.push_back(queue);
+  }
+  std::unordered_map<CallNo, TaskWorker> sent;
+  for (const QueuePtr& queue : queues) {
+    MutexLock lock(&queue->mu);
+    if (queue->channel == nullptr) continue;
+    for (const CallNo call : queue->core.Sent()) sent.emplace(call, queue->channel->worker());
+  }
+  return sent;
 }
 
 }  // namespace ray::core

@@ -54,6 +54,8 @@ class ActorSubmitter {
   void OnHandlesGone(const ActorId& actor);
   // Where a call is, whether its arguments are ready or not.
   void Explain(const ActorId& actor, const PendingTask& task, v1::WaitFact* out);
+  // The calls that were sent, by number, and where to.
+  std::unordered_map<CallNo, TaskWorker> Sent();
 
  private:
   struct Queue {
@@ -73,6 +75,8 @@ class ActorSubmitter {
   struct Later {
     PendingTaskPtr task;
     ActorEffect::Kind kind;
+    uint32_t attempt;   // that ends
+    TaskWorker worker;  // where it was sent; nil: nowhere
   };
 
   QueuePtr Find(const ActorId& actor);

@@ -352,4 +352,13 @@ std::optional<LeasePoolCore::PushedPlace> LeasePoolCore::PlaceOf(LeaseNo no, Tas
   return std::nullopt;
 }
 
+std::vector<TaskNo> LeasePoolCore::PushedTo(LeaseNo no) const {
+  std::vector<TaskNo> tasks;
+  const auto it = leases_.find(no);
+  if (it == leases_.end()) return tasks;
+  tasks.reserve(it->second->pushed.size());
+  for (const Pushed& pushed : it->second->pushed) tasks.push_back(pushed.task);
+  return tasks;
+}
+
 }  // namespace ray::core

@@ -105,6 +105,8 @@ class LeasePoolCore {
     Time head_since;
   };
   std::optional<PushedPlace> PlaceOf(LeaseNo lease, TaskNo task) const;
+  // What is pushed there, in the order of sending.
+  std::vector<TaskNo> PushedTo(LeaseNo lease) const;
 
  private:
   struct Queued {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "ray/common/address.h"
+#include "ray/core_worker/tasks/task_history.h"
 #include "ray/rpc/core/connection.h"
 #include "ray/util/mutex.h"
 #include "ray/v1/raylet_lease.pb.h"
@@ -21,19 +22,20 @@ using Instances = std::vector<v1::AssignedInstances>;
 class TaskChannel {
  public:
   // `numbers`: from which pushes get the number by which the receiver knows a repeat; several channels may share the connection. Null: nothing is sent again.
-  TaskChannel(rpc::ConnectionPtr connection, const Address& peer, std::atomic<uint64_t>* numbers)
-      : connection_(std::move(connection)), peer_(peer), numbers_(numbers) {}
+  TaskChannel(rpc::ConnectionPtr connection, const TaskWorker& worker, std::atomic<uint64_t>* numbers)
+      : connection_(std::move(connection)), worker_(worker), numbers_(numbers) {}
 
   // `callback` runs on the loop, never before the return. It must call OnAnswer.
   void Push(const TaskSpec& spec, const Instances* instances, rpc::ReplyCallback callback);
   void OnAnswer() { in_flight_.fetch_sub(1, std::memory_order_relaxed); }
   const rpc::ConnectionPtr& connection() const { return connection_; }
-  const Address& peer() const { return peer_; }
+  const Address& peer() const { return worker_.address; }
+  const TaskWorker& worker() const { return worker_; }
 
  private:
   static constexpr int32_t kUncorked = 4;  // unanswered calls up to which a frame leaves at once
   const rpc::ConnectionPtr connection_;
-  const Address peer_;
+  const TaskWorker worker_;
   std::atomic<uint64_t>* const numbers_;
   std::atomic<int32_t> in_flight_{0};
   Mutex mu_;  // held over encoding and sending: a template's definition leaves before its uses

@@ -154,8 +154,8 @@ void TaskSubmitter::CarryOutLocked(LeaseEffects* effects, Time now, std::vector<
         break;
       }
       case LeaseEffect::kLost: {
-        Address worker;
-        if (lease != leases_.end()) worker = lease->second.channel->peer();
+        TaskWorker worker;
+        if (lease != leases_.end()) worker = lease->second.channel->worker();
         later->push_back({e.task, Later::kLost, worker, PendingTask::FromNumber(e.task)->shared_from_this()});
         break;
       }
@@ -404,9 +404,8 @@ void TaskSubmitter::OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply) {
       return;
     }
     classes_.at(lease.cls).trouble.clear();
-    lease.channel = std::make_shared<TaskChannel>(*connection, worker, deps_.push_numbers);
+    lease.channel = std::make_shared<TaskChannel>(*connection, TaskWorker{worker, reply.worker_pid()}, deps_.push_numbers);
     lease.instances.assign(reply.instances().begin(), reply.instances().end());
-    lease.pid = reply.worker_pid();
     // One callback for each connection, however often its worker is leased.
     if (watched_.insert((*connection)->id()).second) {
       (*connection)->OnClose([this, id = (*connection)->id()](const Status&) { OnConnectionClosed(id); });
@@ -451,7 +450,7 @@ void TaskSubmitter::OnAnswer(const PendingTaskPtr& task, LeaseNo no, const std::
       return;
     }
     Run([&](Time now, LeaseEffects* out) { pool_.Done(no, task->number(), Duration::zero(), false, now, out); });
-    deps_.tasks->Fail(*task, MakeErrorValue(DetailOf(status, ErrorType::kWorkerDied)));
+    deps_.tasks->Fail(*task, MakeErrorValue(DetailOf(status, ErrorType::kWorkerDied)), channel->worker());
     return;
   }
   if (message.returned()) {  // queued again; one that is cancelled is not pushed again
@@ -459,7 +458,7 @@ void TaskSubmitter::OnAnswer(const PendingTaskPtr& task, LeaseNo no, const std::
     return;
   }
   // The result first: whoever waits for it wakes the sooner. The entry is settled, the pointer alive.
-  TaskVerdict verdict = deps_.tasks->Answered(task, message, reply.parts, channel->peer());
+  TaskVerdict verdict = deps_.tasks->Answered(task, message, reply.parts, channel->worker());
   Duration run(static_cast<int64_t>(message.run_ns()));
   bool exiting = message.worker_exiting();
   Run([&](Time now, LeaseEffects* out) { pool_.Done(no, task->number(), run, exiting, now, out); });
@@ -482,27 +481,30 @@ void TaskSubmitter::Settle(const std::vector<Later>& later, const ErrorValue& re
       continue;
     }
     // The connection breaks before the raylet has reaped the process. A cancellation meanwhile settles the task at once.
-    deps_.deaths->WhenKnown(l.worker.worker_id, [this, task = l.keep, node = l.worker.node_id](const DeathNote& note) {
+    deps_.deaths->WhenKnown(l.worker.address.worker_id, [this, task = l.keep, worker = l.worker](const DeathNote& note) {
+      const NodeId& node = worker.address.node_id;
       if (node != deps_.self.node_id) deps_.tasks->DropCopies(*task, node);
-      OnLossExplained(task, node, note);
+      OnLossExplained(task, worker, note);
     });
   }
 }
 
-void TaskSubmitter::OnLossExplained(const PendingTaskPtr& task, const NodeId& node, const DeathNote& note) {
+void TaskSubmitter::OnLossExplained(const PendingTaskPtr& task, const TaskWorker& worker, const DeathNote& note) {
   uint32_t ooms = 0;
-  TaskVerdict verdict =
-      deps_.tasks->Lost(task, note.out_of_memory ? TaskLoss::kOutOfMemory : TaskLoss::kCrash, "its worker died: " + note.detail, &ooms);
+  const TaskLoss kind = note.out_of_memory ? TaskLoss::kOutOfMemory : TaskLoss::kCrash;
+  TaskVerdict verdict = deps_.tasks->Lost(task, {kind, "its worker died: " + note.detail, task->spec.attempt, worker}, &ooms);
   if (verdict == TaskVerdict::kFail) {
     if (const PlacementGroupId& group = task->spec.tmpl->strategy.placement_group_id; !group.IsNil()) {
       if (const GroupState state = deps_.groups->StateOf(group); state.kind == GroupState::kGone) {
-        deps_.tasks->StoreFailure(*task, MakeErrorValue(ErrorType::kTaskPlacementGroupRemoved, state.why));
+        deps_.tasks->StoreFailure(*task, MakeErrorValue(ErrorType::kTaskPlacementGroupRemoved, state.why), worker);
         return;
       }
     }
-    deps_.tasks->StoreFailure(*task, note.out_of_memory ? MakeErrorValue(ErrorType::kOutOfMemory, note.detail)
-                                     : note.with_node   ? NodeDiedError(node, note.detail)
-                                                        : WorkerDiedError(note.detail));
+    deps_.tasks->StoreFailure(*task,
+                              note.out_of_memory ? MakeErrorValue(ErrorType::kOutOfMemory, note.detail)
+                              : note.with_node   ? NodeDiedError(worker.address.node_id, note.detail)
+                                                 : WorkerDiedError(note.detail),
+                              worker);
   } else if (verdict == TaskVerdict::kRetry && note.out_of_memory) {
     // The memory that it wants is not there now.
     Duration wait = std::min(deps_.max_oom_backoff, deps_.oom_backoff * (int64_t{1} << std::min(ooms - 1, 16u)));
@@ -579,7 +581,7 @@ void TaskSubmitter::Explain(const PendingTask& task, v1::WaitFact* out) {
     SetAge(place->head_since, now, out);
     out->set_node_id(worker.node_id.Binary());
     out->set_worker_id(worker.worker_id.Binary());
-    out->set_pid(pushed->second.pid);
+    out->set_pid(pushed->second.channel->worker().pid);
     out->set_detail("it was sent to a worker");
     AddPointer(v1::SUBJECT_KIND_TASK, task.spec.task_id.View(), worker, out);
     return;
@@ -623,6 +625,16 @@ void TaskSubmitter::Explain(const PendingTask& task, v1::WaitFact* out) {
   out->set_node_id(asked.Binary());
   out->set_detail(detail + "the raylet of a node was asked for one");
   AddPointer(v1::SUBJECT_KIND_LEASE, oldest->id.View(), Address{asked, WorkerId::Nil()}, out);
+}
+
+std::unordered_map<TaskNo, TaskWorker> TaskSubmitter::Sent() {
+  std::unordered_map<TaskNo, TaskWorker> sent;
+  MutexLock lock(&mu_);
+  for (const auto& [no, lease] : leases_) {
+    if (lease.channel == nullptr) continue;
+    for (const TaskNo task : pool_.PushedTo(no)) sent.emplace(task, lease.channel->worker());
+  }
+  return sent;
 }
 
 }  // namespace ray::core

@@ -58,6 +58,8 @@ class TaskSubmitter {
   void Shutdown();
   // Where a task is whose arguments are ready.
   void Explain(const PendingTask& task, v1::WaitFact* out);
+  // The tasks that were sent, by number, and where to.
+  std::unordered_map<TaskNo, TaskWorker> Sent();
 
  private:
   struct Class {
@@ -76,7 +78,6 @@ class TaskSubmitter {
     ClassNo cls = 0;
     std::shared_ptr<TaskChannel> channel;  // null: requested
     Instances instances;
-    int64_t pid = 0;
     NodeId home;                               // whose raylet decides; nil: ours
     NodeId node;                               // whose raylet was asked last
     std::vector<NodeId> rejected_by;           // since it was asked for, the latest last
@@ -89,7 +90,7 @@ class TaskSubmitter {
   struct Later {
     TaskNo task;
     enum Kind { kLost, kRefused /* can never run */, kCancelled } kind;
-    Address worker;
+    TaskWorker worker;
     PendingTaskPtr keep;
   };
 
@@ -124,7 +125,7 @@ class TaskSubmitter {
   void ScheduleTickLocked(Time now) REQUIRES(mu_);
   void Settle(const std::vector<Later>& later, const ErrorValue& refusal);
   // Why the task's worker ended is known: it decides about another attempt.
-  void OnLossExplained(const PendingTaskPtr& task, const NodeId& node, const DeathNote& note);
+  void OnLossExplained(const PendingTaskPtr& task, const TaskWorker& worker, const DeathNote& note);
   void OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply);
   void OnAnswer(const PendingTaskPtr& task, LeaseNo no, const std::shared_ptr<TaskChannel>& channel, Status status, rpc::Reply reply);
   void OnConnectionClosed(uint64_t id);

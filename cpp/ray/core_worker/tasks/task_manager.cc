@@ -1,6 +1,7 @@
 #include "ray/core_worker/tasks/task_manager.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "ray/wire/convert.h"
 #include "ray/wire/value_layout.h"
@@ -56,107 +57,137 @@ ReturnValue ReturnFromProto(const v1::ReturnObject& message, const PartList& par
 }
 
 void TaskManager::Add(const PendingTaskPtr& task) {
-  objects_->AddOwned(task->return_ids);
-  if (!task->held.empty()) objects_->AddSubmitted(task->held);
+  deps_.objects->AddOwned(task->return_ids);
+  if (!task->held.empty()) deps_.objects->AddSubmitted(task->held);
   if (task->is_streaming())
-    streams_->Create(task->spec.task_id, task->spec.tmpl->shared_backpressure > 0 ? 1 : task->spec.tmpl->generator_backpressure);
+    deps_.streams->Create(task->spec.task_id, task->spec.tmpl->shared_backpressure > 0 ? 1 : task->spec.tmpl->generator_backpressure);
   MutexLock lock(&mu_);
   table_.Add(task->spec.task_id, task, task->spec.tmpl->max_retries);
 }
 
 void TaskManager::AddAgain(const PendingTaskPtr& task, int32_t retries_left) {
-  if (task->is_streaming()) streams_->BeginReplay(task->spec.task_id);
+  if (task->is_streaming()) deps_.streams->BeginReplay(task->spec.task_id);
   MutexLock lock(&mu_);
   table_.Add(task->spec.task_id, task, retries_left);
 }
 
+void TaskManager::NoteAnswerLocked(const PendingTask& task, const v1::PushTaskReply& reply, const TaskWorker& executor) {
+  TaskAttempt attempt = AttemptOf(task, executor);
+  attempt.run = Duration(static_cast<int64_t>(reply.run_ns()));
+  // One whose argument turned out to be an error at its worker has failed as well, although its code was not run.
+  const bool is_error = reply.returns_size() > 0 && IsErrorMetadata(reply.returns(0).metadata());
+  if (reply.has_system_error()) {
+    history_.Failed(attempt, reply.system_error().error_type(), reply.system_error().message());
+  } else if (is_error) {
+    history_.Failed(attempt, ErrorTypeOfMetadata(reply.returns(0).metadata()), reply.error_text());
+  } else if (reply.is_application_error()) {
+    history_.Failed(attempt, static_cast<int32_t>(ErrorType::kTaskExecutionException), reply.error_text());
+  } else {
+    history_.Finished(attempt);
+  }
+}
+
 TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTaskReply& reply, const PartList& parts,
-                                  const Address& executor) {
+                                  const TaskWorker& executor) {
   TaskVerdict verdict;
   int32_t retries_left = 0;
   {
     MutexLock lock(&mu_);
     verdict =
         table_.Answered(task->spec.task_id, {reply.is_application_error(), reply.is_retryable_error(), reply.cancelled()}, &retries_left);
+    // Ahead of the results, so that whoever has one finds its task in a list. What StoreFailure stores is noted there.
+    if (verdict == TaskVerdict::kRetry || (verdict == TaskVerdict::kComplete && !reply.has_system_error()))
+      NoteAnswerLocked(*task, reply, executor);
   }
   if (verdict != TaskVerdict::kComplete || reply.has_system_error()) {
     // Nobody reads these values: what came with them goes back. Copies in the store have the ids of the next attempt's, which replaces them.
     size_t part = 0;
     BufferPtr error;  // what was raised; values that were there before it may stand ahead of it
     for (const auto& returned : reply.returns()) {
-      ReturnValue value = ReturnFromProto(returned, parts, &part, executor);
+      ReturnValue value = ReturnFromProto(returned, parts, &part, executor.address);
       if (error == nullptr && IsErrorMetadata(value.metadata) && HasPythonLayout(value.metadata)) error = value.blob;
       if (verdict == TaskVerdict::kRetry) value.in_store = false;
-      objects_->Discard(value);
+      deps_.objects->Discard(value);
     }
-    if (verdict == TaskVerdict::kRetry && on_retry_ != nullptr && error != nullptr) TellRetry(*task, retries_left, "", std::move(error));
+    if (verdict == TaskVerdict::kRetry && deps_.on_retry != nullptr && error != nullptr)
+      TellRetry(*task, retries_left, "", std::move(error));
   }
   if (verdict == TaskVerdict::kNone || verdict == TaskVerdict::kRetry) return verdict;
   if (verdict == TaskVerdict::kCancelled) {
-    StoreFailure(*task, reply.has_system_error() ? MakeErrorValue(reply.system_error()) : CancelledError(task->spec.task_id));
+    StoreFailure(*task, reply.has_system_error() ? MakeErrorValue(reply.system_error()) : CancelledError(task->spec.task_id), executor);
     return verdict;
   }
   if (reply.has_system_error()) {
-    StoreFailure(*task, MakeErrorValue(reply.system_error()));
+    StoreFailure(*task, MakeErrorValue(reply.system_error()), executor);
     return verdict;
   }
   size_t part = 0;
   bool stream_failed = task->is_streaming() && reply.is_application_error();
   bool could_be_lost = task->is_streaming() || task->spec.attempt > 0;  // these may have left values in the store before
   for (int i = 0; i < reply.returns_size(); ++i) {
-    ReturnValue value = ReturnFromProto(reply.returns(i), parts, &part, executor);
+    ReturnValue value = ReturnFromProto(reply.returns(i), parts, &part, executor.address);
     value.attempt = task->spec.attempt;
     could_be_lost = could_be_lost || value.in_store;
     if (stream_failed && i == 0) {
-      streams_->Fail(task->spec.task_id, reply.generator_items(), {value.metadata, value.blob});
+      deps_.streams->Fail(task->spec.task_id, reply.generator_items(), {value.metadata, value.blob});
       // The error is the last item; the generator itself has completed.
       value.metadata = kMetadataPython;
       value.blob = NoneBlob();
     }
-    objects_->StoreReturn(value);
+    deps_.objects->StoreReturn(value);
   }
-  if (task->is_streaming() && !stream_failed) streams_->End(task->spec.task_id, reply.generator_items());
+  if (task->is_streaming() && !stream_failed) deps_.streams->End(task->spec.task_id, reply.generator_items());
   if (could_be_lost) {
-    if (task->is_streaming()) streams_->EndReplay(task->spec.task_id);
-    recovery_->OnDone(*task, retries_left, task->is_streaming() && !stream_failed ? reply.generator_items() : -1);
+    if (task->is_streaming()) deps_.streams->EndReplay(task->spec.task_id);
+    deps_.recovery->OnDone(*task, retries_left, task->is_streaming() && !stream_failed ? reply.generator_items() : -1);
   }
-  if (!task->held.empty()) objects_->RemoveSubmitted(task->held);
+  if (!task->held.empty()) deps_.objects->RemoveSubmitted(task->held);
   return verdict;
 }
 
 void TaskManager::TellRetry(const PendingTask& task, int32_t retries_left, const std::string& why, BufferPtr error) {
   const std::string left = retries_left < 0 ? "infinite" : std::to_string(retries_left + 1);  // with the one that begins
-  on_retry_("Task " + task.spec.tmpl->DisplayName() + " failed. There are " + left +
-                " retries remaining, so the task will be retried. Error: " + why,
-            std::move(error));
+  deps_.on_retry("Task " + task.spec.tmpl->DisplayName() + " failed. There are " + left +
+                     " retries remaining, so the task will be retried. Error: " + why,
+                 std::move(error));
 }
 
-TaskVerdict TaskManager::Lost(const PendingTaskPtr& task, TaskLoss loss, const std::string& why, uint32_t* ooms) {
+TaskVerdict TaskManager::Lost(const PendingTaskPtr& task, const Loss& loss, uint32_t* ooms) {
   TaskVerdict verdict;
   int32_t retries_left = 0;
   {
     MutexLock lock(&mu_);
-    verdict = table_.Lost(task->spec.task_id, loss);
+    verdict = table_.Lost(task->spec.task_id, loss.kind);
     if (const auto* entry = table_.Find(task->spec.task_id); entry != nullptr) {
       retries_left = entry->retries_left;
       if (ooms != nullptr) *ooms = entry->ooms;
     }
+    if (verdict == TaskVerdict::kRetry && loss.kind != TaskLoss::kNotRun) {
+      const ErrorType type = loss.kind == TaskLoss::kOutOfMemory             ? ErrorType::kOutOfMemory
+                             : task->spec.tmpl->type == TaskType::kActorTask ? ErrorType::kActorUnavailable
+                                                                             : ErrorType::kWorkerDied;
+      TaskAttempt attempt = AttemptOf(*task, loss.worker);
+      attempt.attempt = loss.attempt;
+      history_.Failed(attempt, static_cast<int32_t>(type), loss.why);
+    }
   }
   // What is ended for want of memory is told by the node.
-  if (verdict == TaskVerdict::kRetry && loss == TaskLoss::kCrash && on_retry_ != nullptr) TellRetry(*task, retries_left, why, nullptr);
-  if (verdict == TaskVerdict::kCancelled) StoreFailure(*task, CancelledError(task->spec.task_id));
+  if (verdict == TaskVerdict::kRetry && loss.kind == TaskLoss::kCrash && deps_.on_retry != nullptr)
+    TellRetry(*task, retries_left, loss.why, nullptr);
+  if (verdict == TaskVerdict::kCancelled) StoreFailure(*task, CancelledError(task->spec.task_id), loss.worker);
   return verdict;
 }
 
 void TaskManager::DropCopies(const PendingTask& task, const NodeId& node) {
   for (const ObjectId& id : task.return_ids) {
     StoredValue known;  // of an earlier run, and still good
-    if (objects_->Lookup(id, &known) && std::find(known.node_ids.begin(), known.node_ids.end(), node) != known.node_ids.end()) continue;
-    objects_->FreeCopy(id, node);
+    if (deps_.objects->Lookup(id, &known) && std::find(known.node_ids.begin(), known.node_ids.end(), node) != known.node_ids.end())
+      continue;
+    deps_.objects->FreeCopy(id, node);
   }
 }
 
-void TaskManager::Fail(const PendingTask& task, const ErrorValue& error) {
+void TaskManager::Fail(const PendingTask& task, const ErrorValue& error, const TaskWorker& worker) {
   TaskVerdict verdict;
   PendingTaskPtr keep;
   {
@@ -165,26 +196,32 @@ void TaskManager::Fail(const PendingTask& task, const ErrorValue& error) {
     verdict = table_.Failed(task.spec.task_id);
   }
   if (verdict == TaskVerdict::kNone) return;
-  StoreFailure(task, verdict == TaskVerdict::kCancelled ? CancelledError(task.spec.task_id) : error);
+  StoreFailure(task, verdict == TaskVerdict::kCancelled ? CancelledError(task.spec.task_id) : error, worker);
 }
 
-void TaskManager::StoreFailure(const PendingTask& task, const ErrorValue& error) {
-  if (task.is_streaming()) {
-    streams_->Fail(task.spec.task_id, -1, error);
-    streams_->EndReplay(task.spec.task_id);
+void TaskManager::StoreFailure(const PendingTask& task, const ErrorValue& error, const TaskWorker& worker) {
+  {
+    const Result<v1::ErrorDetail> detail =
+        error.blob == nullptr ? Status::NotFound("a value without a text") : ParseErrorValue(error.metadata, error.blob->view());
+    MutexLock lock(&mu_);
+    history_.Failed(AttemptOf(task, worker), ErrorTypeOfMetadata(error.metadata), detail.ok() ? detail->message() : "");
   }
-  for (const ObjectId& id : task.return_ids) objects_->StoreError(id, error.metadata, error.blob);
+  if (task.is_streaming()) {
+    deps_.streams->Fail(task.spec.task_id, -1, error);
+    deps_.streams->EndReplay(task.spec.task_id);
+  }
+  for (const ObjectId& id : task.return_ids) deps_.objects->StoreError(id, error.metadata, error.blob);
   if (task.spec.attempt > 0) {
     // An earlier attempt may have left copies in the store, of no use unless it was a run that completed and they are known.
     std::vector<ObjectId> left;
     for (const ObjectId& id : task.return_ids) {
       StoredValue value;
-      if (!objects_->Lookup(id, &value) || !value.in_store) left.push_back(id);
+      if (!deps_.objects->Lookup(id, &value) || !value.in_store) left.push_back(id);
     }
-    if (!left.empty()) objects_->store()->Free(left);
+    if (!left.empty()) deps_.objects->store()->Free(left);
   }
-  if (task.is_streaming() || task.spec.attempt > 0) recovery_->OnFailed(task, error);
-  if (!task.held.empty()) objects_->RemoveSubmitted(task.held);
+  if (task.is_streaming() || task.spec.attempt > 0) deps_.recovery->OnFailed(task, error);
+  if (!task.held.empty()) deps_.objects->RemoveSubmitted(task.held);
 }
 
 PendingTaskPtr TaskManager::Cancel(const TaskId& id) {
@@ -217,6 +254,39 @@ bool TaskManager::IsCancelled(const TaskId& id) const {
 size_t TaskManager::size() const {
   MutexLock lock(&mu_);
   return table_.size();
+}
+
+void TaskManager::NoteCreation(const PendingTask& task, uint32_t number, const TaskWorker& worker, const v1::ErrorDetail* error) {
+  TaskAttempt attempt = AttemptOf(task, worker);
+  attempt.attempt = number;
+  MutexLock lock(&mu_);
+  if (error == nullptr) {
+    history_.Finished(attempt);
+  } else {
+    history_.Failed(attempt, error->error_type(), error->message());
+  }
+}
+
+TaskList TaskManager::List(const TaskId& only, size_t max_live) const {
+  TaskList list;
+  const auto add_ended = [&list, &only](const std::vector<EndedTask>& ended) {
+    if (only.IsNil()) {
+      list.ended.insert(list.ended.end(), ended.begin(), ended.end());
+      return;
+    }
+    std::ranges::copy_if(ended, std::back_inserter(list.ended), [&only](const EndedTask& entry) { return entry.id == only; });
+  };
+  MutexLock lock(&mu_);
+  list.forgotten_finished = history_.forgotten_finished();
+  list.forgotten_failed = history_.forgotten_failed();
+  if (only.IsNil()) {
+    list.live = table_.Some(max_live, &list.left_out);
+  } else if (const auto* entry = table_.Find(only)) {
+    list.live.push_back(entry->task);
+  }
+  add_ended(history_.finished());
+  add_ended(history_.failed());
+  return list;
 }
 
 }  // namespace ray::core

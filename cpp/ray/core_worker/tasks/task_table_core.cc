@@ -1,5 +1,7 @@
 #include "ray/core_worker/tasks/task_table_core.h"
 
+#include <algorithm>
+
 #include "ray/core_worker/tasks/pending_task.h"
 
 namespace ray::core {
@@ -82,6 +84,21 @@ std::vector<PendingTaskPtr> TaskTableCore::ChildrenOf(const TaskId& parent) cons
     if (entry.task->spec.parent_task_id == parent) children.push_back(entry.task);
   }
   return children;
+}
+
+std::vector<PendingTaskPtr> TaskTableCore::Some(size_t max, size_t* left_out) const {
+  std::vector<PendingTaskPtr> some;
+  some.reserve(std::min(max, entries_.size()));
+  *left_out = 0;
+  for (const auto& [id, entry] : entries_) {
+    if (entry.task->spec.tmpl->omit_task_events) continue;
+    if (some.size() < max) {
+      some.push_back(entry.task);
+    } else {
+      ++*left_out;
+    }
+  }
+  return some;
 }
 
 }  // namespace ray::core

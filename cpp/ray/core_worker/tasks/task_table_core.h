@@ -70,6 +70,8 @@ class TaskTableCore {
   // Tasks that `parent` submitted and that are not settled.
   std::vector<PendingTaskPtr> ChildrenOf(const TaskId& parent) const;
   size_t size() const { return entries_.size(); }
+  // Up to `max` of those that may be listed; *left_out: how many more there are. In no order.
+  std::vector<PendingTaskPtr> Some(size_t max, size_t* left_out) const;
 
  private:
   // Takes one from the budget that `loss` belongs to. False: there is none.

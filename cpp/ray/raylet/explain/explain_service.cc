@@ -15,6 +15,7 @@ namespace {
 JobId JobOf(const v1::ExplainRequest& message) {
   switch (message.kind()) {
     case v1::SUBJECT_KIND_OBJECT: return ObjectId::FromBinaryOrNil(message.id()).task_id().job_id();
+    case v1::SUBJECT_KIND_TASKS:
     case v1::SUBJECT_KIND_TASK: return TaskId::FromBinaryOrNil(message.id()).job_id();
     case v1::SUBJECT_KIND_ACTOR: return ActorId::FromBinaryOrNil(message.id()).job_id();
     default: return {};
@@ -27,6 +28,12 @@ struct ExplainService::Gathering {
   explicit Gathering(rpc::Responder r) : responder(std::move(r)) {}
   ~Gathering() { responder.Send(reply); }  // whoever still had something to say holds it
   void Add(v1::WaitFact fact) { *reply.add_facts() = std::move(fact); }
+  void AddSilent() {
+    v1::WaitFact fact;
+    fact.set_kind(v1::SUBJECT_KIND_TASKS);
+    fact.mutable_totals()->set_silent(1);
+    Add(std::move(fact));
+  }
   rpc::Responder responder;
   v1::ExplainReply reply;
 };
@@ -36,6 +43,11 @@ void ExplainService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
                                                 [this](const v1::ExplainRequest& message, rpc::Request&, rpc::Responder responder) {
                                                   if (responder.valid()) Explain(message, std::move(responder));
                                                 });
+  dispatcher->RegisterTyped<v1::LeaveTasksRequest>(MethodId::kLeaveTasks,
+                                                   [this](const v1::LeaveTasksRequest& message, rpc::Request&, rpc::Responder responder) {
+                                                     left_tasks_.Add(message);
+                                                     if (responder.valid()) responder.Send(v1::ExplainEmpty());
+                                                   });
 }
 
 void ExplainService::Explain(const v1::ExplainRequest& message, rpc::Responder responder) {
@@ -54,6 +66,9 @@ void ExplainService::Explain(const v1::ExplainRequest& message, rpc::Responder r
       AskStore(id, gathering);
       break;
     }
+    case v1::SUBJECT_KIND_TASKS:
+      if (message.of_node()) left_tasks_.Tell(message.id(), &gathering->reply);
+      break;
     default: break;  // nothing that a raylet keeps
   }
   if (message.of_node()) AskProcesses(message, gathering);
@@ -81,7 +96,8 @@ void ExplainService::AskStore(const ObjectId& id, const std::shared_ptr<Gatherin
 
 void ExplainService::AskProcesses(const v1::ExplainRequest& message, const std::shared_ptr<Gathering>& gathering) {
   std::set<JobId> jobs{JobOf(message)};
-  if (message.kind() == v1::SUBJECT_KIND_REFERENCES) jobs = deps_.workers->Jobs();
+  const bool tasks = message.kind() == v1::SUBJECT_KIND_TASKS;
+  if (message.kind() == v1::SUBJECT_KIND_REFERENCES || (tasks && message.id().empty())) jobs = deps_.workers->Jobs();
   std::vector<rpc::ConnectionPtr> processes;
   for (const JobId& job : jobs) {
     if (job.IsNil()) continue;
@@ -95,7 +111,8 @@ void ExplainService::AskProcesses(const v1::ExplainRequest& message, const std::
   for (const rpc::ConnectionPtr& process : processes) {
     rpc::CallTyped<v1::ExplainReply>(
         *process, MethodId::kExplain, question, {},
-        [gathering](const Status& status, v1::ExplainReply& reply, PartList) {
+        [gathering, tasks](const Status& status, v1::ExplainReply& reply, PartList) {
+          if (tasks && status.code() == StatusCode::kDeadlineExceeded) gathering->AddSilent();
           if (!status.ok()) return;  // it leaves, or hangs: nothing is known of what it knows
           for (v1::WaitFact& fact : *reply.mutable_facts()) gathering->Add(std::move(fact));
         },

@@ -1,5 +1,5 @@
 // ExplainService: what this node knows of where leases, actors and copies of objects stand; and, for who looks for somebody that knows an id, what the
-// processes of this node know of it.
+// processes of this node know of it. Keeps what processes that left knew of their tasks.
 //
 // On the loop only; owned by NodeServices.
 #pragma once
@@ -9,6 +9,7 @@
 
 #include "ray/async/loop.h"
 #include "ray/raylet/adoption/adoption_service.h"
+#include "ray/raylet/explain/left_tasks.h"
 #include "ray/raylet/leases/lease_service.h"
 #include "ray/raylet/objects/node_objects.h"
 #include "ray/raylet/workers/worker_service.h"
@@ -40,6 +41,7 @@ class ExplainService {
   void AskProcesses(const v1::ExplainRequest& message, const std::shared_ptr<Gathering>& gathering);
 
   const Deps deps_;
+  LeftTasks left_tasks_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for what the store posts back
 };
 

@@ -70,7 +70,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         uint64_t startup_token
         string job_id, ray_namespace, entrypoint, job_config_json, log_file, log_level, python_version, rpc_faults
         uint64_t rpc_faults_seed
-        int64_t max_inline_bytes, lineage_cap_bytes, oom_retries, oom_backoff_ms, gcs_timeout_ms
+        int64_t max_inline_bytes, lineage_cap_bytes, oom_retries, oom_backoff_ms, gcs_timeout_ms, max_ended_tasks
 
     cdef cppclass CoreInfo:
         string worker_id, node_id, job_id, node_ip, session_dir, session_name, gcs_address, config_json, address
@@ -159,6 +159,17 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         int32_t kind
         bool of_node
 
+    cdef cppclass TaskRowFields:
+        bool owned, in_wait
+        int32_t type, error_type
+        int64_t submitted_at_ms, started_at_ms, ended_at_ms
+        string function_name, parent_task_id, error_message, runtime_env, placement_group_id
+        vector[map[string, string]] label_selectors
+
+    cdef cppclass TaskTotalsFields:
+        uint64_t forgotten_finished, forgotten_failed, left_out
+        uint32_t silent
+
     cdef cppclass WaitFactFields:
         int32_t kind, state
         string id, name, detail, node_id, worker_id, owner
@@ -170,6 +181,9 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         int64_t size
         bool owned, in_store, by_driver
         string site
+        bool has_row, has_totals
+        TaskRowFields row
+        TaskTotalsFields totals
 
     cdef cppclass WaitAnswer:
         Status status
@@ -218,7 +232,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         vector[ValueIn] returns
         bool is_application_error, is_retryable_error, cancelled, worker_exiting, more_follows
         int64_t generator_items
-        string repr_name
+        string repr_name, error_text
         uint64_t run_ns
 
     cdef cppclass Event:

@@ -1,8 +1,9 @@
-"""What a cluster knows of its nodes, jobs, workers, actors, objects and placement groups.
+"""What a cluster knows of its nodes, jobs, workers, actors, tasks, objects and placement groups.
 
 The `list_...` functions give the rows of a table, the `get_...` functions those of one id, the `summarize_...`
 functions counts; `explain` tells what something waits for. Nothing is recorded for them while nobody asks: what has
-ended is known for as long as the cluster itself needs it.
+ended is known for as long as the cluster itself needs it. Only of tasks is the end noted for their sake: each process
+remembers the last ones that it submitted.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ray._auto_init import ensure_session
+from ray._core.object_ref import ObjectRef
 from ray._runtime.explain import UnknownIdError as UnknownIdError
 from ray._runtime.explain import explain as _explain
 from ray._runtime.explanation import Explanation as Explanation
 from ray._runtime.explanation import WaitState as WaitState
-from ray.util.state import _logs, _tables
-from ray.util.state._tables import Filter, Row
+from ray.util.state import _logs, _tables, _tasks
+from ray.util.state._tables import Filter, Query, Row
 from ray.util.state.common import (
     ActorState,
     JobState,
@@ -24,6 +26,7 @@ from ray.util.state.common import (
     ObjectState,
     PlacementGroupState,
     StateSchema,
+    TaskState,
     WorkerState,
 )
 
@@ -38,6 +41,7 @@ __all__ = [
     "get_node",
     "get_objects",
     "get_placement_group",
+    "get_task",
     "get_worker",
     "list_actors",
     "list_jobs",
@@ -45,9 +49,11 @@ __all__ = [
     "list_nodes",
     "list_objects",
     "list_placement_groups",
+    "list_tasks",
     "list_workers",
     "summarize_actors",
     "summarize_objects",
+    "summarize_tasks",
 ]
 
 _LIMIT = 100
@@ -116,16 +122,8 @@ def list_nodes(
         RayStateApiException: a node did not answer.
         ValueError: a bad filter or limit.
     """
-    return _tables.rows(
-        NodeState,
-        address=address,
-        filters=filters,
-        limit=limit,
-        timeout=timeout,
-        detail=detail,
-        raise_on_missing_output=raise_on_missing_output,
-        tell=_explain,
-    )
+    query = Query(address, filters or (), limit, timeout, detail)
+    return _tables.rows(NodeState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
 def get_node(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> NodeState | None:
@@ -143,16 +141,8 @@ def list_actors(
     _explain: bool = False,
 ) -> list[ActorState]:
     """The actors of all jobs, dead ones too. Arguments and errors are those of `list_nodes`."""
-    return _tables.rows(
-        ActorState,
-        address=address,
-        filters=filters,
-        limit=limit,
-        timeout=timeout,
-        detail=detail,
-        raise_on_missing_output=raise_on_missing_output,
-        tell=_explain,
-    )
+    query = Query(address, filters or (), limit, timeout, detail)
+    return _tables.rows(ActorState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
 def get_actor(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> ActorState | None:
@@ -170,16 +160,8 @@ def list_jobs(
     _explain: bool = False,
 ) -> list[JobState]:
     """The jobs of the cluster: one for each driver. Arguments and errors are those of `list_nodes`."""
-    return _tables.rows(
-        JobState,
-        address=address,
-        filters=filters,
-        limit=limit,
-        timeout=timeout,
-        detail=detail,
-        raise_on_missing_output=raise_on_missing_output,
-        tell=_explain,
-    )
+    query = Query(address, filters or (), limit, timeout, detail)
+    return _tables.rows(JobState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
 def get_job(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> JobState | None:
@@ -197,16 +179,8 @@ def list_placement_groups(
     _explain: bool = False,
 ) -> list[PlacementGroupState]:
     """The placement groups of all jobs, removed ones too. Arguments and errors are those of `list_nodes`."""
-    return _tables.rows(
-        PlacementGroupState,
-        address=address,
-        filters=filters,
-        limit=limit,
-        timeout=timeout,
-        detail=detail,
-        raise_on_missing_output=raise_on_missing_output,
-        tell=_explain,
-    )
+    query = Query(address, filters or (), limit, timeout, detail)
+    return _tables.rows(PlacementGroupState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
 def get_placement_group(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> PlacementGroupState | None:
@@ -224,16 +198,8 @@ def list_workers(
     _explain: bool = False,
 ) -> list[WorkerState]:
     """The processes of the live nodes: workers and drivers. Arguments and errors are those of `list_nodes`."""
-    return _tables.rows(
-        WorkerState,
-        address=address,
-        filters=filters,
-        limit=limit,
-        timeout=timeout,
-        detail=detail,
-        raise_on_missing_output=raise_on_missing_output,
-        tell=_explain,
-    )
+    query = Query(address, filters or (), limit, timeout, detail)
+    return _tables.rows(WorkerState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
 def get_worker(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> WorkerState | None:
@@ -257,16 +223,8 @@ def list_objects(
 
     Arguments and errors are those of `list_nodes`.
     """
-    return _tables.rows(
-        ObjectState,
-        address=address,
-        filters=filters,
-        limit=limit,
-        timeout=timeout,
-        detail=detail,
-        raise_on_missing_output=raise_on_missing_output,
-        tell=_explain,
-    )
+    query = Query(address, filters or (), limit, timeout, detail)
+    return _tables.rows(ObjectState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
 def get_objects(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> list[ObjectState]:
@@ -275,6 +233,45 @@ def get_objects(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) 
     Raises as `list_objects`, of nodes that did not answer only if none was found.
     """
     return _tables.one(ObjectState, "object_id", id, address=address, timeout=timeout)
+
+
+def list_tasks(
+    address: str | None = None,
+    filters: Sequence[Filter] | None = None,
+    limit: int = _LIMIT,
+    timeout: int = _TIMEOUT_S,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> list[TaskState]:
+    """The tasks of all jobs: one row for each attempt, ended ones too.
+
+    Every process remembers of the tasks that it submitted the last 10,000 attempts that finished, and as many that
+    failed (RAY_max_ended_tasks_per_owner); a node, of those whose owners have left in good order, the last 20,000. What
+    was forgotten counts as missing if a row in that state could pass the filters.
+
+    Arguments and errors are those of `list_nodes`.
+    """
+    query = Query(address, filters or (), limit, timeout, detail)
+    return _tables.rows(TaskState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
+
+
+def get_task(
+    id: str | ObjectRef, address: str | None = None, timeout: int = _TIMEOUT_S
+) -> TaskState | list[TaskState] | None:
+    """The task of that id, or the one that makes what a ref stands for, with details.
+
+    A list if there were several attempts; None if there is none. Raises as `list_tasks`, of nodes that did not answer
+    only if none was found.
+
+    Raises:
+        TypeError: neither an id in hexadecimal digits nor a ref.
+    """
+    if not isinstance(id, (str, ObjectRef)):
+        raise TypeError(f"Expected the digits of a task's id or an ObjectRef, got {id!r}.")
+    task_id = id.task_id().hex() if isinstance(id, ObjectRef) else id
+    rows = _tables.one(TaskState, "task_id", task_id, address=address, timeout=timeout)
+    return rows if len(rows) > 1 else _first(rows)
 
 
 def _first(rows: list[Row]) -> Row | None:
@@ -297,24 +294,17 @@ def _grouped(rows: Sequence[Any], column: str) -> dict[str, list[Any]]:
 
 
 def _all(
-    row_type: type[StateSchema], address: str | None, timeout: int, raise_on_missing_output: bool
-) -> Sequence[StateSchema]:
-    return _tables.rows(
-        row_type,
-        address=address,
-        filters=None,
-        limit=None,
-        timeout=timeout,
-        detail=False,
-        raise_on_missing_output=raise_on_missing_output,
-    )
+    row_type: type[Row], address: str | None, timeout: int, raise_on_missing_output: bool, tell: bool
+) -> list[Row]:
+    query = Query(address, timeout=timeout)
+    return _tables.rows(row_type, query, raise_on_missing_output=raise_on_missing_output, tell=tell)
 
 
 def summarize_actors(
     address: str | None = None, timeout: int = _TIMEOUT_S, raise_on_missing_output: bool = True, _explain: bool = False
 ) -> dict[str, Any]:
     """How many actors of each class are in which state, under "cluster", "summary". Raises as `list_actors`."""
-    actors = _all(ActorState, address, timeout, raise_on_missing_output)
+    actors = _all(ActorState, address, timeout, raise_on_missing_output, _explain)
     summary = {
         name: {"class_name": name, "state_counts": _counts(rows, "state")}
         for name, rows in _grouped(actors, "class_name").items()
@@ -326,7 +316,7 @@ def summarize_objects(
     address: str | None = None, timeout: int = _TIMEOUT_S, raise_on_missing_output: bool = True, _explain: bool = False
 ) -> dict[str, Any]:
     """How many objects were made where, and their sizes, under "cluster", "summary". Raises as `list_objects`."""
-    objects = _all(ObjectState, address, timeout, raise_on_missing_output)
+    objects = _all(ObjectState, address, timeout, raise_on_missing_output, _explain)
 
     def megabytes(rows: Sequence[Any]) -> float:
         sizes: dict[str, int] = {row.object_id: max(row.object_size, 0) for row in rows}
@@ -353,6 +343,14 @@ def summarize_objects(
             "summary_by": "callsite",
         }
     }
+
+
+def summarize_tasks(
+    address: str | None = None, timeout: int = _TIMEOUT_S, raise_on_missing_output: bool = True, _explain: bool = False
+) -> dict[str, Any]:
+    """How many attempts at tasks of a name are in which state, under "cluster", "summary". Raises as `list_tasks`."""
+    tasks = _all(TaskState, address, timeout, raise_on_missing_output, _explain)
+    return {"cluster": _tasks.summarize(tasks)}
 
 
 def list_logs(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ray._core import gcs
@@ -13,6 +14,7 @@ from ray._runtime import memory_report, node_stats
 from ray._runtime.observer import looking_at
 from ray._runtime.session import Session
 from ray.util.placement_group import _row as placement_group_row
+from ray.util.state import _tasks
 from ray.util.state.common import (
     ActorState,
     JobState,
@@ -20,16 +22,48 @@ from ray.util.state.common import (
     ObjectState,
     PlacementGroupState,
     StateSchema,
+    TaskState,
     WorkerState,
 )
-from ray.util.state.exception import RayStateApiException
+from ray.util.state.exception import RayStateApiException, UnknownColumnError
 
 Row = TypeVar("Row", bound=StateSchema)
 Filter = tuple[str, str, Any]
 Found = tuple[list[Any], list[str]]  # rows, and what is missing among them
 
 
-def _nodes(session: Session, timeout: float, detail: bool) -> Found:
+@dataclass(frozen=True)
+class Query:
+    """What is asked of a table.
+
+    Args:
+        address: of the cluster; see `list_nodes`.
+        filters: (column, "=" or "!=", value) each; a row must pass all of them.
+        limit: at most so many rows; None: all.
+        timeout: seconds that each node may take to answer.
+        detail: fill the columns of details.
+    """
+
+    address: str | None = None
+    filters: Sequence[Filter] = ()
+    limit: int | None = None
+    timeout: float = 30
+    detail: bool = False
+
+    def admits(self, column: str, value: Any) -> bool:
+        """Whether a row with that value in that column could pass the filters on it. Case does not count."""
+        return all(
+            (_text(value) == _text(wanted)) == (predicate == "=")
+            for name, predicate, wanted in self.filters
+            if name == column
+        )
+
+
+def _text(value: Any) -> str:
+    return str(value).lower()
+
+
+def _nodes(session: Session, query: Query) -> Found:
     return [
         NodeState(
             node_id=node["node_id"].hex(),
@@ -48,7 +82,7 @@ def _nodes(session: Session, timeout: float, detail: bool) -> Found:
     ], []
 
 
-def _actors(session: Session, timeout: float, detail: bool) -> Found:
+def _actors(session: Session, query: Query) -> Found:
     rows = []
     for actor in session.list_actors():
         state = actor["state"]
@@ -62,7 +96,7 @@ def _actors(session: Session, timeout: float, detail: bool) -> Found:
             pid=actor["pid"],
             ray_namespace=actor["ray_namespace"],
         )
-        if detail:
+        if query.detail:
             row.is_detached = actor["detached"]
             row.repr_name = actor["repr_name"]
             row.num_restarts = actor["num_restarts"]
@@ -70,7 +104,7 @@ def _actors(session: Session, timeout: float, detail: bool) -> Found:
     return rows, []
 
 
-def _jobs(session: Session, timeout: float, detail: bool) -> Found:
+def _jobs(session: Session, query: Query) -> Found:
     return [
         JobState(
             job_id=job["job_id"].hex(),
@@ -87,7 +121,7 @@ def _jobs(session: Session, timeout: float, detail: bool) -> Found:
     ], []
 
 
-def _placement_groups(session: Session, timeout: float, detail: bool) -> Found:
+def _placement_groups(session: Session, query: Query) -> Found:
     rows = []
     for group in session.list_placement_groups():
         told = placement_group_row(group)
@@ -97,7 +131,7 @@ def _placement_groups(session: Session, timeout: float, detail: bool) -> Found:
             creator_job_id=group["job_id"].hex(),
             state=told["state"],
         )
-        if detail:
+        if query.detail:
             row.bundles = [
                 {
                     "bundle_id": {"placement_group_id": told["placement_group_id"], "bundle_index": i},
@@ -114,10 +148,10 @@ def _placement_groups(session: Session, timeout: float, detail: bool) -> Found:
     return rows, []
 
 
-def _workers(session: Session, timeout: float, detail: bool) -> Found:
+def _workers(session: Session, query: Query) -> Found:
     nodes = [node for node in session.list_nodes() if node["alive"] and not node["driver_only"]]
     rows, missing = [], []
-    for node, (stats, why) in zip(nodes, node_stats.ask(session, nodes, timeout), strict=True):
+    for node, (stats, why) in zip(nodes, node_stats.ask(session, nodes, query.timeout), strict=True):
         if stats is None:
             missing.append(f"node {node['node_id'].hex()} ({node['ip']}) does not answer: {why}")
             continue
@@ -136,8 +170,8 @@ def _workers(session: Session, timeout: float, detail: bool) -> Found:
     return rows, missing
 
 
-def _objects(session: Session, timeout: float, detail: bool) -> Found:
-    report = memory_report.collect(session, timeout)
+def _objects(session: Session, query: Query) -> Found:
+    report = memory_report.collect(session, query.timeout)
     return [
         ObjectState(
             object_id=reference.object_id,
@@ -154,13 +188,37 @@ def _objects(session: Session, timeout: float, detail: bool) -> Found:
     ], report.notes
 
 
-_SOURCES: dict[type[StateSchema], Callable[[Session, float, bool], Found]] = {
+def _tasks_of(session: Session, query: Query) -> Found:
+    wanted = [str(value) for column, predicate, value in query.filters if (column, predicate) == ("task_id", "=")]
+    task_id = b""
+    if wanted:
+        try:
+            task_id = bytes.fromhex(wanted[0])
+        except ValueError:
+            return [], []  # no id at all
+        if 2 * len(task_id) != _tasks.TASK_ID_DIGITS:
+            return [], []
+    collected = _tasks.collect(session, query.timeout, task_id)
+    missing = collected.notes
+    if not task_id:
+        if collected.forgotten_finished and query.admits("state", "FINISHED"):
+            missing.append(f"{collected.forgotten_finished} finished tasks are not remembered any more")
+        if collected.forgotten_failed and query.admits("state", "FAILED"):
+            missing.append(f"{collected.forgotten_failed} failed tasks are not remembered any more")
+        if collected.left_out:
+            missing.append(f"{collected.left_out} more tasks have not ended")
+    rows = collected.rows
+    return rows if query.detail else [row.without_details() for row in rows], missing
+
+
+_SOURCES: dict[type[StateSchema], Callable[[Session, Query], Found]] = {
     NodeState: _nodes,
     ActorState: _actors,
     JobState: _jobs,
     PlacementGroupState: _placement_groups,
     WorkerState: _workers,
     ObjectState: _objects,
+    TaskState: _tasks_of,
 }
 
 
@@ -173,41 +231,30 @@ def _keeps(row_type: type[StateSchema], filters: Sequence[Filter]) -> Callable[[
         if predicate not in ("=", "!="):
             raise ValueError(f"Unsupported filter predicate {predicate!r}; available are '=' and '!='.")
         if column not in row_type.columns():
-            raise ValueError(f"{column!r} is not a column that can be filtered by; those are {row_type.columns()}.")
-
-    def text(value: Any) -> str:
-        return str(value).lower()
+            raise UnknownColumnError(
+                f"{column!r} is not a column that can be filtered by; those are {row_type.columns()}."
+            )
 
     def keeps(row: StateSchema) -> bool:
         return all(
-            (text(getattr(row, column)) == text(value)) == (predicate == "=") for column, predicate, value in filters
+            (_text(getattr(row, column)) == _text(value)) == (predicate == "=") for column, predicate, value in filters
         )
 
     return keeps
 
 
-def rows(
-    row_type: type[Row],
-    *,
-    address: str | None,
-    filters: Sequence[Filter] | None,
-    limit: int | None,
-    timeout: float,
-    detail: bool,
-    raise_on_missing_output: bool,
-    tell: bool = False,
-) -> list[Row]:
-    """The rows of that type that pass all filters, at most `limit` of them.
+def rows(row_type: type[Row], query: Query, *, raise_on_missing_output: bool = True, tell: bool = False) -> list[Row]:
+    """The rows of that type that the query asks for.
 
     Args:
         tell: give a warning of what is missing, where that is no error.
 
     Raises:
         ConnectionError: there is no such cluster.
-        RayStateApiException: some nodes did not answer, unless told to do without.
+        RayStateApiException: some nodes did not answer, or some rows are not there any more, unless told to do without.
         ValueError: a bad filter or limit.
     """
-    found, missing = _find(row_type, address, filters, limit, timeout, detail)
+    found, missing = _find(row_type, query)
     if missing and raise_on_missing_output:
         raise RayStateApiException(f"{_what_is(missing)} raise_on_missing_output=False does without it.")
     if missing and tell:
@@ -222,7 +269,8 @@ def one(row_type: type[Row], column: str, value: str, *, address: str | None, ti
         ConnectionError: there is no such cluster.
         RayStateApiException: none was found, but some nodes did not answer: it may be there.
     """
-    found, missing = _find(row_type, address, [(column, "=", value)], None, timeout, True)
+    query = Query(address, filters=[(column, "=", value)], timeout=timeout, detail=True)
+    found, missing = _find(row_type, query)
     if missing and not found:
         raise RayStateApiException(_what_is(missing))
     return found
@@ -232,19 +280,15 @@ def _what_is(missing: list[str]) -> str:
     return f"Not everything could be had: {'; '.join(missing)}."
 
 
-def _find(
-    row_type: type[Row],
-    address: str | None,
-    filters: Sequence[Filter] | None,
-    limit: int | None,
-    timeout: float,
-    detail: bool,
-) -> tuple[list[Row], list[str]]:
-    keeps = _keeps(row_type, filters or ())
+def _find(row_type: type[Row], query: Query) -> tuple[list[Row], list[str]]:
+    keeps = _keeps(row_type, query.filters)
+    limit = query.limit
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
         raise ValueError(f"limit must be an integer >= 0, got {limit!r}.")
     # A filter may be on a column that only details have.
-    wants_detail = detail or any(column not in row_type.base_columns() for column, _, _ in filters or ())
-    with looking_at(address) as session:
-        found, missing = _SOURCES[row_type](session, timeout, wants_detail)
+    base = row_type.base_columns()
+    if any(column not in base for column, _, _ in query.filters):
+        query = replace(query, detail=True)
+    with looking_at(query.address) as session:
+        found, missing = _SOURCES[row_type](session, query)
     return [row for row in found if keeps(row)][:limit], missing

@@ -134,6 +134,52 @@ class WorkerState(StateSchema):
 
 
 @dataclasses.dataclass
+class TaskState(StateSchema):
+    """An attempt at a task. `type` is NORMAL_TASK, ACTOR_CREATION_TASK or ACTOR_TASK; `state` is one of
+
+    PENDING_ARGS_AVAIL, PENDING_NODE_ASSIGNMENT, SUBMITTED_TO_WORKER: as its owner sees it;
+    GETTING_AND_PINNING_ARGS, PENDING_ACTOR_TASK_ARGS_FETCH, PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY, RUNNING,
+    RUNNING_IN_RAY_GET, RUNNING_IN_RAY_WAIT: as its worker does;
+    FINISHED, FAILED: then `error_type` says why.
+    """
+
+    _first_detail = "language"
+
+    task_id: str
+    attempt_number: int
+    name: str
+    state: str
+    job_id: str
+    actor_id: str | None
+    type: str
+    func_or_class_name: str
+    parent_task_id: str
+    node_id: str | None
+    worker_id: str | None
+    worker_pid: int | None
+    error_type: str | None
+    language: str | None = None
+    required_resources: dict[str, float] | None = None
+    runtime_env_info: dict[str, Any] | None = None
+    placement_group_id: str | None = None
+    events: list[dict[str, Any]] | None = None
+    profiling_data: dict[str, Any] | None = None
+    creation_time_ms: int | None = None
+    start_time_ms: int | None = None
+    end_time_ms: int | None = None
+    task_log_info: dict[str, Any] | None = None
+    error_message: str | None = None
+    is_debugger_paused: bool | None = None
+    call_site: str | None = None
+    label_selector: dict[str, str] | None = None
+    fallback_strategy: dict[str, Any] | None = None
+
+    def without_details(self) -> TaskState:
+        """The row with nothing in the columns of details."""
+        return TaskState(**{column: getattr(self, column) for column in self.base_columns()})
+
+
+@dataclasses.dataclass
 class ObjectState(StateSchema):
     """A reference to an object as one process holds it. The columns are those of `ray memory`."""
 

@@ -9,6 +9,10 @@ class RayStateApiException(Exception):
     """Something went wrong in the state API."""
 
 
+class UnknownColumnError(RayStateApiException, ValueError):
+    """A filter names a column that the rows do not have."""
+
+
 class ServerUnavailable(RayStateApiException):
     """The cluster does not answer."""
 
