@@ -243,11 +243,12 @@ class Cluster:
             wait: until it has joined.
             arguments: num_cpus (1), num_gpus (0), resources, labels, object_store_memory (150 MiB), memory, node_name,
                 node_ip_address (127.0.0.1), port (of the GCS, head only), object_spilling_directory, temp_dir,
-                drain_s (30), _system_config (head only).
+                drain_s (30), _system_config (of the head; others may repeat what that has).
 
         Raises:
             TypeError: an unknown argument, or resources or labels that are no dicts.
-            ValueError: an amount of a resource that is not a whole number, or an invalid label.
+            ValueError: an amount of a resource that is not a whole number, an invalid label, or other settings than the
+                head has.
             AssertionError: a resource that has an argument of its own, such as CPU.
             RaySystemError: the node did not start.
         """

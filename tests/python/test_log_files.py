@@ -62,6 +62,15 @@ def test_the_end_of_a_file(tmp_path: pathlib.Path, end: bytes) -> None:
     assert read(path, -1) == b"\n".join(shown) + end
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\nshort\n"])
+def test_a_line_that_is_longer_than_what_is_read_at_once(tmp_path: pathlib.Path, end: bytes) -> None:
+    path = tmp_path / "f"
+    long = b"\r".join(b"%d %%" % i for i in range(50_000))
+    path.write_bytes(b"first\n" + long + end)
+    assert list(log_files.read(path)) == [b"first\n", long] if not end else [b"first\n", long + end]
+    assert read(path, 1 + end.count(b"\nshort")) == long + end
+
+
 @pytest.mark.parametrize("text", [b"", b"\n", b"\n\n", b"a", b"\x1eray-name f", b"\x1eray-name f\n"])
 def test_short_files(tmp_path: pathlib.Path, text: bytes) -> None:
     path = tmp_path / "f"

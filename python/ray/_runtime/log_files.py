@@ -52,7 +52,7 @@ def read(path: Path, *, tail: int = -1, follow: bool = False, interval: float = 
     """
     with open(path, "rb") as file:
         file.seek(_start_of_tail(file, tail) if tail >= 0 else 0)
-        rest = b""
+        begun: list[bytes] = []  # pieces of a line whose end has not been read; a line may be as long as the file
         while True:
             block = file.read(_BLOCK)
             if not block:
@@ -60,10 +60,15 @@ def read(path: Path, *, tail: int = -1, follow: bool = False, interval: float = 
                     break
                 time.sleep(interval)
                 continue
-            *lines, rest = (rest + block).split(b"\n")
+            begun.append(block)
+            if b"\n" not in block:
+                continue
+            *lines, rest = b"".join(begun).split(b"\n")
+            begun = [rest]
             shown = b"".join(line + b"\n" for line in lines if not _is_marker(line))
             if shown:
                 yield shown
+        rest = b"".join(begun)
         if rest and not _is_marker(rest):
             yield rest
 
