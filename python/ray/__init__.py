@@ -33,8 +33,8 @@ from ray._raylet import TaskID as TaskID
 from ray._raylet import UniqueID as UniqueID
 from ray._raylet import WorkerID as WorkerID
 from ray._runtime.logging_config import LoggingConfig as LoggingConfig
-from ray._runtime.profile import timeline as timeline
 from ray._runtime.system_config import CONFIG as _config  # noqa: F401
+from ray._timeline import timeline as timeline
 from ray._version import __commit__ as __commit__
 from ray._version import __version__ as __version__
 from ray.actor import method as method

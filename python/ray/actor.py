@@ -45,10 +45,15 @@ def method(*args: Any, **kwargs: Any) -> Any:
     opts.validate(kwargs, opts.METHOD_DECORATOR, what="methods")
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        opts.check_generator(kwargs.get("num_returns"), _is_generator(function))
         function.__ray_method_options__ = kwargs  # type: ignore[attr-defined]  # a plain function gets the mark
         return function
 
     return decorate
+
+
+def _is_generator(function: Any) -> bool:
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _methods_of(cls: type) -> dict[str, MethodInfo]:
@@ -60,11 +65,10 @@ def _methods_of(cls: type) -> dict[str, MethodInfo]:
         bound = inspect.ismethod(member)  # class methods
         if not (inspect.isfunction(member) or bound):
             continue
-        generator = inspect.isgeneratorfunction(member) or inspect.isasyncgenfunction(member)
         shape = _call_shape.of(member, name, skip_self=not static and not bound)
         options = getattr(member, "__ray_method_options__", {})
         decorator = getattr(member, "__ray_invocation_decorator__", None)
-        table[name] = MethodInfo(name, shape, generator, options, decorator)
+        table[name] = MethodInfo(name, shape, _is_generator(member), options, decorator)
     return table
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ray._deprecation import RayDeprecationWarning
 
-RESOURCE_UNIT = 10_000  # amounts are multiples of 1/10000
+RESOURCE_UNIT = 10_000  # the core counts in units of 1/10000
 RUNTIME_ENV_FIELDS = ("env_vars",)
 NODE_ID_LABEL = "ray.io/node-id"
 
@@ -61,9 +61,18 @@ def _amount(v: Any) -> str | None:
         return "the quantity must not be negative"
     if not math.isfinite(v):
         return "the quantity must be finite"
-    if abs(v * RESOURCE_UNIT - round(v * RESOURCE_UNIT)) > 1e-6 * max(1.0, v):
+    if v and not whole_units(v):
         return f"the precision of the quantity must not go beyond {1 / RESOURCE_UNIT}"
     return None
+
+
+def whole_units(amount: float) -> float:
+    """The amount in whole units of the core, rounded down: n tasks that ask for 1/n of something fit beside each other.
+
+    REQUIRES: finite, >= 0.
+    """
+    # 0.29 is a little less than 29/100 as a double, and has 2900 units all the same.
+    return float(amount) if amount == int(amount) else math.floor(amount * RESOURCE_UNIT + 1e-6) / RESOURCE_UNIT
 
 
 def _gpu_amount(v: Any) -> str | None:
@@ -83,7 +92,7 @@ def _custom_resources(v: dict[str, Any]) -> str | None:
         if key == "bundle":
             return "the resource 'bundle' is reserved"
         if isinstance(amount, bool) or not isinstance(amount, (int, float)):
-            return f"the quantity of {key!r} must be a number"
+            raise TypeError(f"Option 'resources': the quantity of {key!r} must be a number, got {amount!r}.")
         problem = _amount(amount)
         if problem:
             return f"resource {key!r}: {problem}"
@@ -92,9 +101,11 @@ def _custom_resources(v: dict[str, Any]) -> str | None:
 
 def _label_selector(v: dict[str, Any]) -> str | None:
     for key, value in v.items():
-        if not isinstance(key, str) or not re.fullmatch(_LABEL_KEY, key):
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise TypeError(f"A label selector must be a dict of strings, got {key!r}: {value!r}.")
+        if not re.fullmatch(_LABEL_KEY, key):
             return f"{key!r} is not a valid label key"
-        if not isinstance(value, str) or not re.fullmatch(_LABEL_VALUE, value):
+        if not re.fullmatch(_LABEL_VALUE, value):
             return f"{value!r} is not a valid label condition (allowed: 'v', '!v', 'in(a,b)', '!in(a,b)', '')"
     return None
 
@@ -175,6 +186,8 @@ def _strategy(v: Any) -> str | None:
 def _placement_group(v: Any) -> str | None:
     from ray.util.placement_group import PlacementGroup
 
+    if not isinstance(v, (str, PlacementGroup)):
+        raise TypeError(f"Option 'placement_group' must be a PlacementGroup, None or 'default', got {v!r}.")
     return None if v == "default" or isinstance(v, PlacementGroup) else "must be a PlacementGroup, None or 'default'"
 
 
@@ -279,7 +292,7 @@ ACTOR: dict[str, Option] = {
     "max_pending_calls": Option((int, _NONE), _at_least(-1)),
     "concurrency_groups": Option((dict, list, _NONE)),
     "allow_out_of_order_execution": Option((bool, _NONE)),
-    "object_store_memory": Option((int, _NONE)),
+    "object_store_memory": Option((int, _NONE), _at_least(0)),
     "enable_tensor_transport": Option((bool, _NONE), lambda v: _NO_TRANSPORT if v else None),
     "_actor_generator_backpressure_num_objects": Option((int, _NONE), _backpressure),
 }
@@ -353,7 +366,7 @@ def task_resources(options: dict[str, Any]) -> dict[str, float]:
     """The resources that a task holds while it runs: 1 CPU unless told otherwise."""
     resources = _named_resources(options)
     cpus = options.get("num_cpus")
-    resources["CPU"] = 1.0 if cpus is None else float(cpus)
+    resources["CPU"] = 1.0 if cpus is None else whole_units(cpus)
     return {k: v for k, v in resources.items() if v}
 
 
@@ -366,7 +379,7 @@ def actor_resources(options: dict[str, Any]) -> tuple[dict[str, float], dict[str
     resources = _named_resources(options)
     cpus = options.get("num_cpus")
     if cpus is not None:
-        resources["CPU"] = float(cpus)
+        resources["CPU"] = whole_units(cpus)
     elif any(name != "memory" for name in resources):
         resources["CPU"] = 1.0
     kept = {k: v for k, v in resources.items() if v}
@@ -376,14 +389,20 @@ def actor_resources(options: dict[str, Any]) -> tuple[dict[str, float], dict[str
 
 
 def _named_resources(options: dict[str, Any]) -> dict[str, float]:
-    resources = {k: float(v) for k, v in (options.get("resources") or {}).items()}
+    resources = {k: whole_units(v) for k, v in (options.get("resources") or {}).items()}
     if options.get("num_gpus"):
-        resources["GPU"] = float(options["num_gpus"])
+        resources["GPU"] = whole_units(options["num_gpus"])
     if options.get("memory"):
         resources["memory"] = float(int(options["memory"]))
     if options.get("accelerator_type"):
         resources[f"accelerator_type:{options['accelerator_type']}"] = 0.001
     return resources
+
+
+def check_generator(num_returns: int | str | None, is_generator: bool) -> None:
+    """Raises ValueError for an option of generators on something that is not a generator function."""
+    if num_returns in ("streaming", "dynamic") and not is_generator:
+        raise ValueError(f"num_returns={num_returns!r} is only allowed for generator functions.")
 
 
 def num_returns_code(num_returns: int | str | None, is_generator: bool) -> int:
@@ -395,8 +414,7 @@ def num_returns_code(num_returns: int | str | None, is_generator: bool) -> int:
     if num_returns is None:
         return -2 if is_generator else 1
     if num_returns in ("streaming", "dynamic"):
-        if not is_generator:
-            raise ValueError(f"num_returns={num_returns!r} is only allowed for generator functions.")
+        check_generator(num_returns, is_generator)
         if num_returns == "streaming":
             return -2
         warnings.warn('num_returns="dynamic" is deprecated; use "streaming".', RayDeprecationWarning, stacklevel=4)

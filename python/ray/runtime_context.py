@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ray._raylet import ActorID, JobID, NodeID, TaskID
     from ray._runtime.task_context import TaskContext
     from ray.actor import ActorHandle
+    from ray.runtime_env import RuntimeEnv
 
 logger = logging.getLogger("ray")
 
@@ -122,12 +123,14 @@ class RuntimeContext:
         return json.dumps(self.runtime_env)
 
     @property
-    def runtime_env(self) -> dict[str, Any]:
+    def runtime_env(self) -> RuntimeEnv:
         """The runtime environment in force."""
+        from ray.runtime_env import RuntimeEnv
+
         session = self._session()
         task = session.task
         own = json.loads(task.runtime_env) if task is not None and task.runtime_env else None
-        return own if own is not None else dict(session.job_config.get("runtime_env") or {})
+        return RuntimeEnv(**(own if own is not None else session.job_config.get("runtime_env") or {}))
 
     @property
     def current_actor(self) -> ActorHandle:

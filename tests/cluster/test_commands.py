@@ -67,6 +67,11 @@ def test_logs_of_actors_and_processes(address: str) -> None:
     assert output("logs", "actor", "--address", address, "--id", actor_id) == printed
     assert output("logs", "actor", "--address", address, "--pid", str(pid), "--tail", "1", "--err") == "error: line 4\n"
     assert output("logs", "worker", "--address", address, "--pid", str(pid), "--tail", "2") == "line 3\nline 4\n"
+    last = speaker.speak.remote("line 5").task_id().hex()
+    printed += "line 5\n"
+    wait_until(lambda: "".join(get_log(task_id=last)) == printed, 20, "it is written")
+    assert output("logs", "task", "--address", address, "--id", last) == printed
+    assert output("logs", "task", "--address", address, "--id", last, "--tail", "1", "--err") == "error: line 5\n"
     ray.kill(speaker)
     wait_until(lambda: ray.util.state.get_actor(actor_id).state == "DEAD", 20, "it is dead")
     assert "".join(get_log(actor_id=actor_id)) == printed
@@ -87,10 +92,17 @@ def test_logs_of_a_node(cluster: Cluster, address: str) -> None:
 
 
 def test_logs_that_are_not_there(address: str) -> None:
+    finished = ray.remote(lambda: None).remote()
+    ray.get(finished)
+    done, waiting = finished.task_id().hex(), ray.remote(lambda: None).options(resources={"nothing": 1}).remote()
     for arguments, why in (
         ({"filename": "nothing.out"}, "there is no file nothing.out"),
         ({"pid": 1}, "no worker with the pid 1"),
         ({"actor_id": "ab" * 16}, "no actor with the id abab"),
+        ({"task_id": "ab" * 24}, "no attempt 0 at task abab.*nobody knows"),
+        ({"task_id": "nothing"}, "no attempt 0 at task nothing"),
+        ({"task_id": done, "attempt_number": 1}, r"its attempts are \[0\]"),
+        ({"task_id": waiting.task_id().hex()}, "no process has run task"),
         ({"filename": "raylet.out", "node_id": "ab" * 28}, "no node with the id abab"),
         ({"filename": "raylet.out", "node_ip": "1.2.3.4"}, "no node with the address 1.2.3.4"),
     ):
@@ -99,6 +111,7 @@ def test_logs_that_are_not_there(address: str) -> None:
     for arguments, why in (
         ({}, "Exactly one"),
         ({"filename": "a", "pid": 1}, "Exactly one"),
+        ({"task_id": done, "pid": 1}, "Exactly one"),
         ({"filename": "../../x"}, "in the folder of the logs"),
         ({"pid": "x"}, "number of a process"),
         ({"filename": "a", "tail": -2}, "-1 for all"),
@@ -106,8 +119,8 @@ def test_logs_that_are_not_there(address: str) -> None:
     ):
         with pytest.raises(ValueError, match=why):
             get_log(**arguments)
-    with pytest.raises(NotImplementedError, match="task_id"):
-        get_log(task_id="ab" * 24)
+    with pytest.raises(NotImplementedError, match="submission_id"):
+        get_log(submission_id="job")
     assert "matches 'nothing'" in refusal("logs", "nothing", "--address", address)
     assert "no actor with the id" in refusal("logs", "actor", "--id", "ab" * 16, "--address", address)
     assert "either --id or --pid" in refusal("logs", "actor", "--address", address, code=2)

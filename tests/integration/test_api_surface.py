@@ -30,11 +30,7 @@ from ray._runtime import function_table
 
 @pytest.fixture(autouse=True, scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    os.environ["RAY_PROFILING"] = "1"
-    try:
-        ray.init(num_cpus=4, namespace="surface", logging_level="ERROR", log_to_driver=False)
-    finally:
-        del os.environ["RAY_PROFILING"]
+    ray.init(num_cpus=4, namespace="surface", logging_level="ERROR", log_to_driver=False)
     yield
     ray.shutdown()
 
@@ -339,6 +335,7 @@ def test_timeline(tmp_path: pathlib.Path) -> None:
     found = [event for event in ray.timeline() or [] if event["name"] == "seen"]
     assert len(found) == 3
     assert set(found[0]) == {"cat", "name", "pid", "tid", "ts", "dur", "ph", "cname", "args"}
+    assert all(event["ts"] <= time.time() * 1e6 and event["dur"] >= 0 for event in found)
     ray.timeline(str(tmp_path / "trace.json"))
     assert json.loads((tmp_path / "trace.json").read_text())
 

@@ -36,6 +36,7 @@ class Actor:
 def test_variables_are_merged_one_by_one_and_inherited() -> None:
     home = os.environ["HOME"]
     own = {"env_vars": {"A": "task", "C": "c"}}
+    assert isinstance(ray.get_runtime_context().runtime_env, ray.runtime_env.RuntimeEnv)
     plain, special = ray.get([look.remote(), look.options(runtime_env=own).remote()], timeout=30)
     assert plain[:3] == ("job", f"{home}/b", None)
     assert special[:3] == ("task", f"{home}/b", "c")

@@ -100,6 +100,10 @@ def test_a_task_that_finished() -> None:
     assert row.start_time_ms <= row.end_time_ms
     assert row.events is not None and [event["state"] for event in row.events][-1] == "FINISHED"
     assert state.get_task(ref) == state.get_task(row.task_id) == row
+    assert row.profiling_data is not None and row.profiling_data["component_id"] == row.worker_id
+    (ran,) = row.profiling_data["events"]
+    assert (ran["event_name"], ran["start_time"], ran["end_time"]) == ("task::done", row.start_time_ms, row.end_time_ms)
+    assert row.task_log_info is not None and all(os.path.exists(file) for file in row.task_log_info.values())
     (base,) = state.list_tasks(filters=[("task_id", "=", row.task_id)])
     assert base.events is None and base.required_resources is None and base.worker_pid == row.worker_pid
 
@@ -178,7 +182,7 @@ def test_failures() -> None:
     argument = give.options(name="with a bad argument").remote(bad.remote())
     with pytest.raises(ValueError, match="bad luck"):
         ray.get(argument)
-    named("with a bad argument", state="FAILED", error_type="DEPENDENCY_RESOLUTION_FAILED", worker_id=None)
+    named("with a bad argument", state="FAILED", error_type="TASK_EXECUTION_EXCEPTION", worker_id=None)
 
 
 def test_retries_of_exceptions(tmp_path: Path) -> None:

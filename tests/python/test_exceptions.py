@@ -33,6 +33,19 @@ def test_a_task_error_can_be_caught_as_its_cause() -> None:
     assert type(error).__name__ == "RayTaskError(Quota)"
 
 
+def test_errors_that_make_their_instances_themselves() -> None:
+    error = task_error(MemoryError("none left")).as_instanceof_cause()
+    assert isinstance(error, MemoryError) and error.args == ("none left",)
+
+
+def test_the_text_tells_only_what_is_known() -> None:
+    never_ran = ex.RayTaskError("f", "no argument", Quota(1))
+    assert str(never_ran.as_instanceof_cause()) == "ray::f()\nno argument"
+    # The actor that the cause tells of is not where the task ran.
+    of_actor = ex.RayTaskError("f", "no argument", ex.ActorDiedError("ab" * 16, "it died"))
+    assert str(of_actor.as_instanceof_cause()) == "ray::f()\nno argument"
+
+
 def test_the_dual_error_survives_pickling_with_its_cause() -> None:
     error = pickle.loads(pickle.dumps(task_error(Quota(3)).as_instanceof_cause()))
     assert isinstance(error, Quota)

@@ -21,7 +21,7 @@ from ray import options as opts
         ({"num_gpus": 1.5}, ValueError),
         ({"resources": {"CPU": 1}}, ValueError),
         ({"resources": {"memory": 1}}, ValueError),
-        ({"resources": {"x": "1"}}, ValueError),
+        ({"resources": {"x": "1"}}, TypeError),
         ({"num_returns": -1}, ValueError),
         ({"num_returns": "many"}, ValueError),
         ({"max_retries": -2}, ValueError),
@@ -31,6 +31,8 @@ from ray import options as opts
         ({"scheduling_strategy": 5}, TypeError),
         ({"scheduling_strategy": "FAST"}, ValueError),
         ({"label_selector": {"a": "in("}}, ValueError),
+        ({"placement_group": "group"}, ValueError),
+        ({"placement_group": 5}, TypeError),
         ({"_generator_backpressure_num_objects": 0}, ValueError),
         ({"timeout_s": 0}, ValueError),
     ],
@@ -50,6 +52,7 @@ def test_bad_task_options_name_the_option_and_the_value(options: dict[str, Any],
         {"max_restarts": -2},
         {"get_if_exists": True},
         {"max_concurrency": 0},
+        {"object_store_memory": -1},
     ],
     ids=repr,
 )
@@ -78,6 +81,16 @@ def test_a_task_holds_one_cpu_unless_told_otherwise() -> None:
     }
 
 
+def test_fractions_are_rounded_down_so_that_n_nths_fit() -> None:
+    for parts in range(1, 200):
+        share = opts.task_resources({"num_cpus": 1 / parts, "num_gpus": 1 / parts, "resources": {"x": 1 / parts}})
+        assert share["CPU"] == share["GPU"] == share["x"] == (opts.RESOURCE_UNIT // parts) / opts.RESOURCE_UNIT
+    for hundredths in range(101):
+        assert opts.whole_units(hundredths / 100) == hundredths / 100
+    assert opts.actor_resources({"num_cpus": 2 / 3})[1] == {"CPU": 0.6666}
+    assert opts.whole_units(1e14) == 1e14
+
+
 def test_an_actor_needs_a_cpu_to_be_placed_and_keeps_what_it_asked_for() -> None:
     assert opts.actor_resources({}) == ({"CPU": 1.0}, {})
     assert opts.actor_resources({"num_cpus": 0}) == ({}, {})
@@ -100,6 +113,12 @@ def test_num_returns_becomes_a_code() -> None:
 )
 def test_label_selectors_that_are_fine(selector: dict[str, str]) -> None:
     opts.validate({"label_selector": selector}, opts.TASK, what="remote functions")
+
+
+@pytest.mark.parametrize("selector", [{"zone": 1}, {1: "a"}], ids=repr)
+def test_label_selectors_are_of_strings(selector: dict[Any, Any]) -> None:
+    with pytest.raises(TypeError, match="dict of strings"):
+        opts.validate({"label_selector": selector}, opts.TASK, what="remote functions")
 
 
 def test_a_selector_that_excludes_nothing_is_refused() -> None:

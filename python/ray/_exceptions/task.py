@@ -53,12 +53,13 @@ class RayTaskError(RayError):
         self.actor_id = actor_id
 
     def _header(self) -> str:
-        where = [f"pid={self.pid}", f"ip={self.ip}"]
-        if self.actor_id:
-            where += [f"actor_id={self.actor_id}", f"repr={self.actor_repr}"]
+        told = self.__dict__  # the cause of a dual error may have an `actor_id`, too: that of the actor which died
+        where = [f"{name}={told[name]}" for name in ("pid", "ip") if told[name] is not None]  # none: it never ran
+        if told["actor_id"]:
+            where += [f"actor_id={told['actor_id']}", f"repr={told['actor_repr']}"]
         colours = sys.stderr is not None and sys.stderr.isatty()
         title = f"{_CYAN}{self.proctitle}{_RESET}" if colours else self.proctitle
-        return f"{title} ({', '.join(where)})"
+        return f"{title} ({', '.join(where)})" if where else title
 
     def __str__(self) -> str:
         return f"{self._header()}\n{self.traceback_str.rstrip()}"
@@ -82,7 +83,9 @@ class RayTaskError(RayError):
             args: tuple[Any, ...] = ()
             if issubclass(cause_class, _GROUPS):  # they cannot be made without
                 args = (self.cause.message, self.cause.exceptions)
-            dual: RayTaskError = dual_class.__new__(dual_class, *args)
+            # MemoryError makes its instances itself, but not those of a class that is made like an Exception.
+            make = Exception.__new__ if issubclass(cause_class, MemoryError) else dual_class.__new__
+            dual: RayTaskError = make(dual_class, *args)
         except TypeError:  # a final class, or a layout that cannot be combined
             return None
         _DualTaskError.__init__(dual, self)  # type: ignore[arg-type]  # dual_class derives from it

@@ -75,7 +75,6 @@ class _Group:
         self._tasks: dict[bytes, asyncio.Task[None]] = {}
         self._starting: deque[TaskRun] = deque()  # have a task whose first step is still to come, in the order of these
         self._unwanted: set[bytes] = set()  # those of them that were cancelled
-        self._begin = self._run if executor.recorder is None else self._run_timed
 
     async def _call(self, function: Callable[[], Any], context: TaskContext) -> Any:
         current_task.set(context)
@@ -94,7 +93,7 @@ class _Group:
             run = waiting.popleft()
             self._starting.append(run)
             task_id = run.task_id
-            self._tasks[task_id] = self._loop.create_task(self._begin(run, task_id))
+            self._tasks[task_id] = self._loop.create_task(self._run(run, task_id))
 
     def _cancel(self, task_id: bytes) -> None:
         self._take()
@@ -148,12 +147,6 @@ class _Group:
             executor.flush()
             if self._waiting:
                 self._take()
-
-    async def _run_timed(self, run: TaskRun, task_id: bytes) -> None:
-        recorder = self._executor.recorder
-        assert recorder is not None
-        with recorder.timing(run):
-            await self._run(run, task_id)
 
     def _failed(self, run: TaskRun, error: BaseException, items: int) -> None:
         from ray._runtime.executor import Leave

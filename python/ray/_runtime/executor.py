@@ -29,7 +29,6 @@ from ray.exceptions import AsyncioActorExit, RayTaskError
 
 if TYPE_CHECKING:
     from ray._core.object_ref import ObjectRef
-    from ray._runtime.profile import Recorder
 
 DYNAMIC, STREAMING = -1, -2
 _NO_ACCELERATORS: dict[str, list[Any]] = {}
@@ -100,7 +99,6 @@ class Executor:
         self._context: TaskContext | None = None  # of what runs on the main thread: made once, filled for each run
         self.leaving: Leave | None = None  # set by other threads: the main loop is to end
         self.wake: Callable[[], None] = _interrupt_main  # makes it look
-        self.recorder: Recorder | None = None  # of the times of tasks
 
     def handle(self, run: TaskRun) -> None:
         """Does one thing that the core asked for. Raises Leave where the process is to end."""

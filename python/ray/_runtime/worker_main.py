@@ -14,7 +14,7 @@ from typing import NoReturn
 from ray._core import executor as core_executor
 from ray._core import gcs
 from ray._core.worker import CoreWorker
-from ray._runtime import profile, runtime_env, system_config
+from ray._runtime import runtime_env, system_config
 from ray._runtime.executor import Executor, Leave
 from ray._runtime.session import Session, core_options, set_session
 from ray._runtime.streams import Names, install
@@ -80,8 +80,6 @@ def run(args: WorkerArgs) -> int:
     executor = Executor(session, names, streams)
     executor.install_signal_handlers()
     os.environ.setdefault("PYTHONBREAKPOINT", "ray.util.rpdb.set_trace")
-    if profile.wanted():
-        profile.Recorder(executor)
     try:
         _adopt_job(session)
         _serve(executor)

@@ -109,6 +109,26 @@ def actor(
 
 
 @logs.command()
+@click.option("--id", "task_id", metavar="HEX", required=True, help="Of the task.")
+@click.option("--attempt-number", "-a", type=int, default=0, show_default=True, help="Which attempt at it.")
+@_err
+@_reading
+def task(
+    task_id: str,
+    attempt_number: int,
+    err: bool,
+    address: str | None,
+    node_id: str | None,
+    node_ip: str | None,
+    **reading: Any,
+) -> None:
+    """Shows what the worker wrote that ran a task, which may have run others, too."""
+    with shown():
+        path = _logs.find(address, task_id=task_id, attempt_number=attempt_number, suffix="err" if err else "out")
+        _show(path, **reading)
+
+
+@logs.command()
 @click.option("--pid", "-pid", required=True, help="Of the worker.")
 @_err
 @_reading

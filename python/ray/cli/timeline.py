@@ -8,8 +8,8 @@ import os
 import click
 
 from ray._runtime import session_dir
-from ray._runtime.profile import timeline as write_timeline
-from ray.api import init, shutdown
+from ray._runtime.observer import looking_at
+from ray._timeline import events_of, write
 from ray.cli.errors import shown
 
 
@@ -18,14 +18,12 @@ from ray.cli.errors import shown
     "--address", metavar="HOST:PORT", help="Of the cluster. Default: RAY_ADDRESS, or the one on this machine."
 )
 def timeline(address: str | None) -> None:
-    """Writes when tasks ran, in a cluster that was started with RAY_PROFILING=1."""
+    """Writes when the tasks ran that `ray list tasks` knows, of all jobs."""
     with shown():
-        init(address or "auto", log_to_driver=False, logging_level="ERROR")
-        try:
-            name = f"ray-timeline-{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}.json"
-            path = os.path.join(session_dir.temp_root(), name)
-            write_timeline(path)
-        finally:
-            shutdown()
+        with looking_at(address) as session:
+            events = events_of(session)
+        name = f"ray-timeline-{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}.json"
+        path = os.path.join(session_dir.temp_root(), name)
+        write(events, path)
     click.echo(f"Trace file written to {path} ({os.path.getsize(path)} bytes).")
     click.echo("Open chrome://tracing or https://ui.perfetto.dev and load it.")

@@ -221,11 +221,8 @@ def _checked_bundles(bundles: Any) -> list[dict[str, float]]:
                 raise ValueError(f"A bundle's resources have names, and 'bundle' is reserved; got {key!r}.")
             if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not math.isfinite(amount):
                 raise ValueError(f"The quantity of {key!r} in a bundle must be a number, got {amount!r}.")
-            scaled = amount * opts.RESOURCE_UNIT
-            if amount < 0 or abs(scaled - round(scaled)) > 1e-6 * max(1.0, amount):
-                raise ValueError(
-                    f"The quantity of {key!r} in a bundle must be a multiple of 0.0001 >= 0, got {amount!r}."
-                )
+            if amount < 0 or (amount and not opts.whole_units(amount)):
+                raise ValueError(f"The quantity of {key!r} in a bundle must be 0 or at least 0.0001, got {amount!r}.")
             if key == "object_store_memory":
                 warnings.warn(
                     "'object_store_memory' in a bundle is deprecated: it does not reserve memory of the object store.",
@@ -233,7 +230,10 @@ def _checked_bundles(bundles: Any) -> list[dict[str, float]]:
                 )
         if not any(bundle.values()):
             raise ValueError(f"Bundles cannot consist of zeros only, got {bundle!r}.")
-    return [dict(bundle) for bundle in bundles]
+    return [
+        {key: amount if isinstance(amount, int) else opts.whole_units(amount) for key, amount in bundle.items()}
+        for bundle in bundles
+    ]
 
 
 def _strategy(strategy: Any, topology: Any) -> tuple[str, str]:

@@ -396,33 +396,46 @@ def get_log(
     _interval: float | None = None,
     filter_ansi_code: bool = False,
 ) -> Iterator[str]:
-    """The text of one log file in pieces: that of a name, or what the worker of an actor or process wrote.
+    """The text of one log file in pieces: that of a name, or what the worker of an actor, task or process wrote.
+
+    Of a task it is all that its worker wrote, before and afterwards, too: a worker runs many tasks.
 
     Args:
         address: of the cluster, as for `list_nodes`.
         node_id, node_ip: of which node, for `filename` and `pid`; none: the head node.
-        filename, actor_id, pid: exactly one of them.
-        task_id, submission_id: not supported yet. A task writes into the log of its worker.
+        filename, actor_id, task_id, pid: exactly one of them.
+        submission_id: not supported yet.
         follow: do not end, but wait for what is added.
         tail: only so many lines at the end; -1: all.
-        timeout, attempt_number: accepted, without effect.
+        timeout: seconds that each node may take to tell where a task ran.
+        attempt_number: which attempt at the task.
         suffix: of a worker's logs: "out" for what it prints, "err" for its stderr.
         encoding, errors: how bytes become text.
         filter_ansi_code: leave out what colours the text.
 
     Raises:
         ConnectionError: there is no such cluster.
-        RayStateApiException: there is no such node, actor or file, or it is on another machine.
+        RayStateApiException: there is no such node, actor, task or file, or it is on another machine.
         ValueError: not exactly one of what names a log, or a bad `suffix` or `tail`.
-        NotImplementedError: `task_id` or `submission_id` is given.
+        NotImplementedError: `submission_id` is given.
     """
-    for name, given in (("task_id", task_id), ("submission_id", submission_id)):
-        if given is not None:
-            raise NotImplementedError(f"get_log({name}=...) is not supported yet: give actor_id, pid or filename.")
+    if submission_id is not None:
+        raise NotImplementedError(
+            "get_log(submission_id=...) is not supported yet: give actor_id, task_id, pid or filename."
+        )
     if isinstance(tail, bool) or not isinstance(tail, int) or tail < -1:
         raise ValueError(f"tail must be a number of lines, or -1 for all, got {tail!r}.")
     path = _logs.find(
-        address, node_id=node_id, node_ip=node_ip, filename=filename, actor_id=actor_id, pid=pid, suffix=suffix
+        address,
+        node_id=node_id,
+        node_ip=node_ip,
+        filename=filename,
+        actor_id=actor_id,
+        task_id=task_id,
+        attempt_number=attempt_number,
+        pid=pid,
+        suffix=suffix,
+        timeout=timeout,
     )
     return _logs.chunks(
         path,

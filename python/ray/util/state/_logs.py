@@ -14,6 +14,7 @@ from typing import Any
 from ray._runtime import addresses, log_files
 from ray._runtime.observer import looking_at
 from ray._runtime.session import Session
+from ray.util.state import _tables
 from ray.util.state.exception import RayStateApiException
 
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
@@ -41,22 +42,27 @@ def find(
     node_ip: str | None = None,
     filename: str | None = None,
     actor_id: str | None = None,
+    task_id: str | None = None,
+    attempt_number: int = 0,
     pid: int | str | None = None,
     suffix: str = "out",
+    timeout: float = 30,
 ) -> Path:
     """The one file that is meant.
 
     Raises:
         ConnectionError, RayStateApiException: as `names`, and where there is no such file.
-        ValueError: not exactly one of filename, actor_id and pid, or a bad one.
+        ValueError: not exactly one of filename, actor_id, task_id and pid, or a bad one.
     """
     if suffix not in _SUFFIXES:
         raise ValueError(f"suffix must be one of {_SUFFIXES}, got {suffix!r}.")
-    if sum(what is not None for what in (filename, actor_id, pid)) != 1:
-        raise ValueError("Exactly one of filename, actor_id and pid must be given.")
+    if sum(what is not None for what in (filename, actor_id, task_id, pid)) != 1:
+        raise ValueError("Exactly one of filename, actor_id, task_id and pid must be given.")
     with looking_at(address) as session:
         if actor_id is not None:
             return _of_actor(session, actor_id, suffix)
+        if task_id is not None:
+            return _of_task(session, task_id, attempt_number, suffix, timeout)
         logs = _logs(session, _node(session, node_id, node_ip)["ip"])
         if pid is not None:
             found = log_files.of_worker(logs, suffix, pid=_number(pid))
@@ -82,6 +88,23 @@ def _of_actor(session: Session, actor_id: str, suffix: str) -> Path:
     if found is None:
         raise RayStateApiException(f"No log: that of process {actor['pid']} of actor {actor_id} is not in {logs}.")
     return found
+
+
+def _of_task(session: Session, task_id: str, attempt: int, suffix: str, timeout: float) -> Path:
+    query = _tables.Query(filters=[("task_id", "=", task_id)], timeout=timeout, detail=True)
+    found, missing = _tables.tasks(session, query)
+    row = next((row for row in found if row.attempt_number == attempt), None)
+    if row is None:
+        known = f"its attempts are {[row.attempt_number for row in found]}" if found else "nobody knows that task"
+        raise RayStateApiException("; ".join([f"There is no attempt {attempt} at task {task_id}: {known}", *missing]))
+    if row.worker_id is None or row.worker_pid is None:
+        raise RayStateApiException(f"No log: no process has run task {task_id} (yet).")
+    ip = next((node["ip"] for node in session.list_nodes() if node["node_id"].hex() == row.node_id), "")
+    logs = _logs(session, ip)
+    path = log_files.of_worker(logs, suffix, pid=row.worker_pid, worker_id=row.worker_id)
+    if path is None:
+        raise RayStateApiException(f"No log: that of process {row.worker_pid}, which ran {task_id}, is not in {logs}.")
+    return path
 
 
 def _number(pid: int | str) -> int:

@@ -188,7 +188,8 @@ def _objects(session: Session, query: Query) -> Found:
     ], report.notes
 
 
-def _tasks_of(session: Session, query: Query) -> Found:
+def tasks(session: Session, query: Query) -> Found:
+    """The attempts at tasks that the query may be about, and what is missing among them."""
     wanted = [str(value) for column, predicate, value in query.filters if (column, predicate) == ("task_id", "=")]
     task_id = b""
     if wanted:
@@ -218,7 +219,7 @@ _SOURCES: dict[type[StateSchema], Callable[[Session, Query], Found]] = {
     PlacementGroupState: _placement_groups,
     WorkerState: _workers,
     ObjectState: _objects,
-    TaskState: _tasks_of,
+    TaskState: tasks,
 }
 
 

@@ -8,6 +8,7 @@ worker knows more than the owner.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _OWNER_STATES = {
     _FINISHED: "FINISHED",
     _FAILED: "FAILED",
 }  # and else PENDING_NODE_ASSIGNMENT
+_RAISED = 3  # ErrorType
 _ERRORS = {
     0: "WORKER_DIED",
     1: "ACTOR_DIED",
@@ -42,7 +44,7 @@ _ERRORS = {
     8: "OBJECT_LOST",
     9: "OWNER_DIED",
     10: "OBJECT_DELETED",
-    11: "DEPENDENCY_RESOLUTION_FAILED",
+    11: "TASK_EXECUTION_EXCEPTION",  # DEPENDENCY_RESOLUTION_FAILED: that of an argument is the task's own
     12: "OBJECT_UNRECONSTRUCTABLE_MAX_ATTEMPTS_EXCEEDED",
     13: "OBJECT_UNRECONSTRUCTABLE_LINEAGE_EVICTED",
     14: "OBJECT_FETCH_TIMED_OUT",
@@ -77,7 +79,8 @@ class Collected:
 
 def collect(session: Session, timeout: float, task_id: bytes = b"") -> Collected:
     """Asks all live nodes of the cluster, of one task or (b"") of all; each answer may take `timeout` seconds."""
-    nodes = [node for node in session.list_nodes() if node["alive"]]
+    known = session.list_nodes()
+    nodes = [node for node in known if node["alive"]]
     questions = [(bytes(node["node_id"]) + _NO_WORKER, _TASKS, task_id, True) for node in nodes]
     answers = _core.ask(session.core, questions, max(1, int(timeout * 1000)))
     facts: list[dict[str, Any]] = []
@@ -100,6 +103,11 @@ def collect(session: Session, timeout: float, task_id: bytes = b"") -> Collected
         if silent:
             collected.notes.append(f"{silent} process(es) of {where} did not answer in time")
     collected.rows = merge(facts)
+    ips = {node["node_id"].hex(): node["ip"] for node in known}
+    logs = os.path.join(session.session_dir, "logs")
+    for row in collected.rows:
+        row.profiling_data = _profile(row, ips.get(row.node_id or "", ""))
+        row.task_log_info = _log_info(row, logs)
     return collected
 
 
@@ -188,7 +196,7 @@ def _row(fact: dict[str, Any], state: str) -> TaskState:
 
 def _error_message(told: dict[str, Any]) -> str:
     text: str = told["error_message"]
-    return f"User exception:\n{text}" if _ERRORS.get(told["error_type"]) == "TASK_EXECUTION_EXCEPTION" else text
+    return f"User exception:\n{text}" if told["error_type"] == _RAISED else text
 
 
 def _events(row: TaskState) -> list[dict[str, Any]]:
@@ -200,6 +208,32 @@ def _events(row: TaskState) -> list[dict[str, Any]]:
         (last, row.end_time_ms),
     ]
     return [{"state": state, "created_ms": float(at)} for state, at in moments if at is not None]
+
+
+def _profile(row: TaskState, node_ip: str) -> dict[str, Any]:
+    """When its code ran; nothing where it never did, or still does."""
+    if row.start_time_ms is None or row.end_time_ms is None:
+        return {}
+    ran = {
+        "event_name": f"task::{row.name}",
+        "start_time": float(row.start_time_ms),
+        "end_time": float(row.end_time_ms),
+        "extra_data": {"name": row.func_or_class_name, "task_id": row.task_id},
+    }
+    return {
+        "component_type": "worker",
+        "component_id": row.worker_id,
+        "node_ip_address": node_ip,
+        "events": [ran],
+    }
+
+
+def _log_info(row: TaskState, logs: str) -> dict[str, Any] | None:
+    """The files that its worker writes to, on its machine."""
+    if row.worker_id is None or row.worker_pid is None:
+        return None
+    stem = os.path.join(logs, f"worker-{row.worker_id}-{row.job_id}-{row.worker_pid}")
+    return {"stdout_file": f"{stem}.out", "stderr_file": f"{stem}.err"}
 
 
 def summarize(rows: list[TaskState]) -> dict[str, Any]:
