@@ -95,6 +95,7 @@ ray._private.client_mode_hook: client_mode_hook client_mode_wrap disable_client_
 ray.util.state: list_actors list_jobs list_nodes list_objects list_placement_groups list_tasks list_workers get_actor
     get_job get_node get_objects get_placement_group get_task get_worker summarize_actors summarize_objects
     summarize_tasks explain
+ray.util.state.api: get_actor list_actors list_nodes list_tasks get_task get_log list_logs
 ray.experimental.state.api: get_actor list_actors list_nodes list_tasks get_task
 ray.cluster_utils: Cluster
 ray.runtime_env: RuntimeEnv RuntimeEnvConfig

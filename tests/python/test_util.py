@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,13 @@ def test_unknown_name_is_an_attribute_error() -> None:
         _ = ray.util.no_such_name
 
 
+def test_the_old_name_of_an_accelerator_is_known_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="NVIDIA_A100"):
+        assert ray.util.accelerators.NVIDIA_TESLA_A100 == ray.util.accelerators.NVIDIA_A100
+    with pytest.raises(AttributeError, match="NVIDIA_B52"):
+        _ = ray.util.accelerators.NVIDIA_B52
+
+
 def test_metrics_keep_defaults_and_boundaries_through_pickle() -> None:
     made = metrics.Histogram("t_latency", "d", [1.0, 2.0], ("a", "b")).set_default_tags({"a": "1"})
     assert pickle.loads(pickle.dumps(made)).info == made.info
@@ -50,6 +58,20 @@ def test_metrics_of_one_name_share_their_values() -> None:
     found = {s.name: s for s in metrics.snapshot()}
     assert found["t_shared"].value == 4
     assert (found["t_buckets"].value, found["t_buckets"].buckets) == (12.0, [2, 1, 1])
+
+
+def test_gauges_show_flags_and_boundaries_may_come_in_any_order() -> None:
+    metrics.Gauge("flag").set(True)
+    metrics.Histogram("ordered", boundaries=[2.0, 1.0]).observe(1.5)
+    seen = {series.name: series for series in metrics.snapshot()}
+    assert seen["flag"].value == 1.0
+    assert seen["ordered"].buckets == [0, 1, 0]
+
+
+@pytest.mark.parametrize("arguments", [{"name": 5}, {"name": "a", "description": 5}, {"name": "a", "tag_keys": "b"}])
+def test_metrics_are_named_by_text(arguments: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        metrics.Counter(**arguments)
 
 
 def test_metrics_with_a_bad_name_are_dropped() -> None:

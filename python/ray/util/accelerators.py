@@ -1,5 +1,9 @@
 """Names for the option `accelerator_type`."""
 
+import warnings
+
+from ray._deprecation import RayDeprecationWarning
+
 NVIDIA_TESLA_V100 = "V100"
 NVIDIA_TESLA_P100 = "P100"
 NVIDIA_TESLA_T4 = "T4"
@@ -51,3 +55,14 @@ METAX_C500 = "MXC500"
 METAX_C550 = "MXC550"
 MOBILINT_ARIES = "MOBILINT_ARIES"
 MOBILINT_REGULUS = "MOBILINT_REGULUS"
+
+_OLD_NAMES = {"NVIDIA_TESLA_A100": "NVIDIA_A100"}
+
+
+def __getattr__(name: str) -> str:
+    new_name = _OLD_NAMES.get(name)
+    if new_name is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{name} is deprecated; use {new_name}.", RayDeprecationWarning, stacklevel=2)
+    value: str = globals()[new_name]
+    return value

@@ -106,6 +106,7 @@ def inspect_serializability(
     label = name or getattr(base_obj, "__qualname__", None) or type(base_obj).__name__
     error = _error_of(base_obj)
     if error is None:
+        out.write(f"Checking serializability of {label!r}: it can be serialized.\n")
         return True, set()
     failures: set[FailureTuple] = set()
     out.write(f"Checking serializability of {label!r}: {error}\n")

@@ -54,7 +54,10 @@ class Metric:
     """What the kinds have in common."""
 
     def __init__(self, name: str, description: str = "", tag_keys: tuple[str, ...] | None = None) -> None:
-        if not isinstance(name, str) or not name:
+        for what, text in (("name", name), ("description", description)):
+            if not isinstance(text, str):
+                raise TypeError(f"The {what} of a metric must be str, got {text!r}.")
+        if not name:
             raise ValueError("Empty name is not allowed. Please provide a metric name.")
         tag_keys = () if tag_keys is None else tag_keys
         if not isinstance(tag_keys, tuple):
@@ -120,7 +123,7 @@ def _restore(kind: type[Metric], arguments: tuple[Any, ...], default_tags: dict[
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not isinstance(value, (int, float)):  # booleans will do: gauges show flags
         raise TypeError(f"value must be int or float, got {type(value)}.")
     return float(value)
 
@@ -170,7 +173,7 @@ class Histogram(Metric):
             raise ValueError("Histogram needs boundaries, e.g. Histogram('name', boundaries=[1.0, 2.0]).")
         if any(b <= 0 for b in boundaries):
             raise ValueError(f"Boundaries must be positive, got {boundaries}.")
-        self.boundaries = list(boundaries)
+        self.boundaries = sorted(boundaries)
 
     def observe(self, value: float, tags: dict[str, str] | None = None) -> None:
         """Counts `value`."""

@@ -126,9 +126,11 @@ def list_nodes(
     return _tables.rows(NodeState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
-def get_node(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> NodeState | None:
+def get_node(
+    id: str, address: str | None = None, timeout: int = _TIMEOUT_S, _explain: bool = False
+) -> NodeState | None:
     """The node of that id, with details; None if there is none. Raises as `list_nodes`."""
-    return _first(_tables.one(NodeState, "node_id", id, address=address, timeout=timeout))
+    return _first(_one(NodeState, "node_id", id, address, timeout, _explain))
 
 
 def list_actors(
@@ -145,9 +147,11 @@ def list_actors(
     return _tables.rows(ActorState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
-def get_actor(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> ActorState | None:
+def get_actor(
+    id: str, address: str | None = None, timeout: int = _TIMEOUT_S, _explain: bool = False
+) -> ActorState | None:
     """The actor of that id, with details; None if there is none. Raises as `list_actors`."""
-    return _first(_tables.one(ActorState, "actor_id", id, address=address, timeout=timeout))
+    return _first(_one(ActorState, "actor_id", id, address, timeout, _explain))
 
 
 def list_jobs(
@@ -164,9 +168,9 @@ def list_jobs(
     return _tables.rows(JobState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
-def get_job(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> JobState | None:
+def get_job(id: str, address: str | None = None, timeout: int = _TIMEOUT_S, _explain: bool = False) -> JobState | None:
     """The job of that id, with details; None if there is none. Raises as `list_jobs`."""
-    return _first(_tables.one(JobState, "job_id", id, address=address, timeout=timeout))
+    return _first(_one(JobState, "job_id", id, address, timeout, _explain))
 
 
 def list_placement_groups(
@@ -183,9 +187,11 @@ def list_placement_groups(
     return _tables.rows(PlacementGroupState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
-def get_placement_group(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> PlacementGroupState | None:
+def get_placement_group(
+    id: str, address: str | None = None, timeout: int = _TIMEOUT_S, _explain: bool = False
+) -> PlacementGroupState | None:
     """The placement group of that id, with details; None if there is none. Raises as `list_placement_groups`."""
-    return _first(_tables.one(PlacementGroupState, "placement_group_id", id, address=address, timeout=timeout))
+    return _first(_one(PlacementGroupState, "placement_group_id", id, address, timeout, _explain))
 
 
 def list_workers(
@@ -202,12 +208,14 @@ def list_workers(
     return _tables.rows(WorkerState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
-def get_worker(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> WorkerState | None:
+def get_worker(
+    id: str, address: str | None = None, timeout: int = _TIMEOUT_S, _explain: bool = False
+) -> WorkerState | None:
     """The worker of that id, with details; None if there is none.
 
     Raises as `list_workers`, of nodes that did not answer only if it was not found.
     """
-    return _first(_tables.one(WorkerState, "worker_id", id, address=address, timeout=timeout))
+    return _first(_one(WorkerState, "worker_id", id, address, timeout, _explain))
 
 
 def list_objects(
@@ -227,12 +235,14 @@ def list_objects(
     return _tables.rows(ObjectState, query, raise_on_missing_output=raise_on_missing_output, tell=_explain)
 
 
-def get_objects(id: str, address: str | None = None, timeout: int = _TIMEOUT_S) -> list[ObjectState]:
+def get_objects(
+    id: str, address: str | None = None, timeout: int = _TIMEOUT_S, _explain: bool = False
+) -> list[ObjectState]:
     """The references to the object of that id.
 
     Raises as `list_objects`, of nodes that did not answer only if none was found.
     """
-    return _tables.one(ObjectState, "object_id", id, address=address, timeout=timeout)
+    return _one(ObjectState, "object_id", id, address, timeout, _explain)
 
 
 def list_tasks(
@@ -257,7 +267,7 @@ def list_tasks(
 
 
 def get_task(
-    id: str | ObjectRef, address: str | None = None, timeout: int = _TIMEOUT_S
+    id: str | ObjectRef, address: str | None = None, timeout: int = _TIMEOUT_S, _explain: bool = False
 ) -> TaskState | list[TaskState] | None:
     """The task of that id, or the one that makes what a ref stands for, with details.
 
@@ -270,8 +280,12 @@ def get_task(
     if not isinstance(id, (str, ObjectRef)):
         raise TypeError(f"Expected the digits of a task's id or an ObjectRef, got {id!r}.")
     task_id = id.task_id().hex() if isinstance(id, ObjectRef) else id
-    rows = _tables.one(TaskState, "task_id", task_id, address=address, timeout=timeout)
+    rows = _one(TaskState, "task_id", task_id, address, timeout, _explain)
     return rows if len(rows) > 1 else _first(rows)
+
+
+def _one(row_type: type[Row], column: str, id: str, address: str | None, timeout: int, tell: bool) -> list[Row]:
+    return _tables.one(row_type, column, id, address=address, timeout=timeout, tell=tell)
 
 
 def _first(rows: list[Row]) -> Row | None:

@@ -263,8 +263,11 @@ def rows(row_type: type[Row], query: Query, *, raise_on_missing_output: bool = T
     return found
 
 
-def one(row_type: type[Row], column: str, value: str, *, address: str | None, timeout: float) -> list[Row]:
+def one(row_type: type[Row], column: str, value: str, *, address: str | None, timeout: float, tell: bool) -> list[Row]:
     """All rows with that id, with details.
+
+    Args:
+        tell: give a warning of what is missing, where something was found all the same.
 
     Raises:
         ConnectionError: there is no such cluster.
@@ -274,6 +277,8 @@ def one(row_type: type[Row], column: str, value: str, *, address: str | None, ti
     found, missing = _find(row_type, query)
     if missing and not found:
         raise RayStateApiException(_what_is(missing))
+    if missing and tell:
+        warnings.warn(_what_is(missing), RuntimeWarning, stacklevel=3)
     return found
 
 

@@ -101,6 +101,9 @@ class JobState(StateSchema):
     error_type: str | None = None
     metadata: dict[str, str] | None = None
     runtime_env: dict[str, Any] | None = None
+    driver_agent_http_address: str | None = None
+    driver_node_id: str | None = None
+    driver_exit_code: int | None = None
 
 
 @dataclasses.dataclass
@@ -124,6 +127,8 @@ class PlacementGroupState(StateSchema):
 class WorkerState(StateSchema):
     """A process of a node that runs tasks or an actor, or a driver."""
 
+    _first_detail = "exit_detail"
+
     worker_id: str
     is_alive: bool
     worker_type: str
@@ -131,6 +136,13 @@ class WorkerState(StateSchema):
     node_id: str
     ip: str
     pid: int
+    exit_detail: str | None = None
+    worker_launch_time_ms: int | None = None
+    worker_launched_time_ms: int | None = None
+    start_time_ms: int | None = None
+    end_time_ms: int | None = None
+    debugger_port: int | None = None
+    num_paused_threads: int | None = None
 
 
 @dataclasses.dataclass
