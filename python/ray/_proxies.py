@@ -18,6 +18,7 @@ _PACKAGES = (
     "cross_language",
     "cluster_utils",
     "job_submission",
+    "types",
 )
 
 

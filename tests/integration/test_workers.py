@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.processes import wait_until
+from support.processes import alive, wait_until
 
 import ray
 
@@ -141,3 +143,69 @@ def test_nesting_costs_no_delay() -> None:
     began = time.monotonic()
     assert ray.get(deep.remote(12), timeout=30) == 12
     assert time.monotonic() - began < 10  # with a delay for each level it would be a minute
+
+
+@ray.remote(num_cpus=0)
+class Parent:
+    """Starts processes and does not end them."""
+
+    def start(self, own_session: bool = False) -> int:
+        return subprocess.Popen(["sleep", "300"], start_new_session=own_session).pid
+
+    def fork(self) -> int:
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            time.sleep(300)
+        return child
+
+    def crash(self) -> None:
+        os._exit(1)
+
+
+def test_what_a_worker_has_started_ends_with_it() -> None:
+    killed, crashed, dropped = Parent.remote(), Parent.remote(), Parent.remote()
+    children = ray.get([actor.start.remote() for actor in (killed, crashed, dropped)] + [dropped.fork.remote()])
+    assert all(alive(child) for child in children)
+    ray.kill(killed)
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(crashed.crash.remote())
+    del dropped
+    for child in children:
+        soon(lambda child=child: not alive(child))
+
+    @ray.remote(max_calls=1)
+    def last_run() -> int:
+        return subprocess.Popen(["sleep", "300"]).pid
+
+    child = ray.get(last_run.remote())
+    soon(lambda: not alive(child))
+
+
+def test_a_process_with_a_session_of_its_own_goes_on() -> None:
+    parent = Parent.remote()
+    child, other = ray.get([parent.start.remote(True), parent.start.remote()])
+    try:
+        ray.kill(parent)
+        soon(lambda: not alive(other))
+        assert alive(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_children_may_be_left_alone() -> None:
+    ray.shutdown()
+    ray.init(
+        num_cpus=1,
+        logging_level="ERROR",
+        log_to_driver=False,
+        _system_config={"process_group_cleanup_enabled": False},
+    )
+    parent = Parent.remote()
+    child = ray.get(parent.start.remote())
+    try:
+        ray.kill(parent)
+        soon(lambda: not [row for row in ray.util.state.list_actors() if row.state != "DEAD"])
+        assert alive(child)
+    finally:
+        os.kill(child, signal.SIGKILL)

@@ -93,6 +93,7 @@ _WORKER = (
     "max_ended_tasks_per_owner",
     "max_lineage_bytes",
     "preload_python_modules",
+    "process_group_cleanup_enabled",
     "record_ref_creation_sites",
     "task_events_report_interval_ms",
     "task_oom_retries",

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ray._core import executor as core_executor
 from ray._core import gcs
 from ray._core.worker import CoreWorker
-from ray._runtime import runtime_env, system_config
+from ray._runtime import process_groups, runtime_env, system_config
 from ray._runtime.executor import Executor, Leave
 from ray._runtime.session import Session, core_options, set_session
 from ray._runtime.streams import Names, install
@@ -132,4 +132,5 @@ def main(args: WorkerArgs) -> None:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
+        process_groups.ask_to_end()
         os._exit(code)

@@ -23,7 +23,7 @@ import sys
 import traceback
 from typing import Any
 
-from ray._runtime import blas
+from ray._runtime import blas, process_groups
 
 _MAX_DATAGRAM = 1 << 20
 _LATER = ("numpy",)  # imported while nobody asks; workers share the pages
@@ -86,11 +86,15 @@ class Zygote:
             os.read(self._wake_read, 4096)
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if pid == 0:
+            if ended is None:
                 return
+            if process_groups.wanted():
+                # Until it is waited for, nobody else gets its number, which is that of its group, too.
+                process_groups.kill(ended.si_pid)
+            pid, status = os.waitpid(ended.si_pid, 0)
             self._send({"op": "exit", "pid": pid, "status": status})
 
     def _handle(self, message: dict[str, Any]) -> WorkerRequest | None:
@@ -119,6 +123,8 @@ class Zygote:
         os.close(self._wake_read)
         os.close(self._wake_write)
         self._sock.close()
+        if process_groups.wanted():
+            os.setpgid(0, 0)
 
 
 class WorkerRequest:
