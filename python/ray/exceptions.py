@@ -79,6 +79,11 @@ class StreamingGeneratorReplayInconsistentError(RaySystemError):
 class AuthenticationError(RayError):
     """The token is missing or wrong."""
 
+    @property
+    def message(self) -> str:
+        """The text."""
+        return str(self)
+
 
 class UserCodeException(RayError):
     """Wrapper of libraries around an error in user code; `retry_exceptions` looks at its cause."""
@@ -93,10 +98,11 @@ class RpcError(RayError):
 
     def __init__(self, message: str, rpc_code: int | None = None) -> None:
         super().__init__(message, rpc_code)
+        self.message = message
         self.rpc_code = rpc_code
 
     def __str__(self) -> str:
-        return str(self.args[0])
+        return self.message
 
 
 class CrossLanguageError(RayError):

@@ -126,6 +126,16 @@ CALLS: dict[str, Case] = {
     "iterate over a ref": (lambda: list(f.remote()), TypeError, ["ObjectRef", "ray.get"]),
     "init again": (lambda: ray.init(), RuntimeError, ["ignore_reinit_error"]),
     "an id of the wrong length": (lambda: ray.ObjectRef(b"x"), ValueError, ["28", "1"]),
+    "a group with a number as name": (
+        lambda: ray.util.placement_group([{"CPU": 1}], name=3),
+        TypeError,
+        ["name", "3"],
+    ),
+    "a method that is no generator": (
+        lambda: ray.method(num_returns="streaming")(lambda self: 1),
+        ValueError,
+        ["'streaming'", "generator"],
+    ),
     "too few values": (
         lambda: ray.get(ray.remote(num_returns=3)(lambda: (1, 2)).remote()),
         ValueError,
@@ -154,7 +164,7 @@ TASK_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception], list[str]]] = {
     "memory as a resource": ({"resources": {"memory": 1}}, ValueError, ["memory"]),
     "bundle as a resource": ({"resources": {"bundle": 1}}, ValueError, ["bundle"]),
     "resource negative": ({"resources": {"x": -1}}, ValueError, ["'x'", "-1"]),
-    "resource a word": ({"resources": {"x": "y"}}, ValueError, ["'x'", "'y'"]),
+    "resource a word": ({"resources": {"x": "y"}}, TypeError, ["'x'", "'y'"]),
     "resources a list": ({"resources": ["x"]}, TypeError, ["resources", "dict", "['x']"]),
     "object_store_memory": ({"object_store_memory": 1}, ValueError, ["object_store_memory"]),
     "name a number": ({"name": 3}, TypeError, ["name", "3", "str"]),

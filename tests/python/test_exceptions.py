@@ -139,3 +139,24 @@ def test_an_init_error_carries_the_constructors_error() -> None:
     assert error.actor_init_failed
     assert "in init" not in str(error) or "boom" in str(error)
     assert error.__cause__ is init
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ex.TaskUnschedulableError,
+        ex.ActorUnschedulableError,
+        ex.ActorAlreadyExistsError,
+        ex.ActorHandleNotFoundError,
+    ],
+)
+def test_errors_with_an_error_message(kind: type[ex.RayError]) -> None:
+    error = pickle.loads(pickle.dumps(kind("no room")))
+    assert error.error_message == "no room" and "no room" in str(error)
+    assert isinstance(error, ValueError) == (kind in (ex.ActorAlreadyExistsError, ex.ActorHandleNotFoundError))
+
+
+def test_errors_with_a_message() -> None:
+    assert ex.AuthenticationError("no token").message == "no token"
+    error = pickle.loads(pickle.dumps(ex.RpcError("cut", 14)))
+    assert (error.message, error.rpc_code, str(error)) == ("cut", 14, "cut")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ray._exceptions.base import MessageError, RayError
+from ray._exceptions.base import ErrorMessageError, RayError
 
 if TYPE_CHECKING:
     from ray._exceptions.task import RayTaskError
@@ -116,11 +116,11 @@ class ActorUnavailableError(RayActorError):
         self.args = (error_message, text)
 
 
-class ActorUnschedulableError(MessageError):
+class ActorUnschedulableError(ErrorMessageError):
     """The actor can never be placed where it was told to."""
 
     def __str__(self) -> str:
-        return f"The actor is not schedulable: {self.message}"
+        return f"The actor is not schedulable: {self.error_message}"
 
 
 class PendingCallsLimitExceeded(RayError):
@@ -131,9 +131,9 @@ class AsyncioActorExit(RayError):
     """Raised inside an async actor by `ray.actor.exit_actor`."""
 
 
-class ActorAlreadyExistsError(ValueError, RayError):
+class ActorAlreadyExistsError(ErrorMessageError, ValueError):
     """The name is taken by another actor of the namespace."""
 
 
-class ActorHandleNotFoundError(ValueError, RayError):
+class ActorHandleNotFoundError(ErrorMessageError, ValueError):
     """The handle belongs to another session."""

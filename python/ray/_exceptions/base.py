@@ -18,3 +18,11 @@ class MessageError(RayError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class ErrorMessageError(RayError):
+    """An error with one text, which Ray calls `error_message`."""
+
+    def __init__(self, error_message: str) -> None:
+        super().__init__(error_message)
+        self.error_message = error_message

@@ -16,7 +16,7 @@ class ObjectStoreFullError(MessageError):
 class OutOfDiskError(MessageError):
     """The disk that objects are spilled to is full."""
 
-    _default = "Local disk is full."
+    _default = "The disk is too full for what has to be spilled. `df` shows it, `ray memory` what the objects are."
 
 
 class ObjectLostError(RayError):

@@ -8,7 +8,7 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from ray._exceptions.base import MessageError, RayError
+from ray._exceptions.base import ErrorMessageError, MessageError, RayError
 
 if TYPE_CHECKING:
     from ray._raylet import TaskID
@@ -201,8 +201,8 @@ class TaskPlacementGroupRemoved(MessageError):
     _default = "The placement group corresponding to this task has been removed."
 
 
-class TaskUnschedulableError(MessageError):
+class TaskUnschedulableError(ErrorMessageError):
     """The task can never run where it was told to."""
 
     def __str__(self) -> str:
-        return f"The task is not schedulable: {self.message}"
+        return f"The task is not schedulable: {self.error_message}"

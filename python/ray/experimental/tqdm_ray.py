@@ -7,10 +7,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 _WIDTH = 30
+_FLUSH_S = 1.0
 
 
 class tqdm:
-    """Progress of something, with or without a known end; prints at most one line each `flush_interval_s`."""
+    """Progress of something, with or without a known end; prints at most one line each `flush_interval_s` (None: 1 s).
+
+    Attributes:
+        n: steps so far.
+        total: how many there are; None: unknown.
+    """
 
     def __init__(
         self,
@@ -19,14 +25,14 @@ class tqdm:
         total: int | None = None,
         unit: str | None = None,
         position: int | None = None,
-        flush_interval_s: float = 1.0,
+        flush_interval_s: float | None = None,
     ) -> None:
         self._iterable = iterable
         self._desc = desc or ""
-        self._total = total if total is not None else (len(iterable) if hasattr(iterable, "__len__") else None)  # type: ignore[arg-type]
+        self.total = total if total is not None else (len(iterable) if hasattr(iterable, "__len__") else None)  # type: ignore[arg-type]
         self._unit = unit or "it"
-        self._interval = flush_interval_s
-        self._done = 0
+        self._interval = _FLUSH_S if flush_interval_s is None else flush_interval_s
+        self.n = 0
         self._began = self._printed_at = time.monotonic()
         self._printed = -1
 
@@ -44,7 +50,7 @@ class tqdm:
 
     def update(self, n: int = 1) -> None:
         """Counts `n` more steps."""
-        self._done += n
+        self.n += n
         now = time.monotonic()
         if now - self._printed_at >= self._interval:
             self._print(now)
@@ -55,22 +61,22 @@ class tqdm:
 
     def close(self) -> None:
         """Prints the last state, unless it was printed."""
-        if self._printed != self._done:
+        if self._printed != self.n:
             self._print(time.monotonic())
 
     def _print(self, now: float) -> None:
-        self._printed_at, self._printed = now, self._done
-        rate = self._done / max(now - self._began, 1e-9)
-        if self._total:
-            filled = min(_WIDTH, _WIDTH * self._done // self._total)
+        self._printed_at, self._printed = now, self.n
+        rate = self.n / max(now - self._began, 1e-9)
+        if self.total:
+            filled = min(_WIDTH, _WIDTH * self.n // self.total)
             bar = "#" * filled + "." * (_WIDTH - filled)
             print(
-                f"{self._desc}: {100 * self._done // self._total:3d}%|{bar}| {self._done}/{self._total} "
+                f"{self._desc}: {100 * self.n // self.total:3d}%|{bar}| {self.n}/{self.total} "
                 f"[{rate:.1f}{self._unit}/s]",
                 flush=True,
             )
         else:
-            print(f"{self._desc}: {self._done}{self._unit} [{rate:.1f}{self._unit}/s]", flush=True)
+            print(f"{self._desc}: {self.n}{self._unit} [{rate:.1f}{self._unit}/s]", flush=True)
 
 
 class _Manager:

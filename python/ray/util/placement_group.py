@@ -101,13 +101,14 @@ def placement_group(
 
     Raises:
         ValueError: a bad argument, or the name is taken.
+        TypeError: a name that is no text.
     """
     bundles = _checked_bundles(bundles)
     chosen, topology_label = _strategy(strategy, topology_strategy)
     if lifetime not in (None, "detached"):
         raise ValueError(f"The lifetime of a placement group must be None or 'detached', got {lifetime!r}.")
     if not isinstance(name, str):
-        raise ValueError(f"The name of a placement group must be a string, got {name!r}.")
+        raise TypeError(f"The name of a placement group must be a string, got {name!r}.")
     target = b""
     if _soft_target_node_id is not None:
         if chosen != "STRICT_PACK":

@@ -89,6 +89,8 @@ class ActorState(StateSchema):
 class JobState(StateSchema):
     """A driver and what it started. `status` is RUNNING or SUCCEEDED."""
 
+    _first_detail = "driver_agent_http_address"
+
     job_id: str
     submission_id: str | None
     type: str
