@@ -338,12 +338,13 @@ void CoreWorker::Shutdown(const std::string& reason) {
   if (leaving_.exchange(true)) return;
   if (!config_.is_driver && objects_ != nullptr) objects_->HandOverObjects(/*wait_for_tasks=*/true);
   shut_down_ = true;
-  LeaveTasks();
+  const std::optional<v1::LeaveTasksRequest> tasks = explain_ == nullptr ? std::nullopt : explain_->TasksToLeave();  // as they are now
   // Blocked callers leave.
   if (streams_ != nullptr) streams_->FailAll(ClosedError());
   if (objects_ != nullptr) objects_->Shutdown();
   if (receiver_ != nullptr) receiver_->Shutdown();
   if (submitter_ != nullptr) submitter_->Shutdown();
+  if (tasks) LeaveTasks(*tasks);
   rpc::ConnectionPtr raylet = peers_ == nullptr ? nullptr : peers_->raylet();
   if (raylet != nullptr && !raylet->closed()) {
     if (config_.is_driver && !info_.job_id.IsNil()) {
@@ -372,8 +373,8 @@ void CoreWorker::Shutdown(const std::string& reason) {
   platform_->StopLoop();
 }
 
-void CoreWorker::LeaveTasks() {
-  if (explain_ == nullptr || raylet_lost_) return;
+void CoreWorker::LeaveTasks(const v1::LeaveTasksRequest& tasks) {
+  if (raylet_lost_) return;
   // A node that goes with this process has nobody who asks it any more.
   rpc::ConnectionPtr keeper = peers_->raylet();
   if (info_.node_leaves) {
@@ -382,11 +383,9 @@ void CoreWorker::LeaveTasks() {
     keeper = adopter.ok() ? *adopter : nullptr;
   }
   if (keeper == nullptr || keeper->closed()) return;
-  if (const auto tasks = explain_->TasksToLeave()) {
-    v1::ExplainEmpty reply;
-    Status status = SyncCall(loop_, keeper, MethodId::kLeaveTasks, *tasks, {}, &reply, std::chrono::seconds(1));
-    if (!status.ok()) RAY_LOG(INFO) << "leaving what is known of our tasks: " << status.ToString();
-  }
+  v1::ExplainEmpty reply;
+  Status status = SyncCall(loop_, keeper, MethodId::kLeaveTasks, tasks, {}, &reply, std::chrono::seconds(1));
+  if (!status.ok()) RAY_LOG(INFO) << "leaving what is known of our tasks: " << status.ToString();
 }
 
 void CoreWorker::SettleLoop() {

@@ -121,8 +121,8 @@ class CoreWorker {
   void HoldUntilReady(rpc::Request request, rpc::Responder responder);
   void ServeHeld();
   void OnRayletClosed(const Status& status);
-  void LeaveTasks();  // leaves what is known of our tasks with a raylet that stays
-  void SettleLoop();  // returns when the loop has run what is posted now
+  void LeaveTasks(const v1::LeaveTasksRequest& tasks);  // with a raylet that stays
+  void SettleLoop();                                    // returns when the loop has run what is posted now
   Result<PendingTaskPtr> BuildTask(const TaskTemplatePtr& tmpl, const TaskId& id, const ValueView& args,
                                    std::span<const ObjectRefInfo> refs);
   void SubmitReady(const PendingTaskPtr& task);  // a normal task, once its arguments are

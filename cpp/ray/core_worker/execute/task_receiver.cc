@@ -249,7 +249,7 @@ void TaskReceiver::HandBack(uint32_t max) {
     }
     WakeIfWorkLocked();  // to leave, if that was all that kept it
   }
-  MaybeEndStall();
+  OnQueueShrunk();
   v1::PushTaskReply reply;
   reply.set_returned(true);
   for (const auto& task : tasks) Abandon(task, reply);

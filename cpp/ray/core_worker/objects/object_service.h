@@ -189,10 +189,10 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   void HandOver(std::span<const ObjectRefInfo> nested, const Address& receiver, std::function<void()> done) {
     borrowing_.HandOver(nested, receiver, std::move(done));
   }
-  // End of a task: the refs that came in by its arguments and are still held get registered with their owners; `done` once they have
-  // acknowledged. At once, on this thread, when there are none. Call it once for each token that AddBorrowedRef may have seen.
   // How many borrowers it remembers for what they gave back last, until they die.
   size_t num_heard() { return borrowing_.num_heard(); }
+  // End of a task: the refs that came in by its arguments and are still held get registered with their owners; `done` once they have
+  // acknowledged. At once, on this thread, when there are none. Call it once for each token that AddBorrowedRef may have seen.
   void RegisterBorrowsAndThen(uint64_t task, std::function<void()> done) { borrowing_.RegisterBorrowsAndThen(task, std::move(done)); }
 
   // --- lower-level access for tests and services

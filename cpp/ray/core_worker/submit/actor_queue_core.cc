@@ -79,16 +79,19 @@ bool ActorQueueCore::Answered(uint64_t epoch, uint64_t sequence) {
   return true;
 }
 
-void ActorQueueCore::OnAlive(uint64_t incarnation, bool moved, ActorEffects* out) {
-  if (dead() || incarnation < incarnation_) return;
+bool ActorQueueCore::OnAlive(uint64_t incarnation, bool moved, ActorEffects* out) {
+  if (static_cast<int64_t>(incarnation) < told_alive_) return false;
+  told_alive_ = static_cast<int64_t>(incarnation);
+  if (dead() || incarnation < incarnation_) return true;
   // The same news twice, or of the connection that stands.
-  if (phase_ == ActorPhase::kAlive && incarnation == incarnation_) return;
+  if (phase_ == ActorPhase::kAlive && incarnation == incarnation_) return true;
   const bool next = incarnation == incarnation_ + 1;  // else there was a process in between of which nothing is known
-  if (Defer({News::kAlive, incarnation, moved && next}, out)) return;
+  if (Defer({News::kAlive, incarnation, moved && next}, out)) return true;
   if (incarnation != incarnation_) moving_ = moved && next;
   incarnation_ = incarnation;
   phase_ = ActorPhase::kDisconnected;
   out->push_back({ActorEffect::kConnect});
+  return true;
 }
 
 void ActorQueueCore::Connected(ActorEffects* out) {
@@ -108,9 +111,9 @@ void ActorQueueCore::ConnectionLost(uint64_t epoch, ActorEffects* out) {
   phase_ = ActorPhase::kDisconnected;
   if (!news) return;
   switch (news->kind) {
-    case News::kAlive: return OnAlive(news->incarnation, news->moved, out);
-    case News::kRestarting: return OnRestarting(news->incarnation, news->moved, out);
-    case News::kDead: return OnDead(out);
+    case News::kAlive: OnAlive(news->incarnation, news->moved, out); break;
+    case News::kRestarting: OnRestarting(news->incarnation, news->moved, out); break;
+    case News::kDead: OnDead(out); break;
   }
 }
 

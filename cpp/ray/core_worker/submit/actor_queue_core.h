@@ -67,12 +67,14 @@ class ActorQueueCore {
     if (phase_ == ActorPhase::kDependencies || phase_ == ActorPhase::kPending)
       phase_ = dependencies ? ActorPhase::kDependencies : ActorPhase::kPending;
   }
-  // `moved`: the restart that began it was a move.
-  void OnAlive(uint64_t incarnation, bool moved, ActorEffects* out);
+  // `moved`: the restart that began it was a move. False: it is of an earlier process than the last that was told of.
+  bool OnAlive(uint64_t incarnation, bool moved, ActorEffects* out);
   void OnRestarting(uint64_t incarnation, bool moved, ActorEffects* out);
   void OnDead(ActorEffects* out);
   // The process of that incarnation was told to end: nothing more is sent to it. Its end will be told as always.
   void OnEnding(uint64_t incarnation) { ending_ = std::max(ending_, static_cast<int64_t>(incarnation)); }
+  // The process that OnAlive told of last has gone, which the GCS may not have said yet: nothing more is sent to it.
+  void OnProcessGone() { ending_ = std::max(ending_, told_alive_); }
   // Results of kConnect, and the end of a connection. `epoch`: the one that ended.
   void Connected(ActorEffects* out);
   void ConnectionLost(uint64_t epoch, ActorEffects* out);
@@ -127,6 +129,7 @@ class ActorQueueCore {
   std::deque<Call> waiting_;      // in order of submission
   bool overtakers_ = false;       // an out_of_order call was seen
   bool moving_ = false;           // between the connections of a move
+  int64_t told_alive_ = -1;       // the last incarnation that was told to be alive
   int64_t ending_ = -1;           // the last incarnation that was told to end
   std::optional<News> deferred_;  // the latest, until the connection ends; only while kAlive
 };

@@ -252,6 +252,29 @@ TEST(ActorQueueCore, NothingIsSentToAProcessThatWasToldToEnd) {
   EXPECT_EQ(q.Connected(), "send 3#0@2");
 }
 
+TEST(ActorQueueCore, TheNewsThatItsProcessHasGoneSaysNothingOfTheNextOne) {
+  for (const bool restart_is_known : {false, true}) {
+    Queue q;
+    q.Alive(0);
+    q.Connected();
+    q.core.ConnectionLost(1, &q.out);
+    if (restart_is_known) q.Restarting(1);
+    q.core.OnProcessGone();
+    EXPECT_EQ(q.Submit(1, 0, true, false, /*charged=*/true), "");
+    EXPECT_EQ(q.Submit(2), restart_is_known ? "unavailable 2" : "");
+    q.Restarting(1);
+    EXPECT_EQ(q.Alive(1), "connect");
+    EXPECT_EQ(q.Connected(), "send 1#0@2");
+  }
+}
+
+TEST(ActorQueueCore, NewsOfAnEarlierProcessIsTold) {
+  Queue q;
+  EXPECT_TRUE(q.core.OnAlive(1, false, &q.out));
+  EXPECT_FALSE(q.core.OnAlive(0, false, &q.out));
+  EXPECT_EQ(q.Take(), "connect");
+}
+
 TEST(ActorQueueCore, ACallThatIsMadeAgainWaitsForTheRestartThatItsLastRetryPaidFor) {
   Queue q;
   q.Alive(0);

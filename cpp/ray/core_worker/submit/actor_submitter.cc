@@ -275,7 +275,7 @@ void ActorSubmitter::Enqueue(const QueuePtr& queue, const PendingTaskPtr& task, 
     taken = true;
     task->lease.store(0, std::memory_order_relaxed);
     // The loss of a result may be known before that of the process. Sent there it would cost a retry more.
-    if (charged && deps_.peers->IsDead(queue->address)) core.OnEnding(core.incarnation());
+    if (charged && deps_.peers->IsDead(queue->address)) core.OnProcessGone();
     core.Submit(task->number(), ready, task->spec.tmpl->out_of_order, RetriesLeft(*task), charged, out);
   });
   if (!taken) deps_.tasks->Fail(*task, CancelledError(task->spec.task_id));
@@ -340,9 +340,9 @@ void ActorSubmitter::OnActorInfo(const v1::ActorInfo& info) {
       case v1::ACTOR_STATE_PENDING_CREATION: core.OnPending(false); break;
       case v1::ACTOR_STATE_RESTARTING: core.OnRestarting(info.num_restarts(), info.moved(), out); break;
       case v1::ACTOR_STATE_ALIVE:
+        if (!core.OnAlive(info.num_restarts(), info.moved(), out)) break;
         queue->address = FromProto(info.address());
         queue->pid = info.pid();
-        core.OnAlive(info.num_restarts(), info.moved(), out);
         break;
       default: break;
     }

@@ -58,6 +58,12 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
     return;
   }
   const ActorId making = request.method == MethodId::kRegisterActor && hooks_.on_actor_made ? NoteActor(request) : ActorId::Nil();
+  ActorId failing;  // whose owner need not be subscribed to it: it may have given up its registration
+  if (request.method == MethodId::kFailActor) {
+    v1::FailActorRequest message;
+    if (message.ParseFromArray(request.control.data(), static_cast<int>(request.control.size())))
+      failing = ActorId::FromBinaryOrNil(message.actor_id());
+  }
   // Also one-way: what is to be done must not be lost with the link.
   if (!responder.valid()) return calls_.Call(request.method, std::string(request.control), std::move(request.parts), nullptr);
   JobId finishing;
@@ -77,26 +83,29 @@ void Router::Forward(rpc::Request request, rpc::Responder responder) {
     }
   }
   auto answer = std::make_shared<rpc::Responder>(std::move(responder));  // std::function wants a copyable callback
-  calls_.Call(
-      request.method, std::move(control), std::move(request.parts),
-      [this, answer, finishing, making, adding = std::move(adding), method = request.method](Status status, rpc::Reply reply) mutable {
-        if (!making.IsNil() && !IsRegistered(status, reply)) hooks_.on_actor_ended(making);
-        if (!status.ok()) return answer->Fail(status);
-        if (method == MethodId::kAddJob && answer->connection() != nullptr) {
-          v1::AddJobReply added;
-          if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
-            EndWith(answer->connection(), added.job_id());
-            if (answer->connection()->closed()) return;
-            adding.set_job_id(added.job_id());
-            hooks_.on_job_added(answer->connection()->id(), adding);
-          }
-        }
-        if (!finishing.IsNil()) {
-          hooks_.on_job_finishing(finishing, [answer, control = std::string(reply.control)] { answer->SendRaw(control, {}); });
-          return;
-        }
-        answer->SendRaw(reply.control, reply.parts);
-      });
+  calls_.Call(request.method, std::move(control), std::move(request.parts),
+              [this, answer, finishing, making, failing, adding = std::move(adding), method = request.method](Status status,
+                                                                                                              rpc::Reply reply) mutable {
+                if (hooks_.on_actor_ended) {
+                  if (!making.IsNil() && !IsRegistered(status, reply)) hooks_.on_actor_ended(making);
+                  if (!failing.IsNil() && status.ok()) hooks_.on_actor_ended(failing);
+                }
+                if (!status.ok()) return answer->Fail(status);
+                if (method == MethodId::kAddJob && answer->connection() != nullptr) {
+                  v1::AddJobReply added;
+                  if (added.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()))) {
+                    EndWith(answer->connection(), added.job_id());
+                    if (answer->connection()->closed()) return;
+                    adding.set_job_id(added.job_id());
+                    hooks_.on_job_added(answer->connection()->id(), adding);
+                  }
+                }
+                if (!finishing.IsNil()) {
+                  hooks_.on_job_finishing(finishing, [answer, control = std::string(reply.control)] { answer->SendRaw(control, {}); });
+                  return;
+                }
+                answer->SendRaw(reply.control, reply.parts);
+              });
 }
 
 // A driver that goes, or has gone, before it registers has nobody else to end its job; for others it ends twice, which is the same. That is why a job is also asked

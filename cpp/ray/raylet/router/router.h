@@ -32,7 +32,7 @@ struct RouterHooks {
   std::function<void(const v1::PublishNotice& news)> on_news = nullptr;  // what the GCS publishes, before its subscribers here get it
   // By that process, with which the actor ends; not a detached one.
   std::function<void(uint64_t connection_id, const ActorId& actor)> on_actor_made = nullptr;
-  // It is dead, or was never registered. Its owner is subscribed to it until then, so this comes whatever happens to the GCS meanwhile.
+  // It is dead, or was never registered. Its owner is subscribed to it until then, or has failed it itself, so this comes whatever happens to the GCS meanwhile.
   std::function<void(const ActorId& actor)> on_actor_ended = nullptr;
 };
 
