@@ -43,14 +43,14 @@ class RemoteFunction(FunctionBase):
     """A function that runs as a task: `f.remote(...)` submits it and returns its `ObjectRef`s at once."""
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
-        if inspect.iscoroutinefunction(function):
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise ValueError(
                 "'async def' functions cannot be tasks. Use an async actor, or asyncio.run inside of a function."
             )
         self._function = function
         self._options = options
         self._shape = _call_shape.of(function, getattr(function, "__qualname__", "function"))
-        is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+        is_generator = inspect.isgeneratorfunction(function)
         self._num_returns = opts.num_returns_code(options.get("num_returns"), is_generator)
         self._is_generator = is_generator
         self._inherits = _placement.inherits(options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -83,6 +83,10 @@ def too_large() -> Any:
     return ray.remote(lambda: len(blob)).remote()
 
 
+async def items() -> AsyncIterator[int]:
+    yield 1
+
+
 CALLS: dict[str, Case] = {
     "call a task": (lambda: f(), TypeError, ["f.remote()"]),
     "instantiate an actor": (lambda: A(), TypeError, ["A.remote()"]),
@@ -94,6 +98,7 @@ CALLS: dict[str, Case] = {
     "remote of nothing": (lambda: ray.remote(), AssertionError, ["@ray.remote"]),
     "remote of both": (lambda: ray.remote(len, num_cpus=1), AssertionError, ["@ray.remote"]),
     "remote of a remote": (lambda: ray.remote(f), TypeError, ["remote already"]),
+    "remote of an async generator": (lambda: ray.remote(items), ValueError, ["async", "actor"]),
     "remote of a number": (lambda: ray.remote(num_cpus=1)(3), TypeError, ["function or a class"]),
     "argument not serialisable": (lambda: f.remote(Holder()), TypeError, ["the_lock", "cannot pickle"]),
     "closure not serialisable": (closure_over_a_lock, TypeError, ["the_lock", "cannot pickle"]),
