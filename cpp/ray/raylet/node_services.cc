@@ -223,8 +223,8 @@ void NodeServices::Impl::Init() {
   adopt.link = [this](const NodeId& node) { return nodes->Link(node); };
   adopt.connect = [this](const Address& process) { return hub->Connect(process); };
   adopt.reown = [this](std::vector<ObjectId> ids, const Address& owner) { objects->Reown(std::move(ids), owner); };
-  adopt.free = [this](std::vector<ObjectId> ids) { objects->Free(std::move(ids)); };
-  adopt.keep = [this](std::vector<ObjectId> ids) { objects->Keep(std::move(ids)); };
+  adopt.free = [this](const NodeId& node, std::vector<CopyRun> copies) { objects->Free(node, std::move(copies)); };
+  adopt.keep = [this](const NodeId& node, std::vector<CopyRun> copies) { objects->Keep(node, std::move(copies)); };
   adopt.save = [this](const CopyToSave& copy, std::function<void(const Status&)> done) { objects->Save(copy, std::move(done)); };
   adoption = std::make_unique<AdoptionService>(std::move(adopt));
   nodes->OnNodeDead([this](const NodeId& node, const std::string&) { adoption->OnNodeDead(node); });

@@ -479,10 +479,10 @@ void TaskReceiver::DropOlder(const ObjectId& id) {
   }
 }
 
-void TaskReceiver::Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts,
+void TaskReceiver::Store(const ObjectId& id, const TaskSpec& spec, const ValueView& value, v1::ReturnObject* out, PartList* parts,
                          ReturnPlace place) {
   StoredReturn stored;
-  Status status = deps_.objects->MakeReturn(id, owner, value, &stored, place);
+  Status status = deps_.objects->MakeReturn({id, spec.attempt}, spec.owner, value, &stored, place);
   out->set_object_id(id.data(), ObjectId::kSize);
   if (!status.ok()) {
     ErrorValue error = MakeErrorValue(DetailOf(status, ErrorType::kObjectStoreFull));
@@ -543,7 +543,7 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
       if (spec.attempt > 0) DropOlder(id);
       const ReturnPlace place = moves_on ? ReturnPlace::kInline : budget.spent() ? ReturnPlace::kStore : ReturnPlace::kBySize;
       v1::ReturnObject* returned = reply.add_returns();
-      Store(id, spec.owner, value, returned, &state->parts, place);
+      Store(id, spec, value, returned, &state->parts, place);
       if (!returned->in_store()) budget.Add(state->parts.back()->size(), value.nested.size());
       if (!value.nested.empty()) values.push_back(value);
     }
@@ -635,7 +635,7 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
   request->set_node_id(deps_.self.node_id.Binary());
   const ObjectId id = ObjectId::ForReturn(task->spec.task_id, static_cast<uint32_t>(index) + 1);
   if (task->spec.attempt > 0) DropOlder(id);
-  Store(id, task->spec.owner, value, request->mutable_item(), parts.get());
+  Store(id, task->spec, value, request->mutable_item(), parts.get());
   const bool shared = task->spec.tmpl->shared_backpressure > 0;  // then the answers come as the items are consumed
   const bool wait = !shared && task->spec.tmpl->generator_backpressure >= 0;
   // On the connection of the task itself: the reply that ends the stream must not overtake an item.

@@ -172,7 +172,7 @@ class TaskReceiver {
   void Abandon(const ReceivedTaskPtr& task, const v1::PushTaskReply& reply);
   // Of what an earlier attempt of the running task left, perhaps another value.
   void DropOlder(const ObjectId& id);
-  void Store(const ObjectId& id, const Address& owner, const ValueView& value, v1::ReturnObject* out, PartList* parts,
+  void Store(const ObjectId& id, const TaskSpec& spec, const ValueView& value, v1::ReturnObject* out, PartList* parts,
              ReturnPlace place = ReturnPlace::kBySize);
   void SendWhenSafe(const ReceivedTaskPtr& task, const ReplyStatePtr& state, std::span<const ValueView> values);
   ReceivedTaskPtr FindRun(uint64_t token);

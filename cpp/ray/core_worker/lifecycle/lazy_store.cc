@@ -57,10 +57,10 @@ void LazyStore::OnConnected(State* state, Result<std::unique_ptr<ValueStore>> ma
   }
 }
 
-Status LazyStore::Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
+Status LazyStore::Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner, uint32_t attempt,
                         const std::function<Status(const PieceWriter&)>& fill) {
   RAY_ASSIGN_OR_RETURN(auto store, Needed());
-  return store->Write(id, size, metadata, owner, fill);
+  return store->Write(id, size, metadata, owner, attempt, fill);
 }
 
 Result<std::vector<FoundValue>> LazyStore::Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) {

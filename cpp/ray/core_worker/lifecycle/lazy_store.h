@@ -19,7 +19,7 @@ class LazyStore final : public ValueStore {
   // needs the store waits on the loop, which must outlive this.
   LazyStore(async::UserLoop* loop, std::function<void(Connected done)> connect);
 
-  Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
+  Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner, uint32_t attempt,
                const std::function<Status(const PieceWriter&)>& fill) override;
   Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) override;
   BufferPtr TryGet(const ObjectId& id) override;

@@ -21,7 +21,8 @@ class FreedIds final : public ValueStore {
     std::set<ObjectId> ids GUARDED_BY(mu);
   };
   explicit FreedIds(Log* log) : log_(log) {}
-  Status Write(const ObjectId&, uint64_t, std::string_view, const Address&, const std::function<Status(const PieceWriter&)>&) override {
+  Status Write(const ObjectId&, uint64_t, std::string_view, const Address&, uint32_t,
+               const std::function<Status(const PieceWriter&)>&) override {
     return Status::Ok();
   }
   Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time, bool*) override {

@@ -289,7 +289,10 @@ void MemoryStore::Delete(std::span<const ObjectId> ids, std::vector<StoredCopies
       if (it->second.waiters != nullptr) FireLocked(&it->second, /*failed=*/true, &callbacks);
       if (it->second.value != nullptr) {
         --values_;
-        if (it->second.in_store && in_store != nullptr) in_store->push_back({id, MarkOf(it->second.value).nodes});
+        if (it->second.in_store && in_store != nullptr) {
+          const StoreMark& mark = MarkOf(it->second.value);
+          in_store->push_back({id, mark.nodes, mark.attempt});
+        }
         if (unread_errors != nullptr && it->second.kind == kTaskError && !it->second.in_store && !it->second.read) {
           unread_errors->push_back(it->second.value);
         }

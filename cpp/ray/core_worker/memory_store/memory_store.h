@@ -35,6 +35,7 @@ struct StoredValue {
 struct StoredCopies {
   ObjectId id;
   std::vector<NodeId> nodes;
+  uint32_t attempt = 0;  // the latest run that made one of them
 };
 
 // Heap bytes in one allocation with their counts: what small values are made of.

@@ -62,7 +62,7 @@ void Handover::WaitForValues() {
 
 void Handover::MoveToStore(StoredValue* value, const ObjectId& id) {
   const Status written = context_.store->Write(
-      id, value->size, value->metadata, RayletAsProcess(options_.adopter),
+      id, value->size, value->metadata, RayletAsProcess(options_.adopter), value->attempt,
       [&](const PieceWriter& write) { return write(0, reinterpret_cast<const char*>(value->blob->data()), value->blob->size()); });
   if (!written.ok()) return;  // then the adopter keeps it in memory
   value->in_store = true;

@@ -27,6 +27,7 @@ void ObjectCopies::FreeCopies(const std::vector<StoredCopies>& copies) {
         it->second->set_node_id(node.Binary());
       }
       it->second->add_object_ids(object.id.data(), ObjectId::kSize);
+      it->second->add_attempts(object.attempt);
     }
   }
   if (!here.empty()) context_.store->Free(here);
@@ -189,7 +190,7 @@ void ObjectCopies::HandleAddLocation(const v1::AddLocationNotice& message) {
   const ObjectId id = ObjectId::FromBinaryOrNil(message.object_id());
   const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
   // Freed meanwhile: that copy came too late to be freed with the others.
-  if (!context_.memory.AddCopy(id, node, message.attempt()) && !context_.table.Contains(id)) FreeCopy(id, node);
+  if (!context_.memory.AddCopy(id, node, message.attempt()) && !context_.table.Contains(id)) FreeCopy({id, message.attempt()}, node);
 }
 
 void ObjectCopies::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder) {
@@ -234,6 +235,7 @@ void ObjectCopies::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::R
     request.set_metadata(value.metadata);
     request.set_reason(v1::PULL_REASON_TASK_ARGUMENT);
     request.set_keep(true);
+    request.set_attempt(value.attempt);
     for (const NodeId& node : value.node_ids) request.add_node_ids(node.data(), NodeId::kSize);
     rpc::CallTyped<v1::PullObjectReply>(**raylet, MethodId::kPullObject, request, {},
                                         [this, alive = context_.alive, answer, id, target, attempt = value.attempt](
@@ -243,7 +245,7 @@ void ObjectCopies::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::R
                                           if (!status.ok() || !reply.ready()) {
                                             answer->reply.add_not_moved(id.Binary());
                                           } else if (!context_.memory.AddCopy(id, target, attempt) && !context_.table.Contains(id)) {
-                                            FreeCopy(id, target);  // nobody wants it any more
+                                            FreeCopy({id, attempt}, target);  // nobody wants it any more
                                           }
                                         });
   }

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "ray/common/copy_run.h"
 #include "ray/core_worker/objects/object_context.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/util/mutex.h"
@@ -30,7 +31,7 @@ class ObjectCopies {
 
   // --- copies that are of no use any more
   void FreeCopies(const std::vector<StoredCopies>& copies);
-  void FreeCopy(const ObjectId& id, const NodeId& node) { FreeCopies({{id, {node}}}); }
+  void FreeCopy(const CopyRun& copy, const NodeId& node) { FreeCopies({{copy.id, {node}, copy.attempt}}); }
 
   // --- copies that are gone
   // The copy on `node` that run `attempt` made was looked for in vain.

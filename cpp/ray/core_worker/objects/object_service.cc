@@ -103,8 +103,8 @@ BufferPtr ObjectService::LayOut(const ValueView& value, size_t size) const {
   return blob;
 }
 
-Status ObjectService::WriteToStore(const ObjectId& id, const ValueView& value, size_t size, const Address& owner) {
-  return deps_.store->Write(id, size, value.metadata, owner, [&](const PieceWriter& write) {
+Status ObjectService::WriteToStore(const ObjectId& id, const ValueView& value, size_t size, const Address& owner, uint32_t attempt) {
+  return deps_.store->Write(id, size, value.metadata, owner, attempt, [&](const PieceWriter& write) {
     if (HasPythonLayout(value.metadata)) return ScatterPythonBlob(value.data, value.buffers, write);
     return write(0, value.data.data(), value.data.size());
   });
@@ -120,7 +120,7 @@ Status ObjectService::Put(const ValueView& value, ObjectId* id) {
     context_.table.AddOwned(*id, 1, IdsOf(value.nested));
     context_.memory.Put(*id, value.metadata, std::move(blob));
   } else {
-    RAY_RETURN_NOT_OK(WriteToStore(*id, value, size, deps_.self));
+    RAY_RETURN_NOT_OK(WriteToStore(*id, value, size, deps_.self, 0));
     context_.table.AddOwned(*id, 1, IdsOf(value.nested));
     context_.memory.PutInStore(*id, value.metadata, size, {&deps_.self.node_id, 1});
   }
@@ -296,7 +296,7 @@ void ObjectService::StoreReturn(const ReturnValue& value) {
       // Run again for something else that it made. One more copy; or of no use, if the value is small this time.
       StoredValue known;
       if (context_.memory.Get(value.id, &known) && !known.in_store) {
-        FreeCopy(value.id, value.node_id);
+        FreeCopy({value.id, value.attempt}, value.node_id);
         if (deps_.on_freed) deps_.on_freed({}, {&value.id, 1});
       }
     }
@@ -320,7 +320,7 @@ void ObjectService::Discard(const ReturnValue& value) {
   RefEffects effects;
   context_.table.AddGiven(ObjectId::Nil(), value.nested, &effects);
   CarryOut(effects);
-  if (value.in_store) FreeCopy(value.id, value.node_id);
+  if (value.in_store) FreeCopy({value.id, value.attempt}, value.node_id);
 }
 
 void ObjectService::StoreError(const ObjectId& id, std::string_view metadata, BufferPtr blob) {
@@ -328,10 +328,10 @@ void ObjectService::StoreError(const ObjectId& id, std::string_view metadata, Bu
   DropIfUnheld(id);
 }
 
-Status ObjectService::MakeReturn(const ObjectId& id, const Address& owner, const ValueView& value, StoredReturn* out, ReturnPlace place) {
+Status ObjectService::MakeReturn(const CopyRun& run, const Address& owner, const ValueView& value, StoredReturn* out, ReturnPlace place) {
   out->size = SizeOf(value);
   out->in_store = place == ReturnPlace::kStore || (place == ReturnPlace::kBySize && out->size > deps_.options.max_inline_bytes);
-  if (out->in_store) return WriteToStore(id, value, out->size, owner);
+  if (out->in_store) return WriteToStore(run.id, value, out->size, owner, run.attempt);
   out->blob = LayOut(value, out->size);
   return Status::Ok();
 }

@@ -139,7 +139,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   // What is known of an object here, without fetching. False: pending or unknown. (Dependency resolution: inline it, or pass in_store on.)
   bool Lookup(const ObjectId& id, StoredValue* out) const { return context_.memory.Get(id, out); }
   // The copy that an attempt of one of our tasks may have left on that node is of no use.
-  void FreeCopy(const ObjectId& id, const NodeId& node) { copies_.FreeCopy(id, node); }
+  void FreeCopy(const CopyRun& copy, const NodeId& node) { copies_.FreeCopy(copy, node); }
   // Every process of it is dead, and so are the copies in its store.
   void OnNodeDied(const NodeId& node);
   // Refs inside a known value, with their owners, for TaskArg.nested.
@@ -181,8 +181,8 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   void StoreError(const ObjectId& id, std::string_view metadata, BufferPtr blob);
 
   // --- results of tasks, at the executor
-  // Lays a return out for its owner: inline, or sealed in the store under `id`. [blocks] in the latter case.
-  Status MakeReturn(const ObjectId& id, const Address& owner, const ValueView& value, StoredReturn* out,
+  // Lays out what a run of a task returns, for its owner: inline, or sealed in the store under its id. [blocks] in the latter case.
+  Status MakeReturn(const CopyRun& run, const Address& owner, const ValueView& value, StoredReturn* out,
                     ReturnPlace place = ReturnPlace::kBySize);
   // `done` runs when it is safe to tell `receiver` about `nested`: it is a borrower of each (see "Ownership protocol"). They are held until then.
   // At once, on this thread, when nobody has to be asked.
@@ -211,7 +211,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   void TrimSoon();
   void OnWorkerDied(const WorkerId& worker);
   BufferPtr LayOut(const ValueView& value, size_t size) const;
-  Status WriteToStore(const ObjectId& id, const ValueView& value, size_t size, const Address& owner);
+  Status WriteToStore(const ObjectId& id, const ValueView& value, size_t size, const Address& owner, uint32_t attempt);
   void HandleGetObject(const v1::GetObjectRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder);
   void ServeObject(const v1::GetObjectRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder);
   void LoseOwner(const Address& owner, std::span<const ObjectId> orphans);

@@ -18,7 +18,7 @@ namespace {
 // The store of a node, shared by its processes.
 class MapStore final : public ValueStore {
  public:
-  Status Write(const ObjectId& id, uint64_t size, std::string_view, const Address&,
+  Status Write(const ObjectId& id, uint64_t size, std::string_view, const Address&, uint32_t,
                const std::function<Status(const PieceWriter&)>& fill) override {
     auto buffer = std::make_shared<HeapBuffer>(size);
     RAY_RETURN_NOT_OK(fill([&](size_t offset, const char* bytes, size_t n) {
@@ -446,7 +446,7 @@ TEST_F(ObjectServiceTest, ReturnsThatNobodyWantsAreFreed) {
   const ObjectId id = caller.NewPending(), inner = executor.Put("inner");
   const std::string big(200 << 10, 'b');
   StoredReturn stored;
-  ASSERT_TRUE(executor.objects->MakeReturn(id, caller.self, {.metadata = "RAW", .data = big}, &stored).ok());
+  ASSERT_TRUE(executor.objects->MakeReturn({id, 0}, caller.self, {.metadata = "RAW", .data = big}, &stored).ok());
   EXPECT_TRUE(stored.in_store);
   const std::vector<ObjectRefInfo> nested{{inner, executor.self}};
   bool handed = false;
@@ -493,7 +493,7 @@ TEST_F(ObjectServiceTest, ValuesOfADiscardedAttemptGiveBackWhatCameWithThem) {
   Process &caller = New(), &executor = New();
   const ObjectId id = caller.NewPending(), inner = executor.Put("inner");
   StoredReturn stored;
-  ASSERT_TRUE(executor.objects->MakeReturn(id, caller.self, {.metadata = "RAW", .data = std::string(200 << 10, 'b')}, &stored).ok());
+  ASSERT_TRUE(executor.objects->MakeReturn({id, 0}, caller.self, {.metadata = "RAW", .data = std::string(200 << 10, 'b')}, &stored).ok());
   ReturnValue value;
   value.id = id;
   value.in_store = true;
@@ -623,7 +623,7 @@ class RemoteObjectsTest : public ::testing::Test {
   }
   static void CopyTo(MapStore* store, const ObjectId& id, const BufferPtr& bytes) {
     RAY_CHECK(store
-                  ->Write(id, bytes->size(), "RAW", {},
+                  ->Write(id, bytes->size(), "RAW", {}, 0,
                           [&](const PieceWriter& write) { return write(0, reinterpret_cast<const char*>(bytes->data()), bytes->size()); })
                   .ok());
   }

@@ -44,6 +44,7 @@ uint64_t Pulls::Start(const ObjectRefInfo& ref, const StoredValue& known, FetchR
   request.set_owner_node_id(owner.node_id.Binary());
   request.set_size(known.size);
   request.set_metadata(known.metadata);
+  request.set_attempt(known.attempt);
   request.set_reason(static_cast<v1::PullReason>(reason));
   for (const NodeId& node : known.node_ids) request.add_node_ids(node.data(), NodeId::kSize);
   rpc::CallTyped<v1::PullObjectReply>(*raylet, MethodId::kPullObject, request, {},

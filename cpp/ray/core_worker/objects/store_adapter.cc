@@ -12,9 +12,9 @@ class StoreAdapter final : public ValueStore {
  public:
   StoreAdapter(object_manager::StoreClient* client, const Clock* clock) : client_(client), clock_(clock) {}
 
-  Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
+  Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner, uint32_t attempt,
                const std::function<Status(const PieceWriter&)>& fill) override {
-    auto handle = client_->Create(id, size, metadata, owner);
+    auto handle = client_->Create(id, size, metadata, owner, {}, attempt);
     if (!handle.ok()) {
       // An earlier attempt of the same task got as far as this.
       return handle.status().code() == StatusCode::kAlreadyExists ? Status::Ok() : handle.status();

@@ -30,8 +30,8 @@ struct FoundValue {
 class ValueStore {
  public:
   virtual ~ValueStore() = default;
-  // Creates the object, lets `fill` write it and seals it. Blocks while the store has no room; on a failure nothing is left behind.
-  virtual Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
+  // Creates the object, as run `attempt` of its task makes it, lets `fill` write it and seals it. Blocks while the store has no room; on a failure nothing is left behind.
+  virtual Status Write(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner, uint32_t attempt,
                        const std::function<Status(const PieceWriter&)>& fill) = 0;
   // The sealed bytes, mapped, as asked. Blocks until all are there or known to be lost, or `deadline`. `*interrupted`: a signal came, call again.
   virtual Result<std::vector<FoundValue>> Get(const std::vector<ObjectId>& ids, Time deadline, bool* interrupted) = 0;

@@ -136,7 +136,7 @@ ReadResult PlacementGroupService::Wait(const PlacementGroupId& id, int64_t timeo
 Status PlacementGroupService::WhenReady(const PlacementGroupId& id, const ValueView& value, ObjectId* object) {
   *object = ObjectId::ForReturn(TaskId::Of(deps_.job_id, ActorId::Nil()), 0);
   StoredReturn stored;
-  RAY_RETURN_NOT_OK(deps_.objects->MakeReturn(*object, deps_.self, value, &stored));
+  RAY_RETURN_NOT_OK(deps_.objects->MakeReturn({*object, 0}, deps_.self, value, &stored));
   ReturnValue promised;
   promised.id = *object;
   promised.metadata = std::string(value.metadata);

@@ -105,6 +105,7 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
     BufferPtr error;  // what was raised; values that were there before it may stand ahead of it
     for (const auto& returned : reply.returns()) {
       ReturnValue value = ReturnFromProto(returned, parts, &part, executor.address);
+      value.attempt = task->spec.attempt;
       if (error == nullptr && IsErrorMetadata(value.metadata) && HasPythonLayout(value.metadata)) error = value.blob;
       if (verdict == TaskVerdict::kRetry) value.in_store = false;
       deps_.objects->Discard(value);
@@ -183,7 +184,7 @@ void TaskManager::DropCopies(const PendingTask& task, const NodeId& node) {
     StoredValue known;  // of an earlier run, and still good
     if (deps_.objects->Lookup(id, &known) && std::find(known.node_ids.begin(), known.node_ids.end(), node) != known.node_ids.end())
       continue;
-    deps_.objects->FreeCopy(id, node);
+    deps_.objects->FreeCopy({id, task.spec.attempt}, node);
   }
 }
 

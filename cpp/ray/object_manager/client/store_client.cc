@@ -368,8 +368,9 @@ StoreClient::~StoreClient() {
 }
 
 Result<WriteHandle> StoreClient::Create(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
-                                        const Interrupted& interrupted) {
+                                        const Interrupted& interrupted, uint32_t attempt) {
   WriteHandle handle;
+  handle.attempt_ = attempt;
   handle.id_ = id;
   handle.size_ = size;
   handle.metadata_ = std::string(metadata);
@@ -393,6 +394,7 @@ Result<WriteHandle> StoreClient::Create(const ObjectId& id, uint64_t size, std::
   request.set_metadata(std::string(metadata));
   request.set_owner_worker_id(owner.worker_id.Binary());
   if (!owner.node_id.IsNil()) request.set_owner_node_id(owner.node_id.Binary());
+  if (attempt != 0) request.set_attempt(attempt);
   auto on_late = [connection = shared_->connection, id](const v1::StoreCreateReply& reply) {
     if (reply.exists()) return;
     v1::StoreAbortRequest abort;
@@ -447,6 +449,7 @@ WriteHandle& WriteHandle::operator=(WriteHandle&& other) noexcept {
   size_ = other.size_;
   warm_end_ = other.warm_end_;
   metadata_ = std::move(other.metadata_);
+  attempt_ = other.attempt_;
   own_ = other.own_;
   slab_owner_ = other.slab_owner_;
   return *this;
@@ -482,6 +485,7 @@ void WriteHandle::Seal() {
     if (!slab_owner_->node_id.IsNil()) request.set_owner_node_id(slab_owner_->node_id.data(), NodeId::kSize);
     request.set_metadata(std::move(metadata_));
     request.set_keep_pin(own_);
+    if (attempt_ != 0) request.set_attempt(attempt_);
     shared.FlushDrops(/*corked=*/true);  // so that the next slab can have the memory
     shared.connection->Notify(MethodId::kStorePut, request);
     return;

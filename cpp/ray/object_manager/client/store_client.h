@@ -75,6 +75,7 @@ class WriteHandle {
   uint64_t size_ = 0;
   uint64_t warm_end_ = 0;
   std::string metadata_;
+  uint32_t attempt_ = 0;
   bool own_ = false;                   // made by its owner
   std::optional<Address> slab_owner_;  // its owner, if it lies in a slab: the store has not heard of it yet
 };
@@ -95,8 +96,9 @@ class StoreClient {
   // [blocks] while the store has no room. RESOURCE_EXHAUSTED if it can never have, or had none for its grace, in memory and on disk (cause
   // OUT_OF_DISK if that is what was lacking, else OBJECT_STORE_FULL);
   // ALREADY_EXISTS if the object is sealed already (by an earlier attempt of the same task), which mostly counts as success.
+  // `attempt`: which run of its task makes it.
   Result<WriteHandle> Create(const ObjectId& id, uint64_t size, std::string_view metadata, const Address& owner,
-                             const Interrupted& interrupted = {});
+                             const Interrupted& interrupted = {}, uint32_t attempt = 0);
   // Of an owner on this node.
   Result<WriteHandle> Create(const ObjectId& id, uint64_t size, std::string_view metadata, const WorkerId& owner,
                              const Interrupted& interrupted = {}) {

@@ -190,7 +190,7 @@ std::shared_ptr<const rpc::Dispatcher> StoreService::Impl::MakeDispatcher() {
     Settle();
   });
   d->RegisterTyped<v1::StoreFreeRequest>(MethodId::kStoreFree, [this](const v1::StoreFreeRequest& m, Request& request, Responder) {
-    ForEachId(m.object_ids(), [&](const ObjectId& id) { core->Free(id, Now(), &effects, request.connection->id()); });
+    ForEachId(m.object_ids(), [&](const ObjectId& id) { core->Free({id}, Now(), &effects, request.connection->id()); });
     Settle();
   });
   d->RegisterTyped<v1::StoreFreeRequest>(MethodId::kStoreContains, [this](const v1::StoreFreeRequest& m, Request&, Responder responder) {
@@ -244,6 +244,7 @@ std::shared_ptr<const rpc::Dispatcher> StoreService::Impl::MakeDispatcher() {
     put.owner = WorkerId::FromBinaryOrNil(m.owner_worker_id());
     NoteOwner(put.owner, NodeId::FromBinaryOrNil(m.owner_node_id()));
     put.keep_pin = m.keep_pin();
+    put.attempt = m.attempt();
     core->Put(put, Now(), &effects);
     Settle();
   });
@@ -283,6 +284,7 @@ void StoreService::Impl::OnCreate(const v1::StoreCreateRequest& message, const R
   create.owner = WorkerId::FromBinaryOrNil(message.owner_worker_id());
   NoteOwner(create.owner, NodeId::FromBinaryOrNil(message.owner_node_id()));
   create.try_only = message.try_only();
+  create.attempt = message.attempt();
   creates.emplace(create.token, std::move(responder));
   core->Create(std::move(create), Now(), &effects);
   Settle();
@@ -641,18 +643,19 @@ void StoreService::Stop() {
   impl_->slab_leases.clear();
 }
 
-void StoreService::CreateCopy(const ObjectId& id, uint64_t size, const std::string& metadata, const Address& owner, RoomCallback callback) {
-  impl_->local->Post("store.create_copy", [self = impl_.get(), id, size, metadata, owner, callback = std::move(callback)] {
+void StoreService::CreateCopy(const Copy& copy, RoomCallback callback) {
+  impl_->local->Post("store.create_copy", [self = impl_.get(), copy, callback = std::move(callback)] {
     CreateRequest create;
     create.token = ++self->last_token;
     create.client = ++self->last_local;
-    create.id = id;
-    create.size = size;
-    create.metadata = metadata;
-    create.owner = owner.worker_id;
-    self->NoteOwner(owner.worker_id, owner.node_id);
+    create.id = copy.id;
+    create.size = copy.size;
+    create.metadata = copy.metadata;
+    create.owner = copy.owner.worker_id;
+    create.attempt = copy.attempt;
+    self->NoteOwner(copy.owner.worker_id, copy.owner.node_id);
     create.primary = false;
-    self->room_requests.emplace(create.token, Impl::RoomRequest{create.client, id, size, callback});
+    self->room_requests.emplace(create.token, Impl::RoomRequest{create.client, copy.id, copy.size, callback});
     self->core->Create(std::move(create), self->Now(), &self->effects);
     self->Settle();
   });
@@ -700,17 +703,26 @@ void StoreService::Describe(const ObjectId& id, std::function<void(std::string t
   });
 }
 
-void StoreService::Free(std::vector<ObjectId> ids) {
-  impl_->local->Post("store.free", [self = impl_.get(), ids = std::move(ids)] {
-    for (const ObjectId& id : ids) self->core->Free(id, self->Now(), &self->effects);
+void StoreService::Free(std::vector<CopyRun> copies) {
+  impl_->local->Post("store.free", [self = impl_.get(), copies = std::move(copies)] {
+    for (const CopyRun& copy : copies) self->core->Free(copy, self->Now(), &self->effects);
     self->Settle();
   });
 }
 
-void StoreService::Keep(std::vector<ObjectId> ids) {
-  impl_->local->Post("store.keep", [self = impl_.get(), ids = std::move(ids)] {
-    for (const ObjectId& id : ids) self->core->Keep(id, self->Now(), &self->effects);
+void StoreService::Keep(std::vector<CopyRun> copies) {
+  impl_->local->Post("store.keep", [self = impl_.get(), copies = std::move(copies)] {
+    for (const CopyRun& copy : copies) self->core->Keep(copy, self->Now(), &self->effects);
     self->Settle();
+  });
+}
+
+void StoreService::KeepIfHere(const CopyRun& copy, std::function<void(bool kept)> callback) {
+  impl_->local->Post("store.keep_if_here", [self = impl_.get(), copy, callback = std::move(callback)] {
+    const bool here = self->core->Contains(copy.id);
+    if (here) self->core->Keep(copy, self->Now(), &self->effects);
+    self->Settle();
+    callback(here);
   });
 }
 

@@ -11,6 +11,7 @@
 #include "ray/async/loop.h"
 #include "ray/common/address.h"
 #include "ray/common/buffer.h"
+#include "ray/common/copy_run.h"
 #include "ray/common/ids.h"
 #include "ray/object_manager/spill/spill_storage.h"
 #include "ray/rpc/core/connection.h"
@@ -92,12 +93,21 @@ class StoreService {
   // For the transfer of objects between nodes, instead of a connection. Thread-safe, return at once; callbacks run on the store's loop.
   // Room for a copy, which may be evicted once it is sealed. `exists`: it is there, sealed. Else `room` is null where `status` says why.
   using RoomCallback = std::function<void(Status status, bool exists, std::shared_ptr<ObjectRoom> room)>;
-  void CreateCopy(const ObjectId& id, uint64_t size, const std::string& metadata, const Address& owner, RoomCallback callback);
+  struct Copy {
+    ObjectId id;
+    uint64_t size = 0;
+    std::string metadata;
+    Address owner;
+    uint32_t attempt = 0;  // which run of its task made it
+  };
+  void CreateCopy(const Copy& copy, RoomCallback callback);
   // The bytes of a sealed object, pinned as long as the buffer lives; restored from disk if need be. Null: it is not here.
   void Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> callback);
-  // As its owner says: it is of no use any more; or, it must not be evicted.
-  void Free(std::vector<ObjectId> ids);
-  void Keep(std::vector<ObjectId> ids);
+  // As its owner says: they are of no use any more; or, they must not be evicted.
+  void Free(std::vector<CopyRun> copies);
+  void Keep(std::vector<CopyRun> copies);
+  // The same of one that may be evicted at any time, until then. `callback(kept)`, on the store's loop: whether it was here.
+  void KeepIfHere(const CopyRun& copy, std::function<void(bool kept)> callback);
   // Other nodes have copies that count instead.
   void Unkeep(std::vector<ObjectId> ids);
   // What is here and nobody else is known to have. The callback runs on the store's loop.

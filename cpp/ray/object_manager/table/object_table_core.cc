@@ -51,10 +51,12 @@ ObjectTableCore::Outcome ObjectTableCore::TryCreate(const CreateRequest& request
       // Freed while it is read from its file, which may fail: it is made anew once that is over.
       if (object.freed && object.disk == Disk::kRestoring) return Outcome::kOtherWrites;
       object.freed = object.freed && dead_owners_.contains(object.owner);  // made again: wanted again
+      object.attempt = std::max(object.attempt, request.attempt);
       out->push_back(CreateReplied{.token = request.token, .exists = true});
       return Outcome::kDone;
     }
     if (object.creator != request.client) return Outcome::kOtherWrites;
+    object.attempt = std::max(object.attempt, request.attempt);
     CreateReplied reply{.token = request.token, .place = object.place, .warm_bytes = object.warm_bytes};
     if (object.size != request.size) {
       reply.status = Status::InvalidArgument("object " + request.id.Hex() + " was created with " + std::to_string(object.size) +
@@ -81,6 +83,7 @@ ObjectTableCore::Outcome ObjectTableCore::TryCreate(const CreateRequest& request
   object.size = request.size;
   object.metadata = request.metadata;
   object.primary = request.primary;
+  object.attempt = request.attempt;
   clients_[request.client].unsealed.insert(request.id);
   out->push_back(CreateReplied{.token = request.token, .place = place, .warm_bytes = warm_bytes});
   return Outcome::kDone;
@@ -112,6 +115,7 @@ void ObjectTableCore::Put(const PutRequest& request, Time now, Effects* out) {
 ObjectTableCore::Outcome ObjectTableCore::TryPut(const PutRequest& request, Time now, Effects* out) {
   if (auto it = objects_.find(request.id); it != objects_.end()) {
     if (!it->second.sealed) return Outcome::kOtherWrites;
+    it->second.attempt = std::max(it->second.attempt, request.attempt);
     it->second.freed = it->second.freed && dead_owners_.contains(it->second.owner);  // made again: wanted again
     allocator_.Free(request.offset, now);
     last_freed_ = now;
@@ -120,7 +124,8 @@ ObjectTableCore::Outcome ObjectTableCore::TryPut(const PutRequest& request, Time
   const auto early = early_.extract(request.id);
   const bool reowned = early && !early.mapped().owner.IsNil();
   Object& object = *AddObject(request.client, request.id, reowned ? early.mapped().owner : request.owner);
-  if (early && !reowned) object.freed = object.freed || early.mapped().client != request.client;
+  object.attempt = request.attempt;
+  if (early && !reowned && early.mapped().client != request.client && early.mapped().attempt >= request.attempt) object.freed = true;
   object.place.offset = request.offset;
   object.size = request.size;
   object.metadata = request.metadata;
@@ -338,29 +343,37 @@ void ObjectTableCore::Release(ClientId client, const ObjectId& id, Time now, Eff
   ServeQueue(now, out);
 }
 
-void ObjectTableCore::Free(const ObjectId& id, Time now, Effects* out, ClientId client) {
-  lost_.erase(id);
+void ObjectTableCore::Free(const CopyRun& copy, Time now, Effects* out, ClientId client) {
+  const ObjectId& id = copy.id;
   auto it = objects_.find(id);
-  if (it == objects_.end()) return NoteEarly(id, client, WorkerId::Nil(), now);
+  if (it == objects_.end()) {
+    lost_.erase(id);
+    return NoteEarly(id, {.at = now, .client = client, .owner = {}, .attempt = copy.attempt});
+  }
+  if (it->second.attempt > copy.attempt) return;
   it->second.freed = true;
   Settle(id, &it->second, now, out);
   ServeQueue(now, out);
 }
 
-void ObjectTableCore::NoteEarly(const ObjectId& id, ClientId client, const WorkerId& owner, Time now) {
-  while (!early_order_.empty() && (early_order_.front().first + config_.early_free <= now || early_.size() >= kMaxEarly)) {
+void ObjectTableCore::NoteEarly(const ObjectId& id, Early early) {
+  while (!early_order_.empty() && (early_order_.front().first + config_.early_free <= early.at || early_.size() >= kMaxEarly)) {
     const auto& [noted, oldest] = early_order_.front();
     if (auto it = early_.find(oldest); it != early_.end() && it->second.at == noted) early_.erase(it);
     early_order_.pop_front();
   }
-  early_[id] = {now, client, owner};
-  early_order_.emplace_back(now, id);
+  early_order_.emplace_back(early.at, id);
+  const auto [it, is_new] = early_.try_emplace(id, early);
+  if (is_new) return;
+  // From other nodes an old message may come after a new one.
+  if (early.client == 0 && it->second.client == 0 && it->second.owner.IsNil()) early.attempt = std::max(early.attempt, it->second.attempt);
+  it->second = early;
 }
 
 void ObjectTableCore::Reown(const ObjectId& id, const WorkerId& owner, Time now) {
   const auto it = objects_.find(id);
   if (it == objects_.end()) {
-    if (!early_.contains(id)) NoteEarly(id, 0, owner, now);
+    if (!early_.contains(id)) NoteEarly(id, {.at = now, .client = 0, .owner = owner});
     return;
   }
   if (it->second.owner == owner) return;
@@ -371,11 +384,11 @@ void ObjectTableCore::Reown(const ObjectId& id, const WorkerId& owner, Time now)
   by_owner_[owner].insert(id);
 }
 
-void ObjectTableCore::Keep(const ObjectId& id, Time now, Effects* out) {
-  auto it = objects_.find(id);
-  if (it == objects_.end() || it->second.primary) return;
+void ObjectTableCore::Keep(const CopyRun& copy, Time now, Effects* out) {
+  auto it = objects_.find(copy.id);
+  if (it == objects_.end() || it->second.primary || it->second.attempt > copy.attempt) return;
   it->second.primary = true;
-  Settle(id, &it->second, now, out);
+  Settle(copy.id, &it->second, now, out);
   ServeQueue(now, out);
 }
 

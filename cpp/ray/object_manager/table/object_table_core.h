@@ -28,6 +28,7 @@
 #include <variant>
 #include <vector>
 
+#include "ray/common/copy_run.h"
 #include "ray/common/ids.h"
 #include "ray/object_manager/table/arena_allocator.h"
 #include "ray/util/clock.h"
@@ -81,6 +82,7 @@ struct CreateRequest {
   WorkerId owner;
   bool primary = true;    // false: a copy that may be evicted
   bool try_only = false;  // fail instead of waiting
+  uint32_t attempt = 0;   // which run of its task makes it
 };
 
 // An object that is complete when the store hears of it: its client wrote it to a place in one of its slabs.
@@ -92,6 +94,7 @@ struct PutRequest {
   std::string metadata;
   WorkerId owner;
   bool keep_pin = false;  // REQUIRES: nobody else makes an object of this id
+  uint32_t attempt = 0;   // as CreateRequest's
 };
 
 // Effects, to be carried out in order.
@@ -193,10 +196,10 @@ class ObjectTableCore {
   // Undoes one pin. More releases than pins are ignored: a client can only hurt itself.
   void Release(ClientId client, const ObjectId& id, Time now, Effects* out);
   // The owner has no more use for it. An object that is still being written goes when it is sealed; one that is not there yet, when it is put.
-  // `client`: whose connection it came on, if any.
-  void Free(const ObjectId& id, Time now, Effects* out, ClientId client = 0);
-  // A copy that could be evicted is from now on one that could not: others are gone.
-  void Keep(const ObjectId& id, Time now, Effects* out);
+  // What a later run than `copy.attempt` made stays. `client`: whose connection it came on, if any.
+  void Free(const CopyRun& copy, Time now, Effects* out, ClientId client = 0);
+  // A copy that could be evicted is from now on one that could not: others are gone. One of a later run stays as it is.
+  void Keep(const CopyRun& copy, Time now, Effects* out);
   // It is another process's from now on: the end of the one that owned it does not concern it any more. Of one that is not there yet: once it is put.
   void Reown(const ObjectId& id, const WorkerId& owner, Time now);
   // The connection ended: its pins, waits and unfinished objects go. What it waited for is answered with CANCELLED.
@@ -250,6 +253,7 @@ class ObjectTableCore {
     std::string metadata;
     WorkerId owner;
     ClientId creator = 0;
+    uint32_t attempt = 0;  // the latest run of its task that made it, or would have had it not been here
     bool sealed = false;
     bool primary = true;
     bool freed = false;     // by its owner; deleted as soon as it is sealed and unpinned
@@ -337,7 +341,13 @@ class ObjectTableCore {
   void DropMemory(Object* object, Time now, Effects* out);
   void Delete(const ObjectId& id, Time now, Effects* out);
   // A free; with an owner: a Reown.
-  void NoteEarly(const ObjectId& id, ClientId client, const WorkerId& owner, Time now);
+  struct Early {
+    Time at;
+    ClientId client = 0;
+    WorkerId owner;                    // nil: freed
+    uint32_t attempt = CopyRun::kAny;  // freed: what later runs make stays
+  };
+  void NoteEarly(const ObjectId& id, Early early);
   void FinishGet(Token token, Effects* out);
   Time OverflowAt(const Overflow& overflow, Time since) const;  // when to ask for a file
   Time FailAt(const Overflow& overflow, Time since) const;
@@ -371,11 +381,6 @@ class ObjectTableCore {
   // Freed before they were there: the put of an object and the free by its owner come on different connections. (On one connection they are in
   // order: who frees and then puts has cleared an earlier attempt away.) Each with its time. The same of those that were given another owner.
   static constexpr size_t kMaxEarly = 100'000;
-  struct Early {
-    Time at;
-    ClientId client = 0;
-    WorkerId owner;  // nil: freed
-  };
   std::unordered_map<ObjectId, Early, IdHash> early_;
   std::deque<std::pair<Time, ObjectId>> early_order_;
   std::unordered_map<Token, PendingGet> gets_;

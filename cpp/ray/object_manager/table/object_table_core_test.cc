@@ -76,7 +76,7 @@ class ObjectTableCoreTest : public ::testing::Test {
   }
   std::string Release(ClientId client, uint32_t id) { return core_.Release(client, Id(id), now_, &effects_), Show(); }
   std::string Abort(ClientId client, uint32_t id) { return core_.Abort(client, Id(id), now_, &effects_), Show(); }
-  std::string Free(uint32_t id) { return core_.Free(Id(id), now_, &effects_), Show(); }
+  std::string Free(uint32_t id) { return core_.Free({Id(id)}, now_, &effects_), Show(); }
   std::string Gone(ClientId client) { return core_.ClientGone(client, now_, &effects_), Show(); }
   std::string OwnerDied(uint8_t owner) { return core_.OwnerDied(Owner(owner), now_, &effects_), Show(); }
   std::string After(Duration d) { return now_ = now_ + d, core_.OnTimer(now_, &effects_), Show(); }
@@ -459,7 +459,7 @@ class RandomEvents {
         core.Get(token_, client, {id, AnyObject()}, now, now + milliseconds(rng() % 300), &out);
         break;
       case 9: core.Release(client, id, now, &out); break;
-      case 10: core.Free(id, now, &out); break;
+      case 10: core.Free({id}, now, &out); break;
       case 11:
         if (rng() % 4 == 0) {
           core.ClientGone(client, now, &out);
@@ -486,7 +486,7 @@ class RandomEvents {
     for (ClientId client = 1; client <= 4; ++client) core.ClientGone(client, now, &out);
     for (const Effect& effect : out) CheckReply(effect);
     EXPECT_TRUE(creates_.empty() && gets_.empty());
-    for (uint32_t i = 0; i < 12; ++i) core.Free(Id(i), now, &out);
+    for (uint32_t i = 0; i < 12; ++i) core.Free({Id(i)}, now, &out);
   }
 
   std::mt19937_64 rng;

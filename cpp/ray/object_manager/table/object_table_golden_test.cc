@@ -1,8 +1,9 @@
 // Replays tests/scenarios/object_table. Objects, clients, owners and tokens are numbers; the time goes on by `after`. The events:
 //   config capacity= disk slab= grace=                     the first, if any
-//   create TOKEN OBJECT size= client= owner= copy try      seal OBJECT client= keep      abort OBJECT client=
-//   get TOKEN OBJECT... client= wait=                      release OBJECT client=        free OBJECT client=
-//   lease TOKEN client=                                    put OBJECT at= size= client= owner= keep
+//   create TOKEN OBJECT size= client= owner= attempt= copy try   seal OBJECT client= keep      abort OBJECT client=
+//   get TOKEN OBJECT... client= wait=                      release OBJECT client=        free OBJECT client= attempt=
+//   lease TOKEN client=                                    put OBJECT at= size= client= owner= attempt= keep
+//   keep OBJECT attempt=
 //   return at= size= client= touched                       reclaimed client=             gone client=
 //   owner-died OWNER    reown OBJECT OWNER    spilled OBJECT [failed]    restored OBJECT [failed]    overflow SEGMENT [failed]    after TIME    stats
 #include <gtest/gtest.h>
@@ -25,6 +26,8 @@ WorkerId Owner(uint64_t i) {
   id.mutable_data()[0] = static_cast<uint8_t>(i);
   return id;
 }
+
+uint32_t Attempt(const GoldenEvent& event, uint32_t otherwise) { return static_cast<uint32_t>(event.Number("attempt", otherwise)); }
 
 std::string SizeText(uint64_t bytes) {
   for (auto [unit, name] : {std::pair{uint64_t{1} << 20, "MiB"}, std::pair{uint64_t{1} << 10, "KiB"}}) {
@@ -119,6 +122,7 @@ class Replay {
       request.owner = Owner(event.Number("owner", client));
       request.primary = !event.Has("copy");
       request.try_only = event.Has("try");
+      request.attempt = Attempt(event, 0);
       core_->Create(request, now_, out);
     } else if (name == "seal") {
       core_->Seal(client, Id(event.Number(0)), event.Has("keep"), now_, out);
@@ -131,12 +135,14 @@ class Replay {
     } else if (name == "release") {
       core_->Release(client, Id(event.Number(0)), now_, out);
     } else if (name == "free") {
-      core_->Free(Id(event.Number(0)), now_, out, event.Number("client", 0));
+      core_->Free({Id(event.Number(0)), Attempt(event, CopyRun::kAny)}, now_, out, event.Number("client", 0));
+    } else if (name == "keep") {
+      core_->Keep({Id(event.Number(0)), Attempt(event, CopyRun::kAny)}, now_, out);
     } else if (name == "lease") {
       core_->LeaseSlab(event.Number(0), client, now_, out);
     } else if (name == "put") {
       core_->Put({client, Id(event.Number(0)), event.Number("at", 0), event.Number("size", 0), "RAW", Owner(event.Number("owner", client)),
-                  event.Has("keep")},
+                  event.Has("keep"), Attempt(event, 0)},
                  now_, out);
     } else if (name == "return") {
       const uint64_t begin = event.Number("at", 0);

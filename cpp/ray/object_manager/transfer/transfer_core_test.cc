@@ -7,6 +7,7 @@
 #include <random>
 #include <string>
 
+#include "ray/object_manager/transfer/copy_notice_core.h"
 #include "ray/object_manager/transfer/pull_core.h"
 #include "ray/object_manager/transfer/push_core.h"
 
@@ -406,6 +407,79 @@ TEST(PushCore, OnlyWhoIsDeeperIsKeptWaiting) {
   EXPECT_EQ(p.Ask(5, 1, 7, 0), "serve 5");
   p.core.OnChunkHere(Object(7), 4 * kMiB, &p.out);
   EXPECT_EQ(p.Take(), "serve 3");
+}
+
+// A CopyNoticeCore and its effects.
+class Teller {
+ public:
+  std::string Add(uint32_t node, std::vector<uint32_t> objects, uint32_t attempt = 0) {
+    std::vector<CopyRun> copies;
+    for (const uint32_t n : objects) copies.push_back({Object(n), attempt});
+    core.Add(Node(node), copies, now, &out);
+    return Take();
+  }
+  std::string Answer(uint32_t node, uint64_t call, bool confirmed) {
+    core.OnAnswer(Node(node), call, confirmed, now, &out);
+    return Take();
+  }
+  std::string After(Duration wait) {
+    now = now + wait;
+    core.OnTimer(now, &out);
+    return Take();
+  }
+  std::string Take() {
+    std::string text;
+    for (const NoticeWanted& effect : std::exchange(out, {})) {
+      text += (text.empty() ? "call" : "; call") + std::to_string(effect.call) + " n" + std::to_string(Number(effect.node));
+      for (const CopyRun& copy : effect.copies) {
+        text += " o" + std::to_string(Number(copy.id)) + (copy.attempt == 0 ? "" : "/" + std::to_string(copy.attempt));
+      }
+    }
+    return text;
+  }
+  CopyNoticeCore core{CopyNoticeConfig{.max_copies = 3}};
+  Time now{int64_t{1000000000}};
+  CopyNoticeEffects out;
+};
+
+TEST(CopyNoticeCore, WhatComesWhileAMessageIsUnderWayGoesWithTheNext) {
+  Teller t;
+  EXPECT_EQ(t.Add(1, {1}), "call1 n1 o1");
+  EXPECT_EQ(t.Add(1, {2, 3}), "");
+  EXPECT_EQ(t.Add(2, {4}, 7), "call2 n2 o4/7");
+  EXPECT_EQ(t.Add(1, {2, 5}, 1), "");
+  EXPECT_EQ(t.Answer(1, 1, true), "call3 n1 o2 o3 o2/1");
+  EXPECT_EQ(t.Answer(1, 3, true), "call4 n1 o5/1");
+  EXPECT_EQ(t.Answer(1, 3, true), "");  // old news
+  EXPECT_EQ(t.Answer(1, 4, true), "");
+  EXPECT_EQ(t.Answer(2, 2, true), "");
+  EXPECT_EQ(t.core.size(), 0u);
+  EXPECT_TRUE(t.core.NextDeadline().is_infinite());
+}
+
+TEST(CopyNoticeCore, WhatIsNotConfirmedIsSentAgainUntilItIs) {
+  Teller t;
+  t.Add(1, {1});
+  t.Add(1, {2});
+  EXPECT_EQ(t.Answer(1, 1, false), "");
+  EXPECT_EQ(t.core.NextDeadline(), t.now + std::chrono::milliseconds(50));
+  EXPECT_EQ(t.Add(1, {3}), "");
+  EXPECT_EQ(t.After(std::chrono::milliseconds(49)), "");
+  EXPECT_EQ(t.After(std::chrono::milliseconds(1)), "call2 n1 o1 o2 o3");
+  EXPECT_EQ(t.Answer(1, 2, false), "");
+  EXPECT_EQ(t.core.NextDeadline(), t.now + std::chrono::milliseconds(100));
+  EXPECT_EQ(t.After(std::chrono::milliseconds(100)), "call3 n1 o1 o2 o3");
+  EXPECT_EQ(t.Answer(1, 3, true), "");
+  EXPECT_EQ(t.core.size(), 0u);
+}
+
+TEST(CopyNoticeCore, TheDeadAreToldNothing) {
+  Teller t;
+  t.Add(1, {1});
+  t.core.OnNodeDead(Node(1));
+  EXPECT_EQ(t.Answer(1, 1, false), "");
+  EXPECT_EQ(t.Add(1, {2}), "");
+  EXPECT_EQ(t.core.size(), 0u);
 }
 
 // Each of them was named to the next one while its notice that it left was lost.

@@ -72,7 +72,7 @@ void AdoptionCore::AddLocation(const ObjectId& id, const NodeId& node, uint32_t 
   if (dead_nodes_.contains(node)) return;
   const auto it = objects_.find(id);
   if (it == objects_.end() || it->second.lost || it->second.value.blob != nullptr || it->second.value.attempt != attempt) {
-    out->emplace_back(FreeAdopted{id, {node}});
+    out->emplace_back(FreeAdopted{{id, attempt}, {node}});
     return;
   }
   std::vector<NodeId>& nodes = it->second.value.nodes;
@@ -93,7 +93,7 @@ void AdoptionCore::LoseNode(Object* object, const ObjectId& id, const NodeId& no
   if (nodes.empty()) {
     object->lost = true;
   } else if (primary) {
-    out->emplace_back(KeepAdopted{id, nodes.front()});
+    out->emplace_back(KeepAdopted{{id, object->value.attempt}, nodes.front()});
   }
 }
 
@@ -145,7 +145,7 @@ void AdoptionCore::Drop(const ObjectId& id, AdoptionEffects* out, std::vector<Ob
   const auto of = owners_.find(object.owner);
   if (--of->second.objects == 0) owners_.erase(of);
   if (object.value.blob != nullptr) inline_bytes_ -= object.value.blob->size();
-  if (!object.value.nodes.empty()) out->emplace_back(FreeAdopted{id, std::move(object.value.nodes)});
+  if (!object.value.nodes.empty()) out->emplace_back(FreeAdopted{{id, object.value.attempt}, std::move(object.value.nodes)});
   LetGo(object.value.nested, out, to_settle);
 }
 

@@ -20,6 +20,7 @@
 
 #include "ray/common/address.h"
 #include "ray/common/buffer.h"
+#include "ray/common/copy_run.h"
 #include "ray/common/ids.h"
 #include "ray/util/recent_set.h"
 
@@ -41,11 +42,11 @@ struct BorrowCount {
 
 // Effects, to be carried out in order.
 struct FreeAdopted {  // nobody refers to it any more: its copies there go
-  ObjectId id;
+  CopyRun copy;
   std::vector<NodeId> nodes;
 };
 struct KeepAdopted {  // the copy on that node is the primary one now
-  ObjectId id;
+  CopyRun copy;
   NodeId node;
 };
 struct GiveBackNested {  // RemoveBorrowers for the adopter itself

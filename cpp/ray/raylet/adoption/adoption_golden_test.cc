@@ -35,13 +35,15 @@ std::vector<uint64_t> Numbers(const std::string& text, char separator) {
   return numbers;
 }
 
+std::string Run(const CopyRun& copy) { return No(copy.id) + (copy.attempt == 0 ? "" : " of run " + std::to_string(copy.attempt)); }
+
 struct Show {
   std::string operator()(const FreeAdopted& e) {
-    std::string text = "free " + No(e.id) + " on";
+    std::string text = "free " + Run(e.copy) + " on";
     for (const NodeId& node : e.nodes) text += " " + No(node);
     return text;
   }
-  std::string operator()(const KeepAdopted& e) { return "keep " + No(e.id) + " on " + No(e.node); }
+  std::string operator()(const KeepAdopted& e) { return "keep " + Run(e.copy) + " on " + No(e.node); }
   std::string operator()(const GiveBackNested& e) { return "give " + No(e.id) + " back to " + Name(e.owner.worker_id); }
 };
 

@@ -159,7 +159,7 @@ void AdoptionService::SaveFrom(const NodeId& node, const std::vector<ObjectId>& 
     const AdoptionCore::Object* object = core_.Find(id);
     if (object == nullptr || object->value.nodes.size() != 1 || object->value.nodes[0] != node) continue;
     const uint32_t attempt = object->value.attempt;
-    deps_.save({id, object->value.size, object->value.metadata, RayletAsProcess(deps_.self), {node}},
+    deps_.save({id, object->value.size, object->value.metadata, RayletAsProcess(deps_.self), {node}, attempt},
                [this, alive = alive_, id, attempt, saved](const Status& status) {
                  if (!*alive) return;
                  if (!status.ok()) {
@@ -332,14 +332,14 @@ void AdoptionService::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc
     const auto& nodes = object->value.nodes;
     const auto other = std::ranges::find_if(nodes, [&](const NodeId& node) { return !leaving.contains(node); });
     if (other != nodes.end()) {
-      effects.emplace_back(KeepAdopted{id, *other});
+      effects.emplace_back(KeepAdopted{{id, object->value.attempt}, *other});
       continue;
     }
     if (leaving.contains(deps_.self)) {
       answer->reply.add_not_moved(binary);
       continue;
     }
-    deps_.save({id, object->value.size, object->value.metadata, RayletAsProcess(deps_.self), nodes},
+    deps_.save({id, object->value.size, object->value.metadata, RayletAsProcess(deps_.self), nodes, object->value.attempt},
                [this, alive = alive_, answer, id, attempt = object->value.attempt](const Status& status) {
                  if (!*alive) return;
                  if (!status.ok()) return answer->reply.add_not_moved(id.Binary());
@@ -411,41 +411,18 @@ rpc::ConnectionPtr AdoptionService::ConnectionTo(const Address& process) {
 }
 
 void AdoptionService::Run(const AdoptionEffects& effects) {
-  std::map<NodeId, v1::CopiesNotice> frees, keeps;
-  auto note = [](const NodeId& node, const ObjectId& id, std::map<NodeId, v1::CopiesNotice>* notices) {
-    v1::CopiesNotice& notice = (*notices)[node];
-    auto* to = notice.nodes_size() == 0 ? notice.add_nodes() : notice.mutable_nodes(0);
-    to->set_node_id(node.Binary());
-    to->add_object_ids(id.Binary());
-  };
-  std::vector<ObjectId> free_here, keep_here;
+  std::map<NodeId, std::vector<CopyRun>> frees, keeps;
   for (const AdoptionEffect& effect : effects) {
     if (const auto* free = std::get_if<FreeAdopted>(&effect)) {
-      for (const NodeId& node : free->nodes) {
-        if (node == deps_.self) {
-          free_here.push_back(free->id);
-        } else {
-          note(node, free->id, &frees);
-        }
-      }
+      for (const NodeId& node : free->nodes) frees[node].push_back(free->copy);
     } else if (const auto* keep = std::get_if<KeepAdopted>(&effect)) {
-      if (keep->node == deps_.self) {
-        keep_here.push_back(keep->id);
-      } else {
-        note(keep->node, keep->id, &keeps);
-      }
+      keeps[keep->node].push_back(keep->copy);
     } else if (const auto* back = std::get_if<GiveBackNested>(&effect)) {
       mail_.GiveBack(back->owner, back->id);
     }
   }
-  if (!free_here.empty()) deps_.free(std::move(free_here));
-  if (!keep_here.empty()) deps_.keep(std::move(keep_here));
-  for (const auto& [node, notice] : frees) {
-    if (const auto link = deps_.link(node)) link->Notify(MethodId::kFreeCopies, notice);
-  }
-  for (const auto& [node, notice] : keeps) {
-    if (const auto link = deps_.link(node)) link->Notify(MethodId::kKeepCopies, notice);
-  }
+  for (auto& [node, copies] : frees) deps_.free(node, std::move(copies));
+  for (auto& [node, copies] : keeps) deps_.keep(node, std::move(copies));
   OwnerMailEffects mail;
   mail_.Flush(Now(), &mail);
   Run(mail);

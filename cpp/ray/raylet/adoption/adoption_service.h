@@ -36,9 +36,10 @@ class AdoptionService {
     std::function<rpc::ConnectionPtr(const NodeId&)> link;
     // A new connection to a worker or driver, wherever it is.
     std::function<rpc::ConnectionPtr(const Address&)> connect;
-    // This node's store: these objects are that process's from now on; nobody refers to them any more; they must not be evicted.
+    // This node's store: these objects are that process's from now on.
     std::function<void(std::vector<ObjectId> ids, const Address& owner)> reown;
-    std::function<void(std::vector<ObjectId> ids)> free, keep;
+    // See TransferService.
+    std::function<void(const NodeId&node, std::vector<CopyRun> copies)> free, keep;
     std::function<void(CopyToSave copy, std::function<void(const Status&)> done)> save;
   };
   explicit AdoptionService(Deps deps);

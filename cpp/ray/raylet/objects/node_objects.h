@@ -24,8 +24,6 @@ class NodeObjects {
   virtual void OnNodeDead(const NodeId& node) = 0;
   // See object_manager::StoreService.
   virtual void Reown(std::vector<ObjectId> ids, const Address& owner) = 0;
-  virtual void Free(std::vector<ObjectId> ids) = 0;
-  virtual void Keep(std::vector<ObjectId> ids) = 0;
   virtual void Unkeep(std::vector<ObjectId> ids) = 0;
   // The callback runs on any thread.
   virtual void ListPrimary(std::function<void(std::vector<object_manager::StoreService::PrimaryCopy>)> callback) = 0;
@@ -34,6 +32,8 @@ class NodeObjects {
   virtual void ArmUse() = 0;  // the next change is told once, by NodeServices::OnStoreUse
   virtual void Describe(const ObjectId& id, std::function<void(std::string text, bool readable)> callback) = 0;
   // See TransferService.
+  virtual void Free(const NodeId& node, std::vector<CopyRun> copies) = 0;
+  virtual void Keep(const NodeId& node, std::vector<CopyRun> copies) = 0;
   virtual void Save(const CopyToSave& copy, std::function<void(const Status&)> done) = 0;
   virtual std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here) = 0;
   virtual uint64_t given_bytes() const = 0;

@@ -25,8 +25,6 @@ class StoreObjects final : public NodeObjects {
     transfers_->OnNodeDead(node);
   }
   void Reown(std::vector<ObjectId> ids, const Address& owner) override { store_->Reown(std::move(ids), owner); }
-  void Free(std::vector<ObjectId> ids) override { store_->Free(std::move(ids)); }
-  void Keep(std::vector<ObjectId> ids) override { store_->Keep(std::move(ids)); }
   void Unkeep(std::vector<ObjectId> ids) override { store_->Unkeep(std::move(ids)); }
   void ListPrimary(std::function<void(std::vector<object_manager::StoreService::PrimaryCopy>)> callback) override {
     store_->ListPrimary(std::move(callback));
@@ -37,6 +35,8 @@ class StoreObjects final : public NodeObjects {
   void Describe(const ObjectId& id, std::function<void(std::string text, bool readable)> callback) override {
     store_->Describe(id, std::move(callback));
   }
+  void Free(const NodeId& node, std::vector<CopyRun> copies) override { transfers_->Free(node, std::move(copies)); }
+  void Keep(const NodeId& node, std::vector<CopyRun> copies) override { transfers_->Keep(node, std::move(copies)); }
   void Save(const CopyToSave& copy, std::function<void(const Status&)> done) override { transfers_->Save(copy, std::move(done)); }
   std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here) override {
     return transfers_->Prefetch(std::move(copies), here);

@@ -11,6 +11,8 @@ using namespace object_manager;  // NOLINT(google-build-using-namespace): the ef
 
 namespace {
 
+constexpr Duration kNoticeTimeout = std::chrono::seconds(30);
+
 // A chunk on its way out; tells when the link has let go of it.
 class OutgoingChunk final : public Buffer {
  public:
@@ -40,7 +42,13 @@ TransferService::TransferService(Deps deps, const PullConfig& pull, const PushCo
       copier_(copier != nullptr ? std::move(copier) : std::make_unique<TaskThread>("transfer")),
       pull_(pull),
       push_(push),
-      timer_(deps_.loop, [this] { OnTick(); }) {}
+      timer_(deps_.loop, [this] { OnTick(); }),
+      notice_timer_(deps_.loop, [this] {
+        for (Notices* notices : {&frees_, &keeps_}) {
+          notices->core.OnTimer(Now(), &notices->out);
+          SendNotices(notices);
+        }
+      }) {}
 
 TransferService::~TransferService() { Stop(); }
 
@@ -48,6 +56,7 @@ void TransferService::Stop() {
   if (!std::exchange(*alive_, false)) return;
   copier_->Stop();
   timer_.Cancel();
+  notice_timer_.Cancel();
   for (auto& [want, pull] : pulls_) {
     if (pull.responder.valid()) pull.responder.Fail(Status::Cancelled("this node is stopping"));
   }
@@ -77,8 +86,9 @@ void TransferService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
         Settle();
       });
   for (MethodId method : {MethodId::kFreeCopies, MethodId::kKeepCopies}) {
-    dispatcher->RegisterTyped<v1::CopiesNotice>(
-        method, [this, method](const v1::CopiesNotice& m, rpc::Request&, rpc::Responder) { HandleCopies(method, m); });
+    dispatcher->RegisterTyped<v1::CopiesNotice>(method, [this, method](const v1::CopiesNotice& m, rpc::Request&, rpc::Responder responder) {
+      HandleCopies(method, m, std::move(responder));
+    });
   }
 }
 
@@ -96,7 +106,8 @@ void TransferService::HandlePull(const v1::PullObjectRequest& message, rpc::Requ
     });
   }
   wanted_[pull.id] = {message.metadata(),
-                      {NodeId::FromBinaryOrNil(message.owner_node_id()), WorkerId::FromBinaryOrNil(message.owner_worker_id())}};
+                      {NodeId::FromBinaryOrNil(message.owner_node_id()), WorkerId::FromBinaryOrNil(message.owner_worker_id())},
+                      message.attempt()};
   by_caller_[{connection, message.pull_id()}] = pull.want;
   pulls_.emplace(pull.want, Pull{std::move(responder), connection, message.pull_id(), pull.id, nullptr, message.keep()});
   pull_.Want(std::move(pull), Now(), &pulls_out_);
@@ -110,11 +121,8 @@ void TransferService::Save(const CopyToSave& copy, std::function<void(const Stat
   pull.size = copy.size;
   pull.priority = PullPriority::kTaskArgument;  // nobody waits for it
   pull.nodes = copy.nodes;
-  wanted_[copy.id] = {copy.metadata, copy.owner};
-  pulls_.emplace(pull.want, Pull{{}, 0, 0, copy.id, [this, id = copy.id, done = std::move(done)](const Status& status) {
-                                   if (status.ok()) deps_.store->Keep({id});
-                                   done(status);
-                                 }});
+  wanted_[copy.id] = {copy.metadata, copy.owner, copy.attempt};
+  pulls_.emplace(pull.want, Pull{{}, 0, 0, copy.id, std::move(done), /*keep=*/true});
   pull_.Want(std::move(pull), Now(), &pulls_out_);
   Settle();
 }
@@ -133,7 +141,7 @@ std::shared_ptr<void> TransferService::Prefetch(std::vector<CopyToSave> copies, 
     pull.size = copy.size;
     pull.priority = PullPriority::kTaskArgument;
     pull.nodes = copy.nodes;
-    wanted_[copy.id] = {copy.metadata, copy.owner};
+    wanted_[copy.id] = {copy.metadata, copy.owner, copy.attempt};
     wants.push_back(pull.want);
     pulls_.emplace(pull.want, Pull{{}, 0, 0, copy.id, [copy = std::move(copy), here](const Status& status) {
                                      if (status.ok()) here(copy);
@@ -183,26 +191,73 @@ void TransferService::HandleFetch(const v1::FetchChunkRequest& message, rpc::Res
   Settle();
 }
 
-void TransferService::HandleCopies(MethodId method, const v1::CopiesNotice& message) {
+void TransferService::HandleCopies(MethodId method, const v1::CopiesNotice& message, rpc::Responder responder) {
   for (const auto& node : message.nodes()) {
-    const NodeId to = NodeId::FromBinaryOrNil(node.node_id());
-    if (to != deps_.self) {
-      v1::CopiesNotice on;
-      *on.add_nodes() = node;
-      if (auto link = deps_.link(to)) link->Notify(method, on);
-      continue;
+    std::vector<CopyRun> copies;
+    copies.reserve(static_cast<size_t>(node.object_ids_size()));
+    for (int i = 0; i < node.object_ids_size(); ++i) {
+      copies.push_back({ObjectId::FromBinaryOrNil(node.object_ids(i)), i < node.attempts_size() ? node.attempts(i) : CopyRun::kAny});
     }
-    std::vector<ObjectId> ids;
-    for (const std::string& id : node.object_ids()) ids.push_back(ObjectId::FromBinaryOrNil(id));
+    const NodeId to = NodeId::FromBinaryOrNil(node.node_id());
     if (method == MethodId::kFreeCopies) {
-      deps_.store->Free(std::move(ids));
+      Free(to, std::move(copies));
     } else {
-      deps_.store->Keep(std::move(ids));
+      Keep(to, std::move(copies));
     }
   }
+  if (responder.valid()) responder.Send(v1::TransferEmpty());
+}
+
+void TransferService::Free(const NodeId& node, std::vector<CopyRun> copies) {
+  if (node == deps_.self) return deps_.store->Free(std::move(copies));
+  frees_.core.Add(node, copies, Now(), &frees_.out);
+  SendNotices(&frees_);
+}
+
+void TransferService::Keep(const NodeId& node, std::vector<CopyRun> copies) {
+  if (node == deps_.self) return deps_.store->Keep(std::move(copies));
+  keeps_.core.Add(node, copies, Now(), &keeps_.out);
+  SendNotices(&keeps_);
+}
+
+void TransferService::SendNotices(Notices* notices) {
+  while (!notices->out.empty()) {
+    for (const NoticeWanted& effect : std::exchange(notices->out, {})) {
+      const rpc::ConnectionPtr link = deps_.link(effect.node);
+      if (link == nullptr) {
+        notices->core.OnAnswer(effect.node, effect.call, /*confirmed=*/false, Now(), &notices->out);
+        continue;
+      }
+      v1::CopiesNotice message;
+      auto* node = message.add_nodes();
+      node->set_node_id(effect.node.Binary());
+      node->mutable_object_ids()->Reserve(static_cast<int>(effect.copies.size()));
+      node->mutable_attempts()->Reserve(static_cast<int>(effect.copies.size()));
+      for (const CopyRun& copy : effect.copies) {
+        node->add_object_ids(copy.id.data(), ObjectId::kSize);
+        node->add_attempts(copy.attempt);
+      }
+      rpc::CallOptions options;
+      options.timeout = kNoticeTimeout;
+      rpc::CallTyped<v1::TransferEmpty>(
+          *link, notices->method, message, {},
+          [this, notices, node = effect.node, call = effect.call, alive = alive_](const Status& status, const v1::TransferEmpty&,
+                                                                                  const PartList&) {
+            if (!*alive) return;
+            // One of an older version has no answer to give, and its error says as much: it has got the message.
+            const bool lost = status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kDeadlineExceeded;
+            notices->core.OnAnswer(node, call, !lost, Now(), &notices->out);
+            SendNotices(notices);
+          },
+          options);
+    }
+  }
+  notice_timer_.Arm(std::min(frees_.core.NextDeadline(), keeps_.core.NextDeadline()));
 }
 
 void TransferService::OnNodeDead(const NodeId& node) {
+  frees_.core.OnNodeDead(node);
+  keeps_.core.OnNodeDead(node);
   pull_.OnNodeDead(node, Now(), &pulls_out_);
   push_.OnNodeDead(node, &pushes_out_);
   Settle();
@@ -221,7 +276,7 @@ void TransferService::Settle() {
 
 void TransferService::Apply(const RoomWanted& effect) {
   const Wanted& wanted = wanted_[effect.id];
-  deps_.store->CreateCopy(effect.id, effect.size, wanted.metadata, wanted.owner,
+  deps_.store->CreateCopy({effect.id, effect.size, wanted.metadata, wanted.owner, wanted.attempt},
                           [this, effect, alive = alive_, loop = deps_.loop](Status status, bool exists, std::shared_ptr<ObjectRoom> room) {
                             loop->Post("transfer.room", [this, effect, alive, status, exists, room] {
                               // It may have been given up while the store made room: then the room goes with this call.
@@ -348,16 +403,26 @@ void TransferService::Apply(const PullAnswered& effect) {
   Pull& pull = node.mapped();
   by_caller_.erase({pull.connection, pull.pull_id});
   if (!pull_.Wants(pull.id)) wanted_.erase(pull.id);
-  if (pull.done) return pull.done(effect.status);
-  if (pull.keep && effect.status.ok()) deps_.store->Keep({pull.id});
+  if (!pull.keep || !effect.status.ok()) return Answer(&pull, effect.status, effect.missing);
+  // It may have been evicted since it came.
+  deps_.store->KeepIfHere({pull.id, CopyRun::kAny},
+                          [this, alive = alive_, loop = deps_.loop, held = std::make_shared<Pull>(std::move(pull))](bool kept) {
+                            loop->Post("transfer.kept", [this, alive, held, kept] {
+                              if (*alive)
+                                Answer(held.get(), kept ? Status::Ok() : Status::NotFound("it was evicted as soon as it was there"), {});
+                            });
+                          });
+}
+
+void TransferService::Answer(Pull* pull, const Status& status, const std::vector<NodeId>& missing) {
+  if (pull->done) return pull->done(status);
   v1::PullObjectReply reply;
-  const StatusCode code = effect.status.code();
-  if (!effect.status.ok() && code != StatusCode::kNotFound && code != StatusCode::kDeadlineExceeded)
-    return pull.responder.Fail(effect.status);
-  reply.set_ready(effect.status.ok());
+  const StatusCode code = status.code();
+  if (!status.ok() && code != StatusCode::kNotFound && code != StatusCode::kDeadlineExceeded) return pull->responder.Fail(status);
+  reply.set_ready(status.ok());
   reply.set_timed_out(code == StatusCode::kDeadlineExceeded);
-  for (const NodeId& missing : effect.missing) reply.add_missing_node_ids(missing.Binary());
-  pull.responder.Send(reply);
+  for (const NodeId& node : missing) reply.add_missing_node_ids(node.Binary());
+  pull->responder.Send(reply);
 }
 
 void TransferService::Apply(const PinWanted& effect) {

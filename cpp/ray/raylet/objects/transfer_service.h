@@ -1,4 +1,5 @@
-// TransferService: brings objects from other nodes to this one and gives those that are here to others. Shell of the PullCore and the PushCore.
+// TransferService: brings objects from other nodes to this one, gives those that are here to others, and tells other nodes what becomes of
+// their copies. Shell of the PullCore, the PushCore and the CopyNoticeCore.
 //
 // Links on plain TCP receive straight into the store's memory; what gRPC streams bring is copied there from their buffers, by a thread of its own, so that
 // copying holds up no lease. From there it goes to the links as parts. What is received is given on chunk by chunk. See docs/architecture/object-manager.md.
@@ -18,6 +19,7 @@
 #include "ray/async/tick_timer.h"
 #include "ray/object_manager/spill/task_thread.h"
 #include "ray/object_manager/store/store_service.h"
+#include "ray/object_manager/transfer/copy_notice_core.h"
 #include "ray/object_manager/transfer/pull_core.h"
 #include "ray/object_manager/transfer/push_core.h"
 #include "ray/rpc/core/connection.h"
@@ -55,6 +57,9 @@ class TransferService {
   void OnNodeDead(const NodeId& node);
   // Brings a copy here to stay: from then on this node's is the one that is not evicted. `done` on the loop, once.
   void Save(const CopyToSave& copy, std::function<void(const Status&)> done);
+  // What an owner has to say of copies on this node or another: they are of no use any more; or, they must not be evicted.
+  void Free(const NodeId& node, std::vector<CopyRun> copies);
+  void Keep(const NodeId& node, std::vector<CopyRun> copies);
   // For people: what it does to bring the object here; empty: nothing.
   std::string Explain(const ObjectId& id) const { return pull_.Explain(id, Now()); }
   // Brings copies here that will be wanted soon, with the least priority, as long as the answer lives. What the store has no free room for is left out.
@@ -75,6 +80,7 @@ class TransferService {
   struct Wanted {  // what the store has to know about an object
     std::string metadata;
     Address owner;
+    uint32_t attempt = 0;
   };
   struct Pull {
     rpc::Responder responder;
@@ -86,7 +92,16 @@ class TransferService {
 
   void HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleFetch(const v1::FetchChunkRequest& message, rpc::Responder responder);
-  void HandleCopies(MethodId method, const v1::CopiesNotice& message);
+  void HandleCopies(MethodId method, const v1::CopiesNotice& message, rpc::Responder responder);
+  // One kind of message about copies on other nodes.
+  struct Notices {
+    MethodId method;
+    object_manager::CopyNoticeCore core;
+    object_manager::CopyNoticeEffects out;
+  };
+  // Carries out what has gathered.
+  void SendNotices(Notices* notices);
+  void Answer(Pull* pull, const Status& status, const std::vector<NodeId>& missing);
   void CancelWant(object_manager::WantNo want);
   void CancelPull(uint64_t connection, uint64_t pull_id);
   void OnRequesterGone(uint64_t connection);
@@ -118,6 +133,8 @@ class TransferService {
   object_manager::PushCore push_;
   object_manager::PullEffects pulls_out_;
   object_manager::PushEffects pushes_out_;
+  Notices frees_{MethodId::kFreeCopies, object_manager::CopyNoticeCore(), {}},
+      keeps_{MethodId::kKeepCopies, object_manager::CopyNoticeCore(), {}};
   bool settling_ = false;
   std::atomic<uint64_t> given_bytes_{0}, received_bytes_{0};
   std::unordered_map<ObjectId, Wanted, IdHash> wanted_;
@@ -130,7 +147,7 @@ class TransferService {
   std::map<object_manager::ServeNo, rpc::Responder> serving_;
   object_manager::WantNo last_want_ = 0;
   object_manager::ServeNo last_serve_ = 0;
-  async::TickTimer timer_;
+  async::TickTimer timer_, notice_timer_;
 };
 
 }  // namespace ray::raylet

@@ -100,6 +100,7 @@ class TestNode {
     }
   }
   rpc::ConnectionPtr Link(const NodeId& node) {
+    if (is_cut) return nullptr;
     TestNode* other = directory_(node);
     if (other == nullptr) return nullptr;
     auto& link = links_[node];
@@ -110,13 +111,15 @@ class TestNode {
     }
     return link;
   }
-  void Put(const ObjectId& object, std::string_view bytes) {
-    auto handle = client->Create(object, bytes.size(), "RAW", worker);
+  void Put(const ObjectId& object, std::string_view bytes) { Put(object, bytes, worker, 0); }
+  void Put(const ObjectId& object, std::string_view bytes, const WorkerId& owner, uint32_t attempt) {
+    auto handle = client->Create(object, bytes.size(), "RAW", Address{NodeId(), owner}, {}, attempt);
     ASSERT_TRUE(handle.ok()) << handle.status().ToString();
     ASSERT_TRUE(handle->Write(0, bytes.data(), bytes.size()).ok());
     handle->Seal();
   }
-  std::future<v1::PullObjectReply> Pull(const ObjectId& object, uint64_t size, std::vector<NodeId> nodes, uint64_t* pull_id = nullptr) {
+  std::future<v1::PullObjectReply> Pull(const ObjectId& object, uint64_t size, std::vector<NodeId> nodes, uint64_t* pull_id = nullptr,
+                                        uint32_t attempt = 0) {
     v1::PullObjectRequest request;
     request.set_pull_id(++last_pull_);
     if (pull_id != nullptr) *pull_id = last_pull_;
@@ -124,6 +127,7 @@ class TestNode {
     request.set_owner_worker_id(worker.Binary());
     request.set_size(size);
     request.set_metadata("RAW");
+    request.set_attempt(attempt);
     for (const NodeId& node : nodes) request.add_node_ids(node.Binary());
     TestPromise<v1::PullObjectReply> promise;
     rpc::CallTyped<v1::PullObjectReply>(*raylet, MethodId::kPullObject, request, {},
@@ -150,6 +154,7 @@ class TestNode {
   std::unique_ptr<object_manager::StoreClient> client;
   rpc::ConnectionPtr raylet;
   std::function<void(const JobId& job, const std::string& message)> on_warning;  // on the loop; the first is told
+  bool is_cut = false;                                                           // on the loop: links give nothing
 
  private:
   const Directory directory_;
@@ -303,6 +308,45 @@ TEST_F(TransferServiceTest, FreedCopiesGoOnEveryNode) {
   here->add_object_ids(id.Binary());
   a.raylet->Notify(MethodId::kFreeCopies, notice);
   while (b.store->Stats().num_objects != 0) std::this_thread::yield();
+}
+
+TEST_F(TransferServiceTest, FreedCopiesGoAlsoWhenTheLinkIsDownAtThatMoment) {
+  TestNode &a = New(), &b = New();
+  const ObjectId primary = Object();
+  a.Put(primary, Bytes(8 * kMiB, 6));
+  ASSERT_TRUE(b.Pull(primary, 8 * kMiB, {a.id}).get().ready());
+  b.store->Keep({CopyRun{primary}});
+  v1::CopiesNotice notice;
+  auto* there = notice.add_nodes();
+  there->set_node_id(b.id.Binary());
+  there->add_object_ids(primary.Binary());
+  a.Run([&] { a.is_cut = true; });
+  a.raylet->Notify(MethodId::kFreeCopies, notice);
+  EXPECT_FALSE(a.Pull(Object(), 1, {}).get().ready());  // behind the notice
+  EXPECT_EQ(b.store->Stats().num_objects, 1u);
+  a.Run([&] { a.is_cut = false; });
+  while (b.store->Stats().num_objects != 0) std::this_thread::yield();
+}
+
+TEST_F(TransferServiceTest, AFreeThatComesLateSparesWhatALaterRunMade) {
+  TestNode &a = New(), &b = New();
+  const ObjectId again = Object(), pulled = Object(), once = Object();
+  for (const ObjectId& id : {again, once}) b.Put(id, Bytes(kMiB, 6), a.worker, 0);
+  a.Run([&] {
+    a.is_cut = true;
+    a.transfers->Free(b.id, {{again, 0}, {pulled, 0}, {once, 0}});
+    a.transfers->Keep(b.id, {{pulled, 0}});
+  });
+  // The task runs again on that node, and another one's second value is brought there.
+  b.store->Free({{again, 0}});
+  while (b.store->Stats().num_objects != 1) std::this_thread::yield();
+  b.Put(again, Bytes(kMiB, 7), a.worker, 1);
+  a.Put(pulled, Bytes(kMiB, 8));
+  ASSERT_TRUE(b.Pull(pulled, kMiB, {a.id}, nullptr, 1).get().ready());
+  a.Run([&] { a.is_cut = false; });
+  while (b.client->Contains({once}).value().front()) std::this_thread::yield();
+  EXPECT_EQ(b.Read(again), Bytes(kMiB, 7));
+  EXPECT_EQ(b.Read(pulled), Bytes(kMiB, 8));
 }
 
 TEST_F(TransferServiceTest, ABroadcastReachesAll) {

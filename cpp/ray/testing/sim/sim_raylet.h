@@ -20,8 +20,8 @@ class NoObjects final : public raylet::NodeObjects {
   void OnWorkerDied(const WorkerId&) override {}
   void OnNodeDead(const NodeId&) override {}
   void Reown(std::vector<ObjectId>, const Address&) override {}
-  void Free(std::vector<ObjectId>) override {}
-  void Keep(std::vector<ObjectId>) override {}
+  void Free(const NodeId&, std::vector<CopyRun>) override {}
+  void Keep(const NodeId&, std::vector<CopyRun>) override {}
   void Unkeep(std::vector<ObjectId>) override {}
   void ListPrimary(std::function<void(std::vector<object_manager::StoreService::PrimaryCopy>)> callback) override { callback({}); }
   object_manager::StoreStats Stats() const override { return {}; }
