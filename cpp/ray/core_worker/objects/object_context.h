@@ -72,6 +72,8 @@ class ObjectHost {
   virtual void DropIfUnheld(const ObjectId& id) = 0;
   // The last copy that was known of it is gone: it is absent.
   virtual void OnLost(const ObjectId& id) = 0;
+  // What this process owns is being handed over: what it learns from now on goes with it.
+  virtual bool IsLeaving() const = 0;
 
  protected:
   ~ObjectHost() = default;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 #include <string_view>
+#include <utility>
 
 #include "ray/core_worker/objects/owners.h"
 
@@ -102,6 +103,9 @@ bool ObjectCopies::IsDeadNode(const NodeId& node) {
 }
 
 void ObjectCopies::LoseNode(const NodeId& node) {
+  MoveEffects effects;
+  moves_.OnNodeDead(node, &effects);
+  RunMoves(std::move(effects));
   const MemoryStore::NodeLoss loss = context_.memory.LoseNode(node);
   for (const ObjectId& id : loss.lost) context_.host->OnLost(id);
   KeepCopies(loss.primaries);
@@ -194,62 +198,105 @@ void ObjectCopies::HandleAddLocation(const v1::AddLocationNotice& message) {
 }
 
 void ObjectCopies::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder) {
-  // Pulls of ours are numbered from below; these go to the same raylet, if it is that of this node.
-  constexpr uint64_t kMoves = uint64_t{1} << 63;
-  struct Answer {
-    explicit Answer(rpc::Responder r) : responder(std::move(r)) {}
-    ~Answer() {  // the last pull has ended
-      if (responder.valid()) responder.Send(reply);
-    }
-    rpc::Responder responder;
-    v1::MoveCopiesReply reply;  // on the loop only
-  };
-  const auto answer = std::make_shared<Answer>(std::move(responder));
   std::set<std::string_view> leaving(message.leaving_node_ids().begin(), message.leaving_node_ids().end());
   leaving.insert(message.node_id());
   const NodeId target = NodeId::FromBinaryOrNil(message.target_node_id());
-  std::vector<std::pair<ObjectId, NodeId>> have_others;
+  const uint64_t number = ++last_question_;
+  MoveQuestion& question = move_questions_[number];
+  question.responder = std::move(responder);
+  question.open = 1;  // until all are asked about
+  MoveEffects effects;
   for (const std::string& binary : message.object_ids()) {
     const ObjectId id = ObjectId::FromBinaryOrNil(binary);
     StoredValue value;
     if (!context_.table.IsOwned(id) || !context_.memory.Get(id, &value) || !value.in_store) continue;  // nothing goes with that copy
+    // One that has a copy may have evicted it: it is asked to keep one like any other.
     const auto other = std::ranges::find_if(value.node_ids, [&](const NodeId& node) { return !leaving.contains(node.View()); });
-    if (other != value.node_ids.end()) {
-      have_others.emplace_back(id, *other);
-      continue;
-    }
-    const auto raylet = context_.peers->GetRaylet(target);
-    if (!raylet.ok()) {
-      answer->reply.add_not_moved(binary);
-      continue;
-    }
-    v1::PullObjectRequest request;
-    {
-      MutexLock lock(&mu_);
-      request.set_pull_id(kMoves | ++last_move_);
-    }
-    request.set_object_id(binary);
-    request.set_owner_worker_id(context_.self.worker_id.Binary());
-    request.set_owner_node_id(context_.self.node_id.Binary());
-    request.set_size(value.size);
-    request.set_metadata(value.metadata);
-    request.set_reason(v1::PULL_REASON_TASK_ARGUMENT);
-    request.set_keep(true);
-    request.set_attempt(value.attempt);
-    for (const NodeId& node : value.node_ids) request.add_node_ids(node.data(), NodeId::kSize);
-    rpc::CallTyped<v1::PullObjectReply>(**raylet, MethodId::kPullObject, request, {},
-                                        [this, alive = context_.alive, answer, id, target, attempt = value.attempt](
-                                            const Status& status, v1::PullObjectReply& reply, PartList) {
-                                          const auto service = alive.lock();
-                                          if (service == nullptr) return;
-                                          if (!status.ok() || !reply.ready()) {
-                                            answer->reply.add_not_moved(id.Binary());
-                                          } else if (!context_.memory.AddCopy(id, target, attempt) && !context_.table.Contains(id)) {
-                                            FreeCopy({id, attempt}, target);  // nobody wants it any more
-                                          }
-                                        });
+    ++question.open;
+    moves_.Move(number, {id, value.attempt}, other != value.node_ids.end() ? *other : target, &effects);
   }
-  KeepCopies(have_others);
+  effects.emplace_back(MoveAnswered{.question = number, .copy = {}, .safe = true});
+  RunMoves(std::move(effects));
+}
+
+void ObjectCopies::RunMoves(MoveEffects effects) {
+  for (const MoveEffect& effect : effects) std::visit([this](const auto& e) { Apply(e); }, effect);
+  if (move_timer_ != 0) context_.loop->CancelTimer(std::exchange(move_timer_, 0));
+  if (moves_.NextDeadline().is_infinite()) return;
+  move_timer_ = context_.loop->AddTimer(std::max(moves_.NextDeadline() - Now(), Duration::zero()), [this, alive = context_.alive] {
+    const auto service = alive.lock();
+    if (service == nullptr) return;
+    move_timer_ = 0;
+    MoveEffects due;
+    moves_.OnTimer(Now(), &due);
+    RunMoves(std::move(due));
+  });
+}
+
+void ObjectCopies::OnMoved(uint64_t call, MoveCore::Outcome outcome) {
+  MoveEffects effects;
+  moves_.OnAnswer(call, outcome, Now(), &effects);
+  RunMoves(std::move(effects));
+}
+
+void ObjectCopies::Apply(const PullKept& effect) {
+  // Pulls of ours are numbered from below; these may go to the same raylet.
+  constexpr uint64_t kMoves = uint64_t{1} << 63;
+  // Never from within: the effects that come of it would overtake others.
+  const auto later = [this, alive = context_.alive, call = effect.call](MoveCore::Outcome outcome) {
+    context_.loop->Post("move", [this, alive, call, outcome] {
+      if (const auto service = alive.lock()) OnMoved(call, outcome);
+    });
+  };
+  StoredValue value;
+  const bool wanted = context_.table.IsOwned(effect.copy.id) && context_.memory.Get(effect.copy.id, &value) && value.in_store &&
+                      value.attempt == effect.copy.attempt;
+  if (!wanted) {
+    FreeCopy(effect.copy, effect.node);
+    return later(MoveCore::Outcome::kNotThere);
+  }
+  const auto raylet = context_.peers->GetRaylet(effect.node);
+  if (!raylet.ok()) return later(MoveCore::Outcome::kNotSent);
+  v1::PullObjectRequest request;
+  request.set_pull_id(kMoves | effect.call);
+  request.set_object_id(effect.copy.id.Binary());
+  request.set_owner_worker_id(context_.self.worker_id.Binary());
+  request.set_owner_node_id(context_.self.node_id.Binary());
+  request.set_size(value.size);
+  request.set_metadata(value.metadata);
+  request.set_reason(v1::PULL_REASON_TASK_ARGUMENT);
+  request.set_keep(true);
+  request.set_attempt(value.attempt);
+  if (effect.bring) {
+    for (const NodeId& node : value.node_ids) {
+      if (node != effect.node) request.add_node_ids(node.data(), NodeId::kSize);
+    }
+  }
+  rpc::CallTyped<v1::PullObjectReply>(
+      **raylet, MethodId::kPullObject, request, {},
+      [this, alive = context_.alive, call = effect.call](const Status& status, v1::PullObjectReply& reply, PartList) {
+        const auto service = alive.lock();
+        if (service == nullptr) return;
+        const bool unknown = status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kCancelled;
+        OnMoved(call, unknown                        ? MoveCore::Outcome::kUnknown
+                      : status.ok() && reply.ready() ? MoveCore::Outcome::kThere
+                                                     : MoveCore::Outcome::kNotThere);
+      });
+}
+
+void ObjectCopies::Apply(const CopyKept& effect) {
+  const auto& [id, attempt] = effect.copy;
+  if (!context_.memory.AddCopy(id, effect.node, attempt)) FreeCopy(effect.copy, effect.node);  // nobody wants it any more
+}
+
+void ObjectCopies::Apply(const MoveAnswered& effect) {
+  const auto it = move_questions_.find(effect.question);
+  // Who takes over what is ours may not hear of that copy any more: it is asked then.
+  if (!effect.safe || (context_.host->IsLeaving() && !effect.copy.id.IsNil())) it->second.reply.add_not_moved(effect.copy.id.Binary());
+  if (--it->second.open > 0) return;
+  MoveQuestion question = std::move(it->second);
+  move_questions_.erase(it);
+  if (question.responder.valid()) question.responder.Send(question.reply);
 }
 
 }  // namespace ray::core

@@ -4,12 +4,13 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <span>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
-#include "ray/common/copy_run.h"
+#include "ray/core_worker/objects/move_core.h"
 #include "ray/core_worker/objects/object_context.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/util/mutex.h"
@@ -49,7 +50,7 @@ class ObjectCopies {
   // All copies on it.
   void LoseNode(const NodeId& node);
 
-  // A node leaves: of those objects of ours whose copies would go with it, another node gets one.
+  // A node leaves: of those objects of ours whose copies would go with it, another node keeps one. On the loop.
   void HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder);
 
   // --- where copies are
@@ -63,11 +64,27 @@ class ObjectCopies {
   // These are the primary copies from now on.
   void KeepCopies(const std::vector<std::pair<ObjectId, NodeId>>& copies);
 
+  // On the loop.
+  void RunMoves(MoveEffects effects);
+  void Apply(const PullKept& effect);
+  void Apply(const CopyKept& effect);
+  void Apply(const MoveAnswered& effect);
+  void OnMoved(uint64_t call, MoveCore::Outcome outcome);
+  Time Now() const { return context_.loop->clock().Now(); }
+
   ObjectContext& context_;
+  MoveCore moves_;  // on the loop, as are the next
+  async::TimerId move_timer_ = 0;
+  struct MoveQuestion {
+    rpc::Responder responder;
+    v1::MoveCopiesReply reply;
+    size_t open = 0;  // objects without an answer
+  };
+  std::map<uint64_t, MoveQuestion> move_questions_;
+  uint64_t last_question_ = 0;
   Mutex mu_;
   std::unordered_map<ObjectId, std::vector<LostCopy>, IdHash> lost_copies_ GUARDED_BY(mu_);
   RecentSet<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
-  uint64_t last_move_ GUARDED_BY(mu_) = 0;
 };
 
 }  // namespace ray::core

@@ -207,6 +207,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   void Fail(const ObjectId& id, const ErrorValue& error) override;
   void DropIfUnheld(const ObjectId& id) override;
   void OnLost(const ObjectId& id) override;
+  bool IsLeaving() const override { return handover_.active(); }
   void DeleteValues(std::span<const ObjectId> ids, std::vector<StoredCopies>* in_store);
   void TrimSoon();
   void OnWorkerDied(const WorkerId& worker);

@@ -311,7 +311,7 @@ void AdoptionService::HandleComplete(const v1::CompleteAdoptionRequest& message,
   if (responder.valid()) responder.Send(v1::AdoptionEmpty());
 }
 
-// Copies come to this node, whatever node was named: the adopter stays as long as the cluster.
+// Copies come to this node, whatever node was named: the adopter stays as long as the cluster. Those of other nodes may have been evicted.
 void AdoptionService::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder) {
   struct Answer {
     explicit Answer(rpc::Responder r) : responder(std::move(r)) {}
@@ -324,22 +324,15 @@ void AdoptionService::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc
   const auto answer = std::make_shared<Answer>(std::move(responder));
   std::set<NodeId> leaving{NodeId::FromBinaryOrNil(message.node_id())};
   for (const std::string& node : message.leaving_node_ids()) leaving.insert(NodeId::FromBinaryOrNil(node));
-  AdoptionEffects effects;
   for (const std::string& binary : message.object_ids()) {
     const ObjectId id = ObjectId::FromBinaryOrNil(binary);
     const AdoptionCore::Object* object = core_.Find(id);
     if (object == nullptr || object->value.blob != nullptr || object->lost) continue;
-    const auto& nodes = object->value.nodes;
-    const auto other = std::ranges::find_if(nodes, [&](const NodeId& node) { return !leaving.contains(node); });
-    if (other != nodes.end()) {
-      effects.emplace_back(KeepAdopted{{id, object->value.attempt}, *other});
-      continue;
-    }
     if (leaving.contains(deps_.self)) {
       answer->reply.add_not_moved(binary);
       continue;
     }
-    deps_.save({id, object->value.size, object->value.metadata, RayletAsProcess(deps_.self), nodes, object->value.attempt},
+    deps_.save({id, object->value.size, object->value.metadata, RayletAsProcess(deps_.self), object->value.nodes, object->value.attempt},
                [this, alive = alive_, answer, id, attempt = object->value.attempt](const Status& status) {
                  if (!*alive) return;
                  if (!status.ok()) return answer->reply.add_not_moved(id.Binary());
@@ -348,7 +341,6 @@ void AdoptionService::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc
                  Run(moved);
                });
   }
-  Run(effects);
 }
 
 void AdoptionService::HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder) {
