@@ -27,7 +27,8 @@ namespace ray::raylet {
 
 namespace {
 
-// With TLS, chunks are copied out of gRPC's messages, of which several stages hold one each: smaller ones, so that a transfer stays below 64 MiB.
+// With TLS, links to older raylets are gRPC streams: there chunks are copied out of messages, of which several stages hold one each. Smaller ones, so that a
+// transfer stays below 64 MiB there, too.
 constexpr uint64_t kEncryptedChunk = uint64_t{2} << 20;
 
 }  // namespace
@@ -42,7 +43,7 @@ struct Raylet::Impl final : NodeCarriers {
 
   rpc::ConnectionPtr ConnectGcs() override { return grpc->Connect(config.gcs_address, dispatcher.get()); }
   rpc::ConnectionPtr Dial(const std::string& address, Lane lane, bool plain) override {
-    if (plain && tcp != nullptr && rpc::TcpCarrier::CanConnect(address)) return tcp->Connect(address, lane == Lane::kBulk);
+    if (plain && rpc::TcpCarrier::CanConnect(address)) return tcp->Connect(address, lane == Lane::kBulk);
     return grpc->Connect(address, dispatcher.get());
   }
   rpc::LocalCarrier* Bulk();
@@ -50,9 +51,7 @@ struct Raylet::Impl final : NodeCarriers {
     return carrier->Listen(kRayletSocket, [](const rpc::ConnectionPtr&) {});
   }
   std::string ProcessesShutOut() const override { return carrier->AcceptTrouble(); }
-  void StopLinks() override {
-    if (tcp != nullptr) tcp->Stop();
-  }
+  void StopLinks() override { tcp->Stop(); }
   void Shutdown() override {
     if (bulk != nullptr) bulk->Shutdown();
     carrier->Shutdown();
@@ -76,8 +75,8 @@ struct Raylet::Impl final : NodeCarriers {
   std::shared_ptr<rpc::Security> security;
   std::unique_ptr<rpc::LocalCarrier> carrier;
   std::unique_ptr<rpc::GrpcClient> grpc;
-  std::unique_ptr<rpc::GrpcServer> server;      // null: not listening
-  std::unique_ptr<rpc::TcpCarrier> tcp;         // null: with TLS, links are gRPC streams
+  std::unique_ptr<rpc::GrpcServer> server;  // null: not listening
+  std::unique_ptr<rpc::TcpCarrier> tcp;
   std::unique_ptr<async::EpollLoop> bulk_loop;  // reads and writes the chunks of objects, so that they delay nothing else
   std::unique_ptr<rpc::LocalCarrier> bulk;      // null: there has been no bulk link
   std::string listen_address;                   // port filled in; empty: not listening
@@ -147,10 +146,8 @@ Status Raylet::Impl::Init() {
   RAY_ASSIGN_OR_RETURN(security, rpc::Security::Make(config.security, &clock));
   if (!config.listen.empty()) RAY_RETURN_NOT_OK(security->CheckListener(config.listen));
   grpc = std::make_unique<rpc::GrpcClient>(loop, security, config.faults);
-  if (!security->has_tls()) {
-    tcp = std::make_unique<rpc::TcpCarrier>(
-        rpc::TcpCarrier::Deps{loop, carrier.get(), [this] { return Bulk(); }, security, [this](int fd) { server->Adopt(fd); }});
-  }
+  tcp = std::make_unique<rpc::TcpCarrier>(
+      rpc::TcpCarrier::Deps{loop, carrier.get(), [this] { return Bulk(); }, security, [this](int fd) { server->Adopt(fd); }});
   return Status::Ok();
 }
 
@@ -159,17 +156,11 @@ Status Raylet::Impl::Start(std::function<void()> on_ready, std::function<void(co
   if (!config.driver_only) launcher->Start([this](const Status& status) { services->OnLauncherReady(status); });
   RAY_RETURN_NOT_OK(store->Start());
   if (!config.listen.empty()) {  // before it is told of, so that nobody dials in vain
-    if (tcp != nullptr) {
-      RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{}, security, /*adopts=*/true, config.faults}, dispatcher.get(), loop));
-      RAY_ASSIGN_OR_RETURN(listen_address, tcp->Listen(config.listen));
-    } else {
-      RAY_ASSIGN_OR_RETURN(server,
-                           rpc::GrpcServer::Make({{config.listen}, security, /*adopts=*/false, config.faults}, dispatcher.get(), loop));
-      listen_address = server->addresses().front();
-    }
+    RAY_ASSIGN_OR_RETURN(server, rpc::GrpcServer::Make({{}, security, /*adopts=*/true, config.faults}, dispatcher.get(), loop));
+    RAY_ASSIGN_OR_RETURN(listen_address, tcp->Listen(config.listen));
     RAY_LOG(INFO) << "listening on " << listen_address;
   }
-  services->Start(listen_address, tcp != nullptr, std::move(on_ready), std::move(on_end));
+  services->Start(listen_address, /*plain_links=*/true, std::move(on_ready), std::move(on_end));
   return Status::Ok();
 }
 

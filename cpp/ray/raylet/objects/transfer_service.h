@@ -1,8 +1,8 @@
 // TransferService: brings objects from other nodes to this one, gives those that are here to others, and tells other nodes what becomes of
 // their copies. Shell of the PullCore, the PushCore and the CopyNoticeCore.
 //
-// Links on plain TCP receive straight into the store's memory; what gRPC streams bring is copied there from their buffers, by a thread of its own, so that
-// copying holds up no lease. From there it goes to the links as parts. What is received is given on chunk by chunk. See docs/architecture/object-manager.md.
+// Links on TCP, encrypted or not, receive straight into the store's memory; what gRPC streams bring (of older raylets with TLS) is copied there from their buffers,
+// by a thread of its own, so that copying holds up no lease. From there it goes to the links as parts. What is received is given on chunk by chunk. See docs/architecture/object-manager.md.
 // On the loop only, but for what the store and the copying thread post to it; owned by Raylet.
 #pragma once
 

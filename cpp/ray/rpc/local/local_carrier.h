@@ -15,6 +15,7 @@
 #include "ray/async/loop.h"
 #include "ray/rpc/core/connection.h"
 #include "ray/rpc/core/dispatcher.h"
+#include "ray/rpc/local/stream_filter.h"
 
 namespace ray::rpc {
 
@@ -37,6 +38,8 @@ struct StreamOptions {
   // Takes what the peer sends before its first frame: gets all that has come so far, returns how much of it that was (0: more must come), or why the connection
   // is to end. `*answer` leaves at once, also in that case. On the loop.
   std::function<Result<size_t>(std::string_view bytes, std::string* answer)> preamble;
+  // Between all of this and the socket; null: nothing.
+  std::unique_ptr<StreamFilter> filter;
 };
 
 class LocalCarrier {

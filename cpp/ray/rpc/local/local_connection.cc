@@ -47,6 +47,7 @@ LocalConnection::LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, i
       id_(next_connection_id.fetch_add(1)),
       peer_pid_(peer_pid),
       takes_descriptors_(!stream),
+      filter_(stream ? std::move(stream->filter) : nullptr),
       calls_(shared_->options.handlers != nullptr ? shared_->options.handlers : shared_->loop),
       fd_(fd) {
   if (!stream) return;
@@ -167,8 +168,8 @@ Status LocalConnection::SendFrame(FrameKind kind, MethodId method, uint64_t call
     // What is sent on the loop leaves together when the round ends.
     if ((corked || in_loop) && pending_.size() < kFullBuffer) {
       if (!dirty_ && !sending_now_ && !blocked_) became_dirty = dirty_ = true;
-    } else if (handlers() != nullptr && !in_loop && pending_.size() >= kFullBuffer) {
-      if (!dirty_ && !sending_now_ && !blocked_) for_loop = dirty_ = true;  // copying it into the socket takes its time
+    } else if (handlers() != nullptr && !in_loop && (pending_.size() >= kFullBuffer || filter_ != nullptr)) {
+      if (!dirty_ && !sending_now_ && !blocked_) for_loop = dirty_ = true;  // copying it into the socket, or encrypting, takes its time
     } else {
       SendPending(&lock);
     }
@@ -191,7 +192,8 @@ void LocalConnection::Flush() {
 void LocalConnection::SendPending(std::unique_lock<std::mutex>* lock) {
   if (sending_now_ || blocked_ || broken_ || fd_ < 0) return;
   sending_now_ = true;
-  while (!blocked_ && !broken_ && !(pending_.empty() && sending_.empty())) {
+  bool waits = false;  // for what the peer says first
+  while (!blocked_ && !broken_ && !waits && HasToSendLocked()) {
     sending_.Splice(&pending_);
     lock->unlock();
     iovec iov[kMaxIov];
@@ -209,7 +211,8 @@ void LocalConnection::SendPending(std::unique_lock<std::mutex>* lock) {
       header->cmsg_len = CMSG_LEN(sizeof(int));
       std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
     }
-    ssize_t n = sendmsg(fd_, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t n = filter_ != nullptr ? filter_->Send(fd_, iov, static_cast<int>(message.msg_iovlen))
+                                         : sendmsg(fd_, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     int err = n < 0 ? errno : 0;
     if (n > 0) {
       sending_.Consume(n);
@@ -217,7 +220,10 @@ void LocalConnection::SendPending(std::unique_lock<std::mutex>* lock) {
     }
     lock->lock();
     pending_.TakeSpare(&sending_);
-    if (err == EAGAIN || err == EWOULDBLOCK || err == ENOBUFS || err == ETOOMANYREFS) {
+    if (err == EINPROGRESS && filter_ != nullptr) {
+      // It may have come since: then nobody else would send.
+      waits = !filter_->is_open();
+    } else if (err == EAGAIN || err == EWOULDBLOCK || err == ENOBUFS || err == ETOOMANYREFS) {
       if (closed()) break;  // the last attempt of Close
       // EPOLLOUT may arrive before we are back: then blocked_ is false again and we go on.
       blocked_ = true;
@@ -331,7 +337,7 @@ void LocalConnection::Read() {
       want -= kept;
       leftover_.clear();
     }
-    ssize_t n = Receive(to, want);
+    ssize_t n = filter_ != nullptr ? ReceiveFiltered(to, want) : Receive(to, want);
     if (n <= 0) {
       if (kept > 0) leftover_.assign(reinterpret_cast<char*>(buffer), kept);
       return;
@@ -352,8 +358,39 @@ void LocalConnection::Read() {
     if (!status.ok()) return Close(std::move(status));
     budget -= std::min<size_t>(budget, n);
     // A short read emptied the socket (or ended at a descriptor): if more has come, epoll says so.
+    if (budget == 0 && filter_ != nullptr) ReadOnSoon();
     if (static_cast<size_t>(n) < want || budget == 0 || untaken_.load(std::memory_order_relaxed) >= kMaxUntaken) return;
   }
+}
+
+void LocalConnection::ReadOnSoon() {
+  shared_->loop->Post("read on", [self = Self()] {
+    bool paused;
+    {
+      std::lock_guard lock(self->mu_);
+      paused = self->paused_ || self->fd_ < 0;
+    }
+    if (!paused) self->Read();
+  });
+}
+
+// As Receive.
+ssize_t LocalConnection::ReceiveFiltered(uint8_t* to, size_t n) {
+  const ssize_t got = filter_->Receive(fd_, to, n);
+  const int err = errno;
+  const bool opened = !filter_open_ && filter_->is_open();
+  filter_open_ = filter_open_ || opened;
+  if (opened || filter_->has_unsent()) Flush();
+  if (got > 0) return got;
+  if (got < 0 && err == EAGAIN) return 0;
+  if (const Status failure = filter_->failure(); !failure.ok()) {
+    Close(failure);
+  } else if (got < 0 && err != ECONNRESET) {
+    Close(Status::FromErrno(err, "receiving"));
+  } else {
+    CloseAtEnd(/*inside=*/big_.has_value() || to != shared_->receive_buffer.get());
+  }
+  return 0;
 }
 
 // Bytes received; 0 when there are none or the connection is done for.
@@ -386,21 +423,19 @@ ssize_t LocalConnection::Receive(uint8_t* to, size_t n) {
   }
   // This process has no room for the one that came (each message brings one at most). Its frame is told so; all else goes on.
   if ((message.msg_flags & MSG_CTRUNC) != 0) received_fds_.push_back(-1);
-  if (got == 0) {
-    int err;
-    {
-      std::lock_guard lock(mu_);
-      err = broken_by_;
-    }
-    // A connection that never came to be has told the sender why.
-    if (err != 0 && err != EPIPE && err != ECONNRESET) {
-      Close(Status::FromErrno(err, "sending"));
-      return 0;
-    }
-    bool inside = big_.has_value() || to != shared_->receive_buffer.get();
-    Close(Status::Unavailable(inside ? "the peer closed the connection within a frame" : "the peer closed the connection"));
-  }
+  if (got == 0) CloseAtEnd(/*inside=*/big_.has_value() || to != shared_->receive_buffer.get());
   return got;
+}
+
+void LocalConnection::CloseAtEnd(bool inside) {
+  int err;
+  {
+    std::lock_guard lock(mu_);
+    err = broken_by_;
+  }
+  // A connection that never came to be has told the sender why.
+  if (err != 0 && err != EPIPE && err != ECONNRESET) return Close(Status::FromErrno(err, "sending"));
+  Close(Status::Unavailable(inside ? "the peer closed the connection within a frame" : "the peer closed the connection"));
 }
 
 Status LocalConnection::TakeFd(const FrameHeader& header, int* fd) {
@@ -541,7 +576,9 @@ void LocalConnection::OnTaken(size_t bytes) {
   std::lock_guard lock(mu_);
   if (!paused_) return;
   paused_ = false;
-  if (fd_ >= 0) static_cast<void>(WatchLocked().ok());
+  if (fd_ < 0) return;
+  static_cast<void>(WatchLocked().ok());
+  if (filter_ != nullptr) ReadOnSoon();
 }
 
 Status LocalConnection::WatchLocked() {

@@ -92,6 +92,7 @@ class LocalConnection : public Connection {
   void StartCall(MethodId method, std::string_view control, const MessageLite* message, const PartList& parts, ReplyCallback callback,
                  CallOptions options);
   void SendPending(std::unique_lock<std::mutex>* lock);
+  bool HasToSendLocked() const { return !(pending_.empty() && sending_.empty()) || (filter_ != nullptr && filter_->has_unsent()); }
   void CloseFdLocked();
   void Teardown();
 
@@ -99,6 +100,10 @@ class LocalConnection : public Connection {
   void OnEvents(uint32_t events);
   void Read();
   ssize_t Receive(uint8_t* to, size_t n);
+  void CloseAtEnd(bool inside);
+  ssize_t ReceiveFiltered(uint8_t* to, size_t n);
+  // The socket may have nothing more, and its filter something.
+  void ReadOnSoon();
   Result<size_t> ParseFrames(const uint8_t* bytes, size_t n);
   Result<size_t> ParsePreamble(const uint8_t* bytes, size_t n);
   void SendBytes(std::string_view bytes);
@@ -118,6 +123,7 @@ class LocalConnection : public Connection {
   const uint64_t id_;
   const int64_t peer_pid_;
   const bool takes_descriptors_;
+  const std::unique_ptr<StreamFilter> filter_;  // null: none
 
   PendingCalls calls_;
   std::atomic<bool> closed_{false};
@@ -140,6 +146,7 @@ class LocalConnection : public Connection {
 
   std::string greeting_;  // until Start
   // On the loop.
+  bool filter_open_ = false;
   decltype(StreamOptions::preamble) preamble_;  // until it has come
   std::string leftover_;                        // start of a frame whose rest has not come
   std::optional<BigFrame> big_;

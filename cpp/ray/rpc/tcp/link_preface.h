@@ -13,6 +13,9 @@ namespace ray::rpc {
 // No other protocol that such a port sees begins like that: an HTTP/2 client says "PRI * HTTP/2.0", a TLS one sends a record.
 inline constexpr std::string_view kLinkMagic = "RAYLINK1";
 inline constexpr std::string_view kBulkMagic = "RAYBULK1";  // a link for the chunks of objects
+// Where TLS is configured, these go ahead of its handshake, and all of the preface comes within.
+inline constexpr std::string_view kTlsLinkMagic = "RAYTLSL1";
+inline constexpr std::string_view kTlsBulkMagic = "RAYTLSB1";
 inline constexpr size_t kMaxAuthorization = 4096;
 
 struct LinkPreface {

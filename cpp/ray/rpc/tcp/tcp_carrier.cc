@@ -18,11 +18,14 @@
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/grpc/listener.h"
 #include "ray/rpc/tcp/link_preface.h"
+#include "ray/rpc/tcp/tls_stream.h"
 #include "ray/util/logging.h"
 
 namespace ray::rpc {
 namespace {
 
+// What TLS holds of a link's bytes on their way, in either direction.
+constexpr size_t kTlsBuffer = size_t{32} << 10, kTlsBulkBuffer = size_t{256} << 10;
 constexpr int kSynRetries = 2;  // some 7 s to a host that does not even refuse
 
 void Set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
@@ -104,15 +107,35 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
     }
     Set(fd, SOL_SOCKET, SO_RCVLOWAT, 1);
     const std::string_view magic(head, sizeof head);
-    if (magic == kLinkMagic || magic == kBulkMagic) {
-      AcceptLink(number, fd, magic == kBulkMagic);
-    } else {
-      deps.other(fd);
+    const bool is_plain = magic == kLinkMagic || magic == kBulkMagic, is_tls = magic == kTlsLinkMagic || magic == kTlsBulkMagic;
+    if (!is_plain && !is_tls) return deps.other(fd);
+    if (is_tls != deps.security->has_tls()) {
+      RAY_LOG(WARNING) << "a link " << (is_tls ? "with" : "without") << " TLS was refused: this node has " << (is_tls ? "none" : "it");
+      ::close(fd);
+      return;
     }
+    if (is_tls) static_cast<void>(recv(fd, head, sizeof head, MSG_DONTWAIT));  // there is no more to it
+    AcceptLink(number, fd, magic == kBulkMagic || magic == kTlsBulkMagic);
+  }
+
+  // Of that TLS, if any; fills in what lies between a link and its socket.
+  Status Encrypt(bool is_server, bool bulk, StreamOptions* stream) const {
+    if (!deps.security->has_tls()) return {};
+    RAY_ASSIGN_OR_RETURN(stream->filter, MakeTlsStream(*deps.security, {is_server,
+                                                                        is_server ? std::string_view()
+                                                                        : bulk    ? kTlsBulkMagic
+                                                                                  : kTlsLinkMagic,
+                                                                        bulk ? kTlsBulkBuffer : kTlsBuffer}));
+    return {};
   }
 
   void AcceptLink(uint64_t number, int fd, bool bulk) {
     StreamOptions stream;
+    if (const Status status = Encrypt(/*is_server=*/true, bulk, &stream); !status.ok()) {
+      RAY_LOG(ERROR) << "a link was refused: " << status.message();
+      ::close(fd);
+      return;
+    }
     stream.preamble = [weak = weak_from_this(), number](std::string_view bytes, std::string* answer) -> Result<size_t> {
       const auto self = weak.lock();
       if (self == nullptr) return Status::Unavailable("this process stops");
@@ -178,6 +201,7 @@ ConnectionPtr TcpCarrier::Connect(const std::string& target, bool bulk) {
   StreamOptions stream;
   const std::string token = impl_->deps.security->Token();
   stream.greeting = EncodePreface(token.empty() ? "" : "Bearer " + token, bulk ? kBulkMagic : kLinkMagic);
+  if (const Status status = impl_->Encrypt(/*is_server=*/false, bulk, &stream); !status.ok()) return impl_->deps.carrier->Closed(status);
   stream.preamble = [](std::string_view bytes, std::string*) { return DecodeWelcome(bytes); };
   auto dial = [&]() -> Result<int> {
     RAY_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(target));

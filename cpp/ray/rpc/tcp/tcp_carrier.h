@@ -2,7 +2,7 @@
 //
 // A connection is read and written by the loop itself, as a Unix socket is: a frame crosses no other thread, and costs a fifth of the processor time that it costs in a gRPC
 // stream. It shares its port with gRPC: a connection that does not begin as a link (link_preface.h) is passed on, untouched. Nothing is served before the token was
-// checked. Encrypted connections are not this carrier's: where TLS is configured, links are gRPC streams.
+// checked. Where TLS is configured, links are encrypted (tls_stream.h): others are closed at once, and what is passed on had better begin with a handshake.
 //
 // Silence is asked for a sign of life as on gRPC's connections, here by TCP itself: a cut cable shows, after kKeepAlive + kKeepAliveTimeout.
 // On the loop, but for Connect. Owned by the composition root; Stop before the LocalCarrier's Shutdown.

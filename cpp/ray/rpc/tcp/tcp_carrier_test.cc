@@ -17,6 +17,7 @@
 #include "ray/rpc/grpc/grpc_server.h"
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/tcp/link_preface.h"
+#include "ray/testing/certificates/certificates.h"
 #include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 #include "ray/v1/node_link.pb.h"
@@ -38,7 +39,8 @@ struct Answer {
 // One process: echoes kPushTask, counts every method that gets as far as a handler.
 class Endpoint {
  public:
-  Endpoint(const std::string& folder, const std::string& token, TcpCarrierOptions options = {}) {
+  // `authority`: of its certificate; null: without TLS.
+  Endpoint(const std::string& folder, const std::string& token, TcpCarrierOptions options, TestAuthority* authority) {
     loop_ = async::EpollLoop::Make({}).value();
     dispatcher_->RegisterFallback([this](Request request, Responder responder) {
       ++handled;
@@ -55,6 +57,12 @@ class Endpoint {
     SecurityConfig config;
     config.token_file = folder + "/token";
     EXPECT_TRUE(WriteFileAtomic(config.token_file, token + "\n").ok());
+    if (authority != nullptr) {
+      authority->Issue("node");
+      config.tls_cert = authority->certificate("node");
+      config.tls_key = authority->key("node");
+      config.tls_ca = authority->ca();
+    }
     security = Security::Make(config, &clock_).value();
     tcp_ = std::make_unique<TcpCarrier>(
         TcpCarrier::Deps{loop_.get(), carrier_.get(), [this] { return bulk_.get(); }, security, [this](int fd) { server_->Adopt(fd); }},
@@ -150,14 +158,30 @@ class TcpCarrierTest : public testing::Test {
   }
   ~TcpCarrierTest() override { std::filesystem::remove_all(folder_); }
   std::unique_ptr<Endpoint> Make(const std::string& token = kToken, TcpCarrierOptions options = {}) {
-    return std::make_unique<Endpoint>(folder_ + "/" + std::to_string(++made_), token, options);
+    return std::make_unique<Endpoint>(folder_ + "/" + std::to_string(++made_), token, options, authority_.get());
+  }
+  // From now on.
+  void UseTls() {
+    const std::string folder = folder_ + "/authority" + std::to_string(++made_);
+    EXPECT_TRUE(MakeDirs(folder).ok());
+    authority_ = std::make_unique<TestAuthority>(folder);
   }
 
   std::string folder_;
+  std::unique_ptr<TestAuthority> authority_;
   int made_ = 0;
 };
 
-TEST_F(TcpCarrierTest, CallsGoBothWaysWithParts) {
+class PlainAndTlsTest : public TcpCarrierTest, public testing::WithParamInterface<bool> {
+ protected:
+  PlainAndTlsTest() {
+    if (GetParam()) UseTls();
+  }
+};
+INSTANTIATE_TEST_SUITE_P(TcpCarrier, PlainAndTlsTest, testing::Bool(),
+                         [](const auto& info) { return std::string(info.param ? "Tls" : "Plain"); });
+
+TEST_P(PlainAndTlsTest, CallsGoBothWaysWithParts) {
   auto a = Make(), b = Make();
   ConnectionPtr incoming;
   std::promise<void> came;
@@ -183,7 +207,7 @@ TEST_F(TcpCarrierTest, CallsGoBothWaysWithParts) {
   }
 }
 
-TEST_F(TcpCarrierTest, FramesThatAreSentBeforeTheConnectionIsThereArriveInOrder) {
+TEST_P(PlainAndTlsTest, FramesThatAreSentBeforeTheConnectionIsThereArriveInOrder) {
   auto a = Make(), b = Make();
   const std::string address = b->Listen();
   const ConnectionPtr link = a->Connect(address);
@@ -195,7 +219,7 @@ TEST_F(TcpCarrierTest, FramesThatAreSentBeforeTheConnectionIsThereArriveInOrder)
   for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(answers[i].get_future().get(), std::to_string(i));
 }
 
-TEST_F(TcpCarrierTest, WrongTokenIsRefusedBeforeAnyFrame) {
+TEST_P(PlainAndTlsTest, WrongTokenIsRefusedBeforeAnyFrame) {
   auto a = Make("the-token-of-another-cluster"), b = Make();
   const std::string address = b->Listen();
   const ConnectionPtr link = a->Connect(address);
@@ -235,7 +259,7 @@ TEST_F(TcpCarrierTest, NoFrameIsLookedAtWithoutTheToken) {
   EXPECT_EQ(b->handled, 1);
 }
 
-TEST_F(TcpCarrierTest, ADescriptorIsNeitherSentNorTaken) {
+TEST_P(PlainAndTlsTest, ADescriptorIsNeitherSentNorTaken) {
   auto a = Make(), b = Make();
   b->dispatcher()->Register(MethodId::kStoreConnect, [](Request, Responder responder) { responder.SendWithFd(v1::LinkEmpty(), 0); });
   const ConnectionPtr link = a->Connect(b->Listen());
@@ -245,7 +269,7 @@ TEST_F(TcpCarrierTest, ADescriptorIsNeitherSentNorTaken) {
   EXPECT_TRUE(Call(link, "x").status.ok());
 }
 
-TEST_F(TcpCarrierTest, OtherProtocolsGoToGrpc) {
+TEST_P(PlainAndTlsTest, OtherProtocolsGoToGrpc) {
   auto a = Make(), b = Make();
   const std::string address = b->Listen();
   GrpcClient grpc(a->loop(), a->security);
@@ -257,6 +281,55 @@ TEST_F(TcpCarrierTest, OtherProtocolsGoToGrpc) {
   EXPECT_EQ(EndOf(wrong.Connect(address, stranger->dispatcher())).code(), StatusCode::kUnauthenticated);
   wrong.Stop();
   grpc.Stop();
+}
+
+TEST_F(TcpCarrierTest, NothingPassesWithoutACertificateOfTheSameAuthority) {
+  auto plain = Make();
+  UseTls();
+  auto a = Make(), b = Make();
+  const std::string address = b->Listen();
+  UseTls();
+  auto stranger = Make();
+  for (const bool bulk : {false, true}) {
+    EXPECT_EQ(Call(plain->Connect(address, bulk), "x").status.code(), StatusCode::kUnavailable);
+    EXPECT_THAT(EndOf(stranger->Connect(address, bulk)).message(), HasSubstr("certificate"));
+    EXPECT_EQ(Call(a->Connect(plain->Listen(), bulk), "x").status.code(), StatusCode::kUnavailable);
+  }
+  RawClient client(address);  // the token alone does not help
+  client.Send(std::string(kTlsLinkMagic) + EncodePreface("Bearer " + std::string(kToken)));
+  EXPECT_NE(client.ReadAll().substr(0, 1), EncodeWelcome({}));
+  EXPECT_EQ(b->handled, 0);
+  EXPECT_EQ(plain->handled, 0);
+  EXPECT_EQ(Call(a->Connect(address), "with both").control, "with both");
+}
+
+TEST_F(TcpCarrierTest, CertificatesAreReplacedWithoutARestart) {
+  UseTls();
+  auto a = Make(), b = Make();
+  const std::string address = b->Listen();
+  EXPECT_TRUE(Call(a->Connect(address), "x").status.ok());
+  const std::string before = ReadFile(authority_->certificate("node")).value();
+  authority_->Issue("node");
+  EXPECT_NE(ReadFile(authority_->certificate("node")).value(), before);
+  EXPECT_TRUE(Call(a->Connect(address), "x").status.ok());
+  EXPECT_TRUE(WriteFileAtomic(authority_->certificate("node"), "none").ok());
+  EXPECT_THAT(EndOf(a->Connect(address)).message(), HasSubstr("cannot be used for TLS"));
+}
+
+// More than a link reads at a time, from a handler's loop that takes it slowly: what the filter holds back comes in the end.
+TEST_P(PlainAndTlsTest, MuchAtOnceComesThroughInBothDirections) {
+  auto a = Make(), b = Make();
+  const std::string address = b->Listen();
+  for (const bool bulk : {false, true}) {
+    const ConnectionPtr link = a->Connect(address, bulk);
+    const std::string part(3 << 20, 'p');
+    std::vector<std::promise<size_t>> answers(24);
+    for (auto& answer : answers) {
+      link->CallRaw(MethodId::kPushTask, "x", {HeapBuffer::CopyOf(part)},
+                    [&](const Status& status, const Reply& reply) { answer.set_value(status.ok() ? reply.parts[0]->size() : 0); });
+    }
+    for (auto& answer : answers) EXPECT_EQ(answer.get_future().get(), part.size());
+  }
 }
 
 TEST_F(TcpCarrierTest, SilentStrangersAreDropped) {
@@ -287,7 +360,7 @@ TEST_F(TcpCarrierTest, TheOldestOfTooManyStrangersGoes) {
   EXPECT_EQ(halves[0]->ReadAll(), "");
 }
 
-TEST_F(TcpCarrierTest, ConnectingInVainEndsWithTheReason) {
+TEST_P(PlainAndTlsTest, ConnectingInVainEndsWithTheReason) {
   auto a = Make();
   std::string nobody;
   {
@@ -321,7 +394,7 @@ PartList Echo(const ConnectionPtr& link, const BufferPtr& part, std::shared_ptr<
   return promise.get_future().get();
 }
 
-TEST_F(TcpCarrierTest, ABulkLinkReceivesRepliesWhereTheyAreWanted) {
+TEST_P(PlainAndTlsTest, ABulkLinkReceivesRepliesWhereTheyAreWanted) {
   auto a = Make();
   auto b = Make();
   auto link = a->Connect(b->Listen(), /*bulk=*/true);
@@ -351,7 +424,7 @@ TEST_F(TcpCarrierTest, ABulkLinkReceivesRepliesWhereTheyAreWanted) {
   EXPECT_EQ(Echo(link, HeapBuffer::CopyOf("0123456789"), std::make_shared<HeapLanding>(&small))[0]->view(), "0123456789");
 }
 
-TEST_F(TcpCarrierTest, MuchOnABulkLinkComesInOrderAndItsEndIsTold) {
+TEST_P(PlainAndTlsTest, MuchOnABulkLinkComesInOrderAndItsEndIsTold) {
   auto a = Make();
   auto b = Make();
   auto link = a->Connect(b->Listen(), /*bulk=*/true);
@@ -374,7 +447,7 @@ TEST_F(TcpCarrierTest, MuchOnABulkLinkComesInOrderAndItsEndIsTold) {
   EXPECT_EQ(Call(link, "x").status.code(), StatusCode::kUnavailable);
 }
 
-TEST_F(TcpCarrierTest, ABulkLinkIsRefusedWithoutTheToken) {
+TEST_P(PlainAndTlsTest, ABulkLinkIsRefusedWithoutTheToken) {
   auto b = Make();
   const std::string address = b->Listen();
   auto stranger = Make(std::string(64, 'b'));
@@ -383,7 +456,7 @@ TEST_F(TcpCarrierTest, ABulkLinkIsRefusedWithoutTheToken) {
   EXPECT_EQ(b->handled, 0);
 }
 
-TEST_F(TcpCarrierTest, AListenerIsRefusedWhereSecurityRefusesIt) {
+TEST_P(PlainAndTlsTest, AListenerIsRefusedWhereSecurityRefusesIt) {
   auto a = Make();
   SystemClock clock;
   SecurityConfig config;
