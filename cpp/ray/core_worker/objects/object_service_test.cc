@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <future>
 #include <optional>
 #include <set>
 #include <thread>
@@ -556,7 +557,11 @@ class RemoteObjectsTest : public ::testing::Test {
           v1::PullObjectReply reply;
           const ObjectId id = ObjectId::FromBinaryOrNil(m.object_id());
           BufferPtr bytes;
+          for (auto& node : nodes_) {
+            if (node->connection_ids.contains(request.connection->id())) bytes = node->store.TryGet(id);
+          }
           for (const std::string& node : m.node_ids()) {
+            if (bytes != nullptr) break;
             Node* from = Find(NodeId::FromBinaryOrNil(node));
             bytes = from == nullptr ? nullptr : from->store.TryGet(id);
             if (bytes != nullptr) break;
@@ -567,6 +572,10 @@ class RemoteObjectsTest : public ::testing::Test {
               if (node->connection_ids.contains(request.connection->id())) CopyTo(&node->store, id, bytes);
             }
             reply.set_ready(true);
+          }
+          if (lose_answers_ > 0) {
+            --lose_answers_;
+            return responder.Fail(Status::Unavailable("the way broke"));
           }
           responder.Send(reply);
         });
@@ -656,6 +665,7 @@ class RemoteObjectsTest : public ::testing::Test {
   std::vector<std::unique_ptr<Node>> nodes_;
   std::vector<rpc::Responder> held_;
   std::atomic<bool> hold_pulls_{false};
+  std::atomic<int> lose_answers_{0};  // so many pulls are done, and nobody hears of it
   std::atomic<int> pulls_{0}, kept_{0}, cancelled_{0};
 };
 
@@ -679,6 +689,36 @@ TEST_F(RemoteObjectsTest, ABorrowerTellsTheOwnerOfItsCopy) {
   // Its owner goes: the copies that the stores have do not count.
   there().loop->Post("test", [&] { there().objects->OnNodeDied(nodes_[0]->id); });
   there().Until([&] { return there().Get(id, here().self, 100).starts_with("9:"); });
+}
+
+TEST_F(RemoteObjectsTest, ANodeThatIsToKeepACopyIsAskedUntilItSaysWhetherItDoes) {
+  const rpc::ConnectionPtr owner = there().carrier->Connect(WorkerSocketName(here().self.worker_id)).value();
+  const auto move = [&](const ObjectId& id) {
+    v1::MoveCopiesRequest request;
+    request.set_node_id(nodes_[1]->id.Binary());
+    request.set_target_node_id(nodes_[0]->id.Binary());
+    request.add_object_ids(id.Binary());
+    std::promise<int> not_moved;
+    rpc::CallTyped<v1::MoveCopiesReply>(*owner, MethodId::kMoveCopies, request, {},
+                                        [&](const Status& status, const v1::MoveCopiesReply& reply, const PartList&) {
+                                          not_moved.set_value(status.ok() ? reply.not_moved_size() : -1);
+                                        });
+    return not_moved.get_future().get();
+  };
+  const ObjectId told = ReturnOn(here(), *nodes_[1]);
+  EXPECT_EQ(move(told), 0);
+  EXPECT_EQ(NodesOf(here(), told).size(), 2u);
+  const ObjectId lost = ReturnOn(here(), *nodes_[1]);
+  lose_answers_ = 2;
+  EXPECT_EQ(move(lost), 1);
+  here().Until([&] { return NodesOf(here(), lost).size() == 2; });
+  EXPECT_EQ(pulls_, 4);
+  // Nobody wants it any more when it is asked about.
+  const ObjectId freed = ReturnOn(here(), *nodes_[1]);
+  lose_answers_ = 1;
+  EXPECT_EQ(move(freed), 1);
+  for (const ObjectId& id : {told, lost, freed}) here().objects->RemoveLocalRef(id);
+  here().Until([&] { return nodes_[0]->store.size() + nodes_[1]->store.size() == 0; });
 }
 
 TEST_F(RemoteObjectsTest, BorrowersThatHaveGivenAllBackAreForgottenWithTheirNode) {
