@@ -1,4 +1,4 @@
-"""Calls of an actor on another node of the same host, and what they cost.
+"""Calls of an actor on another node of the same host, and what they cost; placement groups over both nodes.
 
     python tests/perf/cross_node_calls.py [--seconds 1] [--threads] [--peer PYTHON]
 
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any
 
 WINDOW = 1000
+GROUPS = 50  # at a time
 
 Threads = dict[tuple[int, int], tuple[str, int, int]]
 
@@ -69,6 +70,7 @@ def show_costs(before: Threads, after: Threads, calls: int) -> None:
 def measure(seconds: float, threads: bool) -> dict[str, float]:
     import ray
     from ray.cluster_utils import Cluster
+    from ray.util.placement_group import placement_group, remove_placement_group
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     cluster.add_node(num_cpus=1, resources={"other": 1})
@@ -110,11 +112,21 @@ def measure(seconds: float, threads: bool) -> dict[str, float]:
         ray.get([actor.call.remote() for _ in range(WINDOW)])
         return WINDOW
 
+    def groups() -> int:
+        made = [placement_group([{"CPU": 0.001}] * 2, strategy="STRICT_SPREAD") for _ in range(GROUPS)]
+        for group in made:
+            assert group.wait(timeout_seconds=30)
+        for group in made:
+            remove_placement_group(group)
+        return GROUPS
+
     got = run("one at a time", synchronous)
     rows["one at a time, p50 us"] = statistics.median(got) * 1e6
     rows["one at a time, p99 us"] = got[int(len(got) * 0.99)] * 1e6
     got = run("pipelined", pipelined)
     rows["pipelined, 1/s"] = WINDOW * len(got) / sum(got)
+    got = run("groups over both nodes", groups)
+    rows["groups over both, 1/s"] = GROUPS * len(got) / sum(got)
     ray.shutdown()
     cluster.shutdown()
     return rows
