@@ -53,7 +53,7 @@ def test_embedded_ids():
     job = JobID.from_int(5)
     assert job.int() == 5 and job.hex() == "05000000"
     actor = ActorID.of(job)
-    assert actor.job_id() == job
+    assert actor.job_id == job
     task = TaskID.for_actor_creation_task(actor)
     assert task.actor_id() == actor and task.job_id() == job
     ref = ObjectRef(task.binary() + b"\1\0\0\0")

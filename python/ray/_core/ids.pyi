@@ -36,6 +36,7 @@ class JobID(BaseID):
 class ActorID(BaseID):
     @classmethod
     def of(cls, job_id: JobID) -> Self: ...
+    @property
     def job_id(self) -> JobID: ...
 
 class PlacementGroupID(BaseID):

@@ -132,7 +132,9 @@ class ActorID(BaseID):
         """A fresh id of an actor of that job."""
         return cls(os.urandom(12) + job_id.binary())
 
+    @property
     def job_id(self):
+        """Of a task it is a method: both are Ray's."""
         return JobID(self.binary()[12:])
 
 
