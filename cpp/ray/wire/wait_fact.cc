@@ -32,6 +32,16 @@ void AddPointer(v1::SubjectKind kind, std::string_view id, const Address& addres
   ToProto(address, pointer->mutable_address());
 }
 
+bool RowRoom::Take(const v1::WaitFact& row) {
+  const size_t bytes = row.ByteSizeLong();
+  if (bytes > bytes_) {
+    ++left_out_;
+    return false;
+  }
+  bytes_ -= bytes;
+  return true;
+}
+
 v1::TaskRow* SetTask(const TaskTemplate& tmpl, const TaskId& id, const TaskId& parent, uint32_t attempt, v1::WaitState state,
                      v1::WaitFact* out) {
   SetSubject(v1::SUBJECT_KIND_TASKS, id.View(), state, out);

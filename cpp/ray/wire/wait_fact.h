@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -24,6 +25,19 @@ void AddPointer(v1::SubjectKind kind, std::string_view id, const Address& addres
 // An attempt at a task, in SUBJECT_KIND_TASKS. The rest of the row is the caller's.
 v1::TaskRow* SetTask(const TaskTemplate& tmpl, const TaskId& id, const TaskId& parent, uint32_t attempt, v1::WaitState state,
                      v1::WaitFact* out);
+// Room for the rows of tasks in one answer, so that it fits in a message whatever the tasks are like.
+class RowRoom {
+ public:
+  explicit RowRoom(size_t bytes) : bytes_(bytes) {}
+  // False: there is none, and it is counted.
+  bool Take(const v1::WaitFact& row);
+  uint64_t left_out() const { return left_out_; }
+
+ private:
+  size_t bytes_;  // left
+  uint64_t left_out_ = 0;
+};
+
 // Moments of the monotonic clock on that of the wall, for people. One moment has the same time whenever it is told: what the wall's clock is set to after
 // the construction is not looked at.
 class WallTimes {

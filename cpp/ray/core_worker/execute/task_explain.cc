@@ -57,12 +57,11 @@ bool TaskReceiver::Explain(const TaskId& id, v1::WaitFact* out) {
   return true;
 }
 
-void TaskReceiver::AddRows(const TaskId& only, size_t max, std::vector<v1::WaitFact>* out) {
+void TaskReceiver::AddRows(const TaskId& only, RowRoom* room, std::vector<v1::WaitFact>* out) {
   std::vector<std::pair<ReceivedTaskPtr, bool>> found;  // and whether it runs
   {
     MutexLock lock(&mu_);
     for (const auto& [token, task] : runs_) {
-      if (found.size() >= max) break;
       if (!task->spec.tmpl->omit_task_events && (only.IsNil() || task->spec.task_id == only)) found.emplace_back(task, task->running);
     }
   }
@@ -74,13 +73,14 @@ void TaskReceiver::AddRows(const TaskId& only, size_t max, std::vector<v1::WaitF
                                 : running                         ? v1::WAIT_STATE_RUNNING
                                 : task->unfetched.load() > 0      ? v1::WAIT_STATE_WAITING_FOR_ARGUMENTS
                                                                   : v1::WAIT_STATE_QUEUED_AT_WORKER;
-    v1::WaitFact& fact = out->emplace_back();
+    v1::WaitFact fact;
     v1::TaskRow* row = SetTask(*spec.tmpl, spec.task_id, spec.parent_task_id, spec.attempt, state, &fact);
     if (running && !started.is_infinite()) row->set_started_at_ms(times_.Millis(started));
     row->set_in_wait(call == BlockedCalls::Call::kWait);
     fact.set_node_id(deps_.self.node_id.Binary());
     fact.set_worker_id(deps_.self.worker_id.Binary());
     fact.set_pid(deps_.pid);
+    if (room->Take(fact)) out->push_back(std::move(fact));
   }
 }
 

@@ -130,8 +130,8 @@ class TaskReceiver {
   void OnBlocked(bool blocked);
   // Where a task is that was sent to this process. False: it is not here (any more).
   bool Explain(const TaskId& task, v1::WaitFact* out);
-  // The tasks that were sent to this process (nil: all; else that one) as rows of SUBJECT_KIND_TASKS, at most `max`.
-  void AddRows(const TaskId& only, size_t max, std::vector<v1::WaitFact>* out);
+  // The tasks that were sent to this process (nil: all; else that one) as rows of SUBJECT_KIND_TASKS.
+  void AddRows(const TaskId& only, RowRoom* room, std::vector<v1::WaitFact>* out);
   void Shutdown();
 
  private:

@@ -71,11 +71,14 @@ class ExplainService {
  private:
   static constexpr size_t kMaxReferences = 10000;  // told of one process
   static constexpr size_t kMaxTasks = 10000;       // of those that have not ended, told of one process
+  static constexpr size_t kMaxTaskBytes = size_t{16}
+                                          << 20;  // of all rows: some 50,000, or fewer where their environments or errors are long
   static constexpr size_t kMaxSites = 100000;
   std::vector<v1::WaitFact> References() const;
   // In task_rows.cc: SUBJECT_KIND_TASKS, of all tasks or of one.
   std::vector<v1::WaitFact> Tasks(const TaskId& only) const;
-  std::vector<v1::WaitFact> OwnTasks(const TaskId& only) const;
+  // The first fact is that of the totals.
+  std::vector<v1::WaitFact> OwnTasks(const TaskId& only, RowRoom* room) const;
   bool Object(const ObjectId& id, v1::WaitFact* out) const;
   bool OwnTask(const TaskId& id, v1::WaitFact* out) const;
   bool Actor(const ActorId& id, v1::WaitFact* out) const;

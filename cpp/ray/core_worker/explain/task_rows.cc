@@ -27,20 +27,28 @@ v1::WaitFact EndedRow(const EndedTask& ended, const WallTimes& times) {
   row->set_ended_at_ms(times.Millis(ended.ended));
   if (failed) {
     row->set_error_type(ended.error_type);
-    row->set_error_message(ended.error);
+    row->set_error_message(*ended.error);
   }
   return fact;
+}
+
+// `facts` begin with the totals.
+void AddLeftOut(const RowRoom& room, std::vector<v1::WaitFact>* facts) {
+  v1::TaskTotals* totals = facts->front().mutable_totals();
+  totals->set_left_out(totals->left_out() + room.left_out());
 }
 
 }  // namespace
 
 std::vector<v1::WaitFact> ExplainService::Tasks(const TaskId& only) const {
-  std::vector<v1::WaitFact> facts = OwnTasks(only);
-  deps_.receiver->AddRows(only, kMaxTasks, &facts);
+  RowRoom room(kMaxTaskBytes);
+  std::vector<v1::WaitFact> facts = OwnTasks(only, &room);
+  deps_.receiver->AddRows(only, &room, &facts);
+  AddLeftOut(room, &facts);
   return facts;
 }
 
-std::vector<v1::WaitFact> ExplainService::OwnTasks(const TaskId& only) const {
+std::vector<v1::WaitFact> ExplainService::OwnTasks(const TaskId& only, RowRoom* room) const {
   // In this order: what is sent meanwhile shows as not sent yet, never as gone.
   std::unordered_map<uint64_t, TaskWorker> sent = deps_.submitter->Sent();
   sent.merge(deps_.actor_submitter->Sent());
@@ -60,11 +68,12 @@ std::vector<v1::WaitFact> ExplainService::OwnTasks(const TaskId& only) const {
                                 : worker != nullptr        ? v1::WAIT_STATE_QUEUED_AT_WORKER
                                                            : v1::WAIT_STATE_WAITING_FOR_LEASE;
     const TaskSpec& spec = task.spec;
-    v1::WaitFact& fact = facts.emplace_back();
+    v1::WaitFact fact;
     v1::TaskRow* row = SetTask(*spec.tmpl, spec.task_id, spec.parent_task_id, attempt, state, &fact);
     row->set_owned(true);
     row->set_submitted_at_ms(times_.Millis(task.submitted_at));
     if (worker != nullptr) SetWorker(*worker, &fact);
+    if (room->Take(fact)) facts.push_back(std::move(fact));
   };
   for (const PendingTaskPtr& task : list.live) {
     const auto at = sent.find(task->number());
@@ -74,24 +83,36 @@ std::vector<v1::WaitFact> ExplainService::OwnTasks(const TaskId& only) const {
   for (const ActorService::Creation& creation : creations) {
     if (only.IsNil() || creation.task->spec.task_id == only) add(*creation.task, creation.attempt, nullptr);
   }
-  for (const EndedTask& ended : list.ended) facts.push_back(EndedRow(ended, times_));
+  for (const EndedTask& ended : list.ended) {
+    v1::WaitFact fact = EndedRow(ended, times_);
+    if (room->Take(fact)) facts.push_back(std::move(fact));
+  }
   return facts;
 }
 
 std::optional<v1::LeaveTasksRequest> ExplainService::TasksToLeave() const {
-  std::vector<v1::WaitFact> facts = OwnTasks(TaskId::Nil());
+  RowRoom room(kMaxTaskBytes);
+  std::vector<v1::WaitFact> facts = OwnTasks(TaskId::Nil(), &room);
   if (facts.size() <= 1) return std::nullopt;  // nothing but the totals
+  AddLeftOut(room, &facts);
   v1::LeaveTasksRequest request;
   request.set_worker_id(deps_.self.worker_id.Binary());
+  v1::ExplainReply tasks;
   for (v1::WaitFact& fact : facts) {
+    if (fact.has_row() && fact.state() == v1::WAIT_STATE_FINISHED) {
+      request.set_finished(request.finished() + 1);
+    } else if (fact.has_row()) {
+      request.set_failed(request.failed() + 1);
+    }
     if (fact.has_row() && fact.state() != v1::WAIT_STATE_FINISHED && fact.state() != v1::WAIT_STATE_FAILED) {
       fact.set_state(v1::WAIT_STATE_FAILED);
-      fact.mutable_row()->set_ended_at_ms(deps_.loop->clock().WallMillis());
+      fact.mutable_row()->set_ended_at_ms(times_.Millis(deps_.loop->clock().Now()));
       fact.mutable_row()->set_error_type(static_cast<int32_t>(ErrorType::kWorkerDied));
       fact.mutable_row()->set_error_message("its owner left before it had ended");
     }
-    *request.add_facts() = std::move(fact);
+    *tasks.add_facts() = std::move(fact);
   }
+  tasks.SerializeToString(request.mutable_tasks());
   return request;
 }
 

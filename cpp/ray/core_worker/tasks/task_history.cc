@@ -43,7 +43,7 @@ void TaskHistory::Failed(const TaskAttempt& attempt, int32_t error_type, std::st
   EndedTask& entry = failed_.Next();
   Fill(attempt, &entry);
   entry.error_type = error_type;
-  entry.error = EndOfError(error);
+  entry.error = std::make_shared<const std::string>(EndOfError(error));
 }
 
 }  // namespace ray::core

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,8 +36,8 @@ struct EndedTask {
   Time submitted, ended;
   Duration run = Duration::zero();  // in the program's code, up to `ended`; zero: not known
   uint32_t attempt = 0;
-  int32_t error_type = kFinished;  // ErrorType of one that failed
-  std::string error;               // the same for people
+  int32_t error_type = kFinished;            // ErrorType of one that failed
+  std::shared_ptr<const std::string> error;  // the same for people; null: it has not failed. Shared with who lists the entries
 };
 
 // An attempt that ends; all of it is copied.

@@ -53,7 +53,7 @@ TEST_F(TaskHistoryTest, KeepsWhatIsKnownOfAnAttempt) {
   Fail(spec, "it died");
   ASSERT_EQ(history.failed().size(), 1u);
   EXPECT_EQ(history.failed()[0].error_type, static_cast<int32_t>(ErrorType::kWorkerDied));
-  EXPECT_EQ(history.failed()[0].error, "it died");
+  EXPECT_EQ(*history.failed()[0].error, "it died");
 }
 
 TEST_F(TaskHistoryTest, TheLatestStay) {
@@ -86,7 +86,7 @@ TEST_F(TaskHistoryTest, AnOverwrittenEntryKeepsNothingOfTheOldOne) {
   const std::weak_ptr<const TaskTemplate> old = tmpl;
   tmpl = std::make_shared<TaskTemplate>();
   for (int i = 0; i < 3; ++i) Fail(Spec(), "");
-  for (const EndedTask& entry : history.failed()) EXPECT_EQ(entry.error, "");
+  for (const EndedTask& entry : history.failed()) EXPECT_EQ(*entry.error, "");
   EXPECT_TRUE(old.expired());
 }
 
@@ -107,7 +107,7 @@ TEST_F(TaskHistoryTest, OfALongErrorTheEndIsKept) {
   std::string text(3 * TaskHistory::kMaxErrorBytes, 'x');
   text += "ValueError: bad";
   Fail(Spec(), text);
-  const std::string& kept = history.failed()[0].error;
+  const std::string& kept = *history.failed()[0].error;
   EXPECT_EQ(kept.size(), TaskHistory::kMaxErrorBytes);
   EXPECT_TRUE(kept.ends_with("ValueError: bad"));
   // Not in the middle of a character.

@@ -26,16 +26,22 @@ JobId JobOf(const v1::ExplainRequest& message) {
 
 struct ExplainService::Gathering {
   explicit Gathering(rpc::Responder r) : responder(std::move(r)) {}
-  ~Gathering() { responder.Send(reply); }  // whoever still had something to say holds it
-  void Add(v1::WaitFact fact) { *reply.add_facts() = std::move(fact); }
-  void AddSilent() {
-    v1::WaitFact fact;
-    fact.set_kind(v1::SUBJECT_KIND_TASKS);
-    fact.mutable_totals()->set_silent(1);
-    Add(std::move(fact));
+  // Whoever still had something to say holds it.
+  ~Gathering() {
+    if (room.left_out() > 0) AddTotals()->set_left_out(room.left_out());
+    responder.Send(reply);
+  }
+  void Add(v1::WaitFact fact) {
+    if (!fact.has_row() || room.Take(fact)) *reply.add_facts() = std::move(fact);
+  }
+  v1::TaskTotals* AddTotals() {
+    v1::WaitFact* fact = reply.add_facts();
+    fact->set_kind(v1::SUBJECT_KIND_TASKS);
+    return fact->mutable_totals();
   }
   rpc::Responder responder;
   v1::ExplainReply reply;
+  RowRoom room{size_t{128} << 20};  // of what processes tell: half of what a message may have
 };
 
 void ExplainService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
@@ -112,7 +118,7 @@ void ExplainService::AskProcesses(const v1::ExplainRequest& message, const std::
     rpc::CallTyped<v1::ExplainReply>(
         *process, MethodId::kExplain, question, {},
         [gathering, tasks](const Status& status, v1::ExplainReply& reply, PartList) {
-          if (tasks && status.code() == StatusCode::kDeadlineExceeded) gathering->AddSilent();
+          if (tasks && status.code() == StatusCode::kDeadlineExceeded) gathering->AddTotals()->set_silent(1);
           if (!status.ok()) return;  // it leaves, or hangs: nothing is known of what it knows
           for (v1::WaitFact& fact : *reply.mutable_facts()) gathering->Add(std::move(fact));
         },

@@ -1,28 +1,23 @@
 #include "ray/raylet/explain/left_tasks.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace ray::raylet {
 
-void LeftTasks::Add(const v1::LeaveTasksRequest& left) {
-  Owner owner;
-  owner.id = WorkerId::FromBinaryOrNil(left.worker_id());
+void LeftTasks::Add(v1::LeaveTasksRequest left) {
+  Owner owner{WorkerId::FromBinaryOrNil(left.worker_id()), std::move(*left.mutable_tasks()), left.finished(), left.failed()};
   std::erase_if(owners_, [&](const Owner& known) {
     if (known.id != owner.id) return false;
-    rows_ -= known.rows;
+    Forget(known);
     return true;
   });
-  for (const v1::WaitFact& fact : left.facts()) {
-    if (!fact.has_row()) continue;
-    ++owner.rows;
-    ++(fact.state() == v1::WAIT_STATE_FAILED ? owner.failed : owner.finished);
-  }
-  owner.left = left.SerializeAsString();
-  rows_ += owner.rows;
+  rows_ += owner.rows();
+  bytes_ += owner.tasks.size();
   owners_.push_back(std::move(owner));
-  while (rows_ > max_rows_ && owners_.size() > 1) {
+  while ((rows_ > max_rows_ || bytes_ > max_bytes_) && owners_.size() > 1) {
     const Owner& first = owners_.front();
-    rows_ -= first.rows;
+    Forget(first);
     forgotten_finished_ += first.finished;
     forgotten_failed_ += first.failed;
     owners_.pop_front();
@@ -31,8 +26,8 @@ void LeftTasks::Add(const v1::LeaveTasksRequest& left) {
 
 void LeftTasks::Tell(std::string_view id, v1::ExplainReply* out) const {
   for (const Owner& owner : owners_) {
-    v1::LeaveTasksRequest left;
-    if (!left.ParseFromString(owner.left)) continue;  // cannot be: it was written here
+    v1::ExplainReply left;
+    if (!left.ParseFromString(owner.tasks)) continue;  // what it left was nothing
     for (v1::WaitFact& fact : *left.mutable_facts()) {
       if (id.empty() || fact.id() == id) out->add_facts()->Swap(&fact);
     }

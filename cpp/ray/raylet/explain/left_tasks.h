@@ -1,6 +1,7 @@
 // LeftTasks: what is known of tasks whose owners have left this node, for lists of tasks.
 //
-// The latest are kept: when there are too many rows, those of the owner that left first go, all at once. Serialised, since most are never asked for.
+// The latest are kept: when there are too many rows or bytes, those of the owner that left first go, all at once. Serialised, as they came, since most are
+// never asked for.
 // Pure; owned by the ExplainService.
 #pragma once
 
@@ -16,11 +17,11 @@ namespace ray::raylet {
 
 class LeftTasks {
  public:
-  // `max_rows`: beyond it owners go, all but the last.
-  explicit LeftTasks(size_t max_rows = 20'000) : max_rows_(max_rows) {}
+  // Beyond `max_rows`, or `max_bytes` of them, owners go, all but the last.
+  explicit LeftTasks(size_t max_rows = 20'000, size_t max_bytes = size_t{32} << 20) : max_rows_(max_rows), max_bytes_(max_bytes) {}
 
   // The same owner again: replaced.
-  void Add(const v1::LeaveTasksRequest& left);
+  void Add(v1::LeaveTasksRequest left);
   // Facts of SUBJECT_KIND_TASKS: all, with their totals; or those of the task with that id.
   void Tell(std::string_view id, v1::ExplainReply* out) const;
 
@@ -29,13 +30,17 @@ class LeftTasks {
  private:
   struct Owner {
     WorkerId id;
-    std::string left;  // LeaveTasksRequest
-    size_t rows = 0;
-    uint64_t finished = 0, failed = 0;  // of them
+    std::string tasks;  // ExplainReply
+    size_t finished = 0, failed = 0;
+    size_t rows() const { return finished + failed; }
   };
-  const size_t max_rows_;
+  void Forget(const Owner& owner) {
+    rows_ -= owner.rows();
+    bytes_ -= owner.tasks.size();
+  }
+  const size_t max_rows_, max_bytes_;
   std::deque<Owner> owners_;  // who left first is first
-  size_t rows_ = 0;
+  size_t rows_ = 0, bytes_ = 0;
   uint64_t forgotten_finished_ = 0, forgotten_failed_ = 0;  // with those that went
 };
 

@@ -11,13 +11,16 @@ namespace {
 v1::LeaveTasksRequest Left(const WorkerId& worker, const std::string& tasks, bool failed = false) {
   v1::LeaveTasksRequest left;
   left.set_worker_id(worker.Binary());
+  v1::ExplainReply facts;
   for (const char task : tasks) {
-    v1::WaitFact& fact = *left.add_facts();
+    v1::WaitFact& fact = *facts.add_facts();
     fact.set_kind(v1::SUBJECT_KIND_TASKS);
     fact.set_id(std::string(TaskId::kSize, task));
     fact.set_state(failed ? v1::WAIT_STATE_FAILED : v1::WAIT_STATE_FINISHED);
     fact.mutable_row()->set_owned(true);
   }
+  facts.SerializeToString(left.mutable_tasks());
+  failed ? left.set_failed(static_cast<uint32_t>(tasks.size())) : left.set_finished(static_cast<uint32_t>(tasks.size()));
   return left;
 }
 
@@ -62,6 +65,22 @@ TEST(LeftTasks, TheFirstToLeaveGoWhenThereAreTooMany) {
   tasks.Add(Left(WorkerId::FromRandom(), "ghijklm"));  // more than there is room for, yet the latest
   EXPECT_EQ(Told(tasks), "ghijklm -5-1");
   EXPECT_EQ(tasks.rows(), 7u);
+}
+
+TEST(LeftTasks, AndWhenTheyAreTooLarge) {
+  const size_t bytes = Left(WorkerId::FromRandom(), "ab").tasks().size();
+  LeftTasks tasks(/*max_rows=*/100, /*max_bytes=*/2 * bytes);
+  for (const char* left : {"ab", "cd", "ef"}) tasks.Add(Left(WorkerId::FromRandom(), left));
+  EXPECT_EQ(Told(tasks), "cdef -2-0");
+}
+
+TEST(LeftTasks, WhatCannotBeReadIsLeftAside) {
+  LeftTasks tasks;
+  tasks.Add(Left(WorkerId::FromRandom(), "a"));
+  v1::LeaveTasksRequest bad = Left(WorkerId::FromRandom(), "b");
+  bad.set_tasks("\xff");
+  tasks.Add(bad);
+  EXPECT_EQ(Told(tasks), "a");
 }
 
 }  // namespace

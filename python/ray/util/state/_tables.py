@@ -207,7 +207,7 @@ def tasks(session: Session, query: Query) -> Found:
         if collected.forgotten_failed and query.admits("state", "FAILED"):
             missing.append(f"{collected.forgotten_failed} failed tasks are not remembered any more")
         if collected.left_out:
-            missing.append(f"{collected.left_out} more tasks have not ended")
+            missing.append(f"{collected.left_out} more tasks are known, too many for one answer")
     rows = collected.rows
     return rows if query.detail else [row.without_details() for row in rows], missing
 

@@ -74,7 +74,7 @@ class Collected:
     notes: list[str] = field(default_factory=list)  # of processes that did not answer
     forgotten_finished: int = 0
     forgotten_failed: int = 0
-    left_out: int = 0  # that have not ended
+    left_out: int = 0  # for which there was no room in the answers
 
 
 def collect(session: Session, timeout: float, task_id: bytes = b"") -> Collected:
