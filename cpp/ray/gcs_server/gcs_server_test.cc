@@ -270,5 +270,72 @@ TEST_F(GcsServerTest, FailedStorageAnswersNobody) {
   EXPECT_EQ(storage_failed_, 1);
 }
 
+// An order to drain: the answer is the raylet's, and where none comes the client hears that it is not known what became of it.
+class DrainOrderTest : public GcsServerTest {
+ protected:
+  void SetUp() override {
+    Start(&memory_);
+    RegisterNode();
+    link_->Told();
+  }
+  // Unanswered so far.
+  void Order(const NodeId& node) {
+    v1::DrainNodeRequest order;
+    order.set_node_id(node.Binary());
+    order.set_deadline_ms(5000);
+    order.set_only_if_idle(true);
+    client_->error = Status::DataLoss("not answered");
+    const std::string control = order.SerializeAsString();
+    server_->dispatcher()->Dispatch({MethodId::kDrainNode, control, {}, client_, false},
+                                    rpc::Responder(client_, MethodId::kDrainNode, ++calls_));
+  }
+  bool IsAnswered() const { return client_->error.code() != StatusCode::kDataLoss; }
+  void AnswerOrder(const Status& status) { std::exchange(link_->callbacks, {}).front()(status, {}); }
+
+  const std::shared_ptr<FakeLink> client_ = std::make_shared<FakeLink>(2);
+  uint64_t calls_ = 0;
+};
+
+TEST_F(DrainOrderTest, IsAnsweredAfterTheRaylet) {
+  Order(node_);
+  EXPECT_THAT(link_->Told(), ElementsAre("RayletLease/Drain"));
+  EXPECT_TRUE(link_->Newest<v1::DrainNotice>(MethodId::kDrain).only_if_idle());
+  EXPECT_FALSE(IsAnswered());
+  link_->Answer(v1::LeaseEmpty());
+  EXPECT_TRUE(client_->error.ok());
+}
+
+TEST_F(DrainOrderTest, IsRefusedByANodeThatIsNotIdleAndMayComeAgain) {
+  Order(node_);
+  AnswerOrder(Status::FailedPrecondition("not idle: 1 drivers"));
+  EXPECT_EQ(client_->error.code(), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(client_->error.message(), "not idle: 1 drivers");
+  Order(node_);
+  link_->Answer(v1::LeaseEmpty());
+  EXPECT_TRUE(client_->error.ok());
+}
+
+TEST_F(DrainOrderTest, OfWhichNothingIsHeardIsNotKnownToHaveBeenHeeded) {
+  Order(node_);
+  AnswerOrder(Status(StatusCode::kDeadlineExceeded, "no answer within 10 s"));
+  EXPECT_EQ(client_->error.code(), StatusCode::kUnavailable);
+  EXPECT_NE(client_->error.message().find("is not known"), std::string::npos);
+}
+
+TEST_F(DrainOrderTest, ToARayletThatDiesIsNotKnownToHaveBeenHeeded) {
+  Order(node_);
+  link_->Close(Status::Unavailable("reset"));
+  EXPECT_EQ(client_->error.code(), StatusCode::kUnavailable);
+  EXPECT_NE(client_->error.message().find("is not known"), std::string::npos);
+  Order(node_);
+  EXPECT_EQ(client_->error.code(), StatusCode::kNotFound) << "it is dead";
+}
+
+TEST_F(DrainOrderTest, ForAnUnknownNodeIsNotFound) {
+  Order(NodeId::FromRandom());
+  EXPECT_EQ(client_->error.code(), StatusCode::kNotFound);
+  EXPECT_THAT(link_->Told(), ElementsAre());
+}
+
 }  // namespace
 }  // namespace ray::gcs

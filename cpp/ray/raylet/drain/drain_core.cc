@@ -33,6 +33,12 @@ void DrainCore::Begin(const std::string& reason, Duration deadline, Time now, Dr
   Save(out);
 }
 
+std::string DrainCore::BeginIfIdle(const std::string& reason, Duration deadline, const NodeLoad& load, Time now, DrainEffects* out) {
+  std::string has = draining() ? "" : DescribeLoad(load);
+  if (has.empty()) Begin(reason, deadline, now, out);
+  return has;
+}
+
 void DrainCore::OnWork(size_t leases, size_t workers, DrainEffects* out) {
   const bool was_idle = IsIdle();
   leases_ = leases;

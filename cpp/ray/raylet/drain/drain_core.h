@@ -46,6 +46,8 @@ class DrainCore {
  public:
   // A second order can only bring the deadline nearer.
   void Begin(const std::string& reason, Duration deadline, Time now, DrainEffects* out);
+  // The same if the node has nothing, or drains already. Else it stays as it is, and what it has is said; empty: it drains.
+  std::string BeginIfIdle(const std::string& reason, Duration deadline, const NodeLoad& load, Time now, DrainEffects* out);
   // So many leases are held now, those of actors included, and so many workers live.
   void OnWork(size_t leases, size_t workers, DrainEffects* out);
   // A pass has ended; of `left` objects this node still has the only copy.

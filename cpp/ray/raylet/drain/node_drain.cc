@@ -57,10 +57,13 @@ void NodeDrain::BeginIfIdle(const std::string& reason, Duration deadline, std::f
     loop->Post("raylet.drain", [this, alive, reason, deadline, answer, objects = copies.size()] {
       if (!*alive) return;
       // All of it is looked at in one step, and so is the end of grants: nothing can begin in between.
-      const std::string load = DescribeLoad({deps_.leases->num_held(), deps_.workers->num_drivers(), objects});
-      if (!draining() && !load.empty())
-        return answer(Status::FailedPrecondition("node " + deps_.node_id.Hex() + " is not idle: it has " + load));
-      Begin(reason, deadline);
+      CountWork();
+      DrainEffects effects;
+      const NodeLoad load{deps_.leases->num_held(), deps_.workers->num_drivers(), objects};
+      const std::string has = core_.BeginIfIdle(reason, deadline, load, deps_.loop->clock().Now(), &effects);
+      if (!has.empty()) return answer(Status::FailedPrecondition("node " + deps_.node_id.Hex() + " is not idle: it has " + has));
+      RAY_LOG(INFO) << "idle, and draining (" << reason << ")";
+      Run(effects);
       answer(Status::Ok());
     });
   });
