@@ -147,10 +147,11 @@ void CoreWorker::MakeServices() {
   deps.on_freed = [this](std::span<const ObjectId> ids, std::span<const ObjectId> in_store) { recovery_->OnFreed(ids, in_store); };
   objects_ = ObjectService::Make(std::move(deps));
   peers_->OnNodeDied([this](const NodeId& node) { objects_->OnNodeDied(node); });
-  recovery_ = std::make_unique<RecoveryService>(RecoveryService::Deps{
-      .objects = objects_.get(), .cap_bytes = config_.lineage_cap_bytes, .run = [this](const PendingTaskPtr& task, int32_t retries_left) {
-        RunAgain(task, retries_left);
-      }});
+  recovery_ = std::make_unique<RecoveryService>(
+      RecoveryService::Deps{.objects = objects_.get(),
+                            .cap_bytes = config_.lineage_cap_bytes,
+                            .run = [this](const PendingTaskPtr& task, int32_t retries_left) { RunAgain(task, retries_left); },
+                            .begin_again = [this](const TaskId& task) { return tasks_->BeginAgain(task); }});
   streams_ = std::make_unique<GeneratorStreams>(objects_.get());
   TaskManager::RetryNews on_retry;
   if (config_.is_driver) {
@@ -255,9 +256,10 @@ void CoreWorker::RegisterHandlers() {
         item.attempt = message.attempt();
         if (!message.node_id().empty()) item.node_id = NodeId::FromBinaryOrNil(message.node_id());
         auto answer = std::make_shared<rpc::Responder>(std::move(responder));
-        streams_->Report(task, message.index(), std::move(item), [answer](bool stop) {
+        streams_->Report(task, message.index(), std::move(item), [answer](Pace pace) {
           v1::ReportGeneratorItemReply reply;
-          reply.set_stop(stop);
+          reply.set_stop(pace == Pace::kStop);
+          reply.set_again(pace == Pace::kBeginAgain);
           if (answer->valid()) answer->Send(reply);
         });
       });

@@ -320,6 +320,49 @@ TEST_F(CoreWorkerTest, WaitsForAStreamCanBeTakenBack) {
   EXPECT_TRUE(*taken_back);
 }
 
+TEST_F(CoreWorkerTest, AStreamThatIsHeldBackBeginsAgain) {
+  const TaskId task = TaskId::Of(JobId::FromInt(1), ActorId::Nil());
+  GeneratorStreams& streams = driver_->streams();
+  streams.Create(task, /*backpressure=*/1);
+  std::vector<std::string> told;
+  const auto report = [&](uint32_t attempt, int64_t index) {
+    ReturnValue item;
+    item.metadata = kMetadataRaw;
+    item.blob = HeapBuffer::CopyOf("item");
+    item.attempt = attempt;
+    streams.Report(task, index, std::move(item), [&told, attempt, index](Pace pace) {
+      told.push_back(std::to_string(attempt) + "." + std::to_string(index) +
+                     (pace == Pace::kBeginAgain ? " again"
+                      : pace == Pace::kStop     ? " stop"
+                                                : " on"));
+    });
+  };
+  const auto next = [&] {
+    bool end = false;
+    ObjectId item;
+    EXPECT_TRUE(streams.TryNext(task, &end, &item));
+    EXPECT_FALSE(end);
+    return item;
+  };
+  report(0, 0);
+  EXPECT_TRUE(told.empty()) << "it is held back";
+  EXPECT_EQ(next(), GeneratorStreams::ItemId(task, 0));
+  report(0, 1);
+  EXPECT_EQ(told, std::vector<std::string>{"0.0 on"});
+  streams.BeginAgain(task);  // item 0 is lost, and its consumer, who waits for it, will not take item 1
+  EXPECT_EQ(told, (std::vector<std::string>{"0.0 on", "0.1 again"}));
+  report(0, 2);  // on its way when it was told
+  EXPECT_EQ(told.back(), "0.2 again");
+  for (int64_t i = 0; i < 3; ++i) report(1, i);  // what is known is not held back
+  EXPECT_EQ(told.size(), 6u);
+  EXPECT_EQ(told.back(), "1.2 on");
+  report(1, 3);
+  EXPECT_EQ(told.size(), 6u) << "held back as before";
+  for (int64_t i = 1; i < 4; ++i) EXPECT_EQ(next(), GeneratorStreams::ItemId(task, i));
+  EXPECT_EQ(told.back(), "1.3 on");
+  streams.End(task, 4);
+}
+
 TEST_F(CoreWorkerTest, DeadActorsAreForgottenUnlessAHandleCounts) {
   ActorSubmitter submitter({.loop = &driver_->loop(), .objects = &driver_->objects()});
   const ActorId weak = ActorId::Of(JobId::FromInt(1)), counted = ActorId::Of(JobId::FromInt(1));

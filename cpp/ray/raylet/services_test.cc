@@ -385,6 +385,8 @@ TEST_F(RayletServices, AKilledStartIsCancelled) {
   kill.set_force(true);
   EXPECT_TRUE(Ask<v1::LeaseEmpty>(gcs, MethodId::kKillActorOnNode, kill).first.ok());
   EXPECT_TRUE(started.get().second.cancelled());
+  // The order to start it comes once more behind the one to end it: nobody would end a second start.
+  EXPECT_TRUE(Ask<v1::StartActorReply>(gcs, MethodId::kStartActor, ActorStart(id)).second.cancelled());
 }
 
 TEST_F(RayletServices, StrangersAreRefused) {

@@ -34,6 +34,16 @@ void SetInterrupted(const TaskSpec& spec, const ValueView& error, v1::PushTaskRe
   WritePythonBlob(error.data, error.buffers, reinterpret_cast<uint8_t*>(blob->data()));
 }
 
+// A stream that ended since it is to begin again, for a retry. Where it cannot, it was cancelled meanwhile.
+void SetBeginsAgain(const TaskSpec& spec, v1::PushTaskReply* reply) {
+  reply->set_is_application_error(true);
+  reply->set_is_retryable_error(true);
+  v1::ErrorDetail* detail = reply->mutable_system_error();
+  detail->set_error_type(static_cast<int32_t>(ErrorType::kTaskCancelled));
+  detail->set_message("the task was cancelled when it was about to make its items again, of which one was lost");
+  detail->set_task_id(spec.task_id.Binary());
+}
+
 }  // namespace
 
 struct TaskReceiver::ReplyState {
@@ -513,8 +523,11 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
   bool creation = spec.tmpl->type == TaskType::kActorCreation;
   bool answered = false;
   const bool timed_out = spec.tmpl->timeout_s > 0 && StopClock(task, &answered);
+  const bool again = task->again && !timed_out && !result.cancelled;
   if (timed_out) {
     SetTimedOut(spec, &reply);
+  } else if (again) {
+    SetBeginsAgain(spec, &reply);
   } else {
     if (result.application_error) reply.set_is_application_error(true);
     if (!result.error_text.empty()) reply.set_error_text(result.error_text);
@@ -535,7 +548,7 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
   std::vector<ValueView> values;
   // The error of a creation goes into the record of the actor, that of a stream becomes the item after the last: neither is kept under the return's id.
   const bool moves_on = result.application_error && (creation || spec.tmpl->num_returns == kStreamingReturns);
-  if (!result.returns.empty() && !timed_out && !result.cancelled) {
+  if (!result.returns.empty() && !timed_out && !result.cancelled && !again) {
     InlineBudget budget;
     for (uint32_t i = 0; i < n; ++i) {
       const ValueView& value = result.returns[std::min<size_t>(i, result.returns.size() - 1)];
@@ -644,7 +657,8 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
         MethodId::kReportGeneratorItem, *request, *parts, [this, task, exchange, shared](Status status, rpc::Reply reply) {
           v1::ReportGeneratorItemReply message;
           bool parsed = status.ok() && message.ParseFromArray(reply.control.data(), static_cast<int>(reply.control.size()));
-          if (!parsed || message.stop()) task->stop = true;  // no owner, no consumer
+          if (message.again()) task->again = true;
+          if (!parsed || message.stop() || message.again()) task->stop = true;  // no owner, no consumer
           if (shared) OnConsumed(task);
           exchange->waiter.Notify();
         });

@@ -42,7 +42,8 @@ struct ReceivedTask {
   std::atomic<uint32_t> unfetched{0};           // arguments still to come, plus one while they are being asked for
   std::atomic<bool> cancelled{false};
   std::atomic<bool> finished{false};
-  std::atomic<bool> stop{false};       // streaming: nobody consumes any more
+  std::atomic<bool> stop{false};       // streaming: nobody consumes any more, or it is to begin again
+  std::atomic<bool> again{false};      // streaming: an item that it has made is lost
   std::atomic<bool> timed_out{false};  // ran past its template's timeout_s: whatever it gives, it has failed
   // Guarded by the receiver's lock:
   bool running = false;

@@ -9,6 +9,7 @@ void RecoveryCore::Stored(const ObjectId& id) {
   Entry& entry = it->second;
   if (is_new) entry.running = true;
   entry.live.insert(id);
+  if (entry.running) entry.passed.insert(id);
   lost_ -= entry.lost.erase(id);
 }
 
@@ -92,6 +93,7 @@ void RecoveryCore::Ended(const End& end, RecoveryEffects* out) {
   if (it == entries_.end()) return;
   Entry& entry = it->second;
   entry.running = false;
+  entry.passed.clear();
   entry.retries_left = end.retries_left;
   if (!end.ran) {
     Unkeep(it, end.failure, out);
@@ -137,6 +139,7 @@ void RecoveryCore::Settled(const ObjectId& id, RecoveryEffects* out) {
   if (it == entries_.end()) return;
   lost_ -= it->second.lost.erase(id);
   it->second.live.erase(id);
+  it->second.passed.erase(id);
   MaybeErase(it, out);
 }
 
@@ -151,7 +154,21 @@ void RecoveryCore::Lost(const ObjectId& id, RecoveryEffects* out) {
   Entry& entry = it->second;
   entry.live.insert(id);
   if (entry.lost.insert(id).second) ++lost_;
-  if (!entry.running) Answer(it, out);
+  if (!entry.running) return Answer(it, out);
+  if (entry.passed.erase(id) != 0) out->push_back({.kind = RecoveryEffect::Kind::kPassed, .object = id});
+}
+
+void RecoveryCore::Again(const TaskId& task) {
+  if (auto it = entries_.find(task); it != entries_.end()) it->second.passed.clear();
+}
+
+void RecoveryCore::NotAgain(const ObjectId& id, ErrorType reason, RecoveryEffects* out) {
+  auto it = entries_.find(id.task_id());
+  if (it == entries_.end() || it->second.lost.erase(id) == 0) return;
+  --lost_;
+  it->second.live.erase(id);
+  out->push_back({.kind = RecoveryEffect::Kind::kFail, .object = id, .reason = reason});
+  MaybeErase(it, out);
 }
 
 void RecoveryCore::Answer(Map::iterator it, RecoveryEffects* out) {

@@ -7,6 +7,9 @@
 // Losses are answered once each: by a run of the task, which serves all that it made and everybody who waits, or by a reason. Each run uses up one of
 // the task's retries, so the same loss cannot go round for ever.
 //
+// A run brings back what it has not made yet. What it has made and is lost while it goes on it is past: a stream, which may be held back until its consumer
+// has just that item, is begun again instead.
+//
 // Pure (events in, effects out); not thread-safe, the RecoveryService holds a lock.
 #pragma once
 
@@ -28,11 +31,12 @@ using PendingTaskPtr = std::shared_ptr<PendingTask>;
 
 struct RecoveryEffect {
   // kHold, kRelease: arguments that are an object are to be kept from now on; they are of no use any more.
-  enum class Kind : uint8_t { kRun, kFail, kHold, kRelease };
+  // kPassed: the run under way of the task that made `object` is past it. It is to be begun again; if it cannot be, NotAgain is to be called.
+  enum class Kind : uint8_t { kRun, kFail, kHold, kRelease, kPassed };
   Kind kind = Kind::kRun;
   PendingTaskPtr task;       // kRun: as it last ran; to be run again, as the next attempt
   int32_t retries_left = 0;  // kRun: beyond this run; -1 without end
-  ObjectId object;           // kFail: it cannot be had; kHold, kRelease
+  ObjectId object;           // kFail: it cannot be had; kHold, kRelease, kPassed
   ErrorType reason{};        // kFail
 };
 using RecoveryEffects = std::vector<RecoveryEffect>;
@@ -67,6 +71,10 @@ class RecoveryCore {
 
   // No copy of it is left; it is pending now. It is held by somebody (also if no entry knows it).
   void Lost(const ObjectId& id, RecoveryEffects* out);
+  // The run under way begins anew, in another process perhaps: it is past nothing.
+  void Again(const TaskId& task);
+  // kPassed: the run goes on, since the task has no retries left. What is lost fails with `reason`, unless it came back meanwhile.
+  void NotAgain(const ObjectId& id, ErrorType reason, RecoveryEffects* out);
 
   // There is an entry for the task that made it.
   bool Knows(const ObjectId& id) const { return !id.IsPut() && entries_.contains(id.task_id()); }
@@ -84,6 +92,7 @@ class RecoveryCore {
     bool running = false;                                            // its first run, or one that brings something back
     std::set<ObjectId> live;                                         // of its values: those that were stored and are held
     std::set<ObjectId> lost;                                         // a part of `live`: absent, for `running` to bring back
+    std::set<ObjectId> passed;                                       // those that the run under way has made
     std::vector<TaskId> needs;                                       // entries that it keeps, once for each; only while `task`
     uint32_t needed_by = 0;                                          // entries that keep it
     std::list<TaskId>::iterator age;

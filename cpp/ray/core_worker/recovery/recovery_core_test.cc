@@ -59,6 +59,12 @@ class Scenario {
     core.Lost(Object(task, i), &out);
     return Text(out);
   }
+  void Again(char task) { core.Again(Task(task)); }
+  std::string NotAgain(char task, uint32_t i) {
+    RecoveryEffects out;
+    core.NotAgain(Object(task, i), ErrorType::kObjectUnreconstructableMaxAttempts, &out);
+    return Text(out);
+  }
   std::string Freed(char task, uint32_t i = 0) {
     RecoveryEffects out;
     core.Settled(Object(task, i), &out);
@@ -78,6 +84,7 @@ class Scenario {
         case RecoveryEffect::Kind::kFail: text += std::string("fail ") + name + std::to_string(static_cast<int>(e.reason)); break;
         case RecoveryEffect::Kind::kHold: text += std::string("hold ") + name; break;
         case RecoveryEffect::Kind::kRelease: text += std::string("release ") + name; break;
+        case RecoveryEffect::Kind::kPassed: text += std::string("passed ") + name; break;
       }
     }
     return text;
@@ -123,7 +130,8 @@ TEST(RecoveryCore, WhatIsLostWhileItsRunStoresItIsLostAgain) {
   s.Done('a', 3);
   EXPECT_EQ(s.Lost('a'), "run a2");
   s.Stored('a');
-  EXPECT_EQ(s.Lost('a'), "");  // the run has not ended: it may yet give it
+  EXPECT_EQ(s.Lost('a'), "passed a");  // unless it begins again, its end answers
+  EXPECT_EQ(s.Lost('a'), "");
   EXPECT_EQ(s.Done('a', 2), "run a1");
 }
 
@@ -222,10 +230,42 @@ TEST(RecoveryCore, EvictionLetsGoOfWhatOnlyItKept) {
 TEST(RecoveryCore, LossesWaitForAFirstRunThatGoesOn) {
   Scenario s;
   s.Stored('s', 1);  // the first item of a stream
-  EXPECT_EQ(s.Lost('s', 1), "");
+  EXPECT_EQ(s.Lost('s', 1), "passed s");
   EXPECT_EQ(s.Stream('s', 3), "run s2");
   s.Stored('s', 1);
   EXPECT_EQ(s.Stream('s', 3, 2), "");
+}
+
+// One that is held back until its consumer has the item would wait for itself.
+TEST(RecoveryCore, AStreamBeginsAgainForAnItemThatItIsPast) {
+  Scenario s;
+  for (uint32_t i = 1; i <= 3; ++i) s.Stored('s', i);
+  EXPECT_EQ(s.Lost('s', 1), "passed s");
+  EXPECT_EQ(s.Lost('s', 3), "passed s");  // the same run is told twice
+  s.Again('s');
+  EXPECT_EQ(s.Lost('s', 2), "");  // still to come
+  for (uint32_t i = 1; i <= 2; ++i) s.Stored('s', i);
+  EXPECT_EQ(s.core.lost(), 1u);
+  EXPECT_EQ(s.Lost('s', 1), "passed s");  // once more
+  s.Again('s');
+  for (uint32_t i = 1; i <= 3; ++i) s.Stored('s', i);
+  EXPECT_EQ(s.core.lost(), 0u);
+  EXPECT_EQ(s.Stream('s', 3, 1), "");
+}
+
+TEST(RecoveryCore, AStreamWithoutRetriesGoesOnWithoutTheItem) {
+  Scenario s;
+  for (uint32_t i = 1; i <= 2; ++i) s.Stored('s', i);
+  EXPECT_EQ(s.Lost('s', 1), "passed s");
+  EXPECT_EQ(s.NotAgain('s', 1), "fail s12");
+  EXPECT_EQ(s.NotAgain('s', 1), "");
+  EXPECT_EQ(s.Lost('s', 2), "passed s");
+  s.Stored('s', 2);  // it was late
+  EXPECT_EQ(s.NotAgain('s', 2), "");
+  EXPECT_EQ(s.core.lost(), 0u);
+  EXPECT_EQ(s.Stream('s', 2, 0), "");
+  EXPECT_EQ(s.Freed('s', 2), "");
+  EXPECT_EQ(s.core.size(), 0u);
 }
 
 TEST(RecoveryCore, AStreamThatIsShorterTheSecondTimeIsInconsistent) {
@@ -300,6 +340,7 @@ TEST(RecoveryCore, EveryLossIsAnsweredAndNothingIsLeft) {
     RecoveryEffects out;
     auto carry_out = [&] {
       for (const RecoveryEffect& e : std::exchange(out, {})) {
+        if (e.kind == RecoveryEffect::Kind::kPassed) continue;  // its end answers
         if (e.kind == RecoveryEffect::Kind::kFail) {
           Task& task = tasks.at(e.object.task_id());
           ASSERT_EQ(task.lost.erase(e.object), 1u) << seed;

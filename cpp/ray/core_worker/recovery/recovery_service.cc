@@ -69,6 +69,11 @@ void RecoveryService::OnLost(const ObjectId& id) {
   CarryOut(std::move(effects));
 }
 
+void RecoveryService::OnAgain(const TaskId& task) {
+  MutexLock lock(&mu_);
+  core_.Again(task);
+}
+
 void RecoveryService::OnDone(const PendingTask& task, int32_t retries_left, int64_t items) {
   std::vector<ObjectId> needs;
   for (const TaskArg& arg : task.spec.refs) {
@@ -138,6 +143,16 @@ void RecoveryService::CarryOut(RecoveryEffects effects) {
     }
     if (effect.kind == RecoveryEffect::Kind::kRelease) {
       deps_.objects->RemoveSubmitted({&effect.object, 1});
+      continue;
+    }
+    if (effect.kind == RecoveryEffect::Kind::kPassed) {
+      const Begun begun = deps_.begin_again(effect.object.task_id());
+      if (begun == Begun::kAgain) continue;
+      const bool never = begun == Begun::kNever;
+      MutexLock lock(&mu_);
+      core_.NotAgain(effect.object,
+                     never ? ErrorType::kObjectUnreconstructableRetriesDisabled : ErrorType::kObjectUnreconstructableMaxAttempts, &effects);
+      any_lost_.store(core_.lost() != 0);
       continue;
     }
     RAY_LOG(INFO) << "running task " << effect.task->spec.tmpl->DisplayName() << " (" << effect.task->spec.task_id

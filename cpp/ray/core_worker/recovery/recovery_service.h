@@ -15,6 +15,13 @@
 
 namespace ray::core {
 
+// Whether a run that is under way will begin again.
+enum class Begun {
+  kAgain,      // it will, or it is at its end, after which the task is run again
+  kNoRetries,  // there are none left
+  kNever,      // the task never had any
+};
+
 class RecoveryService {
  public:
   struct Deps {
@@ -22,6 +29,8 @@ class RecoveryService {
     uint64_t cap_bytes = uint64_t{1} << 30;
     // Puts a task to work that is not in the table of tasks; what it needs is held, but perhaps not ready.
     std::function<void(const PendingTaskPtr& task, int32_t retries_left)> run;
+    // The run under way of a stream is past an item that is lost, and is to end and begin again.
+    std::function<Begun(const TaskId& task)> begin_again;
   };
   explicit RecoveryService(Deps deps) : deps_(std::move(deps)), core_(deps_.cap_bytes) {}
 
@@ -30,7 +39,9 @@ class RecoveryService {
   void OnLost(const ObjectId& id);
   void OnFreed(std::span<const ObjectId> ids, std::span<const ObjectId> in_store);
 
-  // From the TaskManager, after the results are stored and while what the task held is still held. `items`: of a stream, else -1.
+  // From the TaskManager: the task is run anew, since its run was lost or gave up.
+  void OnAgain(const TaskId& task);
+  // The same, after the results are stored and while what the task held is still held. `items`: of a stream, else -1.
   void OnDone(const PendingTask& task, int32_t retries_left, int64_t items);
   void OnFailed(const PendingTask& task, const ErrorValue& error);
 

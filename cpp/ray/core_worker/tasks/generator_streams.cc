@@ -12,7 +12,7 @@ void GeneratorStreams::Create(const TaskId& task, int64_t backpressure) {
 
 void GeneratorStreams::BeginReplay(const TaskId& task) {
   MutexLock lock(&mu_);
-  replays_.insert(task);
+  replays_.emplace(task, Run());
 }
 
 void GeneratorStreams::EndReplay(const TaskId& task) {
@@ -20,8 +20,26 @@ void GeneratorStreams::EndReplay(const TaskId& task) {
   if (!replays_.empty()) replays_.erase(task);
 }
 
-std::vector<std::function<void(bool)>> GeneratorStreams::AllowedLocked(Stream& stream) {
-  std::vector<std::function<void(bool)>> allowed;
+GeneratorStreams::Run* GeneratorStreams::RunOfLocked(const TaskId& task) {
+  if (const auto replay = replays_.find(task); replay != replays_.end()) return &replay->second;
+  const auto it = streams_.find(task);
+  return it == streams_.end() ? nullptr : &it->second.run;
+}
+
+void GeneratorStreams::BeginAgain(const TaskId& task) {
+  std::map<int64_t, std::function<void(Pace)>> withheld;
+  {
+    MutexLock lock(&mu_);
+    Run* run = RunOfLocked(task);
+    if (run == nullptr) return;
+    run->again = run->attempt;
+    if (auto it = streams_.find(task); it != streams_.end()) withheld.swap(it->second.withheld);
+  }
+  for (auto& [index, answer] : withheld) answer(Pace::kBeginAgain);
+}
+
+std::vector<std::function<void(Pace)>> GeneratorStreams::AllowedLocked(Stream& stream) {
+  std::vector<std::function<void(Pace)>> allowed;
   while (!stream.withheld.empty() && (stream.limit < 0 || stream.arrived - stream.consumed < stream.limit)) {
     allowed.push_back(std::move(stream.withheld.begin()->second));
     stream.withheld.erase(stream.withheld.begin());
@@ -29,13 +47,17 @@ std::vector<std::function<void(bool)>> GeneratorStreams::AllowedLocked(Stream& s
   return allowed;
 }
 
-void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(bool)> answer) {
+void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(Pace)> answer) {
   std::vector<Waiting> waiters;
-  std::vector<std::function<void(bool)>> allowed;
-  bool stop = false, fresh = false, late = false;
+  std::vector<std::function<void(Pace)>> allowed;
+  bool stop = false, fresh = false, late = false, again = false;
   ObjectId id = ItemId(task, index);
   {
     MutexLock lock(&mu_);
+    if (Run* run = RunOfLocked(task); run != nullptr) {
+      run->attempt = std::max(run->attempt, item.attempt);
+      again = item.attempt <= run->again;
+    }
     auto it = streams_.find(task);
     if (it == streams_.end()) {
       stop = !replays_.contains(task);
@@ -51,7 +73,7 @@ void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue ite
     } else {
       objects_->Discard(item);
     }
-    answer(stop);
+    answer(stop ? Pace::kStop : again ? Pace::kBeginAgain : Pace::kGoOn);
     return;
   }
   // The object is there before anybody can learn of it.
@@ -66,19 +88,21 @@ void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue ite
       Stream& stream = it->second;
       late = stream.end >= 0;  // it failed meanwhile, and that took the place of this item
       if (!late) ++stream.arrived;
-      stream.withheld[index] = std::move(answer);
+      again = item.attempt <= stream.run.again;  // it may have been lost already
+      if (!again) stream.withheld[index] = std::move(answer);
       allowed = AllowedLocked(stream);
       waiters.swap(stream.waiters);
     }
   }
   if (stop) {
     objects_->RemoveLocalRef(id);
-    answer(true);
+    answer(Pace::kStop);
     return;
   }
   if (late) objects_->RemoveLocalRef(id);
   for (auto& waiter : waiters) waiter.callback();
-  for (auto& go : allowed) go(false);
+  for (auto& go : allowed) go(Pace::kGoOn);
+  if (again) answer(Pace::kBeginAgain);
 }
 
 void GeneratorStreams::End(const TaskId& task, int64_t items) {
@@ -122,7 +146,7 @@ void GeneratorStreams::Fail(const TaskId& task, int64_t, const ErrorValue& error
 }
 
 bool GeneratorStreams::TryNext(const TaskId& task, bool* end, ObjectId* item) {
-  std::vector<std::function<void(bool)>> allowed;
+  std::vector<std::function<void(Pace)>> allowed;
   *end = false;
   {
     MutexLock lock(&mu_);
@@ -143,7 +167,7 @@ bool GeneratorStreams::TryNext(const TaskId& task, bool* end, ObjectId* item) {
       return false;
     }
   }
-  for (auto& go : allowed) go(false);
+  for (auto& go : allowed) go(Pace::kGoOn);
   return true;
 }
 
@@ -193,7 +217,7 @@ void GeneratorStreams::Release(const TaskId& task) {
     streams_.erase(it);
   }
   for (int64_t i = stream.consumed; i < stream.arrived; ++i) objects_->RemoveLocalRef(ItemId(task, i));
-  for (auto& [index, answer] : stream.withheld) answer(true);
+  for (auto& [index, answer] : stream.withheld) answer(Pace::kStop);
   for (auto& waiter : stream.waiters) waiter.callback();
 }
 

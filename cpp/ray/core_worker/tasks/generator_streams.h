@@ -11,7 +11,6 @@
 #include <map>
 #include <string>
 #include <unordered_map>
-#include <unordered_set>
 #include <vector>
 
 #include "ray/core_worker/objects/object_service.h"
@@ -19,6 +18,9 @@
 #include "ray/wire/error_detail.h"
 
 namespace ray::core {
+
+// What a producer is to do after an item.
+enum class Pace { kGoOn, kStop, kBeginAgain };
 
 class GeneratorStreams {
  public:
@@ -30,8 +32,10 @@ class GeneratorStreams {
   // pending. What consumers see of the stream does not change.
   void BeginReplay(const TaskId& task);
   void EndReplay(const TaskId& task);
-  // `answer(stop)` runs when the producer may go on.
-  void Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(bool stop)> answer);
+  // The run under way is past an item that was lost: it is told to begin again, at once if it is held back, and consumers see nothing of it.
+  void BeginAgain(const TaskId& task);
+  // `answer` runs when the producer may go on, or is to end.
+  void Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(Pace)> answer);
   void End(const TaskId& task, int64_t items);
   // The error becomes the last item; `items` < 0: after those that came.
   void Fail(const TaskId& task, int64_t items, const ErrorValue& error);
@@ -54,21 +58,29 @@ class GeneratorStreams {
     uint64_t number;
     std::function<void()> callback;
   };
+  // Of the task, as far as it is known here.
+  struct Run {
+    uint32_t attempt = 0;  // the last that reported anything
+    int64_t again = -1;    // attempts up to this one are to begin again
+  };
   struct Stream {
     int64_t limit = -1;
     int64_t arrived = 0;                                    // items [0, arrived) are here
     int64_t consumed = 0;                                   // of them the first were taken
     int64_t end = -1;                                       // number of items, once known
-    std::map<int64_t, std::function<void(bool)>> withheld;  // by index of the item that was reported
+    std::map<int64_t, std::function<void(Pace)>> withheld;  // by index of the item that was reported
     std::vector<Waiting> waiters;
+    Run run;
   };
-  static std::vector<std::function<void(bool)>> AllowedLocked(Stream& stream);
+  static std::vector<std::function<void(Pace)>> AllowedLocked(Stream& stream);
+  // Null: there is neither a stream nor a replay.
+  Run* RunOfLocked(const TaskId& task) REQUIRES(mu_);
   static ObjectId NextId(const TaskId& task, const Stream& stream) { return ItemId(task, stream.consumed); }
 
   ObjectService* const objects_;
   Mutex mu_;
   std::unordered_map<TaskId, Stream, IdHash> streams_ GUARDED_BY(mu_);
-  std::unordered_set<TaskId, IdHash> replays_ GUARDED_BY(mu_);
+  std::unordered_map<TaskId, Run, IdHash> replays_ GUARDED_BY(mu_);
   uint64_t last_number_ GUARDED_BY(mu_) = 0;  // of a waiter
 };
 

@@ -71,6 +71,18 @@ void TaskManager::AddAgain(const PendingTaskPtr& task, int32_t retries_left) {
   table_.Add(task->spec.task_id, task, retries_left);
 }
 
+Begun TaskManager::BeginAgain(const TaskId& id) {
+  {
+    MutexLock lock(&mu_);
+    const auto* entry = table_.Find(id);
+    if (entry == nullptr || entry->cancelled || !entry->task->is_streaming())
+      return Begun::kAgain;  // its end is near, and says what is to be done
+    if (entry->retries_left == 0) return entry->task->spec.tmpl->max_retries == 0 ? Begun::kNever : Begun::kNoRetries;
+  }
+  deps_.streams->BeginAgain(id);
+  return Begun::kAgain;
+}
+
 void TaskManager::NoteAnswerLocked(const PendingTask& task, const v1::PushTaskReply& reply, const TaskWorker& executor) {
   TaskAttempt attempt = AttemptOf(task, executor);
   attempt.run = Duration(static_cast<int64_t>(reply.run_ns()));
@@ -113,6 +125,7 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
     if (verdict == TaskVerdict::kRetry && deps_.on_retry != nullptr && error != nullptr)
       TellRetry(*task, retries_left, "", std::move(error));
   }
+  if (verdict == TaskVerdict::kRetry && task->is_streaming()) deps_.recovery->OnAgain(task->spec.task_id);
   if (verdict == TaskVerdict::kNone || verdict == TaskVerdict::kRetry) return verdict;
   if (verdict == TaskVerdict::kCancelled) {
     StoreFailure(*task, reply.has_system_error() ? MakeErrorValue(reply.system_error()) : CancelledError(task->spec.task_id), executor);
@@ -172,6 +185,7 @@ TaskVerdict TaskManager::Lost(const PendingTaskPtr& task, const Loss& loss, uint
       history_.Failed(attempt, static_cast<int32_t>(type), loss.why);
     }
   }
+  if (verdict == TaskVerdict::kRetry && task->is_streaming()) deps_.recovery->OnAgain(task->spec.task_id);
   // What is ended for want of memory is told by the node.
   if (verdict == TaskVerdict::kRetry && loss.kind == TaskLoss::kCrash && deps_.on_retry != nullptr)
     TellRetry(*task, retries_left, loss.why, nullptr);

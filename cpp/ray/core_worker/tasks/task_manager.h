@@ -51,6 +51,8 @@ class TaskManager {
   // One that was done, to bring back what it made: what it needs is held already, its returns are pending or need nothing.
   void AddAgain(const PendingTaskPtr& task, int32_t retries_left);
 
+  // It runs, and is past an item of its stream that was lost: has it begin again, for one retry, as soon as it makes or is held back behind an item.
+  Begun BeginAgain(const TaskId& id);
   // The answer of an executor. kRetry: the caller submits the task again, everything else is done here.
   TaskVerdict Answered(const PendingTaskPtr& task, const v1::PushTaskReply& reply, const PartList& parts, const TaskWorker& executor);
   struct Loss {

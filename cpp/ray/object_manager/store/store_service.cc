@@ -44,6 +44,8 @@ struct Segment {
 // Numbers of the clients that this process is itself: one for each room and each pin. Apart from those of connections.
 constexpr ClientId kFirstLocalClient = ClientId{1} << 62;
 constexpr Duration kPinPatience = std::chrono::seconds(30);  // for one to be restored
+// For one that is not there yet: its maker tells others of it behind its seal, but on other connections, and their questions may come first.
+constexpr Duration kSealPatience = std::chrono::milliseconds(100);
 
 // What rooms and pins need of the service, and may outlive it.
 struct LocalAccess {
@@ -663,12 +665,13 @@ void StoreService::CreateCopy(const Copy& copy, RoomCallback callback) {
 
 void StoreService::Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> callback) {
   impl_->local->Post("store.pin", [self = impl_.get(), id, callback = std::move(callback)] {
-    if (!self->core->Contains(id)) return callback(nullptr);
+    const bool may_come = self->core->MayCome(id);
+    if (!may_come && !self->core->Contains(id)) return callback(nullptr);
     const Token token = ++self->last_token;
     const ClientId client = ++self->last_local;
     self->pin_requests.emplace(token, std::pair(client, callback));
     const Time now = self->Now();
-    self->core->Get(token, client, {id}, now, now + kPinPatience, &self->effects);
+    self->core->Get(token, client, {id}, now, now + (may_come ? kSealPatience : kPinPatience), &self->effects);
     self->Settle();
   });
 }

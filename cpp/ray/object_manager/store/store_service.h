@@ -101,7 +101,7 @@ class StoreService {
     uint32_t attempt = 0;  // which run of its task made it
   };
   void CreateCopy(const Copy& copy, RoomCallback callback);
-  // The bytes of a sealed object, pinned as long as the buffer lives; restored from disk if need be. Null: it is not here.
+  // The bytes of a sealed object, pinned as long as the buffer lives; restored from disk if need be. Null: it is not here, nor was it sealed within a moment.
   void Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> callback);
   // As its owner says: they are of no use any more; or, they must not be evicted.
   void Free(std::vector<CopyRun> copies);

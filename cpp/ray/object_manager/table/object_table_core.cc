@@ -511,6 +511,11 @@ bool ObjectTableCore::Contains(const ObjectId& id) const {
   return it != objects_.end() && it->second.sealed && !it->second.freed;
 }
 
+bool ObjectTableCore::MayCome(const ObjectId& id) const {
+  auto it = objects_.find(id);
+  return it == objects_.end() ? !lost_.contains(id) : !it->second.sealed && !it->second.freed;
+}
+
 TableStats ObjectTableCore::Stats() const {
   TableStats stats = stats_;
   stats.capacity = allocator_.capacity();

@@ -236,6 +236,7 @@ class ObjectTableCore {
   enum class Whereabouts { kAbsent, kUnsealed, kInMemory, kSpilled, kRestoring };
   Whereabouts WhereIs(const ObjectId& id) const;
   bool Contains(const ObjectId& id) const;  // sealed, and not freed: a pin of somebody may keep a freed one for a while
+  bool MayCome(const ObjectId& id) const;   // nobody has put it yet, or who writes it has not sealed it
   TableStats Stats() const;
   // Size of a slab; 0: the store is too small for any.
   uint64_t slab_bytes() const;

@@ -534,9 +534,9 @@ void LeaseService::StartActor(const v1::StartActorRequest& message, rpc::Request
     KillActor(kill);
     actors_.erase(id);
   }
-  const auto failed = std::find_if(failed_starts_.begin(), failed_starts_.end(),
-                                   [start = std::pair(id, message.restart())](const auto& entry) { return entry.first == start; });
-  if (failed != failed_starts_.end()) return responder.Send(*failed->second);
+  const auto over = std::find_if(over_starts_.begin(), over_starts_.end(),
+                                 [start = std::pair(id, message.restart())](const auto& entry) { return entry.first == start; });
+  if (over != over_starts_.end()) return responder.Send(*over->second);
   auto actor = std::make_shared<Actor>();
   actor->id = id;
   actor->restart = message.restart();
@@ -639,13 +639,13 @@ void LeaseService::AnswerActor(const std::shared_ptr<Actor>& actor, v1::StartAct
   actor->reply = std::make_shared<v1::StartActorReply>(std::move(reply));
   for (auto& responder : actor->responders) responder.Send(*actor->reply);
   actor->responders.clear();
-  if (actor->reply->has_creation_error()) RememberFailedStart(*actor);
+  if (actor->reply->has_creation_error() || actor->reply->cancelled()) RememberStart(*actor);
 }
 
-void LeaseService::RememberFailedStart(const Actor& actor) {
+void LeaseService::RememberStart(const Actor& actor) {
   constexpr size_t kKept = 256;
-  failed_starts_.emplace_back(std::pair(actor.id, actor.restart), actor.reply);
-  if (failed_starts_.size() > kKept) failed_starts_.pop_front();
+  over_starts_.emplace_back(std::pair(actor.id, actor.restart), actor.reply);
+  if (over_starts_.size() > kKept) over_starts_.pop_front();
 }
 
 void LeaseService::FillState(v1::NodeState* state) {

@@ -167,8 +167,9 @@ class LeaseService {
   // `pid`: of the process that was to run its constructor; 0: there was none.
   void FailActor(const std::shared_ptr<Actor>& actor, int32_t error_type, const std::string& message, int64_t pid = 0);
   void ForgetActor(const std::shared_ptr<Actor>& actor);
-  // A start that failed is not tried again under the same number: the GCS may ask again because it did not get the answer.
-  void RememberFailedStart(const Actor& actor);
+  // A start that failed, or was cancelled, is not tried again under the same number: the GCS may ask again because it did not get the answer, and
+  // a repeat that comes behind the order to end it would run a constructor that nobody ends.
+  void RememberStart(const Actor& actor);
   Time Now() const { return deps_.loop->clock().Now(); }
   bool IsOfDetachedActor(const WorkerId& worker) const;
 
@@ -178,8 +179,9 @@ class LeaseService {
   rpc::AnswerLog asked_{4096};  // RequestLease, by lease and ask
   std::unordered_map<WorkerId, LeaseId, IdHash> by_worker_;
   std::map<ActorId, std::shared_ptr<Actor>> actors_;
-  std::deque<std::pair<std::pair<ActorId, uint32_t>, std::shared_ptr<v1::StartActorReply>>> failed_starts_;  // oldest first
-  std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> remote_owners_;                                   // until their connection ends
+  std::deque<std::pair<std::pair<ActorId, uint32_t>, std::shared_ptr<v1::StartActorReply>>>
+      over_starts_;                                                         // that gave no actor, oldest first
+  std::unordered_map<WorkerId, rpc::ConnectionPtr, IdHash> remote_owners_;  // until their connection ends
   std::deque<scheduling::LeaseEffect> effects_;
   bool running_effects_ = false;
   bool touched_ = false;

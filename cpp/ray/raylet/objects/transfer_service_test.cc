@@ -236,6 +236,27 @@ TEST_F(TransferServiceTest, WhoDoesNotHaveItIsNamed) {
   EXPECT_EQ(reply.missing_node_ids_size(), 2);
 }
 
+TEST_F(TransferServiceTest, WhatIsSealedAMomentAfterTheQuestionIsThere) {
+  TestNode& a = New();
+  const ObjectId here = Object(), written = Object(), put = Object();
+  a.Put(here, "here");
+  auto room = a.client->Create(written, 7, "RAW", a.worker);
+  ASSERT_TRUE(room.ok());
+  TestPromise<std::string> first, second, asked;
+  const auto pin = [&a](const ObjectId& id, const TestPromise<std::string>& answer) {
+    a.store->Pin(id, [answer](const BufferPtr& bytes) { answer.set_value(bytes == nullptr ? "nothing" : std::string(bytes->view())); });
+  };
+  pin(written, first);
+  pin(put, second);
+  pin(here, asked);
+  EXPECT_EQ(asked.get_future().get(), "here");  // so the others were asked for before they are sealed
+  ASSERT_TRUE(room->Write(0, "written", 7).ok());
+  room->Seal();
+  a.Put(put, "put");
+  EXPECT_EQ(first.get_future().get(), "written");
+  EXPECT_EQ(second.get_future().get(), "put");
+}
+
 TEST_F(TransferServiceTest, AnotherCopyServesWhenANodeDies) {
   TestNode &a = New(), &b = New(), &c = New();
   const ObjectId id = Object();

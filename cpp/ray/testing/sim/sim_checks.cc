@@ -162,6 +162,17 @@ void SimCluster::CheckHeld(const Listing& listing) {
   }
 }
 
+std::string SimCluster::PrimariesIn(SimRaylet* raylet) {
+  std::string names;
+  bool told = false;
+  raylet->store()->objects()->ListPrimary([&](const auto& copies) {
+    for (const auto& copy : copies) names += " " + copy.id.Hex() + " of worker " + copy.owner.worker_id.Hex();
+    told = true;
+  });
+  const bool answered = world_.RunUntil([&] { return told; }, world_.now() + std::chrono::seconds(1));
+  return !answered ? " unknown" : names.empty() ? " none" : names;
+}
+
 // Nobody holds anything any more.
 void SimCluster::CheckEmpty(const Listing& listing) {
   for (const v1::JobInfo& job : listing.jobs.jobs()) {
@@ -190,7 +201,7 @@ void SimCluster::CheckEmpty(const Listing& listing) {
     if (!raylet.services().workers().Pids().empty()) Fail(node + " knows processes of jobs that are over");
     if (const SimStore* store = raylet.store(); store != nullptr) {
       if (const size_t left = store->store().Stats().num_objects; left != 0)
-        Fail(node + " has " + std::to_string(left) + " objects in its store that nobody owns");
+        Fail(node + " has " + std::to_string(left) + " objects in its store that nobody owns; primary copies:" + PrimariesIn(host.raylet));
       if (const size_t left = store->disk().num_files(); left != 0)
         Fail(node + " has " + std::to_string(left) + " files of spilled objects");
     }

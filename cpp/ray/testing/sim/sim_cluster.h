@@ -99,6 +99,8 @@ class SimCluster {
   void StartLastDriver();
   // For people.
   std::string WhatWaits() const;
+  // For people: the primary copies in its store.
+  std::string PrimariesIn(SimRaylet* raylet);
   bool RayletLives(HostId host) const { return hosts_[host].raylet != nullptr; }
   bool AllReady() const;
   HostId AnyHost() { return static_cast<HostId>(random_.Below(hosts_.size())); }

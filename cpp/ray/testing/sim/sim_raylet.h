@@ -58,7 +58,7 @@ class SimRaylet final : raylet::NodeCarriers {
   const raylet::NodeServices& services() const { return *services_; }
   const SimLauncher& launcher() const { return *launcher_; }
   // Null: it has none.
-  const SimStore* store() const { return store_.get(); }
+  SimStore* store() const { return store_.get(); }
   bool ready() const { return ready_; }
   void Drain(Duration deadline) {
     process_->Run([this, deadline] { services_->Drain("simulated", deadline); });

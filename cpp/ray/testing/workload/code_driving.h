@@ -39,6 +39,7 @@ class CodeDriving {
  private:
   struct Pending {
     Ref ref;
+    std::vector<Ref> needs = {};  // held with it
     std::string what;
     std::string expected;  // empty: a value with a ref inside, whose value this is in `inner`
     std::string inner;

@@ -72,16 +72,18 @@ void CodeDriving::AddGraph() {
     Ref ref;
     int64_t value;
     bool may_fail;
+    std::vector<Ref> puts;  // that it is made of
   };
   std::vector<Node> nodes;
   for (size_t n = 1 + random_.Below(5); n > 0; --n) {
     if (random_.Chance(0.3)) {
       const auto value = static_cast<int64_t>(random_.Below(1000));
-      nodes.push_back({session_.Put({std::to_string(value), {}}), value, false});
+      const Ref ref = session_.Put({std::to_string(value), {}});
+      nodes.push_back({ref, value, false, {ref}});
       continue;
     }
     TaskOptions options{.max_retries = AnyRetries(), .spread = random_.Chance(0.3)};
-    Node node{{}, static_cast<int64_t>(random_.Below(1000)), options.max_retries != kForEver};
+    Node node{{}, static_cast<int64_t>(random_.Below(1000)), options.max_retries != kForEver, {}};
     const std::string own = std::to_string(node.value);
     std::vector<Ref> refs;
     for (const Node& other : nodes) {
@@ -89,20 +91,24 @@ void CodeDriving::AddGraph() {
       refs.push_back(other.ref);
       node.value += other.value;
       node.may_fail |= other.may_fail;
+      node.puts.insert(node.puts.end(), other.puts.begin(), other.puts.end());
     }
     node.ref = session_.Call("add", {own, {}}, refs, options);
     ++workload_.stats_.tasks;
     nodes.push_back(node);
   }
   for (const Node& node : nodes) {
-    if (random_.Chance(0.7))
-      Add({.ref = node.ref,
-           .what = "a sum",
-           .expected = std::to_string(node.value),
-           .inner = {},
-           .may_fail = node.may_fail,
-           .also = {},
-           .call = {}});
+    if (!random_.Chance(0.7)) continue;
+    // Where a sum is lost and made again, what was put is not made again.
+    const bool keep = random_.Chance(0.5);
+    Add({.ref = node.ref,
+         .needs = keep ? node.puts : std::vector<Ref>(),
+         .what = "a sum",
+         .expected = std::to_string(node.value),
+         .inner = {},
+         .may_fail = node.may_fail || (!keep && !node.puts.empty()),
+         .also = {},
+         .call = {}});
   }
 }
 

@@ -8,7 +8,6 @@
 namespace ray::sim {
 
 CodeWorkload::CodeWorkload(uint64_t seed) : config_(ClusterConfig::FromSeed(seed)) {
-  config_.messages.clear();  // with stores, what is done under them is not right yet: docs/reliability.md
   config_.store.capacity = Random(seed ^ 0x570eull).Chance(0.3) ? 256 << 10 : 4 << 20;  // the small ones spill
   DefineTasks();
   DefineActors();
