@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 from support.actors import Staying
-from support.nodes import HandCluster
+from support.nodes import HandCluster, Program
 from support.processes import alive, descendants, start_driver, wait_until
 
 import ray
@@ -35,6 +35,18 @@ def unread(pid: int, port: int) -> int:
     rows = [row.split() for table in tables for row in table.splitlines()[1:]]
     mine = [row for row in rows if f"socket:[{row[9]}]" in sockets and row[2].endswith(f":{port:04X}")]
     return sum(int(row[4].partition(":")[2], 16) for row in mine)
+
+
+def stopped_ahead_of_a_probe(raylet: Program, gcs_port: int) -> bool:
+    """Stops the raylet, unless it has a probe to answer: then no other comes, and it would be dead soon."""
+    raylet.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 0.5  # well within the time-out of a probe
+    while time.monotonic() < deadline:
+        if unread(raylet.popen.pid, gcs_port):
+            return True
+        time.sleep(0.01)
+    raylet.send_signal(signal.SIGCONT)
+    return False
 
 
 def alive_nodes() -> set[str]:
@@ -199,8 +211,7 @@ def test_a_gcs_that_stood_still_takes_no_node_for_dead(cluster_of: Callable[...,
     gcs_port = int(cluster.gcs_address.rpartition(":")[2])
     for _ in range(2):
         # The raylet is given a probe that it does not answer until the GCS stands still.
-        cluster.raylets[1].send_signal(signal.SIGSTOP)
-        wait_until(lambda: unread(cluster.raylets[1].popen.pid, gcs_port), 20, "it is given a probe")
+        wait_until(lambda: stopped_ahead_of_a_probe(cluster.raylets[1], gcs_port), 60, "it is given a probe")
         cluster.gcs.send_signal(signal.SIGSTOP)
         cluster.raylets[1].send_signal(signal.SIGCONT)
         time.sleep(3.5)  # so much more than the time-out that the GCS cannot have been awake

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <utility>
 
 #include "ray/gcs_server/testing_fakes.h"
 #include "ray/v1/gcs_actor.pb.h"
@@ -70,8 +71,9 @@ class GcsServerTest : public testing::Test {
     server_->dispatcher()->Dispatch({method, control, {}, link, false}, rpc::Responder(link, method, 1));
     EXPECT_FALSE(link->error.ok());
   }
-  void RegisterNode() {
+  void RegisterNode(uint64_t attempt = 0) {
     v1::RegisterNodeRequest request;
+    request.set_attempt(attempt);
     request.mutable_node()->set_node_id(node_.Binary());
     ResourceSet set;
     set.Set("CPU", 2 * ResourceSet::kUnit);
@@ -177,6 +179,25 @@ TEST_F(GcsServerTest, TheLinkOfAnEarlierRegistrationDoesNotCount) {
   Refused(old, MethodId::kRegisterNode, request);
   old->Close(Status::Unavailable("it was given up"));
   EXPECT_TRUE(Call<v1::ListNodesReply>(link_, MethodId::kListNodes, v1::NodeEmpty()).nodes(0).alive());
+}
+
+// The first answer never reached the raylet, nor did the order to start the actor, which was placed right then.
+TEST_F(GcsServerTest, AnActorPlacedBetweenTwoRegistrationsOfItsNodeIsStartedAfterTheSecond) {
+  Start(&memory_);
+  RegisterNode(1);
+  const ActorId actor = ActorId::Of(JobId::FromBinaryOrNil(Call<v1::AddJobReply>(link_, MethodId::kAddJob, v1::AddJobRequest()).job_id()));
+  CreateActor(actor);
+  EXPECT_THAT(link_->Told(), ElementsAre("RayletLease/StartActor"));
+  const std::shared_ptr<FakeLink> first = std::exchange(link_, std::make_shared<FakeLink>(2));
+  RegisterNode(2);
+  EXPECT_THAT(link_->Told(), ElementsAre("RayletLease/StartActor"));
+  first->Close(Status::Unavailable("it was given up"));
+  v1::StartActorReply started;
+  *started.mutable_worker() = ToProto(Address{node_, WorkerId::FromRandom()});
+  link_->Answer(started);
+  EXPECT_EQ(Call<v1::ListActorsReply>(link_, MethodId::kListActors, v1::ListActorsRequest()).actors(0).state(), v1::ACTOR_STATE_ALIVE);
+  RegisterNode(2);  // the same once more, which says nothing new
+  EXPECT_THAT(link_->Told(), ElementsAre());
 }
 
 // What was sent before the news of its node's death reached its raylet.

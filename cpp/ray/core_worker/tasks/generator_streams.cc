@@ -26,6 +26,12 @@ GeneratorStreams::Run* GeneratorStreams::RunOfLocked(const TaskId& task) {
   return it == streams_.end() ? nullptr : &it->second.run;
 }
 
+bool GeneratorStreams::IsOpen(const TaskId& task) {
+  MutexLock lock(&mu_);
+  const auto it = streams_.find(task);
+  return it != streams_.end() && it->second.end < 0;
+}
+
 void GeneratorStreams::BeginAgain(const TaskId& task) {
   std::map<int64_t, std::function<void(Pace)>> withheld;
   {

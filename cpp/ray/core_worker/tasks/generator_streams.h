@@ -34,6 +34,8 @@ class GeneratorStreams {
   void EndReplay(const TaskId& task);
   // The run under way is past an item that was lost: it is told to begin again, at once if it is held back, and consumers see nothing of it.
   void BeginAgain(const TaskId& task);
+  // It is consumed, and its end is not known: its producer may be held back.
+  bool IsOpen(const TaskId& task);
   // `answer` runs when the producer may go on, or is to end.
   void Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(Pace)> answer);
   void End(const TaskId& task, int64_t items);

@@ -72,6 +72,7 @@ void TaskManager::AddAgain(const PendingTaskPtr& task, int32_t retries_left) {
 }
 
 Begun TaskManager::BeginAgain(const TaskId& id) {
+  if (!deps_.streams->IsOpen(id)) return Begun::kAgain;  // nothing holds it back: its end says what is to be done
   {
     MutexLock lock(&mu_);
     const auto* entry = table_.Find(id);

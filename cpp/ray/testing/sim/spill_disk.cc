@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <memory>
 
+#include "ray/common/errors.h"
 #include "ray/util/check.h"
 
 namespace ray::sim {
@@ -41,9 +42,16 @@ SimSpillDisk::SimSpillDisk(Process* process, SpillDiskConfig config)
   for (int i = 0; i < config.directories; ++i) writers_.push_back(std::make_unique<SimTasks>(process, config.min_take, config.max_take));
 }
 
+Status SimSpillDisk::AnyFailure() {
+  Random& random = process_->world()->random();
+  if (config_.write_fails <= 0 || !random.Chance(config_.write_fails)) return Status::Ok();
+  if (random.Chance(0.5)) return Status::Internal("the disk failed");
+  return Status(StatusCode::kResourceExhausted, "no space left", static_cast<int32_t>(ErrorType::kOutOfDisk));
+}
+
 void SimSpillDisk::Write(int directory, uint64_t file, std::vector<MemoryFile> ranges, Done done) {
   writers_[static_cast<size_t>(directory)]->Add([this, directory, file, ranges = std::move(ranges), done = std::move(done)] {
-    if (process_->world()->random().Chance(config_.write_fails)) return done(Status::Internal("the disk failed"));
+    if (Status failure = AnyFailure(); !failure.ok()) return done(failure);
     std::string bytes;
     for (const MemoryFile& range : ranges) {
       const size_t begin = bytes.size();
@@ -71,7 +79,8 @@ void SimSpillDisk::Delete(int directory, uint64_t file) {
 }
 
 void SimSpillDisk::MakeSegment(uint64_t size, SegmentDone done) {
-  reader_.Add([size, done = std::move(done)] {
+  reader_.Add([this, size, done = std::move(done)] {
+    if (Status failure = AnyFailure(); !failure.ok()) return done(failure);
     const int fd = ::memfd_create("sim-segment", MFD_CLOEXEC);
     if (fd < 0 || ::ftruncate(fd, static_cast<off_t>(size)) != 0) return done(Status::FromErrno(errno, "memory for a segment"));
     done(fd);

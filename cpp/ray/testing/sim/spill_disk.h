@@ -19,7 +19,7 @@ namespace ray::sim {
 struct SpillDiskConfig {
   int directories = 2;
   Duration min_take = std::chrono::microseconds(50), max_take = std::chrono::milliseconds(8);  // of a request
-  double write_fails = 0;                                                                      // share of writes
+  double write_fails = 0;  // share of writes, and of segments; half of these since the disk is full
 };
 
 // Does one task after the other, each in a while. None after Stop.
@@ -56,6 +56,7 @@ class SimSpillDisk final : public object_manager::SpillStorage {
   uint64_t files_written() const { return files_written_; }
 
  private:
+  Status AnyFailure();
   Process* const process_;
   const SpillDiskConfig config_;
   std::vector<std::unique_ptr<SimTasks>> writers_;  // by directory

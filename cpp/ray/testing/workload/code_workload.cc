@@ -8,7 +8,9 @@
 namespace ray::sim {
 
 CodeWorkload::CodeWorkload(uint64_t seed) : config_(ClusterConfig::FromSeed(seed)) {
-  config_.store.capacity = Random(seed ^ 0x570eull).Chance(0.3) ? 256 << 10 : 4 << 20;  // the small ones spill
+  Random stores(seed ^ 0x570eull);
+  config_.store.capacity = stores.Chance(0.3) ? 256 << 10 : 4 << 20;  // the small ones spill
+  if (stores.Chance(0.5)) config_.store.disk.write_fails = 0.3;       // what is tried again, so that nobody notices
   DefineTasks();
   DefineActors();
   DefineBorrows();
