@@ -6,6 +6,9 @@
 namespace ray::gcs {
 namespace {
 
+constexpr Duration kKillPatience =
+    std::chrono::seconds(2);  // of who has an actor killed, with a node that does not answer: it is dead all the same
+
 // Registers a handler that does one event: `event(message, request, token, effects)`.
 template <typename Message, typename F>
 void Serve(GcsState* gcs, rpc::Dispatcher* dispatcher, MethodId method, F event) {
@@ -39,17 +42,29 @@ void StartActorOnNode(GcsState* gcs, const StartOnNode& order) {
 }
 
 void KillActorOnNode(GcsState* gcs, const KillOnNode& order) {
+  const auto answer = [gcs, call = order.call] {
+    if (call == 0) return;
+    Effects out;
+    Reply(call, v1::ActorEmpty(), &out);
+    gcs->runner.Run(std::move(out));
+  };
   rpc::ConnectionPtr link = gcs->LinkTo(order.node);
-  if (!link) return;
+  if (!link) return answer();  // it hears of it when it is back
   v1::KillActorOnNodeRequest request;
   request.set_actor_id(order.actor.Binary());
   if (!order.worker.IsNil()) request.set_worker_id(order.worker.Binary());
   request.set_force(order.force);
   request.set_reason(order.reason);
   request.set_move(order.move);
-  link->Call(MethodId::kKillActorOnNode, request, {}, [actor = order.actor](const Status& status, const rpc::Reply&) {
-    if (!status.ok()) RAY_LOG(WARNING) << "ending actor " << actor << ": " << status.ToString();
-  });
+  rpc::CallOptions options;
+  options.timeout = kKillPatience;
+  link->Call(
+      MethodId::kKillActorOnNode, request, {},
+      [actor = order.actor, answer](const Status& status, const rpc::Reply&) {
+        if (!status.ok()) RAY_LOG(WARNING) << "ending actor " << actor << ": " << status.ToString();
+        answer();
+      },
+      options);
 }
 
 void TellDriverOfNode(GcsState* gcs, const TellDriver& message) {

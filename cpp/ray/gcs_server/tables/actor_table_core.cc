@@ -628,8 +628,11 @@ void ActorTableCore::Kill(const ActorId& id, bool no_restart, CallToken call, in
   if (actor->IsDead()) return Reply(call, v1::ActorEmpty(), out);
   KillOnNode kill{actor->node, id, actor->worker, true, reason};
   if (no_restart) {
-    BecomeDead(*actor, DiedOf(*actor, reason), call, wall_ms, out);
-    if (!kill.node.IsNil()) out->push_back(std::move(kill));
+    if (kill.node.IsNil()) return BecomeDead(*actor, DiedOf(*actor, reason), call, wall_ms, out);
+    // Who asks is answered when its process has ended: what is asked of it later, on whatever way, finds nobody.
+    kill.call = call;
+    BecomeDead(*actor, DiedOf(*actor, reason), 0, wall_ms, out);
+    out->push_back(std::move(kill));
     return;
   }
   if (!kill.node.IsNil()) {

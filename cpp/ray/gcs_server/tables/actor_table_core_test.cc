@@ -132,7 +132,7 @@ class ActorTableTest : public testing::Test {
       } else if (auto* kill = std::get_if<KillOnNode>(&effect)) {
         text += std::string("kill ") + static_cast<char>(kill->actor.data()[0]) + " on " + static_cast<char>(kill->node.data()[0]) +
                 (kill->worker.IsNil() ? " starting" : std::string(" worker ") + static_cast<char>(kill->worker.data()[0])) +
-                (kill->force ? " force" : " graceful") + "\n";
+                (kill->force ? " force" : " graceful") + (kill->call != 0 ? ", then answer" : "") + "\n";
       } else if (auto* message = std::get_if<TellDriver>(&effect)) {
         text += "driver " + message->kind + "\n";
         last_message_ = message->message;
@@ -192,7 +192,7 @@ TEST_F(ActorTableTest, NamesBelongToOneUntilDeath) {
   MakeAlive('a', {.name = "n"}, 'w');
   EXPECT_EQ(Register('b', {.name = "n"}), "reply existing a\n");
   EXPECT_EQ(core_.Find(Id('b')), nullptr);
-  EXPECT_EQ(Kill('a', true), "erase actor_spec\npersist actor\nreply\npublish a DEAD\nkill a on N worker w force\n");
+  EXPECT_EQ(Kill('a', true), "erase actor_spec\npersist actor\npublish a DEAD\nkill a on N worker w force, then answer\n");
   EXPECT_EQ(Register('b', {.name = "n"}), "persist actor\nreply\npublish b UNREADY\n") << "the name is free at once";
   EXPECT_EQ(WorkerDied('w'), "") << "the death that was ordered says nothing new";
 }
@@ -200,7 +200,7 @@ TEST_F(ActorTableTest, NamesBelongToOneUntilDeath) {
 TEST_F(ActorTableTest, KillWhileStarting) {
   Register('a');
   Create('a');
-  EXPECT_EQ(Kill('a', true), "erase actor_spec\npersist actor\nreply\npublish a DEAD\nkill a on N starting force\n");
+  EXPECT_EQ(Kill('a', true), "erase actor_spec\npersist actor\npublish a DEAD\nkill a on N starting force, then answer\n");
   EXPECT_EQ(Kill('a', true), "reply\n");
   EXPECT_TRUE(core_.Find(Id('a'))->death_cause().never_ran());
   EXPECT_EQ(Started('a', 1, 'w'), "kill a on N worker w force\n") << "it came up in spite of it";

@@ -53,7 +53,8 @@ struct KillOnNode {
   WorkerId worker;  // nil: still starting
   bool force;
   std::string reason;
-  bool move = false;  // it goes on elsewhere
+  bool move = false;   // it goes on elsewhere
+  CallToken call = 0;  // to be answered when the node has done it, or has gone
 };
 // Bundles of a placement group; `attempt` numbers the round. Answers come back as PlacementGroupTableCore::Prepared and Committed.
 struct PrepareOnNode {

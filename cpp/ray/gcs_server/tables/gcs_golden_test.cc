@@ -97,7 +97,8 @@ struct Show_ {
   }
   std::string operator()(const KillOnNode& e) const {
     return "end " + Letter(e.actor.View()) + " on " + Letter(e.node.View()) +
-           (e.worker.IsNil() ? std::string(", still starting") : ", worker " + Letter(e.worker.View())) + (e.force ? ", at once" : "");
+           (e.worker.IsNil() ? std::string(", still starting") : ", worker " + Letter(e.worker.View())) + (e.force ? ", at once" : "") +
+           (e.call != 0 ? ", then answer" : "");
   }
   std::string operator()(const TellJobFinished& e) const { return "tell the nodes that job " + std::to_string(e.job.ToInt()) + " is over"; }
   std::string operator()(const TellDriver& e) const { return "tell the driver: " + e.kind; }
