@@ -41,6 +41,7 @@ struct OutBytes {
   std::vector<uint8_t> bytes;
   size_t end = 0, sent = 0;
   void Append(const void* from, size_t n) {
+    if (n == 0) return;  // memcpy wants an address all the same
     if (bytes.size() - end < n) bytes.resize(std::max(bytes.size() * 2, end + n));
     std::memcpy(bytes.data() + end, from, n);
     end += n;
