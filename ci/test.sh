@@ -10,5 +10,5 @@ step "wheel" ci/scripts/wheel.sh
 step "sanitizers" ci/scripts/sanitize.sh
 step "sanitizer for threads" ci/scripts/sanitize.sh thread
 step "conformance" ci/scripts/conformance.sh
-step "conformance while messages fare badly" ci/scripts/rpc-faults.sh --seeds 1 --turns 2 test_tasks.py test_generators.py test_cancel_retry.py test_actors_failure.py
+step "conformance while messages fare badly" ci/scripts/rpc-faults.sh --seeds 1 --turns 1
 printf '\nAll passed in %s s.\n' "$SECONDS"
