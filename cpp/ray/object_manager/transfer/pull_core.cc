@@ -34,10 +34,15 @@ void PullCore::Want(PullRequest request, Time now, PullEffects* out) {
   if (is_new) {
     object.id = request.id;
     object.size = request.size;
+    object.attempt = request.attempt;
     object.seq = ++last_seq_;
     object.last_progress = now;
     object.priority = request.priority;
     queued_.insert({{object.priority, object.seq}, object.id});
+  } else if (request.attempt > object.attempt) {
+    StartOver(&object, request, now, out);
+  } else if (request.attempt < object.attempt) {
+    request.nodes.clear();  // what they have is of no use here
   }
   object.waiters[request.want] = request.priority;
   wants_[request.want] = request.id;
@@ -54,6 +59,16 @@ void PullCore::Want(PullRequest request, Time now, PullEffects* out) {
   MaybeFail(id, out);
   Schedule(now, out);
   FillAll(now, out);
+}
+
+void PullCore::StartOver(Object* object, const PullRequest& request, Time now, PullEffects* out) {
+  if (object->state != State::kQueued) Deactivate(object, out);
+  object->size = request.size;
+  object->attempt = request.attempt;
+  object->sources.clear();
+  object->missing.clear();  // they may have what the later run made
+  object->insist = false;
+  Progressed(object, now);
 }
 
 void PullCore::Cancel(WantNo want, Time now, PullEffects* out) {

@@ -6,6 +6,8 @@
 // others do the rest, and what is here stays. A source that serves enough others already names one of those instead (broadcast grows like a tree),
 // and the reader takes its place below that one. Its depth goes with its questions and only grows; nobody is kept waiting by a node that is not
 // less deep (PushCore), so there are no circles of nodes that wait for each other.
+// All bytes are of one run of the task that made the object: when a waiter joins that knows of a later run, what an earlier one's copies gave is dropped,
+// and the object comes anew, from the nodes that have the later run's. Who still asks for the earlier one's is given that, too.
 // Every want ends with an answer or its cancellation.
 //
 // Pure core: events and time in, effects out, in order. Owned by the TransferService; not thread-safe.
@@ -56,6 +58,7 @@ struct PullRequest {
   uint64_t size = 0;
   std::vector<NodeId> nodes;  // that are said to have it
   PullPriority priority = PullPriority::kGet;
+  uint32_t attempt = 0;  // which run of its task made those copies
 };
 
 // Effects, to be carried out in order.
@@ -141,7 +144,8 @@ class PullCore {
   struct Object {
     ObjectId id;
     uint64_t size = 0;
-    uint64_t seq = 0;  // order of arrival
+    uint32_t attempt = 0;  // the latest run that a waiter knows of; whose copies the sources have
+    uint64_t seq = 0;      // order of arrival
     std::map<WantNo, PullPriority> waiters;
     PullPriority priority = PullPriority::kTaskArgument;  // the highest of them
     State state = State::kQueued;
@@ -182,6 +186,8 @@ class PullCore {
   // Back to the queue, without what it had received.
   void Deactivate(Object* object, PullEffects* out);
   void SetPriority(Object* object);
+  // Its task has run again.
+  void StartOver(Object* object, const PullRequest& request, Time now, PullEffects* out);
   // Makes a source the one in use. False: there is none now.
   bool PickSource(Object* object, Time now);
   void LeaveSource(Object* object, PullEffects* out);

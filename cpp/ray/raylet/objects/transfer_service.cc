@@ -92,6 +92,14 @@ void TransferService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
   }
 }
 
+void TransferService::Want(PullRequest request, Wanted wanted, Pull pull) {
+  const auto [it, is_new] = wanted_.try_emplace(request.id, wanted);
+  request.attempt = wanted.attempt;
+  if (!is_new && wanted.attempt >= it->second.attempt) it->second = std::move(wanted);  // of two runs the later counts, as in the core
+  pulls_.emplace(request.want, std::move(pull));
+  pull_.Want(std::move(request), Now(), &pulls_out_);
+}
+
 void TransferService::HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder) {
   PullRequest pull;
   pull.want = ++last_want_;
@@ -105,12 +113,13 @@ void TransferService::HandlePull(const v1::PullObjectRequest& message, rpc::Requ
       if (*alive) OnRequesterGone(connection);
     });
   }
-  wanted_[pull.id] = {message.metadata(),
-                      {NodeId::FromBinaryOrNil(message.owner_node_id()), WorkerId::FromBinaryOrNil(message.owner_worker_id())},
-                      message.attempt()};
   by_caller_[{connection, message.pull_id()}] = pull.want;
-  pulls_.emplace(pull.want, Pull{std::move(responder), connection, message.pull_id(), pull.id, nullptr, message.keep()});
-  pull_.Want(std::move(pull), Now(), &pulls_out_);
+  Pull waiter{std::move(responder), connection, message.pull_id(), pull.id, nullptr, message.keep()};
+  Want(std::move(pull),
+       {message.metadata(),
+        {NodeId::FromBinaryOrNil(message.owner_node_id()), WorkerId::FromBinaryOrNil(message.owner_worker_id())},
+        message.attempt()},
+       std::move(waiter));
   Settle();
 }
 
@@ -121,9 +130,7 @@ void TransferService::Save(const CopyToSave& copy, std::function<void(const Stat
   pull.size = copy.size;
   pull.priority = PullPriority::kTaskArgument;  // nobody waits for it
   pull.nodes = copy.nodes;
-  wanted_[copy.id] = {copy.metadata, copy.owner, copy.attempt};
-  pulls_.emplace(pull.want, Pull{{}, 0, 0, copy.id, std::move(done), /*keep=*/true});
-  pull_.Want(std::move(pull), Now(), &pulls_out_);
+  Want(std::move(pull), {copy.metadata, copy.owner, copy.attempt}, Pull{{}, 0, 0, copy.id, std::move(done), /*keep=*/true});
   Settle();
 }
 
@@ -141,12 +148,11 @@ std::shared_ptr<void> TransferService::Prefetch(std::vector<CopyToSave> copies, 
     pull.size = copy.size;
     pull.priority = PullPriority::kTaskArgument;
     pull.nodes = copy.nodes;
-    wanted_[copy.id] = {copy.metadata, copy.owner, copy.attempt};
     wants.push_back(pull.want);
-    pulls_.emplace(pull.want, Pull{{}, 0, 0, copy.id, [copy = std::move(copy), here](const Status& status) {
-                                     if (status.ok()) here(copy);
-                                   }});
-    pull_.Want(std::move(pull), Now(), &pulls_out_);
+    Wanted wanted{copy.metadata, copy.owner, copy.attempt};
+    Want(std::move(pull), std::move(wanted), Pull{{}, 0, 0, copy.id, [copy = std::move(copy), here](const Status& status) {
+                                                    if (status.ok()) here(copy);
+                                                  }});
   }
   Settle();
   return {nullptr, [this, alive = alive_, wants = std::move(wants)](void*) {

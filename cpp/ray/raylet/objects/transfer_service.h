@@ -90,6 +90,8 @@ class TransferService {
     bool keep = false;
   };
 
+  // Asks for it, for `pull`.
+  void Want(object_manager::PullRequest request, Wanted wanted, Pull pull);
   void HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleFetch(const v1::FetchChunkRequest& message, rpc::Responder responder);
   void HandleCopies(MethodId method, const v1::CopiesNotice& message, rpc::Responder responder);

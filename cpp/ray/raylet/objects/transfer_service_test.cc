@@ -370,6 +370,21 @@ TEST_F(TransferServiceTest, AFreeThatComesLateSparesWhatALaterRunMade) {
   EXPECT_EQ(b.Read(pulled), Bytes(kMiB, 8));
 }
 
+TEST_F(TransferServiceTest, WhoJoinsAPullWithALaterRunIsGivenWhatThatMade) {
+  TestNode &a = New(), &b = New(), &silent = New();
+  silent.Run([&] { silent.transfers->Stop(); });
+  const ObjectId id = Object();
+  const std::string bytes = Bytes(6 * kMiB, 9);
+  a.Put(id, bytes, a.worker, 1);
+  auto first = b.Pull(id, 8 * kMiB, {silent.id}, nullptr, 0);
+  auto second = b.Pull(id, bytes.size(), {a.id}, nullptr, 1);
+  EXPECT_TRUE(second.get().ready());
+  EXPECT_TRUE(first.get().ready());
+  // What is said of the earlier run's copies is not about this one.
+  b.Run([&] { b.transfers->Free(b.id, {{id, 0}}); });
+  EXPECT_EQ(b.Read(id) == bytes, true);
+}
+
 TEST_F(TransferServiceTest, ABroadcastReachesAll) {
   TestNode& root = New();
   for (int i = 0; i < 6; ++i) New();
@@ -380,7 +395,7 @@ TEST_F(TransferServiceTest, ABroadcastReachesAll) {
   for (size_t i = 1; i < nodes_.size(); ++i) replies.push_back(nodes_[i]->Pull(id, bytes.size(), {root.id}));
   for (auto& reply : replies) EXPECT_TRUE(reply.get().ready());
   for (size_t i = 1; i < nodes_.size(); ++i) EXPECT_EQ(nodes_[i]->Read(id) == bytes, true);
-  // Each received it once. Who gave how much depends on when they come; that it is a tree when they come together: transfer_core_test.
+  // Each received it once. Who gave how much depends on when they come; that it is a tree when they come together: transfer_progress_test.
   uint64_t given = root.transfers->given_bytes();
   for (size_t i = 1; i < nodes_.size(); ++i) {
     EXPECT_EQ(nodes_[i]->transfers->received_bytes(), bytes.size());
