@@ -33,12 +33,6 @@ ResourceSet Amounts(const GoldenEvent& event) {
   return set;
 }
 
-std::map<std::string, std::string, std::less<>> LabelOf(const std::string& text) {
-  if (text.empty()) return {};
-  const size_t colon = text.find(':');
-  return {{text.substr(0, colon), text.substr(colon + 1)}};
-}
-
 struct Show {
   std::ostringstream& os;
   void operator()(const LeaseGranted& e) {
@@ -66,7 +60,7 @@ class Replay {
  public:
   std::vector<std::string> operator()(const GoldenEvent& event) {
     if (event.name() == "node") {
-      core_ = std::make_shared<LeaseQueueCore>(LeaseQueueConfig{.node = No<NodeId>(1), .labels = LabelOf(event.Word("label", ""))},
+      core_ = std::make_shared<LeaseQueueCore>(LeaseQueueConfig{.node = No<NodeId>(1), .labels = event.Label("label")},
                                                NodeResources(Amounts(event)));
       return {};
     }
@@ -77,11 +71,7 @@ class Replay {
     std::vector<std::string> lines;
     LeaseEffects effects;
     Carry(event, &effects, &lines);
-    for (const LeaseEffect& effect : effects) {
-      std::ostringstream os;
-      std::visit(Show{os}, effect);
-      lines.push_back(os.str());
-    }
+    for (std::string& line : testing::EffectLines<Show>(effects)) lines.push_back(std::move(line));
     return lines;
   }
 
@@ -104,7 +94,7 @@ class Replay {
         request.bundle = {No<PlacementGroupId>(group), std::stoi(event.Word("bundle", "-1"))};
       }
       for (const char* alternative : {"label", "or"}) {
-        if (const auto label = LabelOf(event.Word(alternative, "")); !label.empty()) request.where.selectors.emplace_back(label);
+        if (const auto label = event.Label(alternative); !label.empty()) request.where.selectors.emplace_back(label);
       }
       request.other_places = event.Has("other-places");
       if (!core_->Request(request, now_, out)) lines->push_back("known already");

@@ -41,12 +41,6 @@ ResourceSet Cpus(uint64_t n) {
   return set;
 }
 
-std::map<std::string, std::string, std::less<>> LabelOf(const std::string& text) {
-  if (text.empty()) return {};
-  const size_t colon = text.find(':');
-  return {{text.substr(0, colon), text.substr(colon + 1)}};
-}
-
 std::string Show(const v1::ActorInfo& actor) {
   static const char* const kStates[] = {"?", "waits for arguments", "pending", "alive", "restarting", "dead"};
   std::string text = "actor " + Letter(actor.actor_id()) + " " + kStates[actor.state()];
@@ -148,7 +142,7 @@ class Replay {
       task->mutable_strategy()->set_bundle_index(std::stoi(event.Word("bundle", "-1")));
     }
     for (const char* alternative : {"label", "or"}) {
-      const auto label = LabelOf(event.Word(alternative, ""));
+      const auto label = event.Label(alternative);
       if (!label.empty()) task->mutable_strategy()->add_selectors()->mutable_constraints()->insert(label.begin(), label.end());
     }
     v1::ActorCreation* creation = request.mutable_spec()->mutable_creation();
@@ -171,7 +165,7 @@ class Replay {
     v1::StartActorReply reply;
     if (name == "node") {
       const ResourceSet set = Cpus(event.Number("cpu", 4));
-      t_->view.Set(MakeId<NodeId>(event.Word(0)), set, set, LabelOf(event.Word("label", "")), ++t_->view_version);
+      t_->view.Set(MakeId<NodeId>(event.Word(0)), set, set, event.Label("label"), ++t_->view_version);
       actors.NodeChanged(1, out);
     } else if (name == "node-withdrawn") {
       const NodeId node = MakeId<NodeId>(event.Word(0));

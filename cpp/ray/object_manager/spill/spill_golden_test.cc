@@ -55,13 +55,7 @@ class Replay {
     }
     SpillEffects effects;
     Carry(event, &effects);
-    std::vector<std::string> lines;
-    for (const SpillEffect& effect : effects) {
-      std::ostringstream os;
-      std::visit(Show{os}, effect);
-      lines.push_back(os.str());
-    }
-    return lines;
+    return testing::EffectLines<Show>(effects);
   }
 
  private:

@@ -19,6 +19,7 @@ namespace ray::object_manager {
 namespace {
 
 using testing::GoldenEvent;
+using testing::SizeText;
 
 ObjectId Id(uint64_t i) { return ObjectId::Of(TaskId(), static_cast<uint32_t>(i)); }
 WorkerId Owner(uint64_t i) {
@@ -28,13 +29,6 @@ WorkerId Owner(uint64_t i) {
 }
 
 uint32_t Attempt(const GoldenEvent& event, uint32_t otherwise) { return static_cast<uint32_t>(event.Number("attempt", otherwise)); }
-
-std::string SizeText(uint64_t bytes) {
-  for (auto [unit, name] : {std::pair{uint64_t{1} << 20, "MiB"}, std::pair{uint64_t{1} << 10, "KiB"}}) {
-    if (bytes >= unit && bytes % unit == 0) return std::to_string(bytes / unit) + name;
-  }
-  return std::to_string(bytes);
-}
 
 std::string At(const Place& place) {
   return place.segment == 0 ? " at " + SizeText(place.offset) : " in segment " + std::to_string(place.segment);
@@ -102,14 +96,8 @@ class Replay {
     if (event.name() == "stats") return {StatsText()};
     Effects effects;
     Carry(event, &effects);
-    std::vector<std::string> lines;
-    for (const Effect& effect : effects) {
-      std::ostringstream os;
-      std::visit(Show{os}, effect);
-      lines.push_back(os.str());
-    }
     EXPECT_EQ(core_->TEST_CheckInvariants(), "") << "after " << event.name();
-    return lines;
+    return testing::EffectLines<Show>(effects);
   }
 
  private:

@@ -94,7 +94,7 @@ void PushCore::OnPartial(const ObjectId& id, uint64_t size) {
   object.here.assign((size + config_.chunk_bytes - 1) / config_.chunk_bytes, false);
 }
 
-void PushCore::OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out) {
+void PushCore::OnChunkHere(const ObjectId& id, uint64_t offset, Time now, PushEffects* out) {
   auto it = objects_.find(id);
   if (it == objects_.end() || it->second.state != State::kPartial) return;
   Object& object = it->second;
@@ -102,6 +102,7 @@ void PushCore::OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out
   auto here = std::stable_partition(object.waiting.begin(), object.waiting.end(),
                                     [&](const ServeRequest& request) { return !IsHere(object, request); });
   for (auto at = here; at != object.waiting.end(); ++at) {
+    object.fetchers.at(at->from).asked = now;  // its silence begins
     ++object.queued;
     AddReady(*at);
   }

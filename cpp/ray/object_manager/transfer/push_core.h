@@ -75,7 +75,7 @@ class PushCore {
   void OnPinned(const ObjectId& id, bool there, uint64_t size, Time now, PushEffects* out);
   // This node receives the object itself: it begins, a chunk is here, it ends (complete: all of it is here and stays as long as it is not dropped).
   void OnPartial(const ObjectId& id, uint64_t size);
-  void OnChunkHere(const ObjectId& id, uint64_t offset, PushEffects* out);
+  void OnChunkHere(const ObjectId& id, uint64_t offset, Time now, PushEffects* out);
   // This node asks for chunks of it and is so deep; those that are not deeper are not kept waiting here in turn. Before it asks.
   void OnPartialDepth(const ObjectId& id, uint64_t depth, PushEffects* out);
   void OnPartialEnd(const ObjectId& id, bool complete, PushEffects* out);
@@ -92,7 +92,7 @@ class PushCore {
  private:
   enum class State { kPinning, kPartial, kWhole };
   struct Fetcher {
-    Time asked;  // last
+    Time asked;  // last; or when it was given what it had waited for
     uint64_t depth = 0;
   };
   struct Object {

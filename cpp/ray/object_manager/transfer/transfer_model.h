@@ -418,7 +418,7 @@ class TransferModel {
     if (copy.receiving && copy.round == e.round) {
       copy.chunks.insert(e.offset);
       PushEffects pushes;
-      m.push.OnChunkHere(e.id, e.offset, &pushes);
+      m.push.OnChunkHere(e.id, e.offset, now_, &pushes);
       CarryOut(i, &pushes);
     }
     PullEffects out;

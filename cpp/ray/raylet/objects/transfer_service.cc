@@ -358,7 +358,7 @@ void TransferService::OnWritten(const FetchWanted& fetch, const Status& status) 
   }
   received_bytes_.fetch_add(fetch.length, std::memory_order_relaxed);
   if (auto it = receiving_.find(fetch.id); it != receiving_.end() && it->second.round == fetch.round) {
-    push_.OnChunkHere(fetch.id, fetch.offset, &pushes_out_);
+    push_.OnChunkHere(fetch.id, fetch.offset, Now(), &pushes_out_);
   }
   pull_.OnWritten(fetch.fetch, Now(), &pulls_out_);
   Settle();

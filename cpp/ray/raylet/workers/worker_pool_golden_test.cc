@@ -53,11 +53,7 @@ class Replay {
     std::vector<std::string> lines;
     PoolEffects effects;
     Carry(event, &effects, &lines);
-    for (const PoolEffect& effect : effects) {
-      std::ostringstream os;
-      std::visit(Show{os}, effect);
-      lines.push_back(os.str());
-    }
+    for (std::string& line : testing::EffectLines<Show>(effects)) lines.push_back(std::move(line));
     return lines;
   }
 

@@ -91,6 +91,17 @@ Duration GoldenEvent::Span(std::string_view key, Duration otherwise) const {
   return value != nullptr ? ToSpan(*value) : otherwise;
 }
 
+std::map<std::string, std::string, std::less<>> GoldenEvent::Label(std::string_view key) const {
+  const std::string text = Word(key, "");
+  if (text.empty()) return {};
+  const size_t colon = text.find(':');
+  if (colon == std::string::npos) {
+    Fail("'" + text + "' is no label");
+    return {};
+  }
+  return {{text.substr(0, colon), text.substr(colon + 1)}};
+}
+
 bool GoldenEvent::Has(std::string_view word) const {
   auto it = std::ranges::find(words_, word, &Argument::value);
   if (it == words_.end()) return false;
@@ -124,6 +135,13 @@ Duration GoldenEvent::ToSpan(const std::string& word) const {
   }
   Fail("'" + word + "' is no time");
   return {};
+}
+
+std::string SizeText(uint64_t bytes) {
+  for (auto [unit, name] : {std::pair{uint64_t{1} << 20, "MiB"}, std::pair{uint64_t{1} << 10, "KiB"}}) {
+    if (bytes >= unit && bytes % unit == 0) return std::to_string(bytes / unit) + name;
+  }
+  return std::to_string(bytes);
 }
 
 std::string ReplayGolden(std::string_view text, const Replayer& replayer,

@@ -14,9 +14,12 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "ray/util/clock.h"
@@ -39,6 +42,8 @@ class GoldenEvent {
   std::string Word(std::string_view key, std::string_view otherwise) const;
   uint64_t Number(std::string_view key, uint64_t otherwise) const;
   Duration Span(std::string_view key, Duration otherwise) const;
+  // Of key=KEY:VALUE, as a label of a node; empty if there is no such key.
+  std::map<std::string, std::string, std::less<>> Label(std::string_view key) const;
   // Whether `word` is among the words.
   bool Has(std::string_view word) const;
   // All words from `first` on, as numbers.
@@ -67,6 +72,21 @@ class GoldenEvent {
 
 // Carries out an event and returns the lines of its effects.
 using Replayer = std::function<std::vector<std::string>(const GoldenEvent& event)>;
+
+// The effects of an event, one a line, in order. `Show`: a visitor of them that is made with a stream, and writes to it.
+template <typename Show, typename Effects>
+std::vector<std::string> EffectLines(const Effects& effects) {
+  std::vector<std::string> lines;
+  for (const auto& effect : effects) {
+    std::ostringstream os;
+    std::visit(Show{os}, effect);
+    lines.push_back(os.str());
+  }
+  return lines;
+}
+
+// As GoldenEvent::Number reads it: in MiB or KiB if it is a whole number of them.
+std::string SizeText(uint64_t bytes);
 
 // Replays every scenario of `text` and reports through `fail(line, message)`; returns the text as the replayer would have it.
 std::string ReplayGolden(std::string_view text, const Replayer& replayer,
