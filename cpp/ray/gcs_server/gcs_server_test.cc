@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <deque>
+#include <string>
 #include <utility>
 
 #include "ray/gcs_server/testing_fakes.h"
@@ -15,6 +16,7 @@
 #include "ray/v1/pubsub.pb.h"
 #include "ray/v1/raylet_lease.pb.h"
 #include "ray/wire/convert.h"
+#include "ray/wire/version.h"
 
 namespace ray::gcs {
 namespace {
@@ -217,6 +219,25 @@ TEST_F(GcsServerTest, JobsAndActorsOfADeadNodeEndAsTheyCome) {
   *creation->mutable_owner() = ToProto(Address{node_, WorkerId::FromRandom()});
   Call<v1::RegisterActorReply>(late, MethodId::kRegisterActor, actor);
   EXPECT_EQ(Call<v1::ListActorsReply>(late, MethodId::kListActors, v1::ListActorsRequest()).actors(0).state(), v1::ACTOR_STATE_DEAD);
+}
+
+// So that a cluster can be upgraded node by node.
+TEST_F(GcsServerTest, NodesMaySpeakTheProtocolBeforeOrAfterItsOwn) {
+  Start(&memory_);
+  const int own = std::stoi(std::string(kProtocolVersion));
+  for (const int version : {own - 1, own, own + 1}) {
+    v1::RegisterNodeRequest request;
+    request.mutable_node()->set_node_id(NodeId::FromRandom().Binary());
+    request.set_protocol_version(std::to_string(version));
+    EXPECT_EQ(Call<v1::RegisterNodeReply>(link_, MethodId::kRegisterNode, request).protocol_version(), kProtocolVersion);
+  }
+  v1::RegisterNodeRequest request;
+  request.mutable_node()->set_node_id(NodeId::FromRandom().Binary());
+  request.set_protocol_version(std::to_string(own + 2));
+  Refused(link_, MethodId::kRegisterNode, request);
+  EXPECT_EQ(link_->error.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(link_->error.message(), testing::HasSubstr("the raylet speaks protocol " + std::to_string(own + 2) + ", the GCS speaks " +
+                                                         std::string(kProtocolVersion)));
 }
 
 TEST_F(GcsServerTest, EndOfTheLinkIsTheNodesDeath) {

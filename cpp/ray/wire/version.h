@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <string_view>
+#include <system_error>
 
 namespace ray {
 
@@ -11,10 +12,12 @@ inline constexpr std::string_view kProtocolVersion = "1";
 
 // Whether a node that speaks `a` and one that speaks `b` may be in one cluster.
 inline bool ProtocolsMayMeet(std::string_view a, std::string_view b) {
+  const auto read = [](std::string_view text, int* number) {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *number);
+    return error == std::errc() && end == text.data() + text.size() && *number >= 0;
+  };
   int x = 0, y = 0;
-  const bool numbers = std::from_chars(a.data(), a.data() + a.size(), x).ptr == a.data() + a.size() && !a.empty() &&
-                       std::from_chars(b.data(), b.data() + b.size(), y).ptr == b.data() + b.size() && !b.empty();
-  return numbers && x - y <= 1 && y - x <= 1;
+  return read(a, &x) && read(b, &y) && x - y <= 1 && y - x <= 1;
 }
 
 }  // namespace ray

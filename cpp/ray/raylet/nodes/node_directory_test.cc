@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include <future>
+#include <string>
 
 #include "ray/rpc/grpc/grpc_client.h"
 #include "ray/rpc/grpc/grpc_server.h"
@@ -13,6 +14,7 @@
 #include "ray/testing/promise/promise.h"
 #include "ray/util/fs.h"
 #include "ray/v1/node_link.pb.h"
+#include "ray/wire/version.h"
 
 namespace ray::raylet {
 namespace {
@@ -76,6 +78,22 @@ class Endpoint {
                                       });
     });
     return promise.get_future().get();
+  }
+  // How another node answers to this one's first word over a link of its own, were its protocol that version.
+  Status Greet(const Endpoint& other, const std::string& protocol_version) {
+    const auto link = client_->Connect(other.server_->addresses().front(), &dispatcher_);
+    v1::LinkHello hello;
+    hello.set_node_id(id.Binary());
+    hello.set_protocol_version(protocol_version);
+    TestPromise<Status> promise;
+    OnLoop([&] {
+      rpc::CallTyped<v1::LinkWelcome>(
+          *link, MethodId::kLinkHello, hello, {},
+          [&promise](const Status& status, const v1::LinkWelcome&, const PartList&) { promise.set_value(status); });
+    });
+    const Status answer = promise.get_future().get();
+    OnLoop([&] { link->Close(Status::Cancelled("greeted")); });
+    return answer;
   }
   NodeDirectory& directory() { return *directory_; }
 
@@ -170,6 +188,17 @@ TEST_F(NodeDirectoryTest, WrongTokenGetsNoLink) {
   const Status status = b.Ask(a.id).status();
   EXPECT_EQ(status.code(), StatusCode::kUnauthenticated);
   EXPECT_THAT(status.message(), HasSubstr("not that of this cluster"));
+}
+
+TEST_F(NodeDirectoryTest, ProtocolsMayBeOneVersionApart) {
+  auto token = Token("the-token-of-this-cluster");
+  Endpoint a(loop_.get(), token, "127.0.0.1:0"), b(loop_.get(), token, "127.0.0.1:0");
+  const int own = std::stoi(std::string(kProtocolVersion));
+  for (const int version : {own - 1, own, own + 1}) EXPECT_TRUE(b.Greet(a, std::to_string(version)).ok()) << version;
+  const std::string far = std::to_string(own + 2);
+  const Status refused = b.Greet(a, far);
+  EXPECT_EQ(refused.code(), StatusCode::kFailedPrecondition);
+  EXPECT_THAT(refused.message(), HasSubstr("this node speaks protocol " + std::string(kProtocolVersion) + ", the caller " + far));
 }
 
 TEST_F(NodeDirectoryTest, DeathIsToldBeforeLinksCloseAndTheDeadIsRefused) {
