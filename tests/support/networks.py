@@ -7,6 +7,9 @@ import itertools
 import os
 import pathlib
 import subprocess
+import sys
+
+from support import relay
 
 _numbers = itertools.count()
 
@@ -22,13 +25,14 @@ class NotPermitted(Exception):
 class Network:
     """`size` nodes: `hosts` are their addresses, `within(n)` is the start of a command that runs on node n.
 
-    The bridge is in a namespace, too: nothing is made in that of this process.
+    The bridge is in a namespace, too: nothing is made in that of this process. With `relayed`, cables can be made bad.
     """
 
-    def __init__(self, size: int, *, ipv6: bool = False) -> None:
+    def __init__(self, size: int, *, ipv6: bool = False, relayed: bool = False) -> None:
         self._prefix = f"raytest-{os.getpid()}-{next(_numbers)}"
         self._switch = f"{self._prefix}-switch"
         self._made: list[str] = []
+        self._relays: list[subprocess.Popen[str]] = []
         self.hosts = [f"fd00:7a::{n + 1:x}" if ipv6 else f"10.231.7.{n + 1}" for n in range(size)]
         try:
             self._add_namespace(self._switch)
@@ -36,8 +40,11 @@ class Network:
             self._run("-n", self._switch, "link", "set", "br0", "up")
             for n in range(size):
                 self._add_namespace(self._node(n))
-                ends = (f"p{n}", "type", "veth", "peer", "name", "eth0", "netns", self._node(n))
-                self._run("-n", self._switch, "link", "add", *ends)
+                if relayed:
+                    self._add_relay(n)
+                else:
+                    ends = (f"p{n}", "type", "veth", "peer", "name", "eth0", "netns", self._node(n))
+                    self._run("-n", self._switch, "link", "add", *ends)
                 self._run("-n", self._node(n), "link", "set", "lo", "up")
                 # No detection of duplicates: the address is good at once.
                 address = (f"{self.hosts[n]}/{64 if ipv6 else 24}", "dev", "eth0", *(("nodad",) if ipv6 else ()))
@@ -63,6 +70,21 @@ class Network:
             raise NotPermitted(f"network namespaces cannot be made here: {done.stderr.strip()}")
         self._made.append(name)
 
+    def _add_relay(self, n: int) -> None:
+        self._relays.append(
+            subprocess.Popen(
+                [sys.executable, relay.__file__, self._node(n), "eth0", self._switch, f"p{n}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        said = self._relays[-1].stdout
+        assert said is not None
+        if said.readline() != "up\n":
+            raise NotPermitted(f"Ethernet devices cannot be made here: {self._relays[-1].communicate(timeout=20)[1]}")
+
     def _run(self, *arguments: str) -> None:
         done = _ip(*arguments)
         assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr.strip()}"
@@ -85,8 +107,18 @@ class Network:
     def unmute(self, n: int, towards: int) -> None:
         self._run("-n", self._node(n), "neigh", "del", self.hosts[towards], "dev", "eth0")
 
+    def impair(self, n: int, *, late_s: float, lost: float) -> int:
+        """From now on what goes to and from node n of a relayed network is that late, and that share of it is lost.
+
+        Returns how many frames were lost so far.
+        """
+        orders, said = self._relays[n].stdin, self._relays[n].stdout
+        assert orders is not None and said is not None
+        print(late_s, lost, file=orders, flush=True)
+        return int(said.readline())
+
     def shape(self, n: int, *qdisc: str) -> bool:
-        """Treats packets towards node n so, e.g. "netem", "delay", "10ms". False: this kernel cannot do that."""
+        """Treats packets towards node n so, e.g. "tbf", "rate", "80mbit". False: this kernel cannot do that."""
         command = ["tc", "-n", self._switch, "qdisc", "replace", "dev", f"p{n}", "root", *qdisc]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
@@ -97,6 +129,9 @@ class Network:
 
     def close(self) -> None:
         """Removes everything. Idempotent."""
+        for process in self._relays:
+            process.communicate(timeout=20)  # its input ends, and so it does
+        self._relays.clear()
         for name in reversed(self._made):
             self._run("netns", "del", name)
         self._made.clear()
