@@ -136,6 +136,20 @@ def test_stopped_node_is_declared_dead_and_leaves_when_it_wakes(cluster_of: Call
     wait_until(lambda: not [p for p in below if alive(p)], 10, "and its workers")
 
 
+@pytest.mark.timeout(120)
+def test_a_node_that_hangs_is_dead_within_ten_seconds_by_default(cluster_of: Callable[..., HandCluster]) -> None:
+    cluster = cluster_of(2)
+    cluster.connect()
+    hanging = Actor.options(resources={"n1": 0.01}).remote().hang.remote()
+    wait_until(lambda: ray.wait([hanging], timeout=0.1)[0] == [], 10, "it hangs")
+    start = time.monotonic()
+    cluster.raylets[1].send_signal(signal.SIGSTOP)
+    with pytest.raises(ray.exceptions.ActorDiedError):
+        ray.get(hanging, timeout=60)
+    assert time.monotonic() - start < 12, "9 s at the latest, and what a busy machine adds"
+    assert alive_nodes() == {cluster.node_id(0)}
+
+
 def test_end_of_a_driver_cleans_up_on_every_node(cluster_of: Callable[..., HandCluster]) -> None:
     cluster = cluster_of(2)
     driver = start_driver(

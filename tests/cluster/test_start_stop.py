@@ -9,7 +9,7 @@ import stat
 import sys
 
 import pytest
-from support.processes import wait_until
+from support.processes import listening_tcp, start_driver, wait_until
 from support.shell import Shell
 
 JOIN = "import ray, sys; ray.init(*sys.argv[1:], logging_level='ERROR')\n"
@@ -42,6 +42,31 @@ def test_a_bare_driver_joins_and_does_not_end_the_cluster(shell: Shell) -> None:
     assert shell.drive(WORK, "auto") == "7"
     assert shell.drive(WORK, RAY_ADDRESS=address) == "7"
     assert len(shell.raylets()) == 1
+
+
+def test_a_node_listens_on_one_port_and_the_head_on_one_more(shell: Shell) -> None:
+    address = shell.start_head()
+    shell.run("start", f"--address={address}", "--num-cpus=1", "--resources", '{"second": 1}')
+    program = """
+        import os, sys, ray
+        ray.init({!r}, logging_level="ERROR")
+
+        @ray.remote(num_cpus=0)
+        class A:
+            def pid(self):
+                return os.getpid()
+
+        actors = [A.remote(), A.options(resources={{"second": 0.1}}).remote()]
+        print(*ray.get([a.pid.remote() for a in actors]), flush=True)
+        sys.stdin.readline()
+    """
+    drivers = [start_driver(program.format(where), **shell.env) for where in (address, f"ray://{address}")]
+    for driver in drivers:
+        assert driver.stdout is not None
+        assert set(map(int, driver.stdout.readline().split())) < set(shell.pids())
+    assert listening_tcp(shell.pids()) == 3, "two raylets and the GCS; no driver, no worker, no raylet of a driver"
+    for driver in drivers:
+        driver.communicate(input="\n", timeout=30)
 
 
 def test_sizes_cannot_be_given_for_a_cluster_that_runs(shell: Shell) -> None:
@@ -139,6 +164,36 @@ def test_block_ends_with_code_0_when_told_to(shell: Shell, number: signal.Signal
     assert blocking.returncode == 0, output
     shell.wait_gone()
     assert not (shell.session_dir() / "logs" / "ray_process_exit.log").exists()
+
+
+def test_sigterm_to_a_blocking_start_drains_the_node(shell: Shell, tmp_path: pathlib.Path) -> None:
+    address = shell.start_head()
+    guest = shell.spawn("start", f"--address={address}", "--num-cpus=1", "--resources", '{"guest": 1}', "--block")
+    wait_until(lambda: len(shell.raylets()) == 2, 30, "the node is up")
+    program = f"""
+        import pathlib, time, ray
+        ray.init({address!r}, logging_level="ERROR")
+
+        @ray.remote(resources={{"guest": 1}}, max_retries=0)
+        def waits():
+            pathlib.Path({str(tmp_path)!r}, "runs").touch()
+            while not pathlib.Path({str(tmp_path)!r}, "go").exists():
+                time.sleep(0.01)
+            return "finished"
+
+        print(ray.get(waits.remote(), timeout=60), flush=True)
+    """
+    driver = start_driver(program, **shell.env)
+    wait_until((tmp_path / "runs").exists, 30, "the task runs")
+    guest.send_signal(signal.SIGTERM)
+    wait_until(lambda: "(draining)" in shell.run("status"), 20, "it drains")
+    assert guest.poll() is None
+    (tmp_path / "go").touch()
+    output, _ = driver.communicate(timeout=60)
+    assert output == "finished\n"
+    output, _ = guest.communicate(timeout=20)
+    assert guest.returncode == 0 and "Draining the node: running work may go on for 30 s." in output, output
+    assert len(shell.raylets()) == 1 and "(no failures)" in shell.run("status")
 
 
 def test_stop_ends_a_blocking_start_in_order(shell: Shell) -> None:

@@ -19,10 +19,14 @@ _DROPPED = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MO
 
 
 class Shell:
-    """Runs commands of `ray`; all processes that come of them can be found by a mark in their environment."""
+    """Runs commands of `ray`; all processes that come of them can be found by a mark in their environment.
 
-    def __init__(self, folder: pathlib.Path, **env: str) -> None:
+    `within` is put before each command: where it runs, if not on this machine's own network.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, within: tuple[str, ...] = (), **env: str) -> None:
         self.folder = folder
+        self.within = within
         self.root = folder / "ray"
         self.mark = uuid.uuid4().hex
         self.env = {name: value for name, value in os.environ.items() if name not in _DROPPED}
@@ -32,7 +36,7 @@ class Shell:
     def spawn(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Starts `ray ARGUMENTS`; its output is a pipe."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "ray.cli.main", *arguments],
+            [*self.within, sys.executable, "-m", "ray.cli.main", *arguments],
             env={**self.env, **env},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -64,7 +68,7 @@ class Shell:
     def drive(self, script: str, *arguments: str, **env: str) -> str:
         """Runs a driver script; what it prints."""
         done = subprocess.run(
-            [sys.executable, "-c", script, *arguments],
+            [*self.within, sys.executable, "-c", script, *arguments],
             env={**self.env, **env},
             capture_output=True,
             text=True,
