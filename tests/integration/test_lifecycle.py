@@ -7,23 +7,36 @@ import contextlib
 import os
 import pathlib
 import re
+import select
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
 
 import pytest
-from support.processes import alive, descendants, listening_tcp, run_driver, session_processes, start_driver, wait_until
+from support.processes import (
+    alive,
+    descendants,
+    doomed,
+    is_worker,
+    listening_tcp,
+    run_driver,
+    session_processes,
+    start_driver,
+    wait_until,
+)
 
 import ray
 
 DRIVER = """
-import os, sys, time, ray
+import ctypes, os, sys, time, ray
 ray.init(num_cpus=2, logging_level="ERROR")
 
 @ray.remote
 class A:
-    def pid(self): return os.getpid()
+    def pid(self):
+        ctypes.CDLL(None).prctl(1, 0)  # PR_SET_PDEATHSIG: no signal when its parent ends, so others must see to it
+        return os.getpid()
 
 @ray.remote
 def f(): return os.getpid()
@@ -135,6 +148,26 @@ def test_nothing_is_left_within_3_s_of_a_kill(victim: str) -> None:
         )
         assert not [p for p in session_processes(session_dir) if p != driver.pid]
     finally:
+        driver.kill()
+        driver.communicate(timeout=10)
+
+
+def test_workers_have_been_killed_when_anybody_can_know_that_their_raylet_died() -> None:
+    driver, _, pids = running_driver()
+    workers = [p for p in pids if is_worker(p)]
+    try:
+        raylet = named(pids, "raylet")
+        assert len(workers) >= 2
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)  # so it does not see its connection close
+        with open(os.pidfd_open(raylet)) as ended:
+            os.kill(raylet, signal.SIGKILL)
+            assert select.select([ended], [], [], 10)[0]
+            assert [p for p in workers if not doomed(p)] == []
+    finally:
+        for pid in workers:
+            if alive(pid):
+                os.kill(pid, signal.SIGCONT)
         driver.kill()
         driver.communicate(timeout=10)
 

@@ -1,5 +1,6 @@
 """The zygote's protocol, with a real zygote process."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,17 +11,30 @@ import sys
 import pytest
 
 
-@pytest.fixture
-def zygote(tmp_path):
+@contextlib.contextmanager
+def _running(**env):
+    """A zygote's socket and process; the pipe that its workers do not outlive is open as long."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(30)
+    lifeline, kept = os.pipe()
+    passed = (theirs.fileno(), lifeline)
     process = subprocess.Popen(
-        [sys.executable, "-m", "ray._runtime.zygote", "--fd", str(theirs.fileno())], pass_fds=(theirs.fileno(),)
+        [sys.executable, "-m", "ray._runtime.zygote", "--fd", str(passed[0]), "--lifeline", str(passed[1])],
+        pass_fds=passed,
+        env={**os.environ, **env},
     )
     theirs.close()
+    os.close(lifeline)
     yield ours, process
     ours.close()
     process.wait(30)
+    os.close(kept)
+
+
+@pytest.fixture
+def zygote():
+    with _running() as running:
+        yield running
 
 
 def _receive(sock):
@@ -78,21 +92,14 @@ def test_what_the_machine_refuses_is_told_from_what_fails(tmp_path):
         "    raise OSError(codes.pop(0), 'refused')\n"
         "os.fork = fork\n"
     )
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(30)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ray._runtime.zygote", "--fd", str(theirs.fileno())],
-        pass_fds=(theirs.fileno(),),
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "RAY_preload_python_modules": "refusing"},
-    )
-    theirs.close()
-    _receive(ours)
     answers = []
-    for _ in range(3):
-        _fork(ours, tmp_path)
-        answers.append(_receive(ours))
-    ours.close()
-    assert process.wait(30) == 0
+    with _running(PYTHONPATH=str(tmp_path), RAY_preload_python_modules="refusing") as (sock, process):
+        _receive(sock)
+        for _ in range(3):
+            _fork(sock, tmp_path)
+            answers.append(_receive(sock))
+        sock.close()
+        assert process.wait(30) == 0
     assert [(answer["op"], answer["for_now"]) for answer in answers] == [("error", 1), ("error", 1), ("error", 0)]
     assert "ulimit -u" in answers[0]["message"]
 
@@ -106,3 +113,42 @@ def test_ctrl_c_does_not_end_it(zygote, tmp_path):
         _fork(sock, tmp_path, worker_id="not hex")
         assert _receive(sock)["op"] == "error"
     assert process.poll() is None
+
+
+_WITH_WRITER = """
+import sys
+from ray._runtime.zygote import die_with_writer
+print("up", flush=True)
+sys.stdin.readline()
+die_with_writer(int(sys.argv[1]))
+print("armed", flush=True)
+while True:
+    pass
+"""
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_process_ends_with_the_writer_of_its_pipe(before):
+    lifeline, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WITH_WRITER, str(lifeline)],
+        pass_fds=(lifeline,),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    os.close(lifeline)
+    try:
+        assert process.stdout.readline() == "up\n"
+        if before:
+            os.close(writer)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        if not before:
+            assert process.stdout.readline() == "armed\n"
+            assert process.poll() is None
+            os.close(writer)
+        assert process.wait(30) == (1 if before else -signal.SIGKILL)
+    finally:
+        process.kill()
+        process.communicate()

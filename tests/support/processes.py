@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -29,6 +31,17 @@ def alive(pid: int) -> bool:
         return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+def doomed(pid: int) -> bool:
+    """Whether the process runs no instruction of its own any more: it has been killed, though it may not have ended."""
+    try:
+        flags = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[6])
+        pending = re.findall(r"(?:Sig|Shd)Pnd:\s*(\w+)", pathlib.Path(f"/proc/{pid}/status").read_text())
+    except OSError:
+        return True
+    exiting, killed = 0x4, 1 << (signal.SIGKILL - 1)
+    return bool(flags & exiting) or any(int(mask, 16) & killed for mask in pending)
 
 
 def descendants(pid: int) -> list[int]:

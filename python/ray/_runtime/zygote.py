@@ -1,7 +1,7 @@
 """Forks workers: a small process that has imported what they all need, so that a new one is ready in milliseconds.
 
-Started by the raylet as `python -m ray._runtime.zygote --fd 3`, where descriptor 3 is a SOCK_SEQPACKET socket with one
-JSON object in each datagram. From the raylet: {"op": "fork", "token", "worker_id", "job_id", "log_dir", "session_dir",
+Started by the raylet as `python -m ray._runtime.zygote --fd 3 --lifeline 4`, where descriptor 3 is a SOCK_SEQPACKET
+socket with one JSON object in each datagram, and 4 the end of a pipe that workers do not outlive. From the raylet: {"op": "fork", "token", "worker_id", "job_id", "log_dir", "session_dir",
 "env"}. To it: {"op": "ready", "pid"}, {"op": "forked", "token", "pid"}, {"op": "error", "token", "message",
 "for_now"}, where 1 says that the machine refused it for now, and {"op": "exit", "pid", "status"} with the raw wait
 status.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import gc
 import importlib
 import json
@@ -37,8 +38,9 @@ _QUIET_MS = 300  # nobody asked for so long: an import takes tens of millisecond
 class Zygote:
     """The loop of the zygote."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, lifeline: int) -> None:
         self._sock = sock
+        self._lifeline = lifeline
         self._later = list(_LATER)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -114,6 +116,7 @@ class Zygote:
             self._send({"op": "forked", "token": token, "pid": pid})
             return None
         request.zygote_pid = parent
+        request.lifeline = self._lifeline
         self._become_child()
         return request
 
@@ -138,12 +141,14 @@ class WorkerRequest:
         self.session_dir = str(message["session_dir"])
         self.env: dict[str, str] = dict(message.get("env") or {})
         self.zygote_pid = 0
+        self.lifeline = -1
 
     def run(self) -> None:
         """Turns this process into the worker; does not return."""
         from ray._core import executor as core_executor
         from ray._runtime import streams, worker_main
 
+        die_with_writer(self.lifeline)
         core_executor.die_with_parent(self.zygote_pid)
         _yield_to_system()
         stem = f"worker-{self.worker_id.hex()}-{self.job_id.hex()}-{os.getpid()}"
@@ -152,6 +157,26 @@ class WorkerRequest:
             os.environ[name] = value
         args = worker_main.WorkerArgs(self.session_dir, self.worker_id, self.job_id, self.token, self.log_dir)
         worker_main.main(args)
+
+
+def die_with_writer(lifeline: int) -> None:
+    """This process gets SIGKILL when the other end of a pipe closes; it ends at once if it is closed. Takes `lifeline`.
+
+    The kernel sends it while it ends who had that end. So whoever hears of the end of a raylet by its closed connections
+    may rely on it that none of its workers does anything any more, however busy the machine is: an actor that is
+    restarted elsewhere because of it does not run twice. A worker that waited for its own connection to close, or for the
+    end of its parent, which waits for the end of its own, would run on for milliseconds.
+    """
+    # Who is told belongs to the open file, which forked processes share: each needs one of its own.
+    own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    os.close(lifeline)
+    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    closed = select.poll()
+    closed.register(own, 0)
+    if closed.poll(0):
+        os._exit(1)
 
 
 def _preload() -> None:
@@ -180,12 +205,13 @@ def _yield_to_system() -> None:
 def main() -> None:
     """Runs the zygote."""
     # Not argparse: it brings modules that no worker needs, and the first worker of a cluster waits for this process.
-    if len(sys.argv) != 3 or sys.argv[1] != "--fd":
-        raise SystemExit("usage: python -m ray._runtime.zygote --fd NUMBER")
-    fd = int(sys.argv[2])
+    if len(sys.argv) != 5 or sys.argv[1] != "--fd" or sys.argv[3] != "--lifeline":
+        raise SystemExit("usage: python -m ray._runtime.zygote --fd NUMBER --lifeline NUMBER")
+    fd, lifeline = int(sys.argv[2]), int(sys.argv[4])
     raylet = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the driver
     os.set_inheritable(fd, False)
+    os.set_inheritable(lifeline, False)
     import cloudpickle  # noqa: F401  # functions and classes are pickled by it
 
     from ray._core import executor as core_executor
@@ -194,7 +220,7 @@ def main() -> None:
     core_executor.die_with_parent(raylet)
     core_executor.prepare_titles()
     _preload()
-    request = Zygote(socket.socket(fileno=fd)).serve()
+    request = Zygote(socket.socket(fileno=fd), lifeline).serve()
     if request is None:
         return
     try:

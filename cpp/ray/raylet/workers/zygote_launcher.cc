@@ -21,7 +21,7 @@ namespace ray::raylet {
 
 namespace {
 
-constexpr int kZygoteFd = 3;
+constexpr int kZygoteFd = 3, kLifelineFd = 4;  // in the zygote
 constexpr size_t kMaxPacket = 64 << 10;
 
 // Who waits for this process must not find that one alive: the kernel takes some milliseconds to end it, as a rule.
@@ -53,15 +53,25 @@ void ZygoteLauncher::EnsureStarted() {
   if (Status status = Spawn(); !status.ok()) RetryLater(status.message(), status.code() == StatusCode::kResourceExhausted);
 }
 
+Status ZygoteLauncher::MakeLifeline() {
+  if (lifeline_ >= 0) return Status::Ok();  // workers of an earlier zygote have it, too
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return Status::FromErrno(errno, "pipe for the workers");
+  lifeline_read_ = ends[0];
+  lifeline_ = ends[1];
+  return Status::Ok();
+}
+
 Status ZygoteLauncher::Spawn() {
+  if (Status status = MakeLifeline(); !status.ok()) return status;
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) return Status::FromErrno(errno, "socketpair for the zygote");
   fcntl(ends[0], F_SETFL, fcntl(ends[0], F_GETFL) | O_NONBLOCK);  // the zygote's end blocks
   const int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
   const int log = open((config_.log_dir + "/zygote.err").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
   SpawnOptions options;
-  options.argv = {config_.python, "-m", config_.module, "--fd", std::to_string(kZygoteFd)};
-  options.fds = {{ends[1], kZygoteFd}};
+  options.argv = {config_.python, "-m", config_.module, "--fd", std::to_string(kZygoteFd), "--lifeline", std::to_string(kLifelineFd)};
+  options.fds = {{ends[1], kZygoteFd}, {lifeline_read_, kLifelineFd}};
   if (null >= 0) options.fds.emplace_back(null, 0);
   if (log >= 0) options.fds.insert(options.fds.end(), {{log, 1}, {log, 2}});
   options.new_session = true;  // a Ctrl-C at the driver's terminal is the driver's business
@@ -251,6 +261,9 @@ void ZygoteLauncher::Stop() {
     }
   }
   children_.clear();
+  for (int* fd : {&lifeline_, &lifeline_read_}) {
+    if (*fd >= 0) close(std::exchange(*fd, -1));
+  }
 }
 
 }  // namespace ray::raylet

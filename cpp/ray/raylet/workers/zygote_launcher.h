@@ -1,9 +1,10 @@
 // ZygoteLauncher: forks workers from one warm Python process per node.
 //
-// The zygote is `<python> -m ray._runtime.zygote --fd 3`; descriptor 3 is one end of a SOCK_SEQPACKET pair that carries one JSON object a
-// packet (docs/architecture/scheduling.md lists them). It ends when the socket closes, so it cannot outlive the raylet. If it dies it is
-// started again, with back-off; forks that it had not answered are asked again, and living workers (reaped by the raylet, a subreaper, from
-// then on) stay.
+// The zygote is `<python> -m ray._runtime.zygote --fd 3 --lifeline 4`; descriptor 3 is one end of a SOCK_SEQPACKET pair that carries one JSON
+// object a packet (docs/architecture/scheduling.md lists them). It ends when the socket closes, so it cannot outlive the raylet. If it dies
+// it is started again, with back-off; forks that it had not answered are asked again, and living workers (reaped by the raylet, a subreaper,
+// from then on) stay. Descriptor 4 reads from a pipe into which nobody writes: when its other end closes, which is here alone, the kernel
+// kills each worker, whatever it does at that moment.
 #pragma once
 
 #include <functional>
@@ -46,6 +47,7 @@ class ZygoteLauncher final : public WorkerLauncher {
   };
   void EnsureStarted();
   Status Spawn();
+  Status MakeLifeline();
   void OnReadable();
   void OnMessage(std::string_view text);
   void OnGone();  // the socket closed
@@ -59,7 +61,8 @@ class ZygoteLauncher final : public WorkerLauncher {
   LauncherEvents events_;
   std::function<void(const Status&)> on_ready_;  // empty: told
   int fd_ = -1;
-  int64_t pid_ = -1;  // of the zygote
+  int lifeline_ = -1, lifeline_read_ = -1;  // the workers live as long as the first is open
+  int64_t pid_ = -1;                        // of the zygote
   bool ready_ = false;
   bool stopped_ = false;
   int failures_ = 0;
