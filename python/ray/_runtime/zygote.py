@@ -1,10 +1,10 @@
 """Forks workers: a small process that has imported what they all need, so that a new one is ready in milliseconds.
 
 Started by the raylet as `python -m ray._runtime.zygote --fd 3 --lifeline 4`, where descriptor 3 is a SOCK_SEQPACKET
-socket with one JSON object in each datagram, and 4 the end of a pipe that workers do not outlive. From the raylet: {"op": "fork", "token", "worker_id", "job_id", "log_dir", "session_dir",
-"env"}. To it: {"op": "ready", "pid"}, {"op": "forked", "token", "pid"}, {"op": "error", "token", "message",
-"for_now"}, where 1 says that the machine refused it for now, and {"op": "exit", "pid", "status"} with the raw wait
-status.
+socket with one JSON object in each datagram, and 4 the end of a pipe that workers do not outlive. From the raylet:
+{"op": "fork", "token", "worker_id", "job_id", "log_dir", "session_dir", "env"}. To it: {"op": "ready", "pid"},
+{"op": "forked", "token", "pid"}, {"op": "error", "token", "message", "for_now"}, where 1 says that the machine refused
+it for now, and {"op": "exit", "pid", "status"} with the raw wait status.
 It has one thread, holds no connection but that one, and ends when the raylet does.
 """
 
@@ -162,10 +162,10 @@ class WorkerRequest:
 def die_with_writer(lifeline: int) -> None:
     """This process gets SIGKILL when the other end of a pipe closes; it ends at once if it is closed. Takes `lifeline`.
 
-    The kernel sends it while it ends who had that end. So whoever hears of the end of a raylet by its closed connections
-    may rely on it that none of its workers does anything any more, however busy the machine is: an actor that is
-    restarted elsewhere because of it does not run twice. A worker that waited for its own connection to close, or for the
-    end of its parent, which waits for the end of its own, would run on for milliseconds.
+    The kernel sends it while it ends who had that end. So whoever hears of the end of a raylet by its closed
+    connections may rely on it that none of its workers does anything any more, however busy the machine is: an actor
+    that is restarted elsewhere because of it does not run twice. A worker that waited for its own connection to close,
+    or for the end of its parent, which waits for the end of its own, would run on for milliseconds.
     """
     # Who is told belongs to the open file, which forked processes share: each needs one of its own.
     own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
