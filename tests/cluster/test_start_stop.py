@@ -44,6 +44,26 @@ def test_a_bare_driver_joins_and_does_not_end_the_cluster(shell: Shell) -> None:
     assert len(shell.raylets()) == 1
 
 
+def test_a_cluster_in_a_folder_of_its_own_is_found(shell: Shell, tmp_path: pathlib.Path) -> None:
+    folder = tmp_path / "scratch"
+    address = shell.start_head("--temp-dir", os.path.relpath(folder))
+    assert (folder / "session_latest").is_dir()
+    shell.run("start", "--address=auto", "--num-cpus=2", "--temp-dir", str(folder))
+    assert "3.0 CPU" in shell.run("status")
+    assert shell.drive(NODES) == "[1.0, 2.0]" and shell.drive(NODES, address) == "[1.0, 2.0]"
+    assert shell.run("stop") == "Stopped all 3 Ray processes.\n"
+    shell.wait_gone()
+    assert not list(shell.root.iterdir()) and not (folder / "ray_current_cluster").exists()
+    assert shell.run("stop") == "Did not find any active Ray processes.\n"
+
+
+def test_what_keeps_a_node_from_starting_is_told_in_its_own_words(shell: Shell) -> None:
+    said = shell.run("start", "--head", "--port=0", f"--object-store-memory={1 << 50}", code=1)
+    [line] = said.splitlines()
+    assert "raylet could not start: mapping" in line and line.endswith("raylet.out.")
+    shell.wait_gone()
+
+
 def test_a_node_listens_on_one_port_and_the_head_on_one_more(shell: Shell) -> None:
     address = shell.start_head()
     shell.run("start", f"--address={address}", "--num-cpus=1", "--resources", '{"second": 1}')

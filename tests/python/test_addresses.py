@@ -59,6 +59,14 @@ def test_which_addresses_are_of_this_machine() -> None:
     assert addresses.own_ip("127.0.0.1") == "127.0.0.1"
 
 
+def test_which_may_be_the_address_of_a_node() -> None:
+    assert addresses.checked_ip("127.0.0.2") == "127.0.0.2"
+    assert addresses.is_loopback(addresses.checked_ip("localhost"))
+    for host in ("0.0.0.0", "::", "192.0.2.1", "no-such-host.invalid"):
+        with pytest.raises(ValueError, match=f"'{host}' cannot be the address of a node"):
+            addresses.checked_ip(host)
+
+
 def test_whether_something_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = addresses.join("127.0.0.1", server.getsockname()[1])

@@ -51,14 +51,32 @@ def test_the_order_in_which_a_token_is_looked_for(
     security.write_token(tmp_path / "given", "of-path")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "given"))
     assert token_of(security.for_joining(tmp_path, local(str(tmp_path / "of_head")))) == "of-path"
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-variable")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-the-variable-itself")
     joined = security.for_joining(tmp_path)
-    assert token_of(joined) == "of-variable"
+    assert token_of(joined) == "of-the-variable-itself"
     assert pathlib.Path(joined.token_file).stat().st_mode & 0o777 == 0o600
     with security.for_asking() as asking:
-        assert token_of(asking) == "of-variable"
+        assert token_of(asking) == "of-the-variable-itself"
         assert pathlib.Path(asking.token_file).stat().st_mode & 0o777 == 0o600
     assert not pathlib.Path(asking.token_file).exists()
+
+
+@pytest.mark.parametrize("token", ["short", "0123456789abcdef 0123456789abcdef", "0123456789abcd\u00e9f"])
+def test_what_is_no_token_is_not_shown_to_anybody(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    for look in (security.for_head, security.for_joining):
+        with pytest.raises(ray.exceptions.AuthenticationError, match="RAY_AUTH_TOKEN holds is no token") as refused:
+            look(tmp_path)
+        assert token not in str(refused.value)
+
+
+def test_who_shows_no_token_on_purpose_is_told_so() -> None:
+    refused = security.turned_away("h:1", security.Security(mode=security.DISABLED), "it wants one; do this")
+    assert "RAY_AUTH_MODE=disabled" in str(refused)
+    refused = security.turned_away("h:1", security.Security(), "it is another one; do this")
+    assert "does not accept the token: it is another one. Set RAY_AUTH_TOKEN" in str(refused)
 
 
 def test_a_path_that_leads_nowhere_is_named(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,23 @@ def is_local(ip: str) -> bool:
     return False
 
 
+def checked_ip(host: str) -> str:
+    """The numeric address of `host`, for a node of this machine to be reached at.
+
+    Raises:
+        ValueError: it is none of this machine, or stands for all of them.
+    """
+    try:
+        ip = resolve(host)[0]
+    except ConnectionError as error:
+        raise ValueError(f"{host!r} cannot be the address of a node: {error}") from None
+    if ipaddress.ip_address(ip.partition("%")[0]).is_unspecified:
+        raise ValueError(f"{host!r} cannot be the address of a node: others cannot reach it there, as they can at {own_ip()}.")
+    if not is_local(ip):
+        raise ValueError(f"{host!r} cannot be the address of a node: this machine does not have it, as it has {own_ip()}.")
+    return ip
+
+
 def own_ip(towards: str | None = None) -> str:
     """The address of this machine on the way to `towards`, or to anywhere; the loopback one if it is on no network."""
     for host in (towards,) if towards else _ELSEWHERE:

@@ -195,11 +195,13 @@ class Node:
         Raises:
             RaySystemError: a process did not start (the text has the end of its log), or there is no place for files.
             ConnectionError: something listens there already.
-            AuthenticationError: no good token file, or an address that others can reach without one.
+            AuthenticationError: no good token, or an address that others can reach without one.
+            ValueError: `ip` is not of this machine.
         """
         mode = security.from_environment().mode
         ip = ip or (addresses.LOOPBACK if mode == security.DISABLED else addresses.own_ip())
         security.check_listen(mode, ip)
+        ip = addresses.checked_ip(ip)
         listen = [addresses.join(ip, port)]
         if port and not addresses.is_loopback(ip):
             listen.append(addresses.join(addresses.LOOPBACK, port))
@@ -264,10 +266,12 @@ class Node:
             RaySystemError: it did not start or was refused (the text has the end of its log); no place for files.
             AuthenticationError: there is no token, or the cluster does not accept it.
             ConnectionError: the GCS does not answer.
-            ValueError: `options` have settings that are not the cluster's.
+            ValueError: `options` have settings that are not the cluster's; `ip` is not of this machine.
         """
         if ip is None:
             ip = addresses.own_ip(addresses.resolve(addresses.split(gcs_address)[0])[0])
+        else:
+            ip = addresses.checked_ip(ip)
         root = session_dir.temp_root(temp_dir)
         with session_dir.joined(root, session_name) as (directory, node_dir):
             node = cls(root, directory, node_dir, ip, owned=owned)

@@ -9,7 +9,7 @@ import subprocess
 from typing import Any
 
 from ray._runtime.processes import binary
-from ray._runtime.security import SECRET_VARIABLES, Security, authentication_error
+from ray._runtime.security import SECRET_VARIABLES, Security, turned_away
 
 _NOT_AUTHENTICATED = 4
 _REFUSED = 5
@@ -89,7 +89,7 @@ def _ask(address: str, security: Security, timeout: float, more: list[str]) -> A
     if done.returncode == _REFUSED:
         raise DrainRefusedError(problem)
     if done.returncode == _NOT_AUTHENTICATED:
-        raise authentication_error(f"The cluster at {address} does not accept the token: {problem}.")
+        raise turned_away(address, security, problem)
     raise ConnectionError(f"No Ray cluster answers at {address}: {problem}")
 
 

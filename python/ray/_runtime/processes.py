@@ -17,6 +17,7 @@ from ray.exceptions import RaySystemError
 START_S = 30.0
 STOP_S = 5.0  # until SIGKILL
 _LOG_TAIL = 4000
+_REFUSALS = (1, 2)  # exit codes of our executables: could not start; bad flags
 
 
 def binary(name: str) -> str:
@@ -43,6 +44,7 @@ class Process:
         environment: dict[str, str] | None = None,
     ) -> None:
         self.name = name
+        self.program = os.path.basename(command[0])
         self.log_file = logs / f"{name}.out"
         self.output_file = logs / f"{name}.err"
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
@@ -88,19 +90,23 @@ class Process:
             if not chunk:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self.popen.wait(1.0)
-                raise RaySystemError(
-                    f"{self.name} ended while it started (exit code {self.popen.returncode}).\n{self._tail()}"
-                )
+                raise RaySystemError(self._why_it_ended())
             got += chunk
         return got.decode().split()[1:]
+
+    def _why_it_ended(self) -> str:
+        """In its own words, if it ended in good order: it says on stderr what kept it from starting."""
+        code = self.popen.returncode
+        said = _end_of(self.output_file).strip()
+        if code in _REFUSALS and said:
+            return f"{self.name} could not start: {said.removeprefix(f'{self.program}: ')}. Its log is {self.log_file}."
+        return f"{self.name} ended while it started (exit code {code}).\n{self._tail()}"
 
     def _tail(self) -> str:
         parts = []
         for path in (self.log_file, self.output_file):
-            with contextlib.suppress(OSError):
-                text = path.read_bytes()[-_LOG_TAIL:].decode("utf-8", "replace")
-                if text:
-                    parts.append(f"End of {path}:\n{text}")
+            if text := _end_of(path):
+                parts.append(f"End of {path}:\n{text}")
         return "\n".join(parts) or f"It wrote nothing to {self.log_file}."
 
     @property
@@ -128,6 +134,13 @@ class Process:
             if fd >= 0:
                 os.close(fd)
         self.pidfd = self._ready_fd = -1
+
+
+def _end_of(path: Path) -> str:
+    """Of a log; "" where there is none."""
+    with contextlib.suppress(OSError):
+        return path.read_bytes()[-_LOG_TAIL:].decode("utf-8", "replace")
+    return ""
 
 
 def _private(path: str, flags: int) -> int:

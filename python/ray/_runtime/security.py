@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ _TLS_VARIABLES = {
     "tls_key": "RAY_TLS_SERVER_KEY",
     "tls_ca": "RAY_TLS_CA_CERT",
 }
+_WELL_FORMED = re.compile("[!-~]{16,4096}")
 # What the processes of a node must not hand down to user code.
 SECRET_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_REDIS_PASSWORD")
 
@@ -90,6 +92,19 @@ def authentication_error(problem: str) -> AuthenticationError:
     return AuthenticationError(f"{problem} {_HELP}")
 
 
+def turned_away(address: str, security: Security, problem: str) -> AuthenticationError:
+    """The error of one whom the cluster there did not let in with `security`.
+
+    Args:
+        problem: what it said; the advice behind its semicolon is for others, too.
+    """
+    if security.mode == DISABLED:
+        return authentication_error(
+            f"The cluster at {address} wants a token, and none was shown, since RAY_AUTH_MODE=disabled: unset that."
+        )
+    return authentication_error(f"The cluster at {address} does not accept the token: {problem.partition(';')[0]}.")
+
+
 def check_listen(mode: str, ip: str) -> None:
     """Raises AuthenticationError where others could come in without a token."""
     if mode == DISABLED and not addresses.is_loopback(ip):
@@ -113,6 +128,11 @@ def _given_token() -> str | Path | None:
     """What the environment gives: the token itself, or its file."""
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     if token:
+        if not _WELL_FORMED.fullmatch(token):
+            raise AuthenticationError(
+                "What RAY_AUTH_TOKEN holds is no token: those are 16 to 4096 printable characters without blanks. "
+                "`ray get-auth-token` on the head node prints that of its cluster."
+            )
         return token
     path = os.environ.get("RAY_AUTH_TOKEN_PATH", "")
     if not path:
@@ -147,7 +167,8 @@ def for_head(session_dir: Path, *, owned: bool = False) -> Security:
         owned: it is for this process only, so the token in the user's home is not for it.
 
     Raises:
-        AuthenticationError: RAY_AUTH_TOKEN_PATH leads nowhere, or to a file that is open to others.
+        AuthenticationError: RAY_AUTH_TOKEN holds no token; RAY_AUTH_TOKEN_PATH leads nowhere, or to a file that is
+            open to others.
     """
     security = from_environment()
     if security.mode == DISABLED:

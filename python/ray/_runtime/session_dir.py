@@ -5,7 +5,8 @@ sockets: those of the first node in `sockets/`, those of every further one in a 
 record in `processes/`, which tells later commands where it is, without a search by name: a record counts only while the
 very process runs that it was written for, so that neither a reused process id nor a restart of the machine misleads.
 While anything of a session runs, its `lock` is held, and nobody deletes the directory; that also counts in other
-containers and on other hosts that share it.
+containers and on other hosts that share it. A temp root that was given to `ray start` is linked in the one of the
+environment (`temp_dir_*`), as long as something runs there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ray.exceptions import RaySystemError
 _KEEP_SESSIONS = 5  # newest directories of ended sessions, for their logs
 _CURRENT = "ray_current_cluster"
 _LATEST = "session_latest"
+_LINK = "temp_dir_"
 _RECORDS = "processes"
 _LOCK = "lock"
 
@@ -37,7 +39,7 @@ GCS, RAYLET = "gcs_server", "raylet"
 
 def temp_root(temp_dir: str | None = None) -> Path:
     """Where session directories are: `temp_dir`, else <RAY_TMPDIR or /tmp>/ray."""
-    return Path(temp_dir) if temp_dir else Path(os.environ.get("RAY_TMPDIR") or "/tmp") / "ray"
+    return Path(os.path.abspath(temp_dir or os.path.join(os.environ.get("RAY_TMPDIR") or "/tmp", "ray")))
 
 
 # --- process records
@@ -156,8 +158,9 @@ def records_of(session_dir: Path) -> list[ProcessRecord]:
 
 
 def live_records(root: Path) -> list[ProcessRecord]:
-    """Processes that run, of all sessions of this user below `root`, the newest first."""
-    found = [record for session_dir in _own_sessions(root) for record in records_of(session_dir)]
+    """Processes that run, of all sessions of this user below `root` and the folders linked there, the newest first."""
+    places = [root, *(target for _, target in _links(root))]
+    found = [record for place in places for directory in _own_sessions(place) for record in records_of(directory)]
     return sorted(found, key=lambda record: -record.started)
 
 
@@ -172,20 +175,42 @@ def _own_sessions(root: Path) -> Iterator[Path]:
 
 
 def write_current(root: Path, address: str) -> None:
-    """Makes `address` the cluster that drivers of this user find first."""
+    """Makes `address` the cluster that drivers of this user find first.
+
+    Where sessions are by default, a folder that was given for this one is linked: who does not name it finds it, too.
+    """
+    default = temp_root()
     with contextlib.suppress(OSError):  # shared with other users: whoever owns the file keeps it
         private_file.write_text(root / _CURRENT, address + "\n")
+    if root != default:
+        with contextlib.suppress(OSError):
+            _make_root(default)
+            private_file.write_text(default / _CURRENT, address + "\n")
+            if root not in (target for _, target in _links(default)):
+                (default / f"{_LINK}{datetime.datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}").symlink_to(root)
+
+
+def _links(root: Path) -> Iterator[tuple[Path, Path]]:
+    """Of this user, and where they lead."""
+    for link in root.glob(f"{_LINK}*"):
+        with contextlib.suppress(OSError):
+            if link.lstat().st_uid == os.getuid():
+                yield link, Path(os.readlink(link))
 
 
 def forget_current(root: Path) -> None:
-    """Deletes the address file of this user, unless it names a cluster that has a process on this machine."""
-    path = root / _CURRENT
-    with contextlib.suppress(OSError):
-        if path.stat().st_uid != os.getuid():
-            return
-        address = path.read_text().strip()
-        if not any(record.gcs_address == address for record in live_records(root)):
-            path.unlink()
+    """Deletes the address files of this user that name no cluster with a process here, and links that lead to none."""
+    default = temp_root()
+    for place in dict.fromkeys((root, default)):
+        with contextlib.suppress(OSError):
+            path = place / _CURRENT
+            if path.stat().st_uid == os.getuid():
+                address = path.read_text().strip()
+                if not any(record.gcs_address == address for record in live_records(place)):
+                    path.unlink()
+    for link, target in _links(default):
+        if not live_records(target):
+            link.unlink(missing_ok=True)
 
 
 def find_running(temp_dir: str | None = None, *, owned: bool = True) -> str | None:

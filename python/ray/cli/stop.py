@@ -28,8 +28,9 @@ from ray._runtime.session_dir import GCS, ProcessRecord, send_signal
 def stop(force: bool, grace_period: float) -> None:
     """Ends the processes that `ray start` started on this machine for this user.
 
-    They are found by the records in their session directories below $RAY_TMPDIR/ray (or /tmp/ray), never by name.
-    Clusters of another temporary directory, of drivers that called ray.init(), and of tests are left alone.
+    They are found by the records in their session directories, never by name: below $RAY_TMPDIR/ray (or /tmp/ray), and
+    where --temp-dir said, with the same RAY_TMPDIR. Clusters of another one, of drivers that called ray.init(), and of
+    tests are left alone.
     """
     root = session_dir.temp_root()
     found = [record for record in session_dir.live_records(root) if not record.owned]
@@ -41,7 +42,8 @@ def stop(force: bool, grace_period: float) -> None:
             os.close(fd)
     for record in found:
         _clean(record)
-    session_dir.forget_current(root)
+    for place in {root, *(Path(record.session_dir).parent for record in found)}:
+        session_dir.forget_current(place)
     if stopped:
         click.echo(f"Stopped all {stopped} Ray processes.")
     else:
