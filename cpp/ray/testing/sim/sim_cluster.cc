@@ -61,11 +61,18 @@ ClusterConfig ClusterConfig::FromSeed(uint64_t seed) {
 }
 
 SimCluster::SimCluster(uint64_t seed, ClusterConfig config, std::ostream* trace)
-    : config_(std::move(config)), world_(seed), random_(world_.random().Fork()), hosts_(static_cast<size_t>(config_.nodes)) {
+    : config_(std::move(config)),
+      world_(seed),
+      random_(world_.random().Fork()),
+      fault_times_(random_.Fork()),
+      fault_seed_(random_.Next()),
+      hosts_(static_cast<size_t>(config_.nodes)) {
   world_.trace().PrintTo(trace);
-  auto messages = rpc::FaultConfig::Parse(config_.messages, /*seed=*/0);
-  RAY_CHECK(messages.ok()) << messages.status().ToString();
-  network_.SetMessageFaults(std::move(*messages));
+  if (Happens(kMessageFaults)) {
+    auto messages = rpc::FaultConfig::Parse(config_.messages, /*seed=*/0);
+    RAY_CHECK(messages.ok()) << messages.status().ToString();
+    network_.SetMessageFaults(std::move(*messages));
+  }
   for (HostId host = 0; host < hosts_.size(); ++host) {
     hosts_[host].cpus = random_.Between(1, 6);
     const int64_t ppm = random_.Chance(0.1) ? 20'000 : 200;
@@ -144,115 +151,6 @@ bool SimCluster::AllReady() const {
   return true;
 }
 
-// ---- what goes wrong ----
-
-void SimCluster::CrashHost(HostId host) {
-  if (hosts_[host].down) return;
-  hosts_[host].down = true;
-  network_.SetDown(host, true);
-  for (size_t i = 0; i < world_.processes().size(); ++i) {  // an end may bring new ones
-    Process* process = world_.processes()[i].get();
-    if (process->host() == host) process->Kill(Death::kHostCrashed);
-  }
-  world_.After(random_.Between(Duration(seconds(1)), Duration(seconds(50))), [this, host] {
-    hosts_[host].down = false;
-    network_.SetDown(host, false);
-    if (host == 0 && !gcs_.alive()) StartGcs();
-    StartRaylet(host);
-  });
-}
-
-Process* SimCluster::AnyUser(HostId host) {
-  if (!drivers_.empty() && random_.Chance(0.3)) return drivers_[random_.Below(drivers_.size())]->process();
-  if (!RayletLives(host) || hosts_[host].raylet->launcher().children().empty()) return nullptr;
-  const auto& children = hosts_[host].raylet->launcher().children();
-  return std::next(children.begin(), static_cast<std::ptrdiff_t>(random_.Below(children.size())))->second;
-}
-
-void SimCluster::Fault() {
-  ++faults_;
-  const HostId host = AnyHost(), other = AnyHost();
-  const auto later = [this](Duration longest, std::function<void()> fn) {
-    world_.After(random_.Between(Duration(milliseconds(1)), longest), std::move(fn));
-  };
-  switch (random_.Below(16)) {
-    case 0:
-    case 1: return gcs_.Kill(Death::kKilled);
-    case 2:
-      if (RayletLives(host)) hosts_[host].raylet->process()->Kill(Death::kKilled);
-      return;
-    case 3: return CrashHost(host);
-    case 4:
-    case 5: {
-      if (!RayletLives(host)) return;
-      const auto& children = hosts_[host].raylet->launcher().children();
-      if (children.empty()) return;
-      return std::next(children.begin(), static_cast<std::ptrdiff_t>(random_.Below(children.size())))->second->Kill(Death::kKilled);
-    }
-    case 6: {
-      if (drivers_.empty()) return;
-      return drivers_[random_.Below(drivers_.size())]->process()->Kill(Death::kKilled);
-    }
-    case 7:
-    case 8:
-      network_.Cut(host, other);
-      return later(random_.Chance(0.5) ? Duration(seconds(3)) : Duration(seconds(40)), [this, host, other] { network_.Mend(host, other); });
-    case 14:
-      network_.CutOneWay(host, other);
-      return later(random_.Chance(0.5) ? Duration(seconds(3)) : Duration(seconds(40)), [this, host, other] { network_.Mend(host, other); });
-    case 15: return Part();
-    case 9: return network_.BreakConnections(host, other);
-    case 10:
-      if (random_.Chance(0.2)) return disk_.FailNext();
-      disk_.SetSlow(random_.Between(Duration::zero(), Duration(seconds(5))));
-      return later(seconds(10), [this] { disk_.SetSlow(Duration::zero()); });
-    case 11: {
-      Process* process = random_.Chance(0.3) ? gcs_.process() : RayletLives(host) ? hosts_[host].raylet->process() : nullptr;
-      if (config_.run_worker && random_.Chance(0.5)) process = AnyUser(host);
-      if (config_.store.capacity > 0 && RayletLives(host) && random_.Chance(0.2)) process = hosts_[host].raylet->store()->process();
-      if (process == nullptr || !process->alive()) return;
-      world_.Record("stands still", {}, process->id());
-      return process->loop()->StandStill(world_.now() + random_.Between(Duration::zero(), Duration(seconds(15))));
-    }
-    case 12:
-      network_.SetExtraLatency(host, other, random_.Between(Duration::zero(), Duration(milliseconds(1500))));
-      return later(seconds(10), [this] { network_.ClearExtraLatency(); });
-    case 13:
-      if (random_.Chance(0.5)) {
-        if (RayletLives(host))
-          hosts_[host].raylet->process()->clock()->JumpWall(random_.Between(-Duration(seconds(1000)), Duration(seconds(1000))));
-      } else if (RayletLives(host) && hosts_[host].raylet->ready() && host != 0) {
-        world_.Record("drains", {}, hosts_[host].raylet->process()->id());
-        hosts_[host].raylet->Drain(random_.Between(Duration::zero(), Duration(seconds(10))));
-      }
-      return;
-  }
-}
-
-void SimCluster::Part() {
-  std::vector<std::pair<HostId, HostId>> cut;
-  std::vector<bool> here(hosts_.size());
-  for (size_t host = 0; host < hosts_.size(); ++host) here[host] = random_.Chance(0.5);
-  for (HostId a = 0; a < hosts_.size(); ++a) {
-    for (HostId b = a + 1; b < hosts_.size(); ++b) {
-      if (here[a] != here[b]) cut.emplace_back(a, b);
-    }
-  }
-  for (const auto& [a, b] : cut) network_.Cut(a, b);
-  world_.After(random_.Between(Duration(milliseconds(1)), random_.Chance(0.5) ? Duration(seconds(3)) : Duration(seconds(40))), [this, cut] {
-    for (const auto& [a, b] : cut) network_.Mend(a, b);
-  });
-}
-
-void SimCluster::EndFaults() {
-  failing_ = false;
-  if (!config_.messages_to_the_end) network_.StopMessageFaults();
-  network_.MendAll();
-  network_.ClearExtraLatency();
-  disk_.SetSlow(Duration::zero());
-  world_.Record("no more faults");
-}
-
 // ---- a run ----
 
 Outcome SimCluster::Run() {
@@ -265,7 +163,7 @@ Outcome SimCluster::Run() {
     world_.After(random_.Between(Duration::zero(), std::max(config_.faults, Duration(seconds(5)))), [this] { StartDriver(); });
   }
   while (failing_ && world_.now() < end) {
-    world_.RunFor(random_.Between(Duration::zero(), config_.max_between));
+    world_.RunFor(fault_times_.Between(Duration::zero(), config_.max_between));
     Fault();
   }
   EndFaults();
@@ -309,6 +207,7 @@ Outcome SimCluster::Run() {
   outcome.events = world_.events_run();
   outcome.simulated = world_.now() - Time{};
   outcome.faults = faults_;
+  outcome.fault_texts = fault_texts_;
   outcome.kv_operations = history_.num_operations();
   outcome.gcs_starts = static_cast<size_t>(gcs_.starts());
   outcome.processes = world_.processes().size();

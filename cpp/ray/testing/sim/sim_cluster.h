@@ -27,6 +27,8 @@
 
 namespace ray::sim {
 
+constexpr size_t kMessageFaults = 0;  // in place of the number of a fault
+
 struct ClusterConfig {
   int nodes = 4;
   int drivers = 3;
@@ -34,6 +36,8 @@ struct ClusterConfig {
   Duration max_between = std::chrono::milliseconds(2500);  // two faults
   std::string messages;                                    // how single ones fare, as RAY_testing_rpc_failure has it; empty: well
   bool messages_to_the_end = false;                        // else as long as the faults
+  // Of the faults, which are numbered from 1 on, those that do not happen; and kMessageFaults: messages fare well.
+  std::set<size_t> without;
   DriverConfig driver;
   LauncherConfig launcher{.start_fails = 0.01, .start_hangs = 0.01};
   FakeWorkerConfig worker;
@@ -60,6 +64,7 @@ struct Outcome {
   std::string problem;  // empty: all held
   uint64_t trace_hash = 0, events = 0;
   Duration simulated = Duration::zero();
+  std::vector<std::string> fault_texts;  // for people: those that met somebody
   size_t faults = 0, kv_operations = 0, gcs_starts = 0, processes = 0;
   uint64_t message_faults = 0;
 };
@@ -104,12 +109,17 @@ class SimCluster {
   bool RayletLives(HostId host) const { return hosts_[host].raylet != nullptr; }
   bool AllReady() const;
   HostId AnyHost() { return static_cast<HostId>(random_.Below(hosts_.size())); }
+  bool Happens(size_t fault) const { return !config_.without.contains(fault); }
+  // The next one: what it is follows from the seed and its number.
   void Fault();
+  void Happened(const std::string& what);
   // Some hosts from the others.
-  void Part();
-  // A driver, or a worker of that host; null: there is none.
-  Process* AnyUser(HostId host);
-  void CrashHost(HostId host);
+  void Part(Random* chance);
+  // Null: there is none.
+  Process* AnyWorker(HostId host, Random* chance);
+  // A driver, or a worker of that host.
+  Process* AnyUser(HostId host, Random* chance);
+  void CrashHost(HostId host, Duration down);
   void EndFaults();
   // `check` gets what the GCS says, asked as any client does.
   void Look(const std::function<void(const Listing&)>& check);
@@ -122,7 +132,8 @@ class SimCluster {
 
   const ClusterConfig config_;
   World world_;
-  Random random_;
+  Random random_, fault_times_;
+  const uint64_t fault_seed_;
   KvHistory history_;
   SimDisk disk_{&world_};
   SimNetwork network_{&world_};
@@ -131,6 +142,7 @@ class SimCluster {
   std::vector<ClusterDriver*> drivers_;  // that live
   bool failing_ = false;
   size_t faults_ = 0;
+  std::vector<std::string> fault_texts_;
   std::string problem_;
 };
 

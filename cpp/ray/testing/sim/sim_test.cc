@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -326,6 +327,37 @@ TEST(SimClusterTest, ASeedGivesTheSameRunAgain) {
 }
 
 // A GCS tells of a node, and ends before it has answered the raylet's registration; its follower has never heard of that node, and so never says that it is gone.
+// "  time  #number" of those that met somebody.
+std::map<std::string, std::string> TimesOfFaults(const Outcome& outcome) {
+  std::map<std::string, std::string> times;
+  for (const std::string& text : outcome.fault_texts) {
+    const size_t number = text.find('#');
+    times[text.substr(number, text.find(' ', number) - number)] = text.substr(0, number);
+  }
+  return times;
+}
+
+TEST(SimClusterTest, AFaultThatIsLeftOutDoesNotHappenAndTheOthersComeWhenTheyDid) {
+  ClusterConfig config = ClusterConfig::FromSeed(9);
+  const auto all = TimesOfFaults(SimCluster(9, config).Run());
+  ASSERT_TRUE(all.contains("#1") && all.size() > 10);
+  config.without = {1, 5};
+  const Outcome fewer = SimCluster(9, config).Run();
+  EXPECT_EQ(fewer.problem, "");
+  const auto left = TimesOfFaults(fewer);
+  EXPECT_FALSE(left.contains("#1") || left.contains("#5"));
+  size_t again = 0;
+  for (const auto& [number, time] : left) {
+    if (!all.contains(number)) continue;  // whom it would have met was away
+    EXPECT_EQ(all.at(number), time);
+    ++again;
+  }
+  EXPECT_GT(again, all.size() / 2);
+  config.messages = "*=-1:5:5:5";
+  config.without = {kMessageFaults};
+  EXPECT_EQ(SimCluster(9, config).Run().message_faults, 0u);
+}
+
 TEST(SimRayletTest, KnowsNoNodesOfAGcsThatNeverAnswered) {
   rpc::Dispatcher silent, answering;
   World world(5);

@@ -6,11 +6,16 @@
 #include <chrono>
 #include <cstdint>
 #include <iostream>
+#include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "ray/testing/sim/sim_cluster.h"
 #include "ray/testing/workload/code_workload.h"
+#include "ray/testing/workload/shrink.h"
 #include "ray/util/flags.h"
 #include "ray/util/logging.h"
 
@@ -23,7 +28,11 @@ struct Options {
   int64_t tasks = 0, drivers = 10;
   bool code = false;
   bool trace = false;
+  std::vector<int64_t> only;
+  int64_t tries = 200;
 };
+
+constexpr size_t kMostFaults = 10'000;  // of one run
 
 double Seconds(Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
@@ -83,24 +92,78 @@ bool RunLarge(const Options& options) {
   return problem.empty();
 }
 
+// One run of a seed, without what is left out of its faults.
+class SeedRun {
+ public:
+  SeedRun(uint64_t seed, const Options& options, const std::set<size_t>& without, std::ostream* trace) : workload_(seed) {
+    config_ = options.code ? workload_.Config() : ClusterConfig::FromSeed(seed);
+    if (options.nodes > 0) config_.nodes = static_cast<int>(options.nodes);
+    config_.without = without;
+    cluster_ = std::make_unique<SimCluster>(seed, config_, trace);
+    outcome_ = cluster_->Run();
+    if (options.code && outcome_.problem.empty()) outcome_.problem = workload_.Check();
+  }
+  const Outcome& outcome() const { return outcome_; }
+  const CodeStats& stats() const { return workload_.stats(); }
+  const ClusterConfig& config() const { return config_; }
+  const SimCluster& cluster() const { return *cluster_; }
+
+ private:
+  CodeWorkload workload_;
+  ClusterConfig config_;
+  std::unique_ptr<SimCluster> cluster_;
+  Outcome outcome_;
+};
+
+// What tells one kind of problem from another: its text up to the first number, which may differ.
+std::string_view KindOf(std::string_view problem) { return problem.substr(0, problem.find_first_of("0123456789")); }
+
+std::string Joined(size_t last, const std::set<size_t>& without) {
+  std::string text;
+  for (size_t i = 0; i <= last; ++i) {
+    if (!without.contains(i)) text += (text.empty() ? "" : ",") + std::to_string(i);
+  }
+  return text.empty() ? "-1" : text;
+}
+
+// Tells of the failure with as few faults as it takes.
+void Explain(uint64_t seed, const Options& options, const Outcome& failed, std::set<size_t> without) {
+  size_t tries = 0;
+  if (options.only.empty()) {
+    without = Shrink(failed.faults, static_cast<size_t>(options.tries), [&](const std::set<size_t>& left_out) {
+      ++tries;
+      const SeedRun again(seed, options, left_out, nullptr);
+      return !again.outcome().problem.empty() && KindOf(again.outcome().problem) == KindOf(failed.problem);
+    });
+  }
+  const SeedRun run(seed, options, without, nullptr);
+  const std::string& messages = run.config().messages;
+  std::cout << "----- the last events of seed " << seed << ":\n";
+  run.cluster().PrintTail(&std::cout);
+  std::cout << "----- seed " << seed << " breaks an invariant: " << run.outcome().problem << "\n----- with these faults (of "
+            << failed.faults << "; " << tries << " runs to leave others out):\n";
+  for (const std::string& fault : run.outcome().fault_texts) std::cout << fault << "\n";
+  std::cout << "----- messages fare " << (messages.empty() || without.contains(kMessageFaults) ? "well" : "as in " + messages)
+            << (run.config().messages_to_the_end ? ", to the end" : "") << "\n----- to see it again: ci/scripts/sim.sh --seed " << seed
+            << (options.code ? " --code" : "") << (options.nodes > 0 ? " --nodes " + std::to_string(options.nodes) : "")
+            << (without.empty() ? "" : " --only " + Joined(failed.faults, without)) << " --trace\n"
+            << std::flush;
+}
+
 // Whether it held.
 bool RunSeed(uint64_t seed, const Options& options, Outcome* outcome, CodeStats* stats) {
-  CodeWorkload workload(seed);
-  ClusterConfig config = options.code ? workload.Config() : ClusterConfig::FromSeed(seed);
-  if (options.nodes > 0) config.nodes = static_cast<int>(options.nodes);
-  SimCluster cluster(seed, config, options.trace ? &std::cout : nullptr);
-  *outcome = cluster.Run();
-  if (options.code && outcome->problem.empty()) outcome->problem = workload.Check();
-  *stats += workload.stats();
-  if (outcome->problem.empty()) return true;
-  std::cout << "----- the last events of seed " << seed << ":\n";
-  cluster.PrintTail(&std::cout);
-  std::cout << "----- seed " << seed << " breaks an invariant: " << outcome->problem << "\n----- messages fare "
-            << (config.messages.empty() ? "well" : "as in " + config.messages) << (config.messages_to_the_end ? ", to the end" : "")
-            << "\n----- to see it again: ci/scripts/sim.sh --seed " << seed << (options.code ? " --code" : "")
-            << (options.nodes > 0 ? " --nodes " + std::to_string(options.nodes) : "") << " --trace\n"
-            << std::flush;
-  return false;
+  std::set<size_t> without;
+  if (!options.only.empty()) {
+    for (size_t i = 0; i < kMostFaults; ++i) without.insert(i);
+    for (const int64_t fault : options.only) without.erase(static_cast<size_t>(fault));
+  }
+  {
+    const SeedRun run(seed, options, without, options.trace ? &std::cout : nullptr);
+    *outcome = run.outcome();
+    *stats += run.stats();
+  }
+  if (!outcome->problem.empty()) Explain(seed, options, *outcome, without);
+  return outcome->problem.empty();
 }
 
 int Run(int argc, char** argv) {
@@ -114,6 +177,10 @@ int Run(int argc, char** argv) {
   flags.Add("tasks", "instead of seeds: one cluster without faults that schedules so many tasks, with --nodes (1000)", &options.tasks);
   flags.Add("code", "drivers and workers are the product's own and run code (CodeWorkload)", &options.code);
   flags.Add("trace", "print every event", &options.trace);
+  flags.Add("only",
+            "the faults that happen, by number (0: those of single messages), as a failing seed tells them; -1: none; not given: all",
+            &options.only);
+  flags.Add("tries", "runs of a failing seed to find out which of its faults it takes; 0: none", &options.tries);
   const auto help = flags.Parse(argc, argv);
   if (!help.ok()) {
     std::cerr << "ray_sim: " << help.status().message() << "\n";
