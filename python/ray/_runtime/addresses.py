@@ -59,14 +59,15 @@ def checked_ip(host: str) -> str:
     Raises:
         ValueError: it is none of this machine, or stands for all of them.
     """
+    refused = f"{host!r} cannot be the address of a node"
     try:
         ip = resolve(host)[0]
     except ConnectionError as error:
-        raise ValueError(f"{host!r} cannot be the address of a node: {error}") from None
+        raise ValueError(f"{refused}: {error}") from None
     if ipaddress.ip_address(ip.partition("%")[0]).is_unspecified:
-        raise ValueError(f"{host!r} cannot be the address of a node: others cannot reach it there, as they can at {own_ip()}.")
+        raise ValueError(f"{refused}: others cannot reach it there, as they can at {own_ip()}.")
     if not is_local(ip):
-        raise ValueError(f"{host!r} cannot be the address of a node: this machine does not have it, as it has {own_ip()}.")
+        raise ValueError(f"{refused}: this machine does not have it, as it has {own_ip()}.")
     return ip
 
 
