@@ -4,8 +4,9 @@
 
 Every few seconds the memory, descriptors and threads of the processes that last are looked at (this driver, the head's
 raylet, the GCS), and the disk that the session takes. At the end a line is fitted to each, from the first fifth on, and
-its slope is printed per minute; what grows faster than its bound makes the run fail, as does a wrong result, a wait
-longer than a minute, and whatever is left behind: processes, sockets, shared memory. Exit code 0: nothing of that.
+its slope is printed per minute, beside that of the last half: what only fills levels off. What grows faster than its
+bound makes the run fail, as does a wrong result, a wait longer than a minute, and whatever is left behind: processes,
+sockets, shared memory. Exit code 0: nothing of that.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class Series:
     bound: float
     points: list[tuple[float, float]] = field(default_factory=list)
 
-    def slope(self) -> float:
-        """Per minute, of the line with the least squares, without the first fifth."""
-        points = self.points[len(self.points) // 5 :]
+    def slope(self, without: float) -> float:
+        """Per minute, of the line with the least squares, without that part of the run, which is at its beginning."""
+        points = self.points[int(len(self.points) * without) :]
         if len(points) < 5:
             return 0.0
         mean_t = sum(t for t, _ in points) / len(points)
@@ -154,12 +155,15 @@ def main() -> int:
     for name, line in series.items():
         if not line.points:
             continue
-        slope = line.slope()
+        slope, later = line.slope(1 / 5), line.slope(1 / 2)
         grows = slope > line.bound
         failed = failed or grows
         first, final = line.points[len(line.points) // 5][1], line.points[-1][1]
         verdict = "" if not grows else f"   GROWS: more than {line.bound:g}"
-        print(f"{name:24} {first:9.1f} -> {final:9.1f} {line.unit:3} slope {slope:+.3f} a minute{verdict}")
+        print(
+            f"{name:24} {first:9.1f} -> {final:9.1f} {line.unit:3} "
+            f"slope {slope:+.3f} a minute, {later:+.3f} in the last half{verdict}"
+        )
     try:
         wait_until(lambda: not descendants(os.getpid()), 20, "no process is left")
         left = session_processes(str(folder)), killers.sockets_below(folder), set(os.listdir("/dev/shm")) - shared
