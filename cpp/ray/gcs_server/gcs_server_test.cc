@@ -15,6 +15,7 @@
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/pubsub.pb.h"
 #include "ray/v1/raylet_lease.pb.h"
+#include "ray/v1/sync.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/version.h"
 
@@ -377,6 +378,95 @@ TEST_F(DrainOrderTest, ForAnUnknownNodeIsNotFound) {
   Order(NodeId::FromRandom());
   EXPECT_EQ(client_->error.code(), StatusCode::kNotFound);
   EXPECT_THAT(link_->Told(), ElementsAre());
+}
+
+// A raylet of this release hears of what is free in columns, one of the release before as it always did.
+TEST_F(GcsServerTest, ViewsAreInColumnsForThoseWhoReadThem) {
+  Start(&memory_);
+  const std::shared_ptr<FakeLink> links[] = {std::make_shared<FakeLink>(1), std::make_shared<FakeLink>(2)};
+  const NodeId nodes[] = {NodeId::FromRandom(), NodeId::FromRandom()};
+  ResourceSet total;
+  total.Set("CPU", 4 * ResourceSet::kUnit);
+  total.Set("memory", 1000 * ResourceSet::kUnit);
+  for (int i = 0; i < 2; ++i) {
+    v1::RegisterNodeRequest request;
+    request.set_reads_columns(i == 0);
+    request.mutable_node()->set_node_id(nodes[i].Binary());
+    *request.mutable_node()->mutable_total() = *request.mutable_node()->mutable_available() = ToProto(total);
+    Call<v1::RegisterNodeReply>(links[i], MethodId::kRegisterNode, request);
+  }
+  const auto next = [this](const std::shared_ptr<FakeLink>& link) {  // rounds are 100 ms apart
+    const size_t before = link->controls.size();
+    const Time deadline = loop_.clock().Now() + std::chrono::seconds(10);
+    while (link->controls.size() == before && loop_.clock().Now() < deadline) loop_.FireTimers();
+    return link->Newest<v1::ResourceViewsNotice>(MethodId::kResourceViews);
+  };
+  const auto told = next(links[0]);
+  uint32_t number = 0;
+  for (const auto& view : told.nodes()) {
+    if (view.node_id() == nodes[1].View()) number = view.number();
+  }
+  EXPECT_GT(number, 0u);
+
+  ResourceSet available = total;
+  available.Set("CPU", ResourceSet::kUnit / 2);
+  for (const NodeId& node : nodes) {
+    v1::ReportResourcesRequest report;
+    report.set_node_id(node.Binary());
+    report.set_version(7);
+    *report.mutable_total() = ToProto(total);
+    *report.mutable_available() = ToProto(available);
+    Call<v1::NodeEmpty>(links[0], MethodId::kReportResources, report);
+  }
+  const auto columns = next(links[0]);
+  EXPECT_EQ(columns.nodes_size(), 0);
+  EXPECT_THAT(columns.versions(), ElementsAre(8, 8));
+  EXPECT_THAT(columns.numbers(), testing::Contains(number));
+  EXPECT_THAT(columns.taken(), ElementsAre(35000, 0, 35000, 0));
+  const auto in_full = links[1]->Newest<v1::ResourceViewsNotice>(MethodId::kResourceViews);
+  EXPECT_EQ(in_full.numbers_size(), 0);
+  ASSERT_EQ(in_full.nodes_size(), 2);
+  for (const auto& view : in_full.nodes()) EXPECT_EQ(FromProto(view.available()), available);
+
+  // A resource that the total does not name has no place in columns.
+  v1::ReportResourcesRequest report;
+  report.set_node_id(nodes[1].Binary());
+  report.set_version(8);
+  *report.mutable_total() = ToProto(total);
+  available.Set("more", 1);
+  *report.mutable_available() = ToProto(available);
+  Call<v1::NodeEmpty>(links[0], MethodId::kReportResources, report);
+  EXPECT_EQ(next(links[0]).nodes_size(), 1);
+}
+
+// Who subscribes anew is told what it may have missed: all together, or one by one if it is of the release before.
+TEST_F(GcsServerTest, EndsOfWorkersThatWereMissedAreTold) {
+  Start(&memory_);
+  RegisterNode();
+  std::vector<std::string> died;
+  for (int i = 0; i < 2; ++i) {
+    v1::ReportWorkerDiedRequest report;
+    report.set_node_id(node_.Binary());
+    report.set_worker_id(died.emplace_back(WorkerId::FromRandom().Binary()));
+    Call<v1::NodeEmpty>(link_, MethodId::kReportWorkerDied, report);
+  }
+  for (const bool batches : {true, false}) {
+    const auto link = std::make_shared<FakeLink>(batches ? 2 : 3);
+    v1::SubscribeRequest request;
+    request.set_channel(v1::CHANNEL_WORKER);
+    request.set_resume(true);
+    request.set_batches(batches);
+    Call<v1::PubSubEmpty>(link, MethodId::kSubscribe, request);
+    const auto newest = link->Newest<v1::PublishNotice>(MethodId::kPublish);
+    if (batches) {
+      EXPECT_THAT(link->Told(), ElementsAre("PubSub/Publish"));
+      ASSERT_EQ(newest.workers_size(), 2);
+      EXPECT_EQ(newest.workers(1).worker_id(), died[1]);
+    } else {
+      EXPECT_THAT(link->Told(), ElementsAre("PubSub/Publish", "PubSub/Publish"));
+      EXPECT_EQ(newest.worker().worker_id(), died[1]);
+    }
+  }
 }
 
 }  // namespace

@@ -180,7 +180,8 @@ void NodeServices::Impl::Init() {
                                                                drain->OnWork();
                                                              },
                                                              [this](v1::ReportResourcesRequest* report) { reports->Fill(report); },
-                                                             [this](const v1::RequestLeaseRequest& message) { return Prefetch(message); }},
+                                                             [this](const v1::RequestLeaseRequest& message) { return Prefetch(message); },
+                                                             [this] { reports->OnLookedElsewhere(); }},
                                           queue_config, scheduling::NodeResources(total));
   reports = std::make_unique<ResourceReports>(
       ResourceReports::Deps{loop, node_id, &total, leases.get(), objects, [this] { return stopping || !gcs_lost.empty() ? nullptr : gcs; },
@@ -305,6 +306,7 @@ void NodeServices::Impl::Connect() {
   v1::RegisterNodeRequest request;
   request.set_protocol_version(std::string(kProtocolVersion));
   request.set_attempt(++registrations);
+  request.set_reads_columns(true);
   auto* node = request.mutable_node();
   node->set_node_id(node_id.Binary());
   node->set_node_name(config.node_name.empty() ? node_id.Hex() : config.node_name);
@@ -429,16 +431,21 @@ void NodeServices::Impl::MaybeReady() {
 }
 
 void NodeServices::Impl::OnNews(const v1::PublishNotice& news) {
-  if (news.has_node()) {
-    if (!news.node().alive()) leases->OnNodeDead(NodeId::FromBinaryOrNil(news.node().node_id()));
-    nodes->OnNews(news.node());
-  }
-  if (!news.has_worker()) return;
-  const WorkerId worker = WorkerId::FromBinaryOrNil(news.worker().worker_id());
-  workers->NotifyAll(MethodId::kWorkerDied, news.worker());
-  leases->OnOwnerDied(worker);
-  objects->OnWorkerDied(worker);
-  adoption->OnWorkerDied(worker);
+  const auto on_node = [this](const v1::NodeInfo& node) {
+    if (!node.alive()) leases->OnNodeDead(NodeId::FromBinaryOrNil(node.node_id()));
+    nodes->OnNews(node);
+  };
+  if (news.has_node()) on_node(news.node());
+  for (const v1::NodeInfo& node : news.nodes()) on_node(node);
+  const auto on_worker = [this](const v1::WorkerDiedNotice& death) {
+    const WorkerId worker = WorkerId::FromBinaryOrNil(death.worker_id());
+    workers->NotifyAll(MethodId::kWorkerDied, death);
+    leases->OnOwnerDied(worker);
+    objects->OnWorkerDied(worker);
+    adoption->OnWorkerDied(worker);
+  };
+  if (news.has_worker()) on_worker(news.worker());
+  for (const v1::WorkerDiedNotice& death : news.workers()) on_worker(death);
 }
 
 void NodeServices::Impl::OnNodeDead(const NodeId& node, const std::string& reason) {

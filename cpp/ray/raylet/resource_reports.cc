@@ -24,12 +24,30 @@ void ResourceReports::Stop() {
   reporting_ = false;
   if (timer_ != 0) deps_.loop->CancelTimer(std::exchange(timer_, 0));
   if (store_timer_ != 0) deps_.loop->CancelTimer(std::exchange(store_timer_, 0));
+  if (looks_timer_ != 0) deps_.loop->CancelTimer(std::exchange(looks_timer_, 0));
+}
+
+void ResourceReports::OnLookedElsewhere() {
+  if (!reporting_) return;
+  looked_elsewhere_ = deps_.loop->clock().Now();
+  if (std::exchange(looks_, true)) return;
+  RestLater();
+  Soon();
+}
+
+void ResourceReports::RestLater() {
+  looks_timer_ = deps_.loop->AddTimer(looked_elsewhere_ + kLooksFor - deps_.loop->clock().Now(), [this] {
+    looks_timer_ = 0;
+    if (deps_.loop->clock().Now() < looked_elsewhere_ + kLooksFor) return RestLater();
+    looks_ = false;
+    Soon();
+  });
 }
 
 void ResourceReports::Soon() {
   if (!reporting_) return;
-  // What a removed placement group gives back may be all that another one waits for.
-  const bool at_once = deps_.leases->resources().HasDroppedBundle();
+  // What a removed placement group gives back may be all that another one waits for; and who begins to look elsewhere wants to know now.
+  const bool at_once = deps_.leases->resources().HasDroppedBundle() || (looks_ && !reported_looks_);
   if (timer_ != 0) {
     if (!at_once) return;
     deps_.loop->CancelTimer(timer_);
@@ -53,6 +71,8 @@ void ResourceReports::Fill(const ResourceSet& available, v1::ReportResourcesRequ
   reported_ = available;
   report->set_node_id(deps_.node_id.Binary());
   report->set_version(++version_);
+  report->set_looks_elsewhere(looks_);
+  reported_looks_ = looks_;
   ToProto(*deps_.total, report->mutable_total());
   ToProto(available, report->mutable_available());
   reported_waiting_ = deps_.leases->WaitingDemand();
@@ -77,7 +97,8 @@ void ResourceReports::Report() {
   // Also when nothing has changed in the end: others may have counted on what came and went meanwhile.
   const bool touched = deps_.leases->TakeTouched();
   const bool same_queue = reported_waiting_ == deps_.leases->WaitingDemand();
-  if (available == reported_ && !deps_.leases->resources().HasChangedBundles() && !touched && same_queue) return;
+  if (available == reported_ && !deps_.leases->resources().HasChangedBundles() && !touched && same_queue && looks_ == reported_looks_)
+    return;
   last_ = deps_.loop->clock().Now();
   v1::ReportResourcesRequest report;
   Fill(available, &report);

@@ -38,12 +38,16 @@ class ResourceReports {
   void Begin();
   void Stop();
   void Soon();
+  // It matters what other nodes have free: the GCS tells as soon as can be, as long as that was so within the last kLooksFor.
+  void OnLookedElsewhere();
   // The store's fill has changed since NodeObjects::ArmUse.
   void OnStoreUse();
   // A full report, which counts as sent.
   void Fill(v1::ReportResourcesRequest* report) { Fill(Available(), report); }
 
  private:
+  static constexpr Duration kLooksFor = std::chrono::seconds(10);
+  void RestLater();
   ResourceSet Available() const;
   void Fill(const ResourceSet& available, v1::ReportResourcesRequest* report);
   void Report();
@@ -58,6 +62,9 @@ class ResourceReports {
   Time last_{INT64_MIN / 2};
   async::TimerId timer_ = 0;
   async::TimerId store_timer_ = 0;
+  Time looked_elsewhere_;
+  bool looks_ = false, reported_looks_ = false;
+  async::TimerId looks_timer_ = 0;
 };
 
 }  // namespace ray::raylet

@@ -146,6 +146,24 @@ bool ClusterView::SetAvailable(const NodeId& id, ResourceSet available, uint64_t
   return true;
 }
 
+bool ClusterView::SetTaken(const NodeId& id, std::span<const int64_t> taken, uint64_t version) {
+  const auto it = slot_of_.find(id);
+  if (it == slot_of_.end() || version <= slots_[it->second].version) return false;
+  Node& node = slots_[it->second];
+  if (taken.size() != node.total.items().size()) return false;
+  node.version = version;
+  rest_ = node.total;
+  for (size_t i = 0; i < taken.size(); ++i) {
+    const auto& [name, amount] = node.total.items()[i];
+    if (int64_t left; taken[i] != 0 && !__builtin_sub_overflow(amount, taken[i], &left)) rest_.Set(name, left);
+  }
+  if (node.available == rest_) return true;
+  const bool more = HasMore(node.available, rest_);
+  std::swap(node.available, rest_);
+  OnAvailable(it->second, more);
+  return true;
+}
+
 void ClusterView::Remove(const NodeId& id) {
   const auto it = slot_of_.find(id);
   if (it == slot_of_.end()) return;

@@ -19,6 +19,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -60,6 +61,8 @@ class ClusterView {
   // free. A draining node is never found.
   bool Set(const NodeId& id, ResourceSet total, ResourceSet available, Labels labels, uint64_t version, bool draining = false);
   bool SetAvailable(const NodeId& id, ResourceSet available, uint64_t version);
+  // The same, as what is taken of each item of its total, in the same order; of another number of items: false.
+  bool SetTaken(const NodeId& id, std::span<const int64_t> taken, uint64_t version);
   void Remove(const NodeId& id);
   // What was placed counts until the node's next report; what failed to be placed counts no longer. Unknown nodes are fine.
   void Take(const NodeId& id, const ResourceSet& need);
@@ -200,6 +203,7 @@ class ClusterView {
   uint64_t epoch_ = 1;
   uint64_t totals_epoch_ = 1;  // grows when some node has more in total, or other labels
   size_t num_without_gpu_ = 0;
+  ResourceSet rest_;  // what SetTaken works with: its memory is used again
   SplitMix random_;
   SplitMix begin_;  // where searches do
 };

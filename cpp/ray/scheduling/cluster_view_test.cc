@@ -94,6 +94,21 @@ TEST(ClusterViewTest, LabelsAndAmountsOfAll) {
   EXPECT_EQ(view.TotalOf("GPU"), 0);
 }
 
+TEST(ClusterViewTest, WhatIsTaken) {
+  ClusterView view;
+  view.Set(N(1), Set({{"CPU", 4}, {"GPU", 1}}), Set({{"CPU", 4}, {"GPU", 1}}), {}, 1);
+  const ResourceSet gpu = Set({{"GPU", 1}});
+  EXPECT_TRUE(view.SetTaken(N(1), std::vector<int64_t>{10000, 10000}, 2));
+  EXPECT_EQ(view.Find(N(1))->available, Set({{"CPU", 3}}));
+  EXPECT_FALSE(view.Any({&gpu}, Fit::kNow));
+  EXPECT_FALSE(view.SetTaken(N(1), std::vector<int64_t>{0, 0}, 2)) << "no news";
+  EXPECT_FALSE(view.SetTaken(N(1), std::vector<int64_t>{0}, 3)) << "of another total";
+  EXPECT_FALSE(view.SetTaken(N(2), std::vector<int64_t>{0, 0}, 3));
+  EXPECT_EQ(view.Find(N(1))->version, 2u);
+  EXPECT_TRUE(view.SetTaken(N(1), std::vector<int64_t>{10000, 0}, 3));
+  EXPECT_TRUE(view.Any({&gpu}, Fit::kNow)) << "more than before";
+}
+
 TEST(ClusterViewTest, DrainingNodesAreNotFound) {
   ClusterView view;
   view.Set(N(1), Set({{"CPU", 4}}), Set({{"CPU", 4}}), {}, 1, /*draining=*/true);

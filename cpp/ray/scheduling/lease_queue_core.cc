@@ -138,6 +138,8 @@ void LeaseQueueCore::Decide(LeaseRequest request, Time now, LeaseEffects* out) {
   // What was counted there for it stays counted: the node had less than it was thought to have, and reports what it has now.
   SyncSelf();
   const Placement placement = policy_.Choose(where, config_.node, Avoided(avoid));
+  // A default one that stays here looked at no other.
+  if (where.strategy != Strategy::kDefault || placement.kind != Placement::kNode || placement.node != config_.node) looked_elsewhere_ = now;
   switch (placement.kind) {
     case Placement::kNode:
     case Placement::kBind: {
@@ -208,7 +210,7 @@ void LeaseQueueCore::ViewChanged(Time now, LeaseEffects* out) {
   Schedule(now, out);
 }
 
-void LeaseQueueCore::SpillWaiting(LeaseEffects* out) {
+void LeaseQueueCore::SpillWaiting(Time now, LeaseEffects* out) {
   if (jobs_.empty() || window_.used_up()) return;
   if (view_.size() <= 1) {  // the last node that could run it may have gone
     for (auto& [job, state] : jobs_) {
@@ -235,7 +237,7 @@ void LeaseQueueCore::SpillWaiting(LeaseEffects* out) {
     auto it = jobs_.upper_bound(last);
     if (it == jobs_.end()) it = jobs_.begin();
     last = it->first;
-    if (SpillOne(&it->second, out)) {
+    if (SpillOne(&it->second, now, out)) {
       idle = 0;
       if (it->second.classes.empty()) jobs_.erase(it);
     } else {
@@ -244,13 +246,14 @@ void LeaseQueueCore::SpillWaiting(LeaseEffects* out) {
   }
 }
 
-bool LeaseQueueCore::SpillOne(Job* job, LeaseEffects* out) {
+bool LeaseQueueCore::SpillOne(Job* job, Time now, LeaseEffects* out) {
   for (auto it = job->classes.begin(); it != job->classes.end(); ++it) {
     Class& cls = it->second;
     if (it->first.pinned || cls.tried_epoch == view_.epoch()) continue;
     Waiting& front = cls.queue.front();
     const PlacementRequest& where = front.request.where;
     const Placement placement = policy_.Choose(where, config_.node, Avoided(front.avoid));
+    looked_elsewhere_ = now;
     cls.infeasible = placement.kind == Placement::kInfeasible ? placement.reason : "";
     const bool elsewhere = (placement.kind == Placement::kNode || placement.kind == Placement::kBind) && placement.node != config_.node;
     if (!elsewhere && placement.kind != Placement::kRefused) {
@@ -304,7 +307,7 @@ void LeaseQueueCore::Schedule(Time now, LeaseEffects* out) {
       ++idle;
     }
   }
-  SpillWaiting(out);
+  SpillWaiting(now, out);
   const bool waiting =
       grants_ && std::any_of(jobs_.begin(), jobs_.end(), [](const auto& job) {
         return std::any_of(job.second.classes.begin(), job.second.classes.end(), [](const auto& c) { return c.second.here; });

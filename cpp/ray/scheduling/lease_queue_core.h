@@ -138,6 +138,8 @@ class LeaseQueueCore {
   ClusterView* view() { return &view_; }
   const ClusterView& view() const { return view_; }
   void ViewChanged(Time now, LeaseEffects* out);
+  // When it mattered last what other nodes have free; long ago: never.
+  Time looked_elsewhere() const { return looked_elsewhere_; }
   // Its queued requests are cancelled, save those whose owner `keep_owner` holds for; its leases end with their workers.
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_owner, Time now, LeaseEffects* out);
   // From now on nothing is granted here: the node is about to leave. What waits for this node is rejected, the rest
@@ -261,8 +263,8 @@ class LeaseQueueCore {
   // A new report is there, or should have come.
   void NextRound(Time now);
   // Of the waiting requests of the job that another node has room for, sends one there. False: none.
-  bool SpillOne(Job* job, LeaseEffects* out);
-  void SpillWaiting(LeaseEffects* out);
+  bool SpillOne(Job* job, Time now, LeaseEffects* out);
+  void SpillWaiting(Time now, LeaseEffects* out);
   void Schedule(Time now, LeaseEffects* out);
   bool ServeJob(Job* job, Time now, LeaseEffects* out);
   bool ServeClass(Job* job, std::map<ClassKey, Class>::iterator cls, Time now, LeaseEffects* out);
@@ -277,6 +279,7 @@ class LeaseQueueCore {
   ClusterView view_;
   PlacementPolicy policy_;
   uint64_t self_version_ = 1;
+  Time looked_elsewhere_{INT64_MIN / 2};
   std::set<std::pair<Time, LeaseId>> impatient_;
   std::map<JobId, Job> jobs_;  // with something waiting
   bool grants_ = true;

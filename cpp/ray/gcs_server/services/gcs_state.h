@@ -19,6 +19,7 @@
 #include "ray/gcs_server/tables/placement_group_table_core.h"
 #include "ray/gcs_server/tables/request_log_core.h"
 #include "ray/gcs_server/tables/worker_table_core.h"
+#include "ray/gcs_server/views/resource_news_core.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/rpc/pubsub/publisher_core.h"
 #include "ray/scheduling/cluster_view.h"
@@ -50,9 +51,8 @@ struct GcsState {
   EffectRunner runner;
   std::map<NodeId, rpc::ConnectionPtr> links;          // of nodes that are alive
   std::map<uint64_t, rpc::ConnectionPtr> subscribers;  // by connection id
-  // What raylets have yet to be told of others' resources.
-  std::set<NodeId> news, gone;
-  Time news_sent{INT64_MIN / 2};
+  ResourceNewsCore news;                               // what raylets have yet to be told of others' resources
+  std::set<NodeId> read_no_columns;                    // raylets of an earlier release: every view is sent to them in full
   async::TimerId news_timer = 0;
   async::TimerId probe_timer = 0;
   Time probe_at;  // when it fires
@@ -108,9 +108,12 @@ void RegisterExplainService(GcsState* gcs, rpc::Dispatcher* dispatcher);
 // News of a node's resources reach those who place things; changes of placement groups reach those who start actors in them.
 void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out);
 void RouteGroups(GcsState* gcs, Effects* out);
-// What nodes have, for the raylets: a node has changed or has died; everything, for one that joins.
-void TellResources(GcsState* gcs, const NodeId& node);
-void SendAllResources(const GcsState& gcs, const rpc::ConnectionPtr& link);
+// What nodes have, for the raylets: a node has changed (`whole`: in more than what is free) or has died; one looks for room on others, or does so no more;
+// everything, for one that joins.
+void TellResources(GcsState* gcs, const NodeId& node, bool whole);
+void TellGone(GcsState* gcs, const NodeId& node);
+void SetLooksElsewhere(GcsState* gcs, const NodeId& node, bool looks);
+void SendAllResources(GcsState* gcs, const NodeId& node);
 // Job: its driver has left. Node: all that a node's death entails.
 void FinishJob(GcsState* gcs, const JobId& job, CallToken call, Effects* out);
 // The same of every job of that driver.

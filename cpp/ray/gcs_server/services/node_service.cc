@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "ray/gcs_server/services/gcs_state.h"
 #include "ray/util/logging.h"
 #include "ray/v1/node_link.pb.h"
@@ -10,8 +12,12 @@ void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out) {
   const v1::NodeInfo* info = gcs->nodes.Find(node);
   const ResourceSet total = FromProto(info->total()), available = FromProto(info->available());
   const bool withdrawn = info->driver_only() || info->draining();  // nothing is placed there (any more)
-  gcs->view.Set(node, total, available, {info->labels().begin(), info->labels().end()}, gcs->nodes.VersionOf(node), withdrawn);
-  TellResources(gcs, node);
+  scheduling::Labels labels(info->labels().begin(), info->labels().end());
+  const scheduling::ClusterView::Node* known = gcs->view.Find(node);
+  const bool same = known != nullptr && known->total == total && known->labels == labels && known->draining == withdrawn;
+  const bool within = std::ranges::all_of(available.items(), [&total](const auto& item) { return total.Get(item.first) != 0; });
+  gcs->view.Set(node, total, available, std::move(labels), gcs->nodes.VersionOf(node), withdrawn);
+  TellResources(gcs, node, /*whole=*/!same || !within);
   gcs->actors.NodeChanged(gcs->wall_ms(), out);
   gcs->groups.ResourcesChanged(gcs->now(), gcs->wall_ms(), out);
   RouteGroups(gcs, out);
@@ -89,6 +95,7 @@ void TakeState(GcsState* gcs, const NodeId& node, const v1::NodeState& state, Ef
   }
   for (const JobId& job : over) out->push_back(TellJobFinished{job, node});
   NodeChanged(gcs, node, out);  // from now on something can be placed there
+  SetLooksElsewhere(gcs, node, state.resources().looks_elsewhere());
   NoLongerExpected(gcs, node, out);
 }
 
@@ -111,6 +118,8 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
     rpc::ConnectionPtr link = request.connection;
     bool is_new_link = gcs->health.LinkUp(node, link->id(), gcs->now(), message.attempt());
     gcs->links[node] = link;
+    gcs->news.Leaves(node);  // until it has had its answer
+    if (!message.reads_columns()) gcs->read_no_columns.insert(node);
     ScheduleProbes(gcs);
     if (state != nullptr) {
       TakeState(gcs, node, *state, &out);
@@ -119,6 +128,7 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
       gcs->actors.NodeReturned(node, {}, gcs->wall_ms(), &out);
       gcs->groups.NodeReturned(node, {}, gcs->now(), gcs->wall_ms(), &out);
       NodeChanged(gcs, node, &out);
+      SetLooksElsewhere(gcs, node, false);
       NoLongerExpected(gcs, node, &out);
     }
     RAY_LOG(INFO) << "node " << node << " registered with " << FromProto(message.node().total()).ToString();
@@ -129,7 +139,7 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
     }
   }
   gcs->runner.Run(std::move(out), [gcs, node, link = request.connection] {
-    if (gcs->LinkTo(node) == link) SendAllResources(*gcs, link);
+    if (gcs->LinkTo(node) == link) SendAllResources(gcs, node);
   });
 }
 
@@ -198,7 +208,10 @@ void KnockAtExpected(GcsState* gcs) {
 
 void ExpectNodes(GcsState* gcs) {
   for (const v1::NodeInfo* node : gcs->nodes.All()) {
-    if (node->alive()) gcs->expected.insert(NodeId::FromBinaryOrNil(node->node_id()));
+    if (!node->alive()) continue;
+    const NodeId id = NodeId::FromBinaryOrNil(node->node_id());
+    gcs->expected.insert(id);
+    TellResources(gcs, id, /*whole=*/true);  // who comes back before it is to know that it is there
   }
   Effects none;
   gcs->actors.ExpectNodes(true, gcs->wall_ms(), &none);
@@ -231,7 +244,7 @@ void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, Ca
     if (kind == v1::DEATH_KIND_FAILED) link = gcs->LinkTo(node);
     gcs->links.erase(node);
     gcs->view.Remove(node);
-    TellResources(gcs, node);
+    TellGone(gcs, node);
     // Actors first: those of a driver that ran there then die of the node, not of their job's end.
     gcs->actors.NodeDied(node, reason, gcs->wall_ms(), &out);
     gcs->groups.NodeDied(node, gcs->now(), gcs->wall_ms(), &out);
@@ -278,7 +291,11 @@ void RegisterNodeService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
       MethodId::kReportResources, [gcs](const v1::ReportResourcesRequest& message, rpc::Request&, rpc::Responder responder) {
         Effects out;
         Reply(gcs->runner.Hold(std::move(responder)), v1::NodeEmpty(), &out);
-        if (gcs->nodes.Report(message, &out)) NodeChanged(gcs, NodeId::FromBinaryOrNil(message.node_id()), &out);
+        if (gcs->nodes.Report(message, &out)) {
+          const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
+          NodeChanged(gcs, node, &out);
+          SetLooksElsewhere(gcs, node, message.looks_elsewhere());
+        }
         gcs->runner.Run(std::move(out));
       });
   dispatcher->RegisterTyped<v1::ReportWorkerDiedRequest>(

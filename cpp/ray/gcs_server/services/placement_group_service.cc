@@ -33,7 +33,10 @@ void Serve(GcsState* gcs, rpc::Dispatcher* dispatcher, MethodId method, F event)
 
 // What a node says is free, with its answer: newer than its last report.
 void TakeResources(GcsState* gcs, const v1::ReportResourcesRequest& report, Effects* out) {
-  if (gcs->nodes.Report(report, out)) NodeChanged(gcs, NodeId::FromBinaryOrNil(report.node_id()), out);
+  if (!gcs->nodes.Report(report, out)) return;
+  const NodeId node = NodeId::FromBinaryOrNil(report.node_id());
+  NodeChanged(gcs, node, out);
+  SetLooksElsewhere(gcs, node, report.looks_elsewhere());
 }
 
 template <typename Request>

@@ -4,8 +4,10 @@ namespace ray::gcs {
 namespace {
 
 // What a new subscriber is told at once.
-std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, v1::Channel channel, const std::string& key, bool resume) {
+std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, const v1::SubscribeRequest& request) {
   std::vector<v1::PublishNotice> notices;
+  const v1::Channel channel = request.channel();
+  const std::string& key = request.key();
   if (channel == v1::CHANNEL_ACTOR) {
     if (const v1::ActorInfo* actor = gcs.actors.Find(ActorId::FromBinaryOrNil(key))) {
       v1::PublishNotice& notice = notices.emplace_back();
@@ -13,11 +15,16 @@ std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, v1::Channel cha
       *notice.mutable_actor() = *actor;
     }
   } else if (channel == v1::CHANNEL_NODE) {
+    if (request.batches()) notices.emplace_back();
     for (const v1::NodeInfo* node : gcs.nodes.All()) {
-      if (node->alive() || resume) *notices.emplace_back().mutable_node() = *node;
+      if (!node->alive() && !request.resume()) continue;
+      *(request.batches() ? notices.back().add_nodes() : notices.emplace_back().mutable_node()) = *node;
     }
-  } else if (channel == v1::CHANNEL_WORKER && resume) {
-    gcs.workers.ForEach([&notices](const v1::WorkerDiedNotice& death) { *notices.emplace_back().mutable_worker() = death; });
+  } else if (channel == v1::CHANNEL_WORKER && request.resume()) {
+    if (request.batches()) notices.emplace_back();
+    gcs.workers.ForEach([&](const v1::WorkerDiedNotice& death) {
+      *(request.batches() ? notices.back().add_workers() : notices.emplace_back().mutable_worker()) = death;
+    });
   }
   if (channel == v1::CHANNEL_PLACEMENT_GROUP) {
     if (const v1::PlacementGroupInfo* group = gcs.groups.Find(PlacementGroupId::FromBinaryOrNil(key))) {
@@ -47,8 +54,8 @@ void Subscribe(GcsState* gcs, const v1::SubscribeRequest& message, const rpc::Re
   }
   Reply(call, v1::PubSubEmpty(), &out);
   // Behind all that is published already: it must not overtake a newer state.
-  gcs->runner.Run(std::move(out), [gcs, peer, channel = message.channel(), key = message.key(), resume = message.resume()] {
-    for (const v1::PublishNotice& notice : PresentState(*gcs, channel, key, resume)) peer->Notify(MethodId::kPublish, notice);
+  gcs->runner.Run(std::move(out), [gcs, peer, message] {
+    for (const v1::PublishNotice& notice : PresentState(*gcs, message)) peer->Notify(MethodId::kPublish, notice);
   });
 }
 

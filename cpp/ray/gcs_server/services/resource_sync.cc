@@ -1,54 +1,96 @@
-// What nodes have free, from their reports to all raylets: gathered for a while, then sent to all at once.
+// What nodes have, from their reports to all raylets: who is told what and when says ResourceNewsCore.
+#include <algorithm>
+#include <string>
+
 #include "ray/gcs_server/services/gcs_state.h"
 #include "ray/v1/sync.pb.h"
+#include "ray/wire/convert.h"
 
 namespace ray::gcs {
 namespace {
 
-constexpr Duration kInterval = std::chrono::milliseconds(100);  // least time between two rounds
-
-void AddView(const GcsState& gcs, const v1::NodeInfo& node, v1::ResourceViewsNotice* notice) {
+void AddView(const GcsState& gcs, const NodeId& id, v1::ResourceViewsNotice* notice) {
+  const v1::NodeInfo* node = gcs.nodes.Find(id);
+  if (node == nullptr || !node->alive()) return;
   v1::NodeResourceView* view = notice->add_nodes();
-  view->set_node_id(node.node_id());
-  *view->mutable_total() = node.total();
-  *view->mutable_available() = node.available();
-  *view->mutable_labels() = node.labels();
-  view->set_draining(node.draining() || node.driver_only());
-  view->set_version(gcs.nodes.VersionOf(NodeId::FromBinaryOrNil(node.node_id())) + 1);  // 0 is "never heard of"
+  view->set_node_id(node->node_id());
+  *view->mutable_total() = node->total();
+  *view->mutable_available() = node->available();
+  *view->mutable_labels() = node->labels();
+  view->set_draining(node->draining() || node->driver_only());
+  view->set_version(gcs.nodes.VersionOf(id) + 1);  // 0 is "never heard of"
+  view->set_number(gcs.news.NumberOf(id));
 }
 
-void SendNews(GcsState* gcs) {
-  gcs->news_sent = gcs->now();
-  const std::set<NodeId> news = std::exchange(gcs->news, {}), gone = std::exchange(gcs->gone, {});
+// What is free has no name which the total has not (NodeChanged).
+void AddColumns(const GcsState& gcs, const NodeId& id, v1::ResourceViewsNotice* notice) {
+  const v1::NodeInfo* node = gcs.nodes.Find(id);
+  if (node == nullptr || !node->alive()) return;
+  notice->add_numbers(gcs.news.NumberOf(id));
+  notice->add_versions(gcs.nodes.VersionOf(id) + 1);
+  const ResourceSet total = FromProto(node->total()), available = FromProto(node->available());
+  for (const auto& [name, amount] : total.items()) notice->add_taken(amount - available.Get(name));
+}
+
+std::string Encode(const GcsState& gcs, const ResourceNewsCore::Message& message, bool columns) {
   v1::ResourceViewsNotice notice;
-  for (const NodeId& id : news) {
-    if (const v1::NodeInfo* node = gcs->nodes.Find(id); node != nullptr && node->alive()) AddView(*gcs, *node, &notice);
+  for (const NodeId& id : message.whole) AddView(gcs, id, &notice);
+  for (const NodeId& id : message.free) columns ? AddColumns(gcs, id, &notice) : AddView(gcs, id, &notice);
+  for (const NodeId& id : message.gone) notice.add_gone(id.Binary());
+  return notice.SerializeAsString();
+}
+
+void Send(const GcsState& gcs, const ResourceNewsCore::Messages& messages) {
+  for (const ResourceNewsCore::Message& message : messages) {
+    std::string with_columns, in_full;
+    for (const NodeId& to : message.to) {
+      const rpc::ConnectionPtr link = gcs.LinkTo(to);
+      if (link == nullptr) continue;
+      const bool columns = !gcs.read_no_columns.contains(to);
+      std::string& bytes = columns ? with_columns : in_full;
+      if (bytes.empty()) bytes = Encode(gcs, message, columns);
+      link->NotifyRaw(MethodId::kResourceViews, bytes, {});
+    }
   }
-  for (const NodeId& id : gone) notice.add_gone(id.Binary());
-  const std::string bytes = notice.SerializeAsString();
-  for (const auto& [id, link] : gcs->links) {
-    if (gone.empty() && news.size() == 1 && news.contains(id)) continue;  // it knows
-    link->NotifyRaw(MethodId::kResourceViews, bytes, {});
-  }
+}
+
+void ArmNews(GcsState* gcs) {
+  const Time due = gcs->news.NextDue();
+  if (gcs->news_timer != 0 || due.is_infinite()) return;
+  gcs->news_timer = gcs->loop->AddTimer(std::max(due - gcs->now(), Duration::zero()), [gcs] {
+    gcs->news_timer = 0;
+    ResourceNewsCore::Messages messages;
+    gcs->news.Tick(gcs->now(), &messages);
+    Send(*gcs, messages);
+    ArmNews(gcs);
+  });
 }
 
 }  // namespace
 
-void TellResources(GcsState* gcs, const NodeId& node) {
-  (gcs->nodes.IsAlive(node) ? gcs->news : gcs->gone).insert(node);
-  if (gcs->news_timer != 0) return;
-  gcs->news_timer = gcs->loop->AddTimer(std::max(gcs->news_sent + kInterval - gcs->now(), Duration::zero()), [gcs] {
-    gcs->news_timer = 0;
-    SendNews(gcs);
-  });
+void TellResources(GcsState* gcs, const NodeId& node, bool whole) {
+  gcs->news.Changed(node, whole);
+  ArmNews(gcs);
 }
 
-void SendAllResources(const GcsState& gcs, const rpc::ConnectionPtr& link) {
-  v1::ResourceViewsNotice notice;
-  for (const v1::NodeInfo* node : gcs.nodes.All()) {
-    if (node->alive()) AddView(gcs, *node, &notice);
-  }
-  if (notice.nodes_size() > 1) link->Notify(MethodId::kResourceViews, notice);
+void TellGone(GcsState* gcs, const NodeId& node) {
+  gcs->news.Gone(node);
+  gcs->read_no_columns.erase(node);
+  ArmNews(gcs);
+}
+
+void SetLooksElsewhere(GcsState* gcs, const NodeId& node, bool looks) {
+  ResourceNewsCore::Messages messages;
+  gcs->news.LooksElsewhere(node, looks || gcs->read_no_columns.contains(node), &messages);
+  Send(*gcs, messages);
+}
+
+void SendAllResources(GcsState* gcs, const NodeId& node) {
+  ResourceNewsCore::Messages messages;
+  gcs->news.Joins(node, &messages);
+  // Alone it knows everything but its number, which nobody needs who reads no columns.
+  if (messages.size() == 1 && messages[0].whole.size() == 1 && gcs->read_no_columns.contains(node)) return;
+  Send(*gcs, messages);
 }
 
 }  // namespace ray::gcs

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <span>
 
 #include "ray/common/errors.h"
 #include "ray/raylet/workers/json.h"
@@ -138,9 +139,12 @@ void LeaseService::ForgetOtherNodes() {
     if (node.id != deps_.node_id) others.push_back(node.id);
   });
   for (const NodeId& node : others) view->Remove(node);
+  numbered_.clear();
 }
 
 namespace {
+
+constexpr uint32_t kMaxNumber = 1u << 20;  // of a node in columns: as many as there have been at once
 
 // Both are in the order of names.
 bool Equal(const ResourceSet& resources, const v1::ResourceSet& message) {
@@ -157,10 +161,28 @@ bool Equal(const scheduling::Labels& labels, const google::protobuf::Map<std::st
 
 }  // namespace
 
+// A number that names nothing here ends it: nobody can say how many resources belong to it. That is so only before the GCS has told of all nodes.
+void LeaseService::TakeColumns(const v1::ResourceViewsNotice& notice) {
+  const std::span<const int64_t> taken(notice.taken().data(), static_cast<size_t>(notice.taken_size()));
+  size_t begin = 0;
+  for (int i = 0; i < std::min(notice.numbers_size(), notice.versions_size()); ++i) {
+    const uint32_t number = notice.numbers(i);
+    if (number >= numbered_.size() || numbered_[number].node.IsNil()) return;
+    const Numbered& named = numbered_[number];
+    if (taken.size() - begin < named.resources) return;
+    if (named.node != deps_.node_id) queue_.view()->SetTaken(named.node, taken.subspan(begin, named.resources), notice.versions(i));
+    begin += named.resources;
+  }
+}
+
 void LeaseService::OnResourceViews(const v1::ResourceViewsNotice& notice) {
   scheduling::ClusterView* view = queue_.view();
   for (const auto& node : notice.nodes()) {
     const NodeId id = NodeId::FromBinaryOrNil(node.node_id());
+    if (node.number() > 0 && node.number() <= kMaxNumber) {
+      if (numbered_.size() <= node.number()) numbered_.resize(node.number() + 1);
+      numbered_[node.number()] = {id, FromProto(node.total()).items().size()};
+    }
     if (id == deps_.node_id) continue;  // known better here
     // Every node hears of every node, ten times a second: mostly that a little of it was taken or given back.
     if (const scheduling::ClusterView::Node* known = view->Find(id); known != nullptr && known->draining == node.draining() &&
@@ -172,6 +194,7 @@ void LeaseService::OnResourceViews(const v1::ResourceViewsNotice& notice) {
     view->Set(id, FromProto(node.total()), FromProto(node.available()), {node.labels().begin(), node.labels().end()}, node.version(),
               node.draining());
   }
+  TakeColumns(notice);
   for (const auto& gone : notice.gone()) view->Remove(NodeId::FromBinaryOrNil(gone));
   LeaseEffects effects;
   queue_.ViewChanged(Now(), &effects);
@@ -295,6 +318,10 @@ void LeaseService::Run(LeaseEffects effects) {
   }
   running_effects_ = false;
   timer_.Arm(queue_.NextDeadline());
+  if (queue_.looked_elsewhere() > looked_elsewhere_) {
+    looked_elsewhere_ = queue_.looked_elsewhere();
+    if (deps_.on_looked_elsewhere != nullptr) deps_.on_looked_elsewhere();
+  }
   deps_.on_resources_changed();
 }
 

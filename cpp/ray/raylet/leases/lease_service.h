@@ -55,6 +55,8 @@ class LeaseService {
     std::function<void(v1::ReportResourcesRequest* report)> report;
     // Begins to fetch arguments of a task whose lease waits here, and goes on as long as the answer lives. May be empty.
     std::function<std::shared_ptr<void>(const v1::RequestLeaseRequest& message)> prefetch = nullptr;
+    // It matters now what other nodes have free. May be empty.
+    std::function<void()> on_looked_elsewhere = nullptr;
   };
   LeaseService(Deps deps, scheduling::LeaseQueueConfig config, scheduling::NodeResources resources);
   ~LeaseService();
@@ -149,6 +151,7 @@ class LeaseService {
   // Others count on what this node has free: they get a report soon, even if it has not changed.
   void Touch();
   void RegisterBundleHandlers(rpc::Dispatcher* dispatcher);
+  void TakeColumns(const v1::ResourceViewsNotice& notice);
 
   void Run(scheduling::LeaseEffects effects);
   void Apply(const scheduling::LeaseEffect& effect);
@@ -178,6 +181,12 @@ class LeaseService {
   std::map<LeaseId, Lease> leases_;
   rpc::AnswerLog asked_{4096};  // RequestLease, by lease and ask
   std::unordered_map<WorkerId, LeaseId, IdHash> by_worker_;
+  // What columns of views call by its number.
+  struct Numbered {
+    NodeId node;
+    size_t resources = 0;  // of its total
+  };
+  std::vector<Numbered> numbered_;  // by number; nil: none
   std::map<ActorId, std::shared_ptr<Actor>> actors_;
   std::deque<std::pair<std::pair<ActorId, uint32_t>, std::shared_ptr<v1::StartActorReply>>>
       over_starts_;                                                         // that gave no actor, oldest first
@@ -185,6 +194,7 @@ class LeaseService {
   std::deque<scheduling::LeaseEffect> effects_;
   bool running_effects_ = false;
   bool touched_ = false;
+  Time looked_elsewhere_{INT64_MIN / 2};  // as of the last look at the queue
   async::TickTimer timer_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
 };

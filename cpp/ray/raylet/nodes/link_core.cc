@@ -94,6 +94,7 @@ void LinkCore::Tick(Time now, LinkEffects* out) {
 
 Time LinkCore::NextDeadline() const {
   Time next = Time::Infinite();
+  if (listens_) return next;  // it keeps none open; asked for with each news of a node
   for (const auto& [id, node] : nodes_) {
     if (!KeepsOpen(node)) continue;
     for (const LaneState& lane : node.lanes) {

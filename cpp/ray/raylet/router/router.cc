@@ -231,6 +231,7 @@ void Router::SetGcs(rpc::ConnectionPtr gcs, bool resume) {
     message.set_channel(static_cast<v1::Channel>(channel));
     message.set_key(key);
     message.set_resume(resume);
+    message.set_batches(true);
     gcs->Call(MethodId::kSubscribe, message, {}, [gcs](const Status& status, const rpc::Reply&) {
       if (!status.ok() && !gcs->closed()) RAY_LOG(ERROR) << "subscribing at the GCS: " << status.ToString();
     });

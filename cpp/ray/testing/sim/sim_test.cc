@@ -22,6 +22,7 @@
 #include "ray/v1/gcs_kv.pb.h"
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/sync.pb.h"
+#include "ray/wire/convert.h"
 
 namespace ray::sim {
 namespace {
@@ -388,6 +389,87 @@ TEST(SimRayletTest, KnowsNoNodesOfAGcsThatNeverAnswered) {
   ASSERT_TRUE(network.Listen(world.NewProcess("gcs", 0), kGcsAddress, &answering).ok());
   ASSERT_TRUE(world.RunUntil([&] { return raylet->services().registered(); }, world.now() + seconds(5)));
   EXPECT_FALSE(knows());
+}
+
+// Columns name nodes by numbers, which stand for those that were told of in full; where one is not known, the rest cannot be read, and is dropped.
+TEST(SimRayletTest, ReadsViewsInColumns) {
+  rpc::Dispatcher gcs;
+  World world(5);
+  SimNetwork network(&world);
+  rpc::ConnectionPtr link;
+  gcs.RegisterTyped<v1::RegisterNodeRequest>(MethodId::kRegisterNode,
+                                             [&](const v1::RegisterNodeRequest& message, rpc::Request& request, rpc::Responder responder) {
+                                               EXPECT_TRUE(message.reads_columns());
+                                               link = request.connection;
+                                               responder.Send(v1::RegisterNodeReply());
+                                             });
+  gcs.RegisterFallback([](rpc::Request, rpc::Responder responder) {
+    if (responder.valid()) responder.Send(v1::PubSubEmpty());
+  });
+  ASSERT_TRUE(network.Listen(world.NewProcess("gcs", 0), kGcsAddress, &gcs).ok());
+  SimRaylet::Options options;
+  options.config.listen = "10.0.0.1:7000";
+  options.config.memory_monitor.interval = Duration::zero();
+  SimRaylet* raylet = SimRaylet::Start(&network, 1, std::move(options));
+  ASSERT_TRUE(world.RunUntil([&] { return raylet->services().registered(); }, world.now() + seconds(5)));
+  const NodeId a = NodeId::FromRandom(), b = NodeId::FromRandom(), self = raylet->node_id();
+  ResourceSet total;
+  total.Set("CPU", 4 * ResourceSet::kUnit);
+  total.Set("slot", ResourceSet::kUnit);
+  v1::ResourceViewsNotice all;
+  uint32_t number = 0;
+  for (const NodeId& node : {a, self, b}) {
+    v1::NodeResourceView* view = all.add_nodes();
+    view->set_node_id(node.Binary());
+    ToProto(total, view->mutable_total());
+    ToProto(total, view->mutable_available());
+    view->set_version(1);
+    view->set_number(++number);
+  }
+  const auto tell = [&](const v1::ResourceViewsNotice& notice) {
+    link->Notify(MethodId::kResourceViews, notice);
+    world.RunFor(std::chrono::milliseconds(500));
+  };
+  const auto cpus = [&](const NodeId& node) {
+    const auto* known = raylet->services().leases().view().Find(node);
+    return known == nullptr ? -1 : known->available.Get("CPU") / ResourceSet::kUnit;
+  };
+  // For each node its number, what is taken of its CPUs, and of its slot.
+  const auto columns = [&](uint64_t version, const std::vector<std::pair<uint32_t, int64_t>>& taken) {
+    v1::ResourceViewsNotice notice;
+    for (const auto& [of, amount] : taken) {
+      notice.add_numbers(of);
+      notice.add_versions(version);
+      notice.add_taken(amount * ResourceSet::kUnit);
+      notice.add_taken(0);
+    }
+    return notice;
+  };
+  const int64_t own = cpus(self);
+  tell(columns(2, {{1, 3}}));  // nobody has said who that is
+  EXPECT_EQ(cpus(a), -1);
+  tell(all);
+  tell(columns(2, {{1, 3}, {2, 4}, {3, 1}}));
+  EXPECT_EQ(cpus(a), 1);
+  EXPECT_EQ(cpus(b), 3);
+  EXPECT_EQ(cpus(self), own) << "it knows better";
+  tell(columns(2, {{1, 0}}));  // old news
+  EXPECT_EQ(cpus(a), 1);
+  tell(columns(3, {{3, 0}, {9, 0}, {1, 0}}));
+  EXPECT_EQ(cpus(b), 4);
+  EXPECT_EQ(cpus(a), 1) << "behind a number that names nothing";
+  v1::ResourceViewsNotice cut = columns(4, {{3, 2}, {1, 2}});
+  cut.mutable_taken()->RemoveLast();
+  tell(cut);
+  EXPECT_EQ(cpus(b), 2);
+  EXPECT_EQ(cpus(a), 1);
+  // A dead node still has its place in columns that are on their way.
+  v1::ResourceViewsNotice gone;
+  gone.add_gone(a.Binary());
+  tell(gone);
+  tell(columns(5, {{1, 0}, {3, 1}}));
+  EXPECT_EQ(cpus(a), -1);
+  EXPECT_EQ(cpus(b), 3);
 }
 
 // A GCS that gives out a job and notes whose end it is told of; one that does not answer keeps the requests. For a raylet and a driver that never registers.
