@@ -143,27 +143,28 @@ void LeasePoolCore::Returned(LeaseNo no, TaskNo task, Time now, LeaseEffects* ou
   Pump(cls, c, now, out);
 }
 
-void LeasePoolCore::WorkersLost(std::span<const LeaseNo> numbers, Time now, LeaseEffects* out) {
+void LeasePoolCore::WorkersLost(std::span<const LeaseNo> numbers, bool heard_all, Time now, LeaseEffects* out) {
   std::vector<ClassNo> classes;
   for (const LeaseNo no : numbers) {
-    if (const auto it = leases_.find(no); it != leases_.end()) classes.push_back(LoseWorker(*it->second, out));
+    if (const auto it = leases_.find(no); it != leases_.end()) classes.push_back(LoseWorker(*it->second, heard_all, out));
   }
   for (const ClassNo cls : classes) Pump(cls, classes_[cls], now, out);
 }
 
-ClassNo LeasePoolCore::LoseWorker(Lease& lease, LeaseEffects* out) {
+ClassNo LeasePoolCore::LoseWorker(Lease& lease, bool heard_all, LeaseEffects* out) {
   const LeaseNo no = lease.no;
   const ClassNo cls = lease.cls;
   Class& c = classes_[cls];
-  // The head is what ran: a worker starts tasks in the order of their pushes, and tells of each that is done before it starts the next. Where they may
+  // With all answers here the head is what ran: a worker starts tasks in the order of their pushes, and tells of each that is done before it starts the next. Where they may
   // be run again and none of them was lost before, it may keep back the replies to some, or start one whose arguments are there ahead of the head
   // (RunQueueCore): then the head is charged although another ran. That costs a task one retry at most.
   auto pushed = std::move(lease.pushed);
   lease.pushed.clear();
-  for (size_t i = pushed.size(); i-- > 1;) c.queued.push_front({pushed[i].task, pushed[i].template_key});
+  const size_t begun = heard_all ? std::min<size_t>(pushed.size(), 1) : pushed.size();
+  for (size_t i = pushed.size(); i-- > begun;) c.queued.push_front({pushed[i].task, pushed[i].template_key});
   bool exiting = lease.exiting;
   Drop(&lease, !exiting, out);
-  if (!pushed.empty()) out->push_back({.kind = LeaseEffect::kLost, .cls = cls, .lease = no, .task = pushed[0].task});
+  for (size_t i = 0; i < begun; ++i) out->push_back({.kind = LeaseEffect::kLost, .cls = cls, .lease = no, .task = pushed[i].task});
   return cls;
 }
 

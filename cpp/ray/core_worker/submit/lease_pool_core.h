@@ -77,10 +77,11 @@ class LeasePoolCore {
   void Done(LeaseNo lease, TaskNo task, Duration run, bool worker_exiting, Time now, LeaseEffects* out);
   // The worker handed `task` back unstarted; it is queued again, ahead.
   void Returned(LeaseNo lease, TaskNo task, Time now, LeaseEffects* out);
-  // The worker is gone. The task that may have begun is reported lost, those behind it are queued again.
-  void WorkerLost(LeaseNo lease, Time now, LeaseEffects* out) { WorkersLost({&lease, 1}, now, out); }
+  // The worker is gone. What may have begun is reported lost: with `heard_all` (every answer that it gave has come) the first of what it had, and the rest is
+  // queued again; else all of that.
+  void WorkerLost(LeaseNo lease, bool heard_all, Time now, LeaseEffects* out) { WorkersLost({&lease, 1}, heard_all, now, out); }
   // All of them before anything is pushed: what one had goes to none of the others.
-  void WorkersLost(std::span<const LeaseNo> leases, Time now, LeaseEffects* out);
+  void WorkersLost(std::span<const LeaseNo> leases, bool heard_all, Time now, LeaseEffects* out);
   // The raylet wants leases back: unused ones go at once.
   void Reclaim(Time now, LeaseEffects* out);
   // The same for the leases of one class.
@@ -146,8 +147,8 @@ class LeasePoolCore {
   bool Overdue(const Lease& lease, Time now) const;
   void StealFor(Class& c, Time now, LeaseEffects* out);
   void AdjustRequests(ClassNo no, Class& c, Time now, LeaseEffects* out);
-  // Queues again what it had; its class.
-  ClassNo LoseWorker(Lease& lease, LeaseEffects* out);
+  // Its class.
+  ClassNo LoseWorker(Lease& lease, bool heard_all, LeaseEffects* out);
   void Drop(Lease* lease, bool failed, LeaseEffects* out);
   void AfterAnswer(Lease& lease, Time now);
   bool Take(Lease& lease, TaskNo task, Pushed* out);

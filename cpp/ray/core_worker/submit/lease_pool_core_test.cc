@@ -51,8 +51,8 @@ class Pool {
     core.Returned(lease, task, now, &out);
     return Take();
   }
-  std::string Lost(LeaseNo lease) {
-    core.WorkerLost(lease, now, &out);
+  std::string Lost(LeaseNo lease, bool heard_all = true) {
+    core.WorkerLost(lease, heard_all, now, &out);
     return Take();
   }
   std::string Tick() {
@@ -111,7 +111,7 @@ TEST(LeasePoolCore, WhatAWorkerOfALostNodeHadGoesToNoneOfTheOthersOfThatNode) {
   EXPECT_EQ(p.Grant(2), "push 2>3");
   EXPECT_EQ(p.Done(2, 3, microseconds(10)), "steal 1x1, cancel 3");  // idle, and would be given what is queued again
   const LeaseNo both[] = {1, 2};
-  p.core.WorkersLost(both, p.now, &p.out);
+  p.core.WorkersLost(both, /*heard_all=*/true, p.now, &p.out);
   EXPECT_EQ(p.Take(), "return 1 failed, lost 1, return 2 failed, request 4");
 }
 
@@ -149,6 +149,17 @@ TEST(LeasePoolCore, LostWorkerChargesItsHeadOnly) {
   EXPECT_EQ(p.Lost(1), "return 1 failed, lost 2, request 2, request 3");
   EXPECT_EQ(p.Grant(2), "push 2>3, push 2>4, cancel 3");
   EXPECT_EQ(p.Lost(1), "");
+}
+
+// Answers may be lost with the link: what came behind the head may have run as well.
+TEST(LeasePoolCore, AWorkerThatCannotBeReachedChargesAllThatItHad) {
+  Pool p;
+  p.Submit(1);
+  p.Grant(1);
+  p.Done(1, 1, microseconds(10));
+  for (TaskNo t = 2; t < 5; ++t) p.Submit(t);
+  EXPECT_EQ(p.Lost(1, /*heard_all=*/false), "return 1 failed, lost 2, lost 3, lost 4");
+  EXPECT_EQ(p.core.queued(0), 0u);
 }
 
 TEST(LeasePoolCore, RequestsAreBoundedAndCancelledWithTheBacklog) {

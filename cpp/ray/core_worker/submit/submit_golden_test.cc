@@ -2,7 +2,7 @@
 //
 // Lease pool: tasks, leases, classes and templates are numbers; the time goes on by `after`. The events:
 //   submit TASK class= template=    remove TASK class=    granted LEASE    refused LEASE [cancelled] [for-good]
-//   done LEASE TASK ran= [exiting]    returned LEASE TASK    lost LEASE    reclaim    tick    after TIME
+//   done LEASE TASK ran= [exiting]    returned LEASE TASK    lost LEASE [link]    reclaim    tick    after TIME
 // Actor queue: calls are numbers. The events:
 //   start [dependencies] max-pending=      the first, if any
 //   submit CALL retries= [late] [out-of-order]    ready CALL    remove CALL    answered EPOCH SEQUENCE
@@ -57,7 +57,7 @@ class ReplayLeasePool {
     } else if (name == "returned") {
       core_->Returned(event.Number(0), event.Number(1), now_, &effects);
     } else if (name == "lost") {
-      core_->WorkerLost(event.Number(0), now_, &effects);
+      core_->WorkerLost(event.Number(0), /*heard_all=*/!event.Has("link"), now_, &effects);
     } else if (name == "reclaim") {
       core_->Reclaim(now_, &effects);
     } else if (name == "tick") {

@@ -1,4 +1,5 @@
 #include "ray/core_worker/submit/task_submitter.h"
+#include "ray/common/errors.h"
 #include "ray/core_worker/services/sync_call.h"
 
 #include <algorithm>
@@ -408,7 +409,7 @@ void TaskSubmitter::OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply) {
     lease.instances.assign(reply.instances().begin(), reply.instances().end());
     // One callback for each connection, however often its worker is leased.
     if (watched_.insert((*connection)->id()).second) {
-      (*connection)->OnClose([this, id = (*connection)->id()](const Status&) { OnConnectionClosed(id); });
+      (*connection)->OnClose([this, id = (*connection)->id()](const Status& reason) { OnConnectionClosed(id, reason); });
     }
     pool_.Granted(no, now, out);
   });
@@ -421,16 +422,21 @@ void TaskSubmitter::OnNodeDied(const NodeId& node) {
     for (const auto& [no, lease] : leases_) {
       if (lease.channel != nullptr && lease.channel->peer().node_id == node) lost.push_back(no);
     }
-    pool_.WorkersLost(lost, now, out);
+    pool_.WorkersLost(lost, /*heard_all=*/false, now, out);
   });
 }
 
-void TaskSubmitter::OnConnectionClosed(uint64_t id) {
+bool TaskSubmitter::HeardAll(const TaskChannel& channel, const Status& reason) const {
+  return channel.peer().node_id == deps_.self.node_id || reason.cause() == static_cast<int32_t>(ErrorType::kWorkerDied);
+}
+
+void TaskSubmitter::OnConnectionClosed(uint64_t id, const Status& reason) {
   Run([&](Time now, LeaseEffects* out) {
     watched_.erase(id);
     if (closed_) return;
     for (const auto& [no, lease] : leases_) {
-      if (lease.channel != nullptr && lease.channel->connection()->id() == id) pool_.WorkerLost(no, now, out);
+      if (lease.channel != nullptr && lease.channel->connection()->id() == id)
+        pool_.WorkerLost(no, HeardAll(*lease.channel, reason), now, out);
     }
   });
 }
@@ -445,7 +451,7 @@ void TaskSubmitter::OnAnswer(const PendingTaskPtr& task, LeaseNo no, const std::
   if (!status.ok()) {
     if (status.code() == StatusCode::kUnavailable && channel->connection()->closed()) {
       Run([&](Time now, LeaseEffects* out) {
-        if (!closed_) pool_.WorkerLost(no, now, out);
+        if (!closed_) pool_.WorkerLost(no, HeardAll(*channel, status), now, out);
       });
       return;
     }

@@ -128,7 +128,9 @@ class TaskSubmitter {
   void OnLossExplained(const PendingTaskPtr& task, const TaskWorker& worker, const DeathNote& note);
   void OnGranted(LeaseNo no, const v1::RequestLeaseReply& reply);
   void OnAnswer(const PendingTaskPtr& task, LeaseNo no, const std::shared_ptr<TaskChannel>& channel, Status status, rpc::Reply reply);
-  void OnConnectionClosed(uint64_t id);
+  void OnConnectionClosed(uint64_t id, const Status& reason);
+  // Whether each answer that the worker gave has come, now that the connection to it is closed for that reason. Not if a link between nodes broke before.
+  bool HeardAll(const TaskChannel& channel, const Status& reason) const;
   void Resubmit(const PendingTaskPtr& task);
 
   const Deps deps_;

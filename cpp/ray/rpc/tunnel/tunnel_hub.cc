@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "ray/common/errors.h"
 #include "ray/rpc/core/faulty_connection.h"
 #include "ray/rpc/tunnel/tunnel_connection.h"
 #include "ray/wire/convert.h"
@@ -81,13 +82,14 @@ std::vector<TunnelHub::TunnelPtr> TunnelHub::Matching(const std::function<bool(c
 void TunnelHub::OnClosed(const v1::TunnelClosed& message) {
   const Address from = FromProto(message.from());
   const uint64_t channel = message.channel();
-  const bool mine = !message.from_opener();
+  const bool mine = !message.from_opener(), gone = message.cause() == v1::TUNNEL_CAUSE_GONE;
   for (const TunnelPtr& connection : Matching([&](const TunnelConnection& c) {
          return c.peer() == from && (channel == 0 || (c.channel() == channel && c.opener() == mine));
        })) {
-    connection->End(Status::Unavailable(message.reason()), /*tell_peer=*/false);
+    connection->End(Status(StatusCode::kUnavailable, message.reason(), gone ? static_cast<int32_t>(ErrorType::kWorkerDied) : -1),
+                    /*tell_peer=*/false);
   }
-  if (message.cause() == v1::TUNNEL_CAUSE_GONE && deps_.on_peer_gone) deps_.on_peer_gone(from);
+  if (gone && deps_.on_peer_gone) deps_.on_peer_gone(from);
 }
 
 void TunnelHub::CloseNode(const NodeId& node, const std::string& reason) {

@@ -41,7 +41,8 @@ class TunnelHub : public std::enable_shared_from_this<TunnelHub> {
     std::function<void(MethodId method, std::string_view control, const PartList& parts)> send;
     // What was sent must leave now.
     std::function<void()> flush;
-    // The process `peer` has ended for good: its raylet says so. On the loop; may be empty.
+    // The process `peer` has ended for good: its raylet says so. On the loop; may be empty. All that it said has come before, and its connections end with the
+    // cause kWorkerDied.
     std::function<void(const Address& peer)> on_peer_gone;
     TunnelConfig config;
     std::shared_ptr<FaultInjector> faults = nullptr;  // for tests; null: none

@@ -4,6 +4,7 @@
 
 #include <future>
 
+#include "ray/common/errors.h"
 #include "ray/rpc/tunnel/channel_core.h"
 #include "ray/rpc/tunnel/tunnel_hub.h"
 #include "ray/testing/promise/promise.h"
@@ -220,12 +221,18 @@ TEST_F(TunnelTest, RayletTellsThatThePeerIsGone) {
   ToProto(a_.self, gone.mutable_to());
   ToProto(b_.self, gone.mutable_from());
   gone.set_cause(v1::TUNNEL_CAUSE_GONE);
+  int32_t cause = -1, other_cause = 0;
+  first->OnClose([&cause](const Status& reason) { cause = reason.cause(); });
+  other->OnClose([&other_cause](const Status& reason) { other_cause = reason.cause(); });
   OnLoop([&] { a_.hub->OnClosed(gone); });
   EXPECT_TRUE(first->closed() && second->closed());
   EXPECT_FALSE(other->closed());
   EXPECT_THAT(a_.gone, testing::ElementsAre(b_.self));
   OnLoop([&] { a_.hub->CloseNode(b_.self.node_id, "dead"); });
   EXPECT_TRUE(other->closed());
+  OnLoop([] {});  // callbacks are posts
+  EXPECT_EQ(cause, static_cast<int32_t>(ErrorType::kWorkerDied));
+  EXPECT_EQ(other_cause, -1) << "what it said last may be lost";
 }
 
 }  // namespace
