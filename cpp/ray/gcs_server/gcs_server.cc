@@ -101,6 +101,8 @@ GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* stora
   RegisterExplainService(state_.get(), &dispatcher_);
 }
 
+const scheduling::ClusterView& GcsServer::view() const { return state_->view; }
+
 void GcsServer::EndCluster(Duration patience, std::function<void()> done) {
   const auto waiting = std::make_shared<size_t>(1);  // one for this function itself
   const auto heard = [waiting, done = std::move(done)] {

@@ -11,6 +11,7 @@
 #include "ray/gcs_server/storage/storage.h"
 #include "ray/gcs_server/tables/node_table_core.h"
 #include "ray/rpc/core/dispatcher.h"
+#include "ray/scheduling/cluster_view.h"
 
 namespace ray::gcs {
 
@@ -39,6 +40,8 @@ class GcsServer {
   static Result<std::unique_ptr<GcsServer>> Make(GcsServerOptions options, async::Loop* loop, Storage* storage);
   ~GcsServer();
   const rpc::Dispatcher* dispatcher() const { return &dispatcher_; }
+  // By which it places actors and bundles.
+  const scheduling::ClusterView& view() const;
   // Has every node stop, instead of waiting for the next GCS. `done` runs on the loop once all have heard, or after `patience`.
   void EndCluster(Duration patience, std::function<void()> done);
 

@@ -150,8 +150,7 @@ void LeaseQueueCore::Decide(LeaseRequest request, Time now, LeaseEffects* out) {
         return;
       }
       if (!bind && window_.used_up()) return Enqueue(std::move(request), std::move(avoid), /*pinned=*/false, "", now);
-      ++window_.sent;
-      view_.Take(placement.node, where.need);
+      CountSent(placement.node, where.need, now);
       out->emplace_back(LeaseSpilled{request.lease, placement.node, bind ? LeaseMode::kHere : LeaseMode::kNowOrNever});
       return;
     }
@@ -181,6 +180,29 @@ void LeaseQueueCore::Enqueue(LeaseRequest request, std::map<NodeId, uint64_t> av
   const LeaseId lease = waiting.request.lease;
   it->second.queue.push_back(std::move(waiting));
   queued_.emplace(lease, Place{job, it, std::prev(it->second.queue.end())});
+}
+
+void LeaseQueueCore::CountSent(const NodeId& node, const ResourceSet& need, Time now) {
+  ++window_.sent;
+  view_.Take(node, need);
+  const auto settled = [this](const Sent& sent) {
+    const auto* at = view_.Find(sent.node);
+    return at == nullptr || at->version != sent.version;
+  };
+  while (!sent_.empty() && settled(sent_.front())) sent_.pop_front();
+  if (const auto* at = view_.Find(node); at != nullptr) sent_.push_back({now + config_.sent_counts_for, node, at->version, need});
+}
+
+bool LeaseQueueCore::ForgetSent(Time now) {
+  bool any = false;
+  for (; !sent_.empty() && sent_.front().until <= now; sent_.pop_front()) {
+    const Sent& sent = sent_.front();
+    const auto* at = view_.Find(sent.node);
+    if (at == nullptr || at->version != sent.version) continue;
+    view_.GiveBack(sent.node, sent.need);
+    any = true;
+  }
+  return any;
 }
 
 void LeaseQueueCore::NextRound(Time now) {
@@ -262,8 +284,7 @@ bool LeaseQueueCore::SpillOne(Job* job, Time now, LeaseEffects* out) {
     }
     const LeaseId lease = front.request.lease;
     if (elsewhere) {
-      ++window_.sent;
-      view_.Take(placement.node, where.need);
+      CountSent(placement.node, where.need, now);
       out->emplace_back(
           LeaseSpilled{lease, placement.node, placement.kind == Placement::kBind ? LeaseMode::kHere : LeaseMode::kNowOrNever});
     } else {
@@ -570,7 +591,8 @@ void LeaseQueueCore::Tick(Time now, LeaseEffects* out) {
   if (late) NextRound(now);  // no report has come
   const bool capped = now >= cap_.NextDeadline();
   if (capped) cap_.Tick(now);
-  if (late || capped) Schedule(now, out);
+  const bool forgot = ForgetSent(now);
+  if (late || capped || forgot) Schedule(now, out);
   if (now < next_reclaim_) return;
   last_reclaim_ = now;
   next_reclaim_ = now + reclaim_backoff_;
@@ -642,6 +664,7 @@ Time LeaseQueueCore::NextDeadline() const {
   if (!impatient_.empty()) next = std::min(next, impatient_.begin()->first);
   if (!jobs_.empty() && window_.used_up()) next = std::min(next, window_.since + config_.report_interval * 2);
   if (!uncommitted_.empty()) next = std::min(next, uncommitted_.begin()->first);
+  if (!sent_.empty()) next = std::min(next, sent_.front().until);
   for (const auto& [job, state] : jobs_) {
     for (const auto& [key, cls] : state.classes) {
       if (!cls.infeasible.empty() && !cls.noticed) next = std::min(next, cls.since + config_.infeasible_notice);

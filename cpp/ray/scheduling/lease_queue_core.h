@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <list>
 #include <map>
@@ -76,6 +77,8 @@ struct LeaseQueueConfig {
   // How often other nodes report at most, see SendWindow. And so many requests are always sent on in that time, however many come back.
   Duration report_interval = std::chrono::milliseconds(100);
   size_t min_sent = 16;
+  // What was sent to a node counts there until its next report; without one, so long: the request may never have come there. Lower: more come back.
+  Duration sent_counts_for = std::chrono::seconds(5);
   Duration bundle_commit_timeout = std::chrono::seconds(30);  // what the GCS reserved and did not commit by then goes back
 };
 
@@ -260,6 +263,10 @@ class LeaseQueueCore {
   // Of a request in a bundle, for which nobody has looked at labels before. Any of the alternatives will do: which others the bundle's group has is not known here.
   bool LabelsMatchHere(const PlacementRequest& where) const;
   std::set<NodeId> Avoided(const std::map<NodeId, uint64_t>& avoid) const;
+  // A request for that is sent to the node: it counts in the view until the node has said what it has then, or for as long as it may be on its way.
+  void CountSent(const NodeId& node, const ResourceSet& need, Time now);
+  // True: of some that were sent nothing was heard in time. They count no longer.
+  bool ForgetSent(Time now);
   // A new report is there, or should have come.
   void NextRound(Time now);
   // Of the waiting requests of the job that another node has room for, sends one there. False: none.
@@ -305,6 +312,13 @@ class LeaseQueueCore {
     bool used_up() const { return sent >= size; }
   };
   SendWindow window_;
+  struct Sent {
+    Time until;
+    NodeId node;
+    uint64_t version = 0;  // of the node's report that it was counted against
+    ResourceSet need;
+  };
+  std::deque<Sent> sent_;  // oldest first; some are settled by a later report
   Time next_reclaim_ = Time::Infinite();
   Time last_reclaim_{INT64_MIN / 2};
   Duration reclaim_backoff_;

@@ -310,6 +310,26 @@ TEST_F(LeaseQueue, ANodeThatTurnedARequestAwayIsOutUntilItReports) {
   EXPECT_EQ(Node(4, {{"CPU", 1}}, {{"CPU", 1}}), "spill 2 to 4");
 }
 
+// Its owner died before it asked there, say: then the node has nothing to report.
+TEST_F(LeaseQueue, WhatWasSentInVainCountsForAWhileOnly) {
+  MakeNode({{"CPU", 1}});
+  Node(4, {{"CPU", 2}}, {{"CPU", 2}});
+  EXPECT_EQ(Request(Want(1, 1)), "grant 1");
+  EXPECT_EQ(Request(Want(2, 1)), "spill 2 to 4");
+  EXPECT_EQ(TickAt(milliseconds(1000)), "");
+  EXPECT_EQ(Request(Want(3, 1)), "spill 3 to 4");
+  EXPECT_EQ(Request(Want(4, 1)), "reclaim 1");
+  TickAt(milliseconds(4999));
+  EXPECT_EQ(core_->view()->Find(Named<NodeId>(4))->available, Set({}));
+  EXPECT_EQ(TickAt(milliseconds(5000)).substr(0, 12), "spill 4 to 4");
+  TickAt(milliseconds(6000));
+  EXPECT_EQ(core_->view()->Find(Named<NodeId>(4))->available, Set({{"CPU", 1}}));
+  // A report says what is free, whatever was sent before it.
+  Node(4, {{"CPU", 2}}, {{"CPU", 1}});
+  TickAt(milliseconds(10000));
+  EXPECT_EQ(core_->view()->Find(Named<NodeId>(4))->available, Set({{"CPU", 1}}));
+}
+
 TEST_F(LeaseQueue, WhoeverWasSentHereIsServedNowOrNever) {
   MakeNode({{"CPU", 1}});
   Node(4, {{"CPU", 9}}, {{"CPU", 9}});

@@ -1,9 +1,11 @@
 // What must hold in a cluster that nothing disturbs any more.
+#include <algorithm>
 #include <memory>
 #include <sstream>
 
 #include "ray/raylet/adoption/adoption_service.h"
 #include "ray/raylet/nodes/node_directory.h"
+#include "ray/raylet/resource_reports.h"
 #include "ray/testing/sim/sim_cluster.h"
 #include "ray/v1/gcs_actor.pb.h"
 #include "ray/v1/gcs_job.pb.h"
@@ -16,6 +18,12 @@ namespace {
 
 std::string Short(const std::string& id) { return BytesToHex(id).substr(0, 8); }
 std::string Short(const NodeId& id) { return id.Hex().substr(0, 8); }
+
+// A node tells as free of the store what that has left, too.
+bool SameBesidesStore(ResourceSet a, ResourceSet b) {
+  for (ResourceSet* set : {&a, &b}) set->Set(raylet::kStoreMemory, 0);
+  return a == b;
+}
 
 std::string NamesOf(const std::vector<raylet::HeldLease>& leases) {
   std::string names;
@@ -84,7 +92,6 @@ void SimCluster::CheckAgreement(const Listing& listing) {
       if (&other == &host) continue;
       const NodeId id = other.raylet->node_id();
       if (raylet.services().nodes()->Find(id) == nullptr) Fail("node " + Short(raylet.node_id()) + " does not know node " + Short(id));
-      // What it believes the other has free is not checked: a request that was counted there and lost on its way counts until that node's next report.
       if (raylet.services().leases().view().Find(id) == nullptr)
         Fail("the view of node " + Short(raylet.node_id()) + " lacks node " + Short(id));
     }
@@ -93,6 +100,32 @@ void SimCluster::CheckAgreement(const Listing& listing) {
     raylet.services().leases().view().ForEach([&](const scheduling::ClusterView::Node& node) {
       if (!alive.contains(node.id)) Fail("the view of node " + Short(raylet.node_id()) + " has node " + Short(node.id) + ", which is dead");
     });
+  }
+}
+
+// What each believes is free on the others, and the GCS on all, is so: what was sent there in vain counts no longer. While actors wait for room the GCS goes on
+// sending them from node to node, and counts them where they are.
+void SimCluster::CheckViews(const Listing& listing) {
+  const auto placed = [](const v1::ActorInfo& actor) {
+    return actor.state() == v1::ACTOR_STATE_ALIVE || actor.state() == v1::ACTOR_STATE_DEAD;
+  };
+  if (!AllReady() || !std::ranges::all_of(listing.actors.actors(), placed)) return;
+  for (const Host& of : hosts_) {
+    const NodeId id = of.raylet->node_id();
+    const auto free = [&id](const scheduling::ClusterView& view) {
+      const scheduling::ClusterView::Node* node = view.Find(id);
+      return node == nullptr ? ResourceSet() : node->available;
+    };
+    const ResourceSet available = of.raylet->services().leases().resources().available(), reported = free(gcs_.server()->view());
+    if (!SameBesidesStore(available, reported))
+      Fail("node " + Short(id) + " has " + available.ToString() + " free, the view of the GCS says " + reported.ToString());
+    for (const Host& host : hosts_) {
+      if (&host == &of) continue;
+      const ResourceSet believed = free(host.raylet->services().leases().view());
+      if (believed == reported) continue;
+      Fail("the view of node " + Short(host.raylet->node_id()) + " says that node " + Short(id) + " has " + believed.ToString() +
+           " free, that of the GCS " + reported.ToString());
+    }
   }
 }
 

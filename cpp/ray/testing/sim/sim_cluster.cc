@@ -178,6 +178,7 @@ Outcome SimCluster::Run() {
     world_.RunFor(kSettle);
     Look([this](const Listing& listing) {
       CheckAgreement(listing);
+      CheckViews(listing);
       CheckHeld(listing);
     });
   }
@@ -195,6 +196,7 @@ Outcome SimCluster::Run() {
     world_.RunFor(kSettle);
     Look([this](const Listing& listing) {
       CheckAgreement(listing);
+      CheckViews(listing);
       CheckEmpty(listing);
     });
   }

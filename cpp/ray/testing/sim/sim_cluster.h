@@ -1,7 +1,7 @@
 // SimCluster: a whole cluster in one process on virtual time, from one seed: a GCS over a disk, raylets, drivers and workers, and what goes wrong with them. A run
 // starts it, lets drivers work while things fail, ends the failures, and checks what must hold then (docs/architecture/simulation.md):
-//   while drivers hold actors and groups: the GCS and the nodes agree on who is alive, what is used, which actors live and which bundles are reserved; what was
-//     acknowledged is known; nobody waits;
+//   while drivers hold actors and groups: the GCS and the nodes agree on who is alive, what is used, which actors live and which bundles are reserved, and every view
+//     says so; what was acknowledged is known; nobody waits;
 //   when they have left: no lease, worker, actor, bundle or job is left anywhere, all resources are free, every view says so;
 //   and the history of the key-value table fits a single table (KvHistory).
 #pragma once
@@ -124,6 +124,7 @@ class SimCluster {
   // `check` gets what the GCS says, asked as any client does.
   void Look(const std::function<void(const Listing&)>& check);
   void CheckAgreement(const Listing& listing);
+  void CheckViews(const Listing& listing);
   void CheckHeld(const Listing& listing);
   void CheckEmpty(const Listing& listing);
   void Fail(const std::string& problem) {
