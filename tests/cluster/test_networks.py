@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -20,6 +21,7 @@ FAST_PROBES = ("--health-check-period", "100ms", "--health-check-timeout", "300m
 PATIENT_PROBES = ("--health-check-period", "1s", "--health-check-timeout", "10s", "--health-check-threshold", "3")
 SHORT = 1.5
 BIG = 16 << 20
+TCP_RTO_MAX_MS = 44
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -126,6 +128,31 @@ def test_short_cut_fails_nothing(cluster_on: Callable[..., HandCluster]) -> None
     assert [total for _, total in ray.get(sums, timeout=30)] == [BIG] * 4
     assert ray.get(started, timeout=30).nbytes == 1
     assert ray.get([first.pid.remote(), second.pid.remote()], timeout=30) == pids, "nobody was started anew"
+    assert alive_nodes() == {r.ready[0] for r in cluster.raylets}
+
+
+def test_five_seconds_are_no_death(cluster_on: Callable[..., HandCluster]) -> None:
+    with socket.socket() as probe:
+        try:
+            probe.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, 1000)
+        except OSError:
+            pytest.skip("this kernel's TCP cannot be told to repeat often")
+    cluster = cluster_on(3)
+    first, second = on(1), on(2)
+    pids = ray.get([first.pid.remote(), second.pid.remote()], timeout=30)
+    assert ray.get(second.ask.remote(first), timeout=30) == cluster.node_id(1)  # a link that is there
+    # How soon TCP gets through again depends on what was under way.
+    for calls in (True, False):
+        network(cluster).unplug(1)
+        until = time.monotonic() + 5
+        asked = []
+        while time.monotonic() < until:
+            if calls:
+                asked += [first.node.remote(), second.ask.remote(first)]
+            time.sleep(0.05)  # the cable stays unplugged
+        network(cluster).plug(1)
+        assert set(ray.get([*asked, first.node.remote()], timeout=30)) == {cluster.node_id(1)}
+    assert ray.get([first.pid.remote(), second.pid.remote()], timeout=30) == pids
     assert alive_nodes() == {r.ready[0] for r in cluster.raylets}
 
 

@@ -146,7 +146,7 @@ def test_a_node_that_hangs_is_dead_within_ten_seconds_by_default(cluster_of: Cal
     cluster.raylets[1].send_signal(signal.SIGSTOP)
     with pytest.raises(ray.exceptions.ActorDiedError):
         ray.get(hanging, timeout=60)
-    assert time.monotonic() - start < 12, "9 s at the latest, and what a busy machine adds"
+    assert time.monotonic() - start < 12, "9.9 s at the latest, and what a busy machine adds"
     assert alive_nodes() == {cluster.node_id(0)}
 
 

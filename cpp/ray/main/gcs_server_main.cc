@@ -49,7 +49,8 @@ struct Options {
   std::string auth_mode = "token";
   rpc::SecurityConfig security;
   gcs::RememberedCounts remembered;
-  gcs::HealthConfig health{.period = std::chrono::seconds(3)};
+  // A node that hangs is dead within 10 s, and most of that passes before one that was only cut off is.
+  gcs::HealthConfig health{.period = std::chrono::milliseconds(1500), .timeout = std::chrono::milliseconds(2800)};
   std::string config_file;
   std::string storage{kMemoryStorage};
   gcs::RedisServer redis;  // what flags say of it; where it is says `storage`
