@@ -197,21 +197,22 @@ def test_mutual_tls(cluster_of: Callable[..., HandCluster], tmp_path: pathlib.Pa
 
     assert ray.get(Far.remote().node.remote(), timeout=30) == cluster.node_id(1), "links speak TLS"
 
-    # The right token does not help who has no certificate of ours, or none at all.
+    # The right token does not help who has no certificate of ours, or none at all; nor does the certificate without it.
     token = f"Bearer {cluster.token_file.read_text().strip()}"
     address, method = cluster.gcs_address, "/ray.v1.GcsNode/ListNodes"
     assert call(address, method, token)[0] == grpc.StatusCode.UNAVAILABLE
     ca = (ours / "ca.pem").read_bytes()
-    for folder, name, expected in (
-        (ours, "n0", grpc.StatusCode.OK),
-        (theirs, "stranger", grpc.StatusCode.UNAVAILABLE),
-        (ours, None, grpc.StatusCode.UNAVAILABLE),
+    for folder, name, shown, expected in (
+        (ours, "n0", token, grpc.StatusCode.OK),
+        (ours, "n0", f"Bearer {WRONG}", grpc.StatusCode.UNAUTHENTICATED),
+        (theirs, "stranger", token, grpc.StatusCode.UNAVAILABLE),
+        (ours, None, token, grpc.StatusCode.UNAVAILABLE),
     ):
         pair = ((folder / f"{name}.key").read_bytes(), (folder / f"{name}.pem").read_bytes()) if name else (None, None)
         credentials = grpc.ssl_channel_credentials(ca, *pair)
         with grpc.secure_channel(address, credentials, options=[("grpc.ssl_target_name_override", "gcs")]) as channel:
             try:
-                channel.unary_unary(method)(b"", metadata=[("authorization", token)], timeout=10)
+                channel.unary_unary(method)(b"", metadata=[("authorization", shown)], timeout=10)
                 code = grpc.StatusCode.OK
             except grpc.RpcError as error:
                 code = error.code()

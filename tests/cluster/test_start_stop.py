@@ -243,8 +243,12 @@ def test_flags_of_ray_that_have_no_effect_are_taken(shell: Shell) -> None:
         "--disable-usage-stats",
         "--no-monitor",
         "--plasma-directory=/tmp",
+        "--log-style=record",
+        "--log-color=false",
+        "-v",
     )
     assert shell.drive(WORK, "auto") == "7"
+    assert "Stopped all 2" in shell.run("stop", "--log-style=pretty", "--log-color=auto", "--verbose")
 
 
 def test_symmetric_run_runs_the_program_once_and_ends_the_cluster(shell: Shell, tmp_path: pathlib.Path) -> None:

@@ -78,6 +78,11 @@ _POINTLESS_SWITCHES: list[tuple[str, str]] = [
     ("--no-monitor", "there is no autoscaler yet"),
     ("--enable-resource-isolation", "there is no isolation by control groups yet"),
 ]
+_PLAIN = "what this command says is plain text"
+_OF_MESSAGES: list[tuple[str, click.Choice[str]]] = [
+    ("--log-style", click.Choice(["auto", "record", "pretty"])),
+    ("--log-color", click.Choice(["auto", "false", "true"])),
+]
 _POINTLESS_BOOLEANS: list[tuple[str, str]] = [
     ("--include-log-monitor", "the raylet forwards what workers print"),
 ]
@@ -94,6 +99,14 @@ def node_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         flags.append(_option(name, type=bool, expose_value=False, help=_without_effect(why)))
     for flag in reversed(flags):
         command = flag(command)
+    return command
+
+
+def message_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds Ray's flags for how a command talks, which have no effect, to a click command."""
+    command = _option("-v", "--verbose", is_flag=True, expose_value=False, help=_without_effect(_PLAIN))(command)
+    for name, kind in reversed(_OF_MESSAGES):
+        command = _option(name, type=kind, expose_value=False, help=_without_effect(_PLAIN))(command)
     return command
 
 

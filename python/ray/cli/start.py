@@ -13,7 +13,7 @@ from ray._runtime import addresses, connect, environment, session_dir
 from ray._runtime.cluster_process import Node
 from ray.cli import cluster
 from ray.cli.errors import shown
-from ray.cli.node_flags import node_flags, options_from
+from ray.cli.node_flags import message_flags, node_flags, options_from
 from ray.cli.supervise import supervise
 
 _HEAD_ONLY = ("port", "include_dashboard", "system_config", "autoscaling_config")
@@ -28,6 +28,7 @@ _HEAD_ONLY = ("port", "include_dashboard", "system_config", "autoscaling_config"
 @click.option("--include-dashboard", type=bool, help="Accepted, without effect: there is no dashboard yet (head only).")
 @click.option("--autoscaling-config", help="Accepted, without effect: there is no autoscaler yet (head only).")
 @node_flags
+@message_flags
 def start(head: bool, address: str | None, port: int | None, block: bool, **given: Any) -> None:
     """Starts a node on this machine: the head of a new cluster (--head), or one that joins a cluster (--address)."""
     options = options_from(given)

@@ -13,6 +13,7 @@ import click
 
 from ray._runtime import session_dir
 from ray._runtime.session_dir import GCS, ProcessRecord, send_signal
+from ray.cli.node_flags import message_flags
 
 
 @click.command()
@@ -25,6 +26,7 @@ from ray._runtime.session_dir import GCS, ProcessRecord, send_signal
     show_default=True,
     help="Seconds until processes are killed.",
 )
+@message_flags
 def stop(force: bool, grace_period: float) -> None:
     """Ends the processes that `ray start` started on this machine for this user.
 
