@@ -16,7 +16,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "ray/rpc/core/bind_unix.h"
+#include "ray/rpc/core/listen_unix.h"
 #include "ray/rpc/grpc/host_port.h"
 #include "ray/rpc/grpc/keep_alive.h"
 #include "ray/util/logging.h"
@@ -105,10 +105,9 @@ Status Listener::ListenUnix() {
   const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd < 0) return Status::FromErrno(errno, "making a socket");
   fds_.push_back(fd);
-  RAY_RETURN_NOT_OK(BindUnix(fd, folder_fd_, socket_, address, length));
+  RAY_RETURN_NOT_OK(rpc::ListenUnix(fd, folder_fd_, socket_, address, length, kBacklog));
   struct stat made {};
   if (::fstatat(folder_fd_, socket_.c_str(), &made, AT_SYMLINK_NOFOLLOW) == 0) inode_ = made.st_ino;
-  if (::listen(fd, kBacklog) != 0) return Status::FromErrno(errno, "listening");
   return {};
 }
 

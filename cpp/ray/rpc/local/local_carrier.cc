@@ -11,8 +11,8 @@
 #include <cstring>
 #include <utility>
 
-#include "ray/rpc/core/bind_unix.h"
 #include "ray/rpc/core/faulty_connection.h"
+#include "ray/rpc/core/listen_unix.h"
 #include "ray/rpc/local/local_connection.h"
 #include "ray/util/logging.h"
 
@@ -222,12 +222,7 @@ Status LocalCarrier::Listen(const std::string& socket_name, std::function<void(c
   listener->on_accept = std::move(on_accept);
   int fd = listener->fd = NewSocket();
   if (fd < 0) return Status::FromErrno(errno, "making a socket");
-  RAY_RETURN_NOT_OK(BindUnix(fd, shared_->dir_fd, socket_name, at.address, at.length));
-  if (fchmodat(shared_->dir_fd, socket_name.c_str(), 0600, 0) != 0 || ::listen(fd, shared_->options.backlog) != 0) {
-    Status status = Status::FromErrno(errno, "listening on " + socket_name);
-    unlinkat(shared_->dir_fd, socket_name.c_str(), 0);
-    return status;
-  }
+  RAY_RETURN_NOT_OK(ListenUnix(fd, shared_->dir_fd, socket_name, at.address, at.length, shared_->options.backlog));
   std::lock_guard lock(shared_->mu);
   Status status = shared_->shut_down ? Status::Unavailable("the carrier is shut down")
                                      : shared_->loop->WatchFd(fd, EPOLLIN, [listener](uint32_t) { listener->OnReadable(); });
