@@ -59,6 +59,8 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
   std::map<uint64_t, Stranger> strangers;     // oldest first
   std::map<uint64_t, ConnectionPtr> unknown;  // links that have not shown a token yet; oldest first
   uint64_t last = 0;
+  async::TimerId refusal_timer = 0;  // 0: the next refusal is told
+  uint64_t untold = 0;               // refusals since the last that was
   bool stopped = false;
 
   // Readable as soon as it is clear what it speaks, or that it ends.
@@ -110,12 +112,32 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
     const bool is_plain = magic == kLinkMagic || magic == kBulkMagic, is_tls = magic == kTlsLinkMagic || magic == kTlsBulkMagic;
     if (!is_plain && !is_tls) return deps.other(fd);
     if (is_tls != deps.security->has_tls()) {
-      RAY_LOG(WARNING) << "a link " << (is_tls ? "with" : "without") << " TLS was refused: this node has " << (is_tls ? "none" : "it");
+      TellRefusal(std::string("a link ") + (is_tls ? "with" : "without") + " TLS was refused: this node has " + (is_tls ? "none" : "it"));
       ::close(fd);
       return;
     }
     if (is_tls) static_cast<void>(recv(fd, head, sizeof head, MSG_DONTWAIT));  // there is no more to it
     AcceptLink(number, fd, magic == kBulkMagic || magic == kTlsBulkMagic);
+  }
+
+  void TellRefusal(const std::string& text) {
+    if (refusal_timer != 0) {
+      ++untold;
+      return;
+    }
+    RAY_LOG(WARNING) << text;
+    ArmRefusals();
+  }
+
+  void ArmRefusals() {
+    refusal_timer = deps.loop->AddTimer(options.refusals_every, [weak = weak_from_this()] {
+      const auto self = weak.lock();
+      if (self == nullptr) return;
+      self->refusal_timer = 0;
+      if (self->untold == 0) return;
+      RAY_LOG(WARNING) << std::exchange(self->untold, 0) << " more links were refused since";
+      self->ArmRefusals();
+    });
   }
 
   // Of that TLS, if any; fills in what lies between a link and its socket.
@@ -132,7 +154,7 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
   void AcceptLink(uint64_t number, int fd, bool bulk) {
     StreamOptions stream;
     if (const Status status = Encrypt(/*is_server=*/true, bulk, &stream); !status.ok()) {
-      RAY_LOG(ERROR) << "a link was refused: " << status.message();
+      TellRefusal("a link was refused: " + status.message());
       ::close(fd);
       return;
     }
@@ -181,6 +203,7 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
     if (std::exchange(stopped, true)) return;
     for (const auto& listener : listeners) listener->Stop();
     listeners.clear();
+    if (refusal_timer != 0) deps.loop->CancelTimer(refusal_timer);
     while (!strangers.empty()) Drop(strangers.begin()->first);
     while (!unknown.empty()) Forget(unknown.begin()->first);
   }

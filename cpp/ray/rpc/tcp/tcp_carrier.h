@@ -21,6 +21,8 @@ namespace ray::rpc {
 struct TcpCarrierOptions {
   Duration preface_timeout = std::chrono::seconds(5);  // a peer that has not shown its token by then is dropped
   size_t max_strangers = 256;                          // connections that have not shown it yet; beyond, the oldest goes
+  Duration refusals_every =
+      std::chrono::seconds(10);  // whoever reaches the port can be refused: the log has a line for it, and then one in so long
 };
 
 class TcpCarrier {

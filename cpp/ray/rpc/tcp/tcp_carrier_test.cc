@@ -9,8 +9,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <filesystem>
 #include <future>
+#include <thread>
 
 #include "ray/rpc/core/frame.h"
 #include "ray/rpc/grpc/grpc_client.h"
@@ -330,6 +333,41 @@ TEST_P(PlainAndTlsTest, MuchAtOnceComesThroughInBothDirections) {
     }
     for (auto& answer : answers) EXPECT_EQ(answer.get_future().get(), part.size());
   }
+}
+
+TEST_F(TcpCarrierTest, WhoeverReachesThePortCannotFillTheLog) {
+  constexpr int kLinks = 300;
+  TcpCarrierOptions options;
+  options.refusals_every = std::chrono::milliseconds(200);
+  UseTls();
+  auto b = Make(kToken, options);
+  const std::string address = b->Listen();
+  testing::internal::CaptureStderr();  // into a file
+  for (int i = 0; i < kLinks; ++i) {
+    RawClient client(address);
+    client.Send(EncodePreface("Bearer x"));
+    EXPECT_EQ(client.ReadAll(), "");
+  }
+  // Each refusal is told of, by its own line or with others.
+  const auto said = [] {
+    std::string text(64 << 10, '\0');
+    text.resize(static_cast<size_t>(std::max<ssize_t>(::pread(STDERR_FILENO, text.data(), text.size(), 0), 0)));
+    return text;
+  };
+  const auto told = [](const std::string& text) {
+    constexpr std::string_view kAlone = "a link without TLS was refused", kMore = " more links were refused";
+    int count = 0;
+    for (size_t at = 0; (at = text.find(kAlone, at)) != std::string::npos; ++at) ++count;
+    for (size_t at = 0; (at = text.find(kMore, at)) != std::string::npos; ++at) {
+      count += std::atoi(text.c_str() + text.rfind(' ', at - 1) + 1);
+    }
+    return count;
+  };
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (told(said()) < kLinks && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_EQ(told(text), kLinks) << text;
+  EXPECT_LT(std::ranges::count(text, '\n'), kLinks / 3) << text;
 }
 
 TEST_F(TcpCarrierTest, SilentStrangersAreDropped) {
