@@ -81,8 +81,10 @@ Status Core::KvKeys(const std::string& ns, const std::string& prefix, std::vecto
   return Status::Ok();
 }
 Status Core::ListNodes(std::vector<NodeFields>* out) {
+  v1::ListNodesRequest request;
+  request.set_without_config(true);
   v1::ListNodesReply reply;
-  RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kListNodes, v1::NodeEmpty(), &reply));
+  RAY_RETURN_NOT_OK(worker_->CallRaylet(MethodId::kListNodes, request, &reply));
   for (const auto& n : reply.nodes()) out->push_back(FieldsOf(n));
   return Status::Ok();
 }

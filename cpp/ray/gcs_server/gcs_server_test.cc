@@ -181,7 +181,14 @@ TEST_F(GcsServerTest, TheLinkOfAnEarlierRegistrationDoesNotCount) {
   request.set_attempt(1);
   Refused(old, MethodId::kRegisterNode, request);
   old->Close(Status::Unavailable("it was given up"));
-  EXPECT_TRUE(Call<v1::ListNodesReply>(link_, MethodId::kListNodes, v1::NodeEmpty()).nodes(0).alive());
+  v1::ListNodesRequest question;
+  auto listed = Call<v1::ListNodesReply>(link_, MethodId::kListNodes, question);
+  EXPECT_TRUE(listed.nodes(0).alive());
+  EXPECT_EQ(listed.config_json(), "{}");
+  question.set_without_config(true);
+  listed = Call<v1::ListNodesReply>(link_, MethodId::kListNodes, question);
+  EXPECT_TRUE(listed.nodes(0).alive());
+  EXPECT_EQ(listed.config_json(), "");
 }
 
 // The first answer never reached the raylet, nor did the order to start the actor, which was placed right then.

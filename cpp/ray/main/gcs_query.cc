@@ -154,7 +154,9 @@ int Ask(const Options& options) {
       if (status.ok() && !options.config) text = NodesAsJson(reply);
       finish(std::move(status));
     };
-    rpc::CallTyped<v1::ListNodesReply>(*gcs, MethodId::kListNodes, v1::NodeEmpty(), {}, answered, call_options);
+    v1::ListNodesRequest request;
+    request.set_without_config(!options.config);
+    rpc::CallTyped<v1::ListNodesReply>(*gcs, MethodId::kListNodes, request, {}, answered, call_options);
   } else {
     v1::DrainNodeRequest order;
     order.set_node_id(NodeOf(options.drain).Binary());

@@ -302,11 +302,12 @@ void RegisterNodeService(GcsState* gcs, rpc::Dispatcher* dispatcher) {
       MethodId::kReportWorkerDied, [gcs](const v1::ReportWorkerDiedRequest& message, rpc::Request&, rpc::Responder responder) {
         ReportWorkerDied(gcs, message, std::move(responder));
       });
-  dispatcher->RegisterTyped<v1::NodeEmpty>(MethodId::kListNodes, [gcs](const v1::NodeEmpty&, rpc::Request&, rpc::Responder responder) {
-    Effects out;
-    gcs->nodes.List(gcs->runner.Hold(std::move(responder)), &out);
-    gcs->runner.Run(std::move(out));
-  });
+  dispatcher->RegisterTyped<v1::ListNodesRequest>(
+      MethodId::kListNodes, [gcs](const v1::ListNodesRequest& message, rpc::Request&, rpc::Responder responder) {
+        Effects out;
+        gcs->nodes.List(gcs->runner.Hold(std::move(responder)), !message.without_config(), &out);
+        gcs->runner.Run(std::move(out));
+      });
 }
 
 }  // namespace ray::gcs

@@ -156,10 +156,10 @@ bool NodeTableCore::Die(const NodeId& node, const std::string& reason, v1::Death
   return true;
 }
 
-void NodeTableCore::List(CallToken call, Effects* out) const {
+void NodeTableCore::List(CallToken call, bool with_config, Effects* out) const {
   v1::ListNodesReply reply;
   for (const auto& [id, node] : nodes_) *reply.add_nodes() = WithBundles(node);
-  reply.set_config_json(config_.config_json);
+  if (with_config) reply.set_config_json(config_.config_json);
   Reply(call, std::move(reply), out);
 }
 

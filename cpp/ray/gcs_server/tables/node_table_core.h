@@ -34,7 +34,7 @@ class NodeTableCore {
   bool Drain(const v1::DrainNodeRequest& report, int64_t wall_ms, Effects* out);
   // The node is gone for good. True if it was alive.
   bool Die(const NodeId& node, const std::string& reason, v1::DeathKind kind, CallToken call, int64_t wall_ms, Effects* out);
-  void List(CallToken call, Effects* out) const;
+  void List(CallToken call, bool with_config, Effects* out) const;
 
   // Nullptr: unknown.
   const v1::NodeInfo* Find(const NodeId& node) const;

@@ -57,7 +57,7 @@ void SimCluster::Look(const std::function<void(const Listing&)>& check) {
                  },
                  {});
     };
-    ask(MethodId::kListNodes, v1::NodeEmpty(), &listing->nodes);
+    ask(MethodId::kListNodes, v1::ListNodesRequest(), &listing->nodes);
     v1::ListActorsRequest all;
     all.set_all_namespaces(true);
     ask(MethodId::kListActors, all, &listing->actors);
