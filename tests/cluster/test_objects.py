@@ -17,6 +17,7 @@ from support.nodes import HandCluster
 from support.processes import wait_until
 
 import ray
+from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import WaitState, explain
 
@@ -175,3 +176,40 @@ def test_more_values_than_the_store_holds(cluster_of: ClusterOf) -> None:
     refs = [there.run.remote(big, i) for i in range(8)]
     assert [last(ray.get(ref, timeout=60)) for ref in refs] == list(range(8))
     assert [last(array) for array in ray.get(refs, timeout=60)] == list(range(8))
+
+
+def test_that_an_object_is_on_the_disk_of_another_node_is_known(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=0, object_store_memory=100 * MB, resources={"n1": 1})
+    ray.init(address=cluster.address, log_to_driver=False)
+
+    @ray.remote(num_cpus=0, resources={"n1": 0.01})
+    def make(value: int) -> np.ndarray:
+        return big(value, 30)
+
+    def spilled(refs: list[ray.ObjectRef]) -> list[bool]:
+        return [place["did_spill"] for place in ray.experimental.get_object_locations(refs).values()]
+
+    here, small = ray.put(big(1)), ray.put(1)
+    first = make.remote(0)
+    ray.wait([first], timeout=60, fetch_local=False)
+    assert spilled([here, small, first]) == [False, False, False]
+    refs = [first] + [make.remote(i) for i in range(1, 6)]
+    ray.wait(refs, num_returns=6, timeout=60, fetch_local=False)
+    wait_until(lambda: sum(spilled(refs)) >= 3, 30, "its node has room for three")
+    assert spilled([here, small]) == [False, False]
+    told = spilled(refs)
+
+    def told_of(now: list[bool]) -> bool:
+        """Those that were, and perhaps more meanwhile."""
+        return all(after for before, after in zip(told, now, strict=True) if before)
+
+    assert told_of([place["did_spill"] for place in ray.experimental.get_local_object_locations(refs).values()])
+    borrower = Runner.remote()
+    assert told_of(ray.get(borrower.run.remote(spilled, refs), timeout=60))
+    # It is on disk still when it is in memory again, and it has a second copy.
+    lost = refs[told.index(True)]
+    assert ray.get(lost, timeout=60)[-1] == refs.index(lost)
+    places = ray.experimental.get_object_locations([lost])[lost]
+    assert places["did_spill"] is True
+    assert len(places["node_ids"]) == 2

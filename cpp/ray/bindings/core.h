@@ -149,6 +149,12 @@ struct NodeFields {
   int32_t port = 0;
 };
 
+struct ObjectPlace {
+  std::vector<std::string> node_ids;
+  int64_t size = -1;  // unknown
+  bool spilled = false;
+};
+
 struct BundleFields {
   std::map<std::string, double> resources;
   std::map<std::string, std::string> label_selector;
@@ -156,7 +162,7 @@ struct BundleFields {
 };
 
 struct PlacementGroupFields {  // see PlacementGroupInfo
-  std::string id, name, ray_namespace, job_id, creator_actor_id, soft_target_node_id, topology_label, scheduling_state;
+  std::string id, name, ray_namespace, job_id, creator_actor_id, soft_target_node_id, topology_label;
   int32_t strategy = 1;  // PlacementStrategy
   int32_t state = 0;     // PlacementGroupState
   bool detached = false;
@@ -306,8 +312,8 @@ class Core {
   void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token);
   void RemoveLocalRef(const ObjectId& object_id);  // [gil-ok]
   Address OwnerOf(const ObjectId& object_id);      // [gil-ok] nil: unknown here
-  Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
-                      std::vector<int64_t>* sizes);
+  // Of each object, in turn. `only_known`: what this process knows, without the owners.
+  Status GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, bool only_known, std::vector<ObjectPlace>* out);
   void NoteCreationSite(const ObjectId& id, const std::string& site);  // [gil-ok]
   // Asks each what it knows, all at once; one answer for each question.
   void Explain(const std::vector<WaitQuestion>& questions, int64_t timeout_ms, std::vector<WaitAnswer>* out);

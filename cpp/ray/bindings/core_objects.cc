@@ -58,16 +58,16 @@ void Core::AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t tas
 }
 void Core::RemoveLocalRef(const ObjectId& id) { worker_->objects().RemoveLocalRef(id); }
 Address Core::OwnerOf(const ObjectId& id) { return worker_->objects().OwnerOf(id); }
-Status Core::GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, std::vector<std::vector<std::string>>* node_ids,
-                          std::vector<int64_t>* sizes) {
+Status Core::GetLocations(const std::vector<Ref>& refs, int64_t timeout_ms, bool only_known, std::vector<ObjectPlace>* out) {
+  core::ObjectService& objects = worker_->objects();
   std::vector<core::Location> locations;
-  RAY_RETURN_NOT_OK(worker_->objects().GetLocations(refs, timeout_ms, &locations));
-  node_ids->assign(refs.size(), {});
-  sizes->assign(refs.size(), -1);
-  for (size_t i = 0; i < locations.size() && i < refs.size(); ++i) {
-    if (!locations[i].known) continue;
-    (*sizes)[i] = static_cast<int64_t>(locations[i].size);
-    for (const NodeId& node : locations[i].node_ids) (*node_ids)[i].push_back(node.Binary());
+  RAY_RETURN_NOT_OK(only_known ? objects.GetKnownLocations(refs, &locations) : objects.GetLocations(refs, timeout_ms, &locations));
+  for (const core::Location& location : locations) {
+    ObjectPlace& place = out->emplace_back();
+    if (!location.known) continue;
+    place.size = static_cast<int64_t>(location.size);
+    place.spilled = location.spilled;
+    for (const NodeId& node : location.node_ids) place.node_ids.push_back(node.Binary());
   }
   return Status::Ok();
 }

@@ -217,7 +217,6 @@ PlacementGroupFields FieldsOf(const v1::PlacementGroupInfo& info) {
   f.creator_actor_id = info.creator_actor_id();
   f.soft_target_node_id = info.soft_target_node_id();
   f.topology_label = info.topology_label();
-  f.scheduling_state = info.scheduling_state();
   f.strategy = info.strategy();
   f.state = info.state();
   f.detached = info.detached();

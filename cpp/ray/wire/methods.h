@@ -92,6 +92,7 @@ namespace ray {
   X(kCancelPull, 243, "ObjectTransfer", "CancelPull")                        \
   X(kFreeCopies, 244, "ObjectTransfer", "FreeCopies")                        \
   X(kKeepCopies, 245, "ObjectTransfer", "KeepCopies")                        \
+  X(kFindSpilled, 255, "ObjectTransfer", "FindSpilled")                      \
   X(kAddLocation, 246, "WorkerObject", "AddLocation")                        \
   X(kAdoptObjects, 247, "ObjectAdoption", "AdoptObjects")                    \
   X(kOwnerMoved, 248, "ObjectAdoption", "OwnerMoved")                        \

@@ -25,6 +25,7 @@ from ray._core.cpp.core cimport (
     CoreOptions,
     GetStatus,
     ObjectId,
+    ObjectPlace,
     Ref,
     Status,
     StatusCode,
@@ -446,18 +447,17 @@ cdef class CoreWorker:
                 found.push_back(i)
         return _split(refs, &found)
 
-    def get_locations(self, list refs not None, int64_t timeout_ms=-1):
-        """(list of lists of node ids, list of sizes); a size of -1 is unknown."""
+    def get_locations(self, list refs not None, int64_t timeout_ms=-1, bint only_known=False):
+        """A list of (node ids, size, spilled); a size of -1 is unknown. `only_known`: without the owners."""
         cdef Core* core = self.alive()
         cdef vector[Ref] all_refs
-        cdef vector[vector[string]] nodes
-        cdef vector[int64_t] sizes
+        cdef vector[ObjectPlace] places
         cdef Status status
         to_refs(refs, &all_refs)
         with nogil:
-            status = core.GetLocations(all_refs, timeout_ms, &nodes, &sizes)
+            status = core.GetLocations(all_refs, timeout_ms, only_known, &places)
         check(status)
-        return [[to_bytes(node) for node in row] for row in nodes], list(sizes)
+        return [([to_bytes(node) for node in place.node_ids], place.size, place.spilled) for place in places]
 
     # --- tasks and actors
 

@@ -117,9 +117,13 @@ class Session:
             shown.append(f"  ... and {len(refs) - _EXPLAINED_REFS} more")
         logger.warning("ray.get has been waiting for 10 s for\n%s", "\n".join(shown))
 
-    def get_locations(self, refs: list[ObjectRef], timeout_ms: int) -> tuple[list[list[bytes]], list[int]]:
-        """Node ids with a copy, and sizes, of each ref."""
+    def get_locations(self, refs: list[ObjectRef], timeout_ms: int) -> list[tuple[list[bytes], int, bool]]:
+        """Of each ref the ids of nodes with a copy, its size (-1: unknown), whether a copy was written to disk."""
         return self.core.get_locations(refs, timeout_ms)
+
+    def get_known_locations(self, refs: list[ObjectRef]) -> list[tuple[list[bytes], int, bool]]:
+        """The same without asking the owners."""
+        return self.core.get_locations(refs, only_known=True)
 
     # --- tasks and actors
 

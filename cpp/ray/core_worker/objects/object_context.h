@@ -39,6 +39,7 @@ struct Location {
   bool known = false;
   std::vector<NodeId> node_ids;
   uint64_t size = 0;
+  bool spilled = false;  // a node that has a copy has written it to disk
 };
 
 enum class ReadResult : int32_t {

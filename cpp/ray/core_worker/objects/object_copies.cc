@@ -11,6 +11,40 @@
 #include "ray/core_worker/objects/owners.h"
 
 namespace ray::core {
+namespace {
+
+using LocationMap = std::unordered_map<ObjectId, Location, IdHash>;
+
+// Answers of several processes, which are waited for together. Outlives the wait if that ends early.
+template <typename Answers>
+struct Asked {
+  explicit Asked(size_t count) : count(count), left(count) {}
+  void Arrive() {
+    if (left.fetch_sub(1) == 1) waiter.Notify();
+  }
+  // What has come, in any case.
+  Status Wait(const ObjectCopies::Block& block, const char* late, Answers* out) {
+    const ReadResult result = count == 0 ? ReadResult::kReady : block(&waiter);
+    {
+      MutexLock lock(&mu);
+      *out = answers;
+    }
+    switch (result) {
+      case ReadResult::kReady: break;
+      case ReadResult::kTimeout: return Status::DeadlineExceeded(late);
+      case ReadResult::kInterrupted: return Status(StatusCode::kAborted, "interrupted by a signal");
+      case ReadResult::kClosed: return Status::Cancelled("this process is shutting down");
+    }
+    return Status::Ok();
+  }
+  const size_t count;
+  std::atomic<size_t> left;
+  async::Waiter waiter;
+  Mutex mu;
+  Answers answers GUARDED_BY(mu);
+};
+
+}  // namespace
 
 void ObjectCopies::FreeCopies(const std::vector<StoredCopies>& copies) {
   std::vector<ObjectId> here;
@@ -111,68 +145,90 @@ void ObjectCopies::LoseNode(const NodeId& node) {
   KeepCopies(loss.primaries);
 }
 
-Status ObjectCopies::GetLocations(std::span<const ObjectRefInfo> refs, const std::function<ReadResult(async::Waiter*)>& block,
-                                  std::vector<Location>* out) {
-  struct Pending {  // outlives the call if it times out
-    async::Waiter waiter;
-    std::atomic<size_t> left{0};
-    Mutex mu;
-    std::unordered_map<ObjectId, Location, IdHash> found;
-    void Arrive() {
-      if (left.fetch_sub(1) == 1) waiter.Notify();
-    }
-  };
-  auto pending = std::make_shared<Pending>();
-  std::vector<ObjectRefInfo> foreign;
-  out->clear();
-  out->resize(refs.size());
-  for (size_t i = 0; i < refs.size(); ++i) {
-    if (!context_.IsOurs(refs[i])) {
-      foreign.push_back(refs[i]);
-      continue;
-    }
-    StoredValue value;
-    (*out)[i].known = context_.table.IsOwned(refs[i].id);
-    if (context_.memory.Get(refs[i].id, &value)) {
-      (*out)[i].node_ids = std::move(value.node_ids);
-      (*out)[i].size = value.size;
-    }
+Location ObjectCopies::KnownLocation(const ObjectId& id) const {
+  Location location;
+  location.known = context_.table.IsOwned(id);
+  if (StoredValue value; context_.memory.Get(id, &value)) {
+    location.known = true;
+    location.node_ids = std::move(value.node_ids);
+    location.size = value.size;
   }
-  if (foreign.empty()) return Status::Ok();
-  auto groups = GroupByOwner(foreign);
-  pending->left = groups.size();
+  return location;
+}
+
+Status ObjectCopies::GetKnownLocations(std::span<const ObjectRefInfo> refs, const Block& block, std::vector<Location>* out) {
+  out->clear();
+  for (const ObjectRefInfo& ref : refs) out->push_back(KnownLocation(ref.id));
+  const Status asked = AskNodes(refs, block, out);
+  return asked.code() == StatusCode::kDeadlineExceeded ? Status::Ok() : asked;
+}
+
+Status ObjectCopies::GetLocations(std::span<const ObjectRefInfo> refs, const Block& block, std::vector<Location>* out) {
+  out->clear();
+  std::vector<ObjectRefInfo> foreign;
+  for (const ObjectRefInfo& ref : refs) {
+    const bool ours = context_.IsOurs(ref);
+    out->push_back(ours ? KnownLocation(ref.id) : Location());
+    if (!ours) foreign.push_back(ref);
+  }
+  LocationMap found;
+  RAY_RETURN_NOT_OK(AskOwners(foreign, block, &found));
+  for (size_t i = 0; i < refs.size(); ++i) {
+    if (const auto it = found.find(refs[i].id); it != found.end()) (*out)[i] = it->second;
+  }
+  return AskNodes(refs, block, out);
+}
+
+Status ObjectCopies::AskOwners(std::span<const ObjectRefInfo> foreign, const Block& block, LocationMap* found) {
+  const auto groups = GroupByOwner(foreign);
+  const auto asked = std::make_shared<Asked<LocationMap>>(groups.size());
   for (const auto& [owner, ids] : groups) {
-    auto connection = context_.owners->Get(owner);
+    const auto connection = context_.owners->Get(owner);
     if (!connection.ok()) {
-      pending->Arrive();
+      asked->Arrive();
       continue;
     }
     v1::GetLocationsRequest request;
     for (const ObjectId& id : ids) request.add_object_ids(id.data(), ObjectId::kSize);
     rpc::CallTyped<v1::GetLocationsReply>(**connection, MethodId::kGetLocations, request, {},
-                                          [pending](const Status&, v1::GetLocationsReply& reply, PartList) {
-                                            MutexLock lock(&pending->mu);
+                                          [asked](const Status&, v1::GetLocationsReply& reply, PartList) {
+                                            MutexLock lock(&asked->mu);
                                             for (const auto& location : reply.locations()) {
-                                              Location& found = pending->found[ObjectId::FromBinaryOrNil(location.object_id())];
-                                              found.known = location.known();
-                                              found.size = location.size();
+                                              Location& at = asked->answers[ObjectId::FromBinaryOrNil(location.object_id())];
+                                              at.known = location.known();
+                                              at.size = location.size();
                                               for (const auto& node : location.node_ids())
-                                                found.node_ids.push_back(NodeId::FromBinaryOrNil(node));
+                                                at.node_ids.push_back(NodeId::FromBinaryOrNil(node));
                                             }
-                                            pending->Arrive();
+                                            asked->Arrive();
                                           });
   }
-  switch (block(&pending->waiter)) {
-    case ReadResult::kReady: break;
-    case ReadResult::kTimeout: return Status::DeadlineExceeded("an owner has not told where its objects are");
-    case ReadResult::kInterrupted: return Status(StatusCode::kAborted, "interrupted by a signal");
-    case ReadResult::kClosed: return Status::Cancelled("this process is shutting down");
-  }
-  MutexLock lock(&pending->mu);
+  return asked->Wait(block, "an owner has not told where its objects are", found);
+}
+
+Status ObjectCopies::AskNodes(std::span<const ObjectRefInfo> refs, const Block& block, std::vector<Location>* out) {
+  std::map<NodeId, v1::FindSpilledRequest> questions;
   for (size_t i = 0; i < refs.size(); ++i) {
-    if (auto it = pending->found.find(refs[i].id); it != pending->found.end()) (*out)[i] = it->second;
+    for (const NodeId& node : (*out)[i].node_ids) questions[node].add_object_ids(refs[i].id.data(), ObjectId::kSize);
   }
-  return Status::Ok();
+  const auto asked = std::make_shared<Asked<ObjectIdSet>>(questions.size());
+  for (const auto& [node, question] : questions) {
+    const auto raylet = context_.peers->GetRaylet(node);
+    if (!raylet.ok()) {  // it is dead, and so are its files
+      asked->Arrive();
+      continue;
+    }
+    rpc::CallTyped<v1::FindSpilledReply>(**raylet, MethodId::kFindSpilled, question, {},
+                                         [asked](const Status&, const v1::FindSpilledReply& reply, PartList) {
+                                           MutexLock lock(&asked->mu);
+                                           for (const auto& id : reply.object_ids()) asked->answers.insert(ObjectId::FromBinaryOrNil(id));
+                                           asked->Arrive();
+                                         });
+  }
+  ObjectIdSet spilled;
+  const Status status = asked->Wait(block, "a node has not told which of its objects are spilled", &spilled);
+  for (size_t i = 0; i < refs.size(); ++i) (*out)[i].spilled = spilled.contains(refs[i].id);
+  return status;
 }
 
 void ObjectCopies::HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder) {

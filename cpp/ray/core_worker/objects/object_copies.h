@@ -54,13 +54,18 @@ class ObjectCopies {
   void HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder);
 
   // --- where copies are
-  // [blocks], by way of `block`, until all owners have answered.
-  Status GetLocations(std::span<const ObjectRefInfo> refs, const std::function<ReadResult(async::Waiter*)>& block,
-                      std::vector<Location>* out);
+  using Block = std::function<ReadResult(async::Waiter*)>;
+  // [blocks], by way of `block`, until all owners have answered, and all nodes with copies, which alone know what is on disk.
+  Status GetLocations(std::span<const ObjectRefInfo> refs, const Block& block, std::vector<Location>* out);
+  // The same without the owners: what this process knows. Of a node that does not answer in time nothing is known to be spilled.
+  Status GetKnownLocations(std::span<const ObjectRefInfo> refs, const Block& block, std::vector<Location>* out);
   void HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder);
   void HandleAddLocation(const v1::AddLocationNotice& message);
 
  private:
+  Location KnownLocation(const ObjectId& id) const;
+  Status AskOwners(std::span<const ObjectRefInfo> foreign, const Block& block, std::unordered_map<ObjectId, Location, IdHash>* found);
+  Status AskNodes(std::span<const ObjectRefInfo> refs, const Block& block, std::vector<Location>* out);
   // These are the primary copies from now on.
   void KeepCopies(const std::vector<std::pair<ObjectId, NodeId>>& copies);
 

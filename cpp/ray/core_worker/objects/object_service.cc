@@ -135,6 +135,13 @@ Status ObjectService::GetLocations(std::span<const ObjectRefInfo> refs, int64_t 
       refs, [&](async::Waiter* waiter) { return Block(waiter, deadline); }, out);
 }
 
+Status ObjectService::GetKnownLocations(std::span<const ObjectRefInfo> refs, std::vector<Location>* out) {
+  constexpr int64_t kPatienceMs = 1000;
+  const Time deadline = calls_.DeadlineOf(kPatienceMs);
+  return copies_.GetKnownLocations(
+      refs, [&](async::Waiter* waiter) { return Block(waiter, deadline); }, out);
+}
+
 void ObjectService::OnNodeDied(const NodeId& node) {
   if (!copies_.NoteDeadNode(node)) return;
   for (const WorkerId& worker : context_.table.NodeDied(node)) OnWorkerDied(worker);

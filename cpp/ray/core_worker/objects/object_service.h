@@ -134,8 +134,10 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   // As WatchObject, and what is in stores is brought to this node first, as the argument of a task: a get right afterwards waits for nobody. One that
   // cannot be brought counts as ready; a get says why.
   void BringObject(const ObjectRefInfo& ref, std::function<void()> callback) { reader_.BringObject(ref, std::move(callback)); }
-  // [blocks] until all owners have answered. NOT_FOUND is told by Location::known.
+  // [blocks] until all owners, and all nodes with copies, have answered. NOT_FOUND is told by Location::known.
   Status GetLocations(std::span<const ObjectRefInfo> refs, int64_t timeout_ms, std::vector<Location>* out);
+  // The same, of what this process knows; only whether it is spilled is asked of the nodes, for a second at most. [blocks]
+  Status GetKnownLocations(std::span<const ObjectRefInfo> refs, std::vector<Location>* out);
   // What is known of an object here, without fetching. False: pending or unknown. (Dependency resolution: inline it, or pass in_store on.)
   bool Lookup(const ObjectId& id, StoredValue* out) const { return context_.memory.Get(id, out); }
   // The copy that an attempt of one of our tasks may have left on that node is of no use.

@@ -706,6 +706,13 @@ void StoreService::Describe(const ObjectId& id, std::function<void(std::string t
   });
 }
 
+void StoreService::FindSpilled(std::vector<ObjectId> ids, std::function<void(std::vector<ObjectId>)> callback) {
+  impl_->local->Post("store.find_spilled", [self = impl_.get(), ids = std::move(ids), callback = std::move(callback)]() mutable {
+    std::erase_if(ids, [self](const ObjectId& id) { return !self->core->HasFile(id); });
+    callback(std::move(ids));
+  });
+}
+
 void StoreService::Free(std::vector<CopyRun> copies) {
   impl_->local->Post("store.free", [self = impl_.get(), copies = std::move(copies)] {
     for (const CopyRun& copy : copies) self->core->Free(copy, self->Now(), &self->effects);

@@ -120,6 +120,8 @@ class StoreService {
   // They are that process's from now on, whatever becomes of the one that owned them.
   void Reown(std::vector<ObjectId> ids, const Address& owner);
 
+  // Which of them are on disk, whether or not they are in memory, too. The callback runs on the store's loop.
+  void FindSpilled(std::vector<ObjectId> ids, std::function<void(std::vector<ObjectId>)> callback);
   // For people: where an object is, in a word or two ("spilled to disk"); empty: not here. The callback runs on the store's loop.
   void Describe(const ObjectId& id, std::function<void(std::string text, bool readable)> callback);
 

@@ -506,6 +506,11 @@ ObjectTableCore::Whereabouts ObjectTableCore::WhereIs(const ObjectId& id) const 
   return object.disk == Disk::kRestoring ? Whereabouts::kRestoring : Whereabouts::kSpilled;
 }
 
+bool ObjectTableCore::HasFile(const ObjectId& id) const {
+  const auto it = objects_.find(id);
+  return it != objects_.end() && it->second.has_file && !it->second.freed;
+}
+
 bool ObjectTableCore::Contains(const ObjectId& id) const {
   auto it = objects_.find(id);
   return it != objects_.end() && it->second.sealed && !it->second.freed;

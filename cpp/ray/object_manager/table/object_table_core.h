@@ -235,6 +235,7 @@ class ObjectTableCore {
   // For people: where an object is, as the store of its node sees it.
   enum class Whereabouts { kAbsent, kUnsealed, kInMemory, kSpilled, kRestoring };
   Whereabouts WhereIs(const ObjectId& id) const;
+  bool HasFile(const ObjectId& id) const;   // it is on disk, whether or not it is in memory, too
   bool Contains(const ObjectId& id) const;  // sealed, and not freed: a pin of somebody may keep a freed one for a while
   bool MayCome(const ObjectId& id) const;   // nobody has put it yet, or who writes it has not sealed it
   TableStats Stats() const;

@@ -85,6 +85,9 @@ void TransferService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
         push_.OnLeft(NodeId::FromBinaryOrNil(m.node_id()), ObjectId::FromBinaryOrNil(m.object_id()), &pushes_out_);
         Settle();
       });
+  dispatcher->RegisterTyped<v1::FindSpilledRequest>(
+      MethodId::kFindSpilled,
+      [this](const v1::FindSpilledRequest& m, rpc::Request&, rpc::Responder responder) { HandleFindSpilled(m, std::move(responder)); });
   for (MethodId method : {MethodId::kFreeCopies, MethodId::kKeepCopies}) {
     dispatcher->RegisterTyped<v1::CopiesNotice>(method, [this, method](const v1::CopiesNotice& m, rpc::Request&, rpc::Responder responder) {
       HandleCopies(method, m, std::move(responder));
@@ -195,6 +198,19 @@ void TransferService::HandleFetch(const v1::FetchChunkRequest& message, rpc::Res
                    message.length(), message.insist(), message.depth()},
                   Now(), &pushes_out_);
   Settle();
+}
+
+void TransferService::HandleFindSpilled(const v1::FindSpilledRequest& message, rpc::Responder responder) {
+  std::vector<ObjectId> ids;
+  for (const std::string& id : message.object_ids()) ids.push_back(ObjectId::FromBinaryOrNil(id));
+  deps_.store->FindSpilled(std::move(ids), [loop = deps_.loop, held = std::make_shared<rpc::Responder>(std::move(responder))](
+                                               const std::vector<ObjectId>& spilled) {
+    loop->Post("transfer.spilled", [held, spilled] {
+      v1::FindSpilledReply reply;
+      for (const ObjectId& id : spilled) reply.add_object_ids(id.data(), ObjectId::kSize);
+      held->Send(reply);
+    });
+  });
 }
 
 void TransferService::HandleCopies(MethodId method, const v1::CopiesNotice& message, rpc::Responder responder) {

@@ -94,6 +94,7 @@ class TransferService {
   void Want(object_manager::PullRequest request, Wanted wanted, Pull pull);
   void HandlePull(const v1::PullObjectRequest& message, rpc::Request& request, rpc::Responder responder);
   void HandleFetch(const v1::FetchChunkRequest& message, rpc::Responder responder);
+  void HandleFindSpilled(const v1::FindSpilledRequest& message, rpc::Responder responder);
   void HandleCopies(MethodId method, const v1::CopiesNotice& message, rpc::Responder responder);
   // One kind of message about copies on other nodes.
   struct Notices {

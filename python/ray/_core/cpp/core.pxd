@@ -189,13 +189,18 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         Status status
         vector[WaitFactFields] facts
 
+    cdef cppclass ObjectPlace:
+        vector[string] node_ids
+        int64_t size
+        bool spilled
+
     cdef cppclass BundleFields:
         map[string, double] resources
         map[string, string] label_selector
         string node_id
 
     cdef cppclass PlacementGroupFields:
-        string id, name, ray_namespace, job_id, creator_actor_id, soft_target_node_id, topology_label, scheduling_state
+        string id, name, ray_namespace, job_id, creator_actor_id, soft_target_node_id, topology_label
         int32_t strategy, state
         bool detached, infeasible
         vector[BundleFields] bundles
@@ -273,7 +278,7 @@ cdef extern from "ray/bindings/core.h" namespace "ray::bindings" nogil:
         void AddBorrowedRef(const Ref& ref, const ObjectId& outer_id, uint64_t task_token)
         void RemoveLocalRef(const ObjectId& object_id)
         Address OwnerOf(const ObjectId& object_id)
-        Status GetLocations(const vector[Ref]& refs, int64_t timeout_ms, vector[vector[string]]* node_ids, vector[int64_t]* sizes)
+        Status GetLocations(const vector[Ref]& refs, int64_t timeout_ms, bool only_known, vector[ObjectPlace]* out)
         void NoteCreationSite(const ObjectId& id, const string& site)
         void Explain(const vector[WaitQuestion]& questions, int64_t timeout_ms, vector[WaitAnswer]* out)
         Status RegisterTemplate(const TemplateOptions& options, uint64_t* handle)
