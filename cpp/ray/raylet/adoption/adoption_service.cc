@@ -1,6 +1,7 @@
 #include "ray/raylet/adoption/adoption_service.h"
 
 #include <algorithm>
+#include <bit>
 #include <set>
 #include <utility>
 
@@ -30,12 +31,13 @@ ErrorValue LostError(const ObjectId& id) {
 }  // namespace
 
 AdoptionService::AdoptionService(Deps deps)
-    : deps_(std::move(deps)), core_(deps_.self), mail_key_(LeaseId::FromRandom().Binary().substr(0, 12)) {}
+    : deps_(std::move(deps)), core_(deps_.self), mail_key_(LeaseId::FromRandom().Binary().substr(0, 12)), mail_timer_(deps_.loop, [this] {
+        OwnerMailEffects effects;
+        mail_.Tick(Now(), &effects);
+        Run(effects);
+      }) {}
 
-AdoptionService::~AdoptionService() {
-  *alive_ = false;
-  if (mail_timer_ != 0) deps_.loop->CancelTimer(mail_timer_);
-}
+AdoptionService::~AdoptionService() { *alive_ = false; }
 
 void AdoptionService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
   dispatcher->RegisterTyped<v1::AdoptObjectsRequest>(
@@ -129,11 +131,12 @@ void AdoptionService::Reown(const WorkerId& owner, const std::map<NodeId, std::v
   }
 }
 
-void AdoptionService::ReownOn(const WorkerId& owner, const NodeId& node, const std::vector<ObjectId>& ids, std::shared_ptr<void> heard) {
+void AdoptionService::ReownOn(const WorkerId& owner, const NodeId& node, const std::vector<ObjectId>& ids, std::shared_ptr<void> heard,
+                              uint64_t failures) {
   if (core_.IsDeadNode(node)) return;  // its copies have gone
-  const auto again = [this, alive = alive_, owner, node, ids, heard] {
-    deps_.loop->AddTimer(kReownPause, [this, alive, owner, node, ids, heard] {
-      if (*alive && core_.IsTaking(owner)) ReownOn(owner, node, ids, heard);
+  const auto again = [this, alive = alive_, owner, node, ids, heard, failures] {
+    deps_.loop->AddTimer(kReownPause, [this, alive, owner, node, ids, heard, failures] {
+      if (*alive && core_.IsTaking(owner)) ReownOn(owner, node, ids, heard, failures + 1);
     });
   };
   const rpc::ConnectionPtr link = deps_.link(node);
@@ -145,9 +148,13 @@ void AdoptionService::ReownOn(const WorkerId& owner, const NodeId& node, const s
   options.timeout = kReownTimeout;
   link->Call(
       MethodId::kReownCopies, request, {},
-      [alive = alive_, node, heard, again](const Status& status, const rpc::Reply&) {
+      [alive = alive_, node, heard, again, failures](const Status& status, const rpc::Reply&) {
         if (!*alive || status.ok()) return;
-        RAY_LOG(WARNING) << "node " << node << " may drop copies of objects that were handed over: " << status.ToString();
+        // Said of the first, second, fourth attempt and so on.
+        if (std::has_single_bit(failures + 1)) {
+          RAY_LOG(WARNING) << "node " << node << " may drop copies of objects that were handed over (attempt " << failures + 1
+                           << "): " << status.ToString();
+        }
         again();
       },
       options);
@@ -439,7 +446,7 @@ void AdoptionService::Run(const OwnerMailEffects& effects) {
     }
   }
   if (!adopted.empty()) Run(adopted);
-  ArmMailTimer();
+  mail_timer_.Arm(mail_.NextDeadline());
 }
 
 void AdoptionService::Send(const AskToCount& effect) {
@@ -496,19 +503,6 @@ void AdoptionService::Send(const ReturnCounts& effect) {
     item->set_count(count);
   }
   connection->Call(MethodId::kRemoveBorrowers, request, {}, [answered](const Status& status, const rpc::Reply&) { answered(status); });
-}
-
-void AdoptionService::ArmMailTimer() {
-  if (mail_timer_ != 0) deps_.loop->CancelTimer(mail_timer_);
-  mail_timer_ = 0;
-  if (mail_.NextDeadline().is_infinite()) return;
-  mail_timer_ = deps_.loop->AddTimer(std::max(mail_.NextDeadline() - Now(), Duration::zero()), [this, alive = alive_] {
-    if (!*alive) return;
-    mail_timer_ = 0;
-    OwnerMailEffects effects;
-    mail_.Tick(Now(), &effects);
-    Run(effects);
-  });
 }
 
 void AdoptionService::WriteStats(JsonWriter* json) const {

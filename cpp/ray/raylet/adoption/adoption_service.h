@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "ray/async/loop.h"
+#include "ray/async/tick_timer.h"
 #include "ray/raylet/adoption/adoption_core.h"
 #include "ray/raylet/adoption/owner_mail_core.h"
 #include "ray/raylet/objects/transfer_service.h"
@@ -68,7 +69,8 @@ class AdoptionService {
   void HandOver(const std::vector<ObjectRefInfo>& nested, const Address& receiver, std::function<void()> done);
   // The copies of these objects belong to the adopter; `done` when every node has heard.
   void Reown(const WorkerId& owner, const std::map<NodeId, std::vector<ObjectId>>& copies, std::function<void()> done);
-  void ReownOn(const WorkerId& owner, const NodeId& node, const std::vector<ObjectId>& ids, std::shared_ptr<void> heard);
+  void ReownOn(const WorkerId& owner, const NodeId& node, const std::vector<ObjectId>& ids, std::shared_ptr<void> heard,
+               uint64_t failures = 0);
   // What is only on `node` is brought here.
   void SaveFrom(const NodeId& node, const std::vector<ObjectId>& ids, std::function<void()> done);
   rpc::ConnectionPtr ConnectionTo(const Address& process);
@@ -76,7 +78,6 @@ class AdoptionService {
   void Run(const OwnerMailEffects& effects);
   void Send(const AskToCount& effect);
   void Send(const ReturnCounts& effect);
-  void ArmMailTimer();
   Time Now() const { return deps_.loop->clock().Now(); }
 
   const Deps deps_;
@@ -84,7 +85,7 @@ class AdoptionService {
   OwnerMailCore mail_;
   const std::string mail_key_;                          // with a number the request id of our AddBorrowers
   std::map<uint64_t, std::shared_ptr<void>> counting_;  // by number of mail: let go of when it is settled
-  async::TimerId mail_timer_ = 0;
+  async::TickTimer mail_timer_;
   rpc::AnswerLog counted_{16384};  // AddBorrowers, by request id
   rpc::AnswerLog given_{16384};    // GetObject of values with refs inside, by requester and request
   // Number of the last RemoveBorrowers that an owner's counts have in them; the node is nil until the borrower has sent one here.

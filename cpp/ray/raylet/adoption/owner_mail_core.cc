@@ -1,6 +1,8 @@
 #include "ray/raylet/adoption/owner_mail_core.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 namespace ray::raylet {
 
@@ -17,57 +19,74 @@ void OwnerMailCore::GiveBack(const Address& owner, const ObjectId& id) {
   Returning& returning = returns_[owner.worker_id];
   returning.owner = owner;
   ++returning.next[id];
+  if (returning.message.counts.empty()) gathered_.insert(owner.worker_id);
 }
 
 void OwnerMailCore::Flush(Time now, OwnerMailEffects* out) {
-  for (auto& [owner, returning] : returns_) {
-    if (returning.message.counts.empty()) SendNext(&returning, now, out);
-  }
+  for (const WorkerId& owner : std::exchange(gathered_, {})) SendNext(&returns_.at(owner), now, out);
 }
 
 void OwnerMailCore::SendNext(Returning* returning, Time now, OwnerMailEffects* out) {
+  DropMessage(*returning);
   returning->message = {returning->owner, ++last_number_, {returning->next.begin(), returning->next.end()}};
   returning->next.clear();
   returning->attempt = {.since = now};
+  returning_[last_number_] = returning->owner.worker_id;
   out->emplace_back(returning->message);
 }
 
+void OwnerMailCore::DropMessage(const Returning& returning) {
+  EndPause(returning.message.number, returning.attempt);
+  returning_.erase(returning.message.number);
+}
+
+std::map<WorkerId, OwnerMailCore::Returning>::iterator OwnerMailCore::Erase(std::map<WorkerId, Returning>::iterator it) {
+  DropMessage(it->second);
+  gathered_.erase(it->first);
+  return returns_.erase(it);
+}
+
 void OwnerMailCore::OnAnswer(uint64_t number, OwnerMailEffects* out) {
-  if (requests_.erase(number) != 0) out->emplace_back(CountSettled{number});
+  const auto node = requests_.extract(number);
+  if (!node) return;
+  EndPause(number, node.mapped().attempt);
+  out->emplace_back(CountSettled{number});
 }
 
 void OwnerMailCore::OnMoved(uint64_t number, OwnerMailEffects* out) {
-  const auto node = requests_.extract(number);
-  if (!node) return;
-  const AskToCount& message = node.mapped().message;
+  const auto it = requests_.find(number);
+  if (it == requests_.end()) return;
+  const AskToCount& message = it->second.message;
   for (const ObjectId& id : message.ids) out->emplace_back(CountHere{id, message.receiver});
-  out->emplace_back(CountSettled{number});
+  OnAnswer(number, out);
 }
 
 void OwnerMailCore::OnReturned(const WorkerId& owner, uint64_t number, Time now, OwnerMailEffects* out) {
   const auto it = returns_.find(owner);
   if (it == returns_.end() || it->second.message.number != number) return;
   if (it->second.next.empty()) {
-    returns_.erase(it);
+    Erase(it);
   } else {
     SendNext(&it->second, now, out);
   }
 }
 
-bool OwnerMailCore::Pause(Attempt* attempt, Time now) const {
+bool OwnerMailCore::Pause(uint64_t number, Attempt* attempt, Time now) {
   if (now - attempt->since >= config_.give_up) return false;
+  EndPause(number, *attempt);
   attempt->pause = std::clamp(attempt->pause * 2, config_.first_pause, config_.longest_pause);
   attempt->again = now + attempt->pause;
+  pauses_.emplace(attempt->again, number);
   return true;
 }
 
 void OwnerMailCore::OnSilence(uint64_t number, Time now, OwnerMailEffects* out) {
   if (const auto it = requests_.find(number); it != requests_.end()) {
-    if (!Pause(&it->second.attempt, now)) OnAnswer(number, out);
-    return;
+    if (!Pause(number, &it->second.attempt, now)) OnAnswer(number, out);
+  } else if (const auto owner = returning_.find(number); owner != returning_.end()) {
+    const auto to = returns_.find(owner->second);
+    if (!Pause(number, &to->second.attempt, now)) Erase(to);
   }
-  const auto it = std::ranges::find_if(returns_, [&](const auto& entry) { return entry.second.message.number == number; });
-  if (it != returns_.end() && !Pause(&it->second.attempt, now)) returns_.erase(it);
 }
 
 void OwnerMailCore::OwnerAdopted(const WorkerId& owner, uint64_t heard, OwnerMailEffects* out) {
@@ -77,50 +96,49 @@ void OwnerMailCore::OwnerAdopted(const WorkerId& owner, uint64_t heard, OwnerMai
   }
   // It may have counted without our having its answer: rather a count too many, until its receiver ends, than one too few.
   for (const uint64_t number : moved) OnMoved(number, out);
-  const auto node = returns_.extract(owner);
-  if (!node) return;
-  const Returning& returning = node.mapped();
+  const auto it = returns_.find(owner);
+  if (it == returns_.end()) return;
+  const Returning& returning = it->second;
   if (returning.message.number > heard) {
     for (const auto& [id, count] : returning.message.counts) out->emplace_back(ReleaseHere{id, count});
   }
   for (const auto& [id, count] : returning.next) out->emplace_back(ReleaseHere{id, count});
+  Erase(it);
+}
+
+template <typename Predicate>
+void OwnerMailCore::SettleAll(Predicate whom, OwnerMailEffects* out) {
+  for (auto it = requests_.begin(); it != requests_.end();) {
+    const uint64_t number = it->first;
+    const AskToCount& message = it++->second.message;
+    if (whom(message.owner) || whom(message.receiver)) OnAnswer(number, out);
+  }
+  for (auto it = returns_.begin(); it != returns_.end();) it = whom(it->second.owner) ? Erase(it) : std::next(it);
 }
 
 void OwnerMailCore::WorkerDied(const WorkerId& worker, OwnerMailEffects* out) {
-  returns_.erase(worker);
-  std::erase_if(requests_, [&](const auto& entry) {
-    const AskToCount& message = entry.second.message;
-    if (message.owner.worker_id != worker && message.receiver.worker_id != worker) return false;
-    out->emplace_back(CountSettled{entry.first});
-    return true;
-  });
+  SettleAll([&](const Address& process) { return process.worker_id == worker; }, out);
 }
 
 void OwnerMailCore::NodeDied(const NodeId& node, OwnerMailEffects* out) {
-  std::erase_if(returns_, [&](const auto& entry) { return entry.second.owner.node_id == node; });
-  std::erase_if(requests_, [&](const auto& entry) {
-    const AskToCount& message = entry.second.message;
-    if (message.owner.node_id != node && message.receiver.node_id != node) return false;
-    out->emplace_back(CountSettled{entry.first});
-    return true;
-  });
+  SettleAll([&](const Address& process) { return process.node_id == node; }, out);
 }
 
 void OwnerMailCore::Tick(Time now, OwnerMailEffects* out) {
   const auto send_again = [&](auto* entry) {
-    if (entry->attempt.again > now) return;
     entry->attempt.again = Time::Infinite();
     out->emplace_back(entry->message);
   };
-  for (auto& [number, request] : requests_) send_again(&request);
-  for (auto& [owner, returning] : returns_) send_again(&returning);
+  while (!pauses_.empty() && pauses_.begin()->first <= now) {
+    const uint64_t number = pauses_.extract(pauses_.begin()).value().second;
+    if (const auto it = requests_.find(number); it != requests_.end()) {
+      send_again(&it->second);
+    } else {
+      send_again(&returns_.at(returning_.at(number)));
+    }
+  }
 }
 
-Time OwnerMailCore::NextDeadline() const {
-  Time next = Time::Infinite();
-  for (const auto& [number, request] : requests_) next = std::min(next, request.attempt.again);
-  for (const auto& [owner, returning] : returns_) next = std::min(next, returning.attempt.again);
-  return next;
-}
+Time OwnerMailCore::NextDeadline() const { return pauses_.empty() ? Time::Infinite() : pauses_.begin()->first; }
 
 }  // namespace ray::raylet

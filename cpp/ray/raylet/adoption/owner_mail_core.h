@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -91,13 +92,24 @@ class OwnerMailCore {
     std::map<ObjectId, uint32_t> next;  // gathered meanwhile
   };
   void SendNext(Returning* returning, Time now, OwnerMailEffects* out);
+  // What is under way to it, or pauses, is of no interest any more.
+  void DropMessage(const Returning& returning);
+  std::map<WorkerId, Returning>::iterator Erase(std::map<WorkerId, Returning>::iterator it);
+  // Whoever of them is the owner or the receiver has ended.
+  template <typename Predicate>
+  void SettleAll(Predicate whom, OwnerMailEffects* out);
   // False: it has been tried for too long.
-  bool Pause(Attempt* attempt, Time now) const;
+  bool Pause(uint64_t number, Attempt* attempt, Time now);
+  void EndPause(uint64_t number, const Attempt& attempt) { pauses_.erase({attempt.again, number}); }
 
   const OwnerMailConfig config_;
-  uint64_t last_number_ = 0;               // of messages of both kinds
-  std::map<uint64_t, Request> requests_;   // by number
-  std::map<WorkerId, Returning> returns_;  // by owner
+  uint64_t last_number_ = 0;                // of messages of both kinds
+  std::map<uint64_t, Request> requests_;    // by number
+  std::map<WorkerId, Returning> returns_;   // by owner
+  std::map<uint64_t, WorkerId> returning_;  // the owner that the message of that number is for
+  std::set<WorkerId> gathered_;             // of the owners: those that have something for the next Flush
+  // When each message that pauses goes again, with its number: there may be many more that wait for their answers.
+  std::set<std::pair<Time, uint64_t>> pauses_;
 };
 
 }  // namespace ray::raylet
