@@ -211,13 +211,14 @@ void Raylet::Stop(const std::string& reason, std::function<void()> done) { impl_
 
 void Raylet::ReapChildren() {
   while (true) {
-    int status = 0;
-    const pid_t pid = waitpid(-1, &status, WNOHANG);
-    if (pid > 0) {
-      impl_->launcher->OnChildReaped(pid, status);
-    } else if (pid == 0 || errno != EINTR) {
+    siginfo_t ended{};
+    if (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0) {
+      if (errno == EINTR) continue;
       return;
     }
+    if (ended.si_pid == 0) return;
+    impl_->launcher->OnChildEnded(ended.si_pid);
+    if (int status = 0; waitpid(ended.si_pid, &status, 0) == ended.si_pid) impl_->launcher->OnChildReaped(ended.si_pid, status);
   }
 }
 

@@ -33,6 +33,7 @@ class FakeLauncher : public WorkerLauncher {
     on_launch(request, pid);
   }
   void Signal(int64_t pid, int signal) override { on_signal(pid, signal); }
+  void OnChildEnded(int64_t) override {}
   void OnChildReaped(int64_t, int) override {}
   void Stop() override {}
 

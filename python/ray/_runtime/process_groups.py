@@ -25,7 +25,7 @@ def kill(leader: int) -> None:
 def ask_to_end() -> None:
     """Asks what this worker's code has started to end; called when the worker is about to.
 
-    The zygote ends what stays, unless the raylet ends both of them first.
+    The zygote ends what stays, or the raylet if that ends both of them.
     """
     if wanted() and os.getpgid(0) == os.getpid():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -3,8 +3,9 @@
 Started by the raylet as `python -m ray._runtime.zygote --fd 3 --lifeline 4`, where descriptor 3 is a SOCK_SEQPACKET
 socket with one JSON object in each datagram, and 4 the end of a pipe that workers do not outlive. From the raylet:
 {"op": "fork", "token", "worker_id", "job_id", "log_dir", "session_dir", "env"}. To it: {"op": "ready", "pid"},
-{"op": "forked", "token", "pid"}, {"op": "error", "token", "message", "for_now"}, where 1 says that the machine refused
-it for now, and {"op": "exit", "pid", "status"} with the raw wait status.
+{"op": "forked", "token", "pid", "group"}, where 1 says that it leads a process group; {"op": "error", "token",
+"message", "for_now"}, where 1 says that the machine refused it for now; and {"op": "exit", "pid", "status"} with the
+raw wait status.
 It has one thread, holds no connection but that one, and ends when the raylet does.
 """
 
@@ -113,7 +114,7 @@ class Zygote:
             self._send({"op": "error", "token": token, "message": why, "for_now": int(refusal is not None)})
             return None
         if pid:
-            self._send({"op": "forked", "token": token, "pid": pid})
+            self._send({"op": "forked", "token": token, "pid": pid, "group": int(process_groups.wanted())})
             return None
         request.zygote_pid = parent
         request.lifeline = self._lifeline

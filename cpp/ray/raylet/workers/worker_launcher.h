@@ -36,7 +36,9 @@ class WorkerLauncher {
   virtual void Launch(const LaunchRequest& request) = 0;
   // Sends a signal to a process that was started and whose end has not been told. Others are left alone.
   virtual void Signal(int64_t pid, int signal) = 0;
-  // A child of this process (a subreaper) was reaped: the zygote itself, or a worker that a dead zygote left.
+  // A child of this process (a subreaper) has ended, and is about to be reaped: until then its number is nobody else's.
+  virtual void OnChildEnded(int64_t pid) = 0;
+  // It was reaped: the zygote itself, or a worker that a dead zygote left.
   virtual void OnChildReaped(int64_t pid, int wait_status) = 0;
   // No more launches; ends the helper processes. No events afterwards.
   virtual void Stop() = 0;

@@ -158,7 +158,7 @@ void ZygoteLauncher::OnMessage(std::string_view text) {
     sent_.erase(token);
     if (pending_.erase(token) == 0 || pid <= 1) return;
     auto pidfd = OpenPidFd(static_cast<pid_t>(pid));
-    children_[pid] = Child{pidfd.ok() ? *pidfd : -1};
+    children_[pid] = Child{pidfd.ok() ? *pidfd : -1, JsonNumber(message, "group", 0) != 0};
     events_.on_started(token, pid);
   } else if (op == "error") {
     sent_.erase(token);
@@ -233,6 +233,11 @@ void ZygoteLauncher::Signal(int64_t pid, int signal) {
   }
 }
 
+void ZygoteLauncher::OnChildEnded(int64_t pid) {
+  const auto it = children_.find(pid);
+  if (it != children_.end() && it->second.leads_group) kill(-static_cast<pid_t>(pid), SIGKILL);
+}
+
 void ZygoteLauncher::OnChildReaped(int64_t pid, int wait_status) {
   if (pid == pid_) {
     pid_ = -1;
@@ -255,10 +260,10 @@ void ZygoteLauncher::Stop() {
     AwaitEnd(static_cast<pid_t>(pid_));
   }
   for (const auto& [pid, child] : children_) {
-    if (child.pidfd >= 0) {
-      PidfdSignal(child.pidfd, SIGKILL);
-      close(child.pidfd);
-    }
+    if (child.pidfd < 0) continue;
+    // Nobody reaps it in between: it is there, and so its group, which may have more in it.
+    if (PidfdSignal(child.pidfd, SIGKILL) == 0 && child.leads_group) kill(-static_cast<pid_t>(pid), SIGKILL);
+    close(child.pidfd);
   }
   children_.clear();
   for (int* fd : {&lifeline_, &lifeline_read_}) {

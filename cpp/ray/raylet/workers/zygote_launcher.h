@@ -38,12 +38,14 @@ class ZygoteLauncher final : public WorkerLauncher {
   void SetEvents(LauncherEvents events) override { events_ = std::move(events); }
   void Launch(const LaunchRequest& request) override;
   void Signal(int64_t pid, int signal) override;
+  void OnChildEnded(int64_t pid) override;
   void OnChildReaped(int64_t pid, int wait_status) override;
   void Stop() override;
 
  private:
   struct Child {
     int pidfd = -1;
+    bool leads_group = false;  // what it has started is to end with it
   };
   void EnsureStarted();
   Status Spawn();

@@ -1,10 +1,13 @@
 // Against a real Python process that speaks the zygote's protocol but runs no ray.
 #include "ray/raylet/workers/zygote_launcher.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <future>
@@ -16,7 +19,7 @@
 namespace ray::raylet {
 namespace {
 
-// RAY_TEST_DIE in a worker's environment makes this zygote die instead of forking, once.
+// RAY_TEST_DIE in a worker's environment makes this zygote die instead of forking, once; RAY_TEST_CHILD has the worker start a child, which holds that FIFO.
 constexpr char kZygote[] = R"py(
 import json, os, signal, socket, sys
 s = socket.socket(fileno=int(sys.argv[2]))
@@ -47,8 +50,12 @@ while True:
         pid = os.fork()
         if pid == 0:
             if "RAY_TEST_CODE" in m["env"]: os._exit(int(m["env"]["RAY_TEST_CODE"]))
-            s.close(); signal.pause(); os._exit(0)
-        send(op="forked", token=m["token"], pid=pid)
+            s.close()
+            if "RAY_TEST_CHILD" in m["env"]:
+                os.setpgid(0, 0)
+                if os.fork() == 0: os.open(m["env"]["RAY_TEST_CHILD"], os.O_WRONLY)
+            signal.pause(); os._exit(0)
+        send(op="forked", token=m["token"], pid=pid, group=int("RAY_TEST_CHILD" in m["env"]))
 )py";
 
 class ZygoteLauncherTest : public testing::Test {
@@ -91,6 +98,22 @@ class ZygoteLauncherTest : public testing::Test {
     OnLoop([&] { launcher_->Launch({1, WorkerId::FromRandom(), JobId::FromInt(1), std::move(env)}); });
   }
 
+  // A worker that leads a group, and has started a child.
+  int64_t LaunchWithChild() {
+    const std::string fifo = dir_ + "/child";
+    EXPECT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+    Launch({{"RAY_TEST_CHILD", fifo}});
+    child_ = open(fifo.c_str(), O_RDONLY | O_CLOEXEC);  // it is there
+    return started_.get_future().get();
+  }
+  // Until the child has ended.
+  void AwaitChild() {
+    char byte;
+    EXPECT_EQ(read(child_, &byte, 1), 0);
+    close(child_);
+  }
+
+  int child_ = -1;
   std::string dir_;
   std::unique_ptr<async::EpollLoop> loop_;
   std::unique_ptr<ZygoteLauncher> launcher_;
@@ -140,6 +163,18 @@ TEST_F(ZygoteLauncherTest, AZygoteThatDiesIsReplacedAndTheForkAskedAgain) {
   Launch({{"RAY_TEST_DIE", "1"}});
   const int64_t pid = started_.get_future().get();
   EXPECT_GT(pid, 1);
+}
+
+TEST_F(ZygoteLauncherTest, WhatAWorkerHasStartedEndsWithBothAtTheStop) {
+  LaunchWithChild();
+  OnLoop([&] { launcher_->Stop(); });
+  AwaitChild();
+}
+
+TEST_F(ZygoteLauncherTest, WhatAWorkerHasStartedEndsWithItWhereTheRayletReapsIt) {
+  const int64_t pid = LaunchWithChild();
+  OnLoop([&] { launcher_->OnChildEnded(pid); });
+  AwaitChild();
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ class SimLauncher final : public raylet::WorkerLauncher {
   void SetEvents(raylet::LauncherEvents events) override { events_ = std::move(events); }
   void Launch(const raylet::LaunchRequest& request) override;
   void Signal(int64_t pid, int signal) override;
+  void OnChildEnded(int64_t) override {}
   void OnChildReaped(int64_t, int) override {}
   void Stop() override;
 
