@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-import time
 
 import pytest
 from click.testing import CliRunner, Result
@@ -24,10 +23,6 @@ class Speaker:
         print(text)
         print("error:", text, file=sys.stderr)
         return os.getpid()
-
-    def wait_for(self, path: str) -> None:
-        while not os.path.exists(path):
-            time.sleep(0.01)
 
 
 @pytest.fixture

@@ -47,6 +47,12 @@ bool LabelSelector::Matches(const Labels& labels) const {
   return std::all_of(constraints_.begin(), constraints_.end(), [&labels](const Constraint& c) { return c.Fulfilled(labels); });
 }
 
+std::string AnyOf(const std::vector<LabelSelector>& alternatives) {
+  std::string text;
+  for (const LabelSelector& selector : alternatives) text += (text.empty() ? "" : " or ") + selector.ToString();
+  return text;
+}
+
 std::string LabelSelector::ToString() const {
   std::string text = "{";
   for (const Constraint& c : constraints_) {

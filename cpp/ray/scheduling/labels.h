@@ -40,4 +40,7 @@ class LabelSelector {
   std::vector<Constraint> constraints_;
 };
 
+// For people: alternatives, as "{zone: a} or {zone: b}".
+std::string AnyOf(const std::vector<LabelSelector>& alternatives);
+
 }  // namespace ray::scheduling

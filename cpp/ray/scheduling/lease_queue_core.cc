@@ -11,11 +11,6 @@ constexpr std::string_view kCpu = "CPU";
 
 WorkerCap::Kind KindOf(const LeaseRequest& request) { return {request.job, request.where.need, request.depth}; }
 
-std::string LabelsAskedFor(const PlacementRequest& where) {
-  std::string text;
-  for (const LabelSelector& selector : where.selectors) text += (text.empty() ? "" : " or ") + selector.ToString();
-  return text;
-}
 }  // namespace
 
 LeaseQueueCore::LeaseQueueCore(LeaseQueueConfig config, NodeResources resources)
@@ -72,7 +67,7 @@ bool LeaseQueueCore::Request(LeaseRequest request, Time now, LeaseEffects* out) 
     case LeaseMode::kHere: {
       if (request.where.strategy == Strategy::kSpread && request.bundle.IsNil()) request.patience = config_.spread_patience;
       const bool in_vain = !request.bundle.IsNil() && !LabelsMatchHere(request.where);
-      const std::string reason = in_vain ? "no bundle that it may use is on a node with the labels " + LabelsAskedFor(request.where) : "";
+      const std::string reason = in_vain ? "no bundle that it may use is on a node with the labels " + AnyOf(request.where.selectors) : "";
       Enqueue(std::move(request), {}, /*pinned=*/true, reason, now);
       break;
     }

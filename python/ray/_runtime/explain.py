@@ -65,6 +65,13 @@ _STATES = {
     32: WaitState.STARTING_WORKER,
     33: WaitState.QUEUED_AT_WORKER,  # granted: the owner is about to push
 }
+
+
+def state_of(fact: dict[str, Any]) -> WaitState:
+    """What a WaitFact says of its subject."""
+    return _STATES.get(fact["state"], WaitState.UNKNOWN)
+
+
 """By WaitState of explain.proto; what a raylet says of a lease is said of the task that waits for it."""
 
 Question = tuple[bytes, int, bytes, bool]
@@ -196,7 +203,7 @@ class Explainer:
         # An owner that has left in good order has handed its objects to the head.
         heads = [node_id for node_id, node in self._nodes.items() if node["alive"] and node["is_head"]]
         for facts, _ in self._put([(head + _NO_WORKER, number, ident, False) for head in heads]):
-            kept = [fact for fact in facts if _STATES.get(fact["state"]) in (WaitState.READY, WaitState.FAILED)]
+            kept = [fact for fact in facts if state_of(fact) in (WaitState.READY, WaitState.FAILED)]
             if kept:
                 return made, "its owner has left; the head of the cluster answers for it", kept
         if self._is_dead(where) or "dead" in why or "no such" in why.lower():
@@ -214,7 +221,7 @@ class Explainer:
         return f"node {node.hex()}" if worker == _NO_WORKER else f"worker {worker.hex()} on node {node.hex()}"
 
     def _merge(self, made: Explanation, fact: dict[str, Any]) -> Explanation:
-        state = _STATES.get(fact["state"], WaitState.UNKNOWN)
+        state = state_of(fact)
         of_lease = fact["kind"] == _KINDS["lease"]
         changes: dict[str, Any] = {"state": state}
         if made.kind == "actor" and (
@@ -240,7 +247,7 @@ class Explainer:
 
 def _is_vague(fact: dict[str, Any]) -> bool:
     """Of several facts on one thing, those that only point to its owner come last."""
-    return _STATES.get(fact["state"]) is WaitState.WAITING_FOR_OWNER
+    return state_of(fact) is WaitState.WAITING_FOR_OWNER
 
 
 _RANK = {WaitState.UNKNOWN: 0, WaitState.WAITING_FOR_OWNER: 1, WaitState.SPILLED: 3, WaitState.PULLING: 4}
@@ -248,7 +255,7 @@ _RANK = {WaitState.UNKNOWN: 0, WaitState.WAITING_FOR_OWNER: 1, WaitState.SPILLED
 
 def _better(fact: dict[str, Any], known: Explanation) -> bool:
     """Whether a fact says more than what is known: who was asked later knows better, but for copies of objects."""
-    state = _STATES.get(fact["state"], WaitState.UNKNOWN)
+    state = state_of(fact)
     if known.kind == "object":
         # The owner says that it is READY somewhere; the stores say how. That one copy is spilled matters only if no
         # other is in memory.

@@ -113,7 +113,7 @@ def _leave(executor: Executor, leave: Leave) -> int:
         pass  # SIGTERM while leaving: faster, then
     except BaseException:
         sys.excepthook(*sys.exc_info())
-    with contextlib.suppress(Exception, Leave):
+    with contextlib.suppress(OSError, ValueError, Leave):  # a full disk; user code has closed the stream
         executor.flush()
     with contextlib.suppress(Exception, Leave):
         core.shutdown(leave.reason)
@@ -129,8 +129,10 @@ def main(args: WorkerArgs) -> None:
     except BaseException:  # no raylet there, for one
         sys.excepthook(*sys.exc_info())
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        process_groups.ask_to_end()
-        os._exit(code)
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):  # as above
+                    stream.flush()
+            process_groups.ask_to_end()
+        finally:
+            os._exit(code)

@@ -50,8 +50,15 @@ std::vector<v1::WaitFact> ExplainService::Tasks(const TaskId& only) const {
 
 std::vector<v1::WaitFact> ExplainService::OwnTasks(const TaskId& only, RowRoom* room) const {
   // In this order: what is sent meanwhile shows as not sent yet, never as gone.
-  std::unordered_map<uint64_t, TaskWorker> sent = deps_.submitter->Sent();
-  sent.merge(deps_.actor_submitter->Sent());
+  std::unordered_map<uint64_t, TaskWorker> sent;
+  if (only.IsNil()) {
+    sent = deps_.submitter->Sent();
+    sent.merge(deps_.actor_submitter->Sent());
+  } else if (const PendingTaskPtr task = deps_.tasks->Find(only)) {
+    const auto worker =
+        task->spec.tmpl->type == TaskType::kActorTask ? deps_.actor_submitter->SentTo(*task) : deps_.submitter->SentTo(*task);
+    if (worker) sent.emplace(task->number(), *worker);
+  }
   const std::vector<ActorService::Creation> creations = deps_.actors->PendingCreations();
   const TaskList list = deps_.tasks->List(only, kMaxTasks);
 

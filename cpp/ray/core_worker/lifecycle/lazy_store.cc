@@ -118,4 +118,16 @@ void LazyStore::Close() {
   }
 }
 
+std::unique_ptr<ValueStore> MakeClientStore(async::UserLoop* loop, std::function<Result<rpc::ConnectionPtr>()> connect,
+                                            const WorkerId& self, std::unique_ptr<object_manager::StoreClient>* client) {
+  return std::make_unique<LazyStore>(loop, [loop, connect = std::move(connect), self, client](LazyStore::Connected done) {
+    using object_manager::StoreClient;
+    StoreClient::ConnectAsync(connect(), loop, self, [loop, client, done = std::move(done)](Result<std::unique_ptr<StoreClient>> made) {
+      if (!made.ok()) return done(made.status());
+      *client = std::move(made).value();
+      done(WrapStoreClient(client->get(), &loop->clock()));
+    });
+  });
+}
+
 }  // namespace ray::core

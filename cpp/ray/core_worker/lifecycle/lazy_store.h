@@ -8,6 +8,8 @@
 
 #include "ray/async/loop.h"
 #include "ray/core_worker/objects/value_store.h"
+#include "ray/object_manager/client/store_client.h"
+#include "ray/rpc/core/connection.h"
 #include "ray/util/mutex.h"
 
 namespace ray::core {
@@ -57,5 +59,9 @@ class LazyStore final : public ValueStore {
   const std::function<void(Connected done)> connect_;
   const std::shared_ptr<State> state_ = std::make_shared<State>();
 };
+
+// One that is reached over what `connect` gives, in the name of `self`. The client is made once, and kept in `client`, which outlives the loop.
+std::unique_ptr<ValueStore> MakeClientStore(async::UserLoop* loop, std::function<Result<rpc::ConnectionPtr>()> connect,
+                                            const WorkerId& self, std::unique_ptr<object_manager::StoreClient>* client);
 
 }  // namespace ray::core

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "ray/core_worker/lifecycle/lazy_store.h"
-#include "ray/object_manager/client/store_client.h"
 
 namespace ray::core {
 namespace {
@@ -44,15 +43,8 @@ void UnixPlatform::CloseConnections() {
 }
 
 std::unique_ptr<ValueStore> UnixPlatform::MakeStore(const WorkerId& self) {
-  return std::make_unique<LazyStore>(loop_.get(), [this, self](LazyStore::Connected done) {
-    using object_manager::StoreClient;
-    StoreClient::ConnectAsync(carrier_->Connect("store.sock"), loop_.get(), self,
-                              [this, done = std::move(done)](Result<std::unique_ptr<StoreClient>> client) {
-                                if (!client.ok()) return done(client.status());
-                                store_client_ = std::move(client).value();
-                                done(WrapStoreClient(store_client_.get(), &loop_->clock()));
-                              });
-  });
+  return MakeClientStore(
+      loop_.get(), [this] { return carrier_->Connect("store.sock"); }, self, &store_client_);
 }
 
 int64_t UnixPlatform::pid() const { return getpid(); }

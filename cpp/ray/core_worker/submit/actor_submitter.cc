@@ -414,6 +414,15 @@ void ActorSubmitter::Explain(const ActorId& actor, const PendingTask& task, v1::
   AddPointer(v1::SUBJECT_KIND_TASK, PendingTask::FromNumber(place->held_up_by)->spec.task_id.View(), deps_.self, out);
 }
 
+std::optional<TaskWorker> ActorSubmitter::SentTo(const PendingTask& task) {
+  const QueuePtr queue = Find(task.spec.task_id.actor_id());
+  if (queue == nullptr) return std::nullopt;
+  MutexLock lock(&queue->mu);
+  const auto place = queue->core.PlaceOf(task.number());
+  if (queue->channel == nullptr || !place || !place->sent) return std::nullopt;
+  return queue->channel->worker();
+}
+
 std::unordered_map<CallNo, TaskWorker> ActorSubmitter::Sent() {
   std::vector<QueuePtr> queues;
   {

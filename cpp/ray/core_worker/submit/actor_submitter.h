@@ -56,6 +56,8 @@ class ActorSubmitter {
   void Explain(const ActorId& actor, const PendingTask& task, v1::WaitFact* out);
   // The calls that were sent, by number, and where to.
   std::unordered_map<CallNo, TaskWorker> Sent();
+  // Where that one was sent to; nullopt: it was not, or is not there any more.
+  std::optional<TaskWorker> SentTo(const PendingTask& task);
 
  private:
   struct Queue {

@@ -633,6 +633,14 @@ void TaskSubmitter::Explain(const PendingTask& task, v1::WaitFact* out) {
   AddPointer(v1::SUBJECT_KIND_LEASE, oldest->id.View(), Address{asked, WorkerId::Nil()}, out);
 }
 
+std::optional<TaskWorker> TaskSubmitter::SentTo(const PendingTask& task) {
+  MutexLock lock(&mu_);
+  const LeaseNo no = task.lease.load();
+  const auto it = leases_.find(no);
+  if (it == leases_.end() || it->second.channel == nullptr || !pool_.PlaceOf(no, task.number())) return std::nullopt;
+  return it->second.channel->worker();
+}
+
 std::unordered_map<TaskNo, TaskWorker> TaskSubmitter::Sent() {
   std::unordered_map<TaskNo, TaskWorker> sent;
   MutexLock lock(&mu_);

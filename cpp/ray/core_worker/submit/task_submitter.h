@@ -60,6 +60,8 @@ class TaskSubmitter {
   void Explain(const PendingTask& task, v1::WaitFact* out);
   // The tasks that were sent, by number, and where to.
   std::unordered_map<TaskNo, TaskWorker> Sent();
+  // Where that one was sent to; nullopt: it was not, or is not there any more.
+  std::optional<TaskWorker> SentTo(const PendingTask& task);
 
  private:
   struct Class {

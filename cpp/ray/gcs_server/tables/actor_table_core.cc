@@ -345,10 +345,7 @@ void ActorTableCore::WaitInGroup(Actor& actor, bool misplaced, Effects* out) {
   unplaced_.insert(actor.id);
   actor.unplaced = "no bundle of its placement group that it may use is on a node";
   if (!misplaced) return;
-  actor.unplaced += " with the labels ";
-  for (const auto& selector : actor.wish.selectors) {
-    actor.unplaced += (&selector == &actor.wish.selectors.front() ? "" : " or ") + selector.ToString();
-  }
+  actor.unplaced += " with the labels " + scheduling::AnyOf(actor.wish.selectors);
   if (expecting_nodes_ || std::exchange(actor.told_infeasible, true)) return;
   out->push_back(
       TellDriver{actor.owner_node, JobId::FromBinaryOrNil(actor.info.job_id()), "infeasible",

@@ -1,7 +1,5 @@
 #include "ray/rpc/core/dispatcher.h"
 
-#include <array>
-#include <atomic>
 #include <bit>
 #include <cstdint>
 #include <optional>
@@ -12,16 +10,6 @@
 #include "ray/wire/method_rules.h"
 
 namespace ray::rpc {
-namespace {
-
-// One-way messages of that method that were dropped in this process, with this one.
-uint64_t CountDropped(MethodId method) {
-  static std::array<std::atomic<uint64_t>, kMaxMethodId> dropped{};
-  return dropped[static_cast<size_t>(method)].fetch_add(1, std::memory_order_relaxed) + 1;
-}
-
-}  // namespace
-
 void Dispatcher::Register(MethodId method, Handler handler) {
   auto n = static_cast<size_t>(method);
   RAY_CHECK(n < handlers_.size() && !handlers_[n]) << "handler of " << MethodName(method) << " registered twice";
@@ -43,7 +31,7 @@ void Dispatcher::Dispatch(Request request, Responder responder) const {
     // Its handler would answer, and there is nobody to answer.
     if (const std::optional<MethodRule> rule = RuleOf(request.method); rule && !rule->one_way) {
       // Said the first, second, fourth time and so on, lest a peer fills the log.
-      if (const uint64_t n = CountDropped(request.method); std::has_single_bit(n)) {
+      if (const uint64_t n = ++dropped_[static_cast<size_t>(request.method)]; std::has_single_bit(n)) {
         RAY_LOG(WARNING) << MethodName(request.method) << " came without a call, and is dropped: it has an answer (" << n << " so far)";
       }
       return;

@@ -2,13 +2,15 @@
 #pragma once
 
 #include <array>
+#include <atomic>
+#include <cstdint>
 #include <utility>
 
 #include "ray/rpc/core/connection.h"
 
 namespace ray::rpc {
 
-// Immutable after construction phase; then shared by all connections of a process.
+// Immutable after construction phase, but for a count; then shared by all connections of a process.
 class Dispatcher {
  public:
   // REQUIRES: not registered before.
@@ -42,6 +44,7 @@ class Dispatcher {
   std::array<bool, kMaxMethodId> direct_{};
   bool has_direct_ = false;
   Handler fallback_;
+  mutable std::array<std::atomic<uint64_t>, kMaxMethodId> dropped_{};  // one-way messages of methods that are answered, by method
 };
 
 }  // namespace ray::rpc

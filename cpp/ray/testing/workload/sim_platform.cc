@@ -34,15 +34,8 @@ void SimPlatform::CloseConnections() {
 }
 
 std::unique_ptr<core::ValueStore> SimPlatform::MakeStore(const WorkerId& self) {
-  return std::make_unique<core::LazyStore>(loop(), [this, self](core::LazyStore::Connected done) {
-    using object_manager::StoreClient;
-    StoreClient::ConnectAsync(Connect(raylet::kStoreSocket), loop(), self,
-                              [this, done = std::move(done)](Result<std::unique_ptr<StoreClient>> client) {
-                                if (!client.ok()) return done(client.status());
-                                store_client_ = std::move(client).value();
-                                done(core::WrapStoreClient(store_client_.get(), &process_->loop()->clock()));
-                              });
-  });
+  return core::MakeClientStore(
+      loop(), [this] { return Connect(raylet::kStoreSocket); }, self, &store_client_);
 }
 
 }  // namespace ray::sim

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ray._core import explain as _core
+from ray._runtime.explain import WaitState, state_of
 from ray.util.state.common import TaskState
 
 if TYPE_CHECKING:
@@ -26,12 +27,11 @@ _NO_WORKER = b"\xff" * 28
 _NOBODY = "ff" * 24  # the parent of what a driver submits
 _TYPES = {1: "NORMAL_TASK", 2: "ACTOR_CREATION_TASK", 3: "ACTOR_TASK"}
 _NORMAL, _CREATION = 1, 2
-_FAILED, _ARGUMENTS, _QUEUED, _RUNNING, _BLOCKED, _FINISHED = 2, 10, 14, 15, 16, 17  # WaitState
 _OWNER_STATES = {
-    _ARGUMENTS: "PENDING_ARGS_AVAIL",
-    _QUEUED: "SUBMITTED_TO_WORKER",
-    _FINISHED: "FINISHED",
-    _FAILED: "FAILED",
+    WaitState.WAITING_FOR_ARGUMENTS: "PENDING_ARGS_AVAIL",
+    WaitState.QUEUED_AT_WORKER: "SUBMITTED_TO_WORKER",
+    WaitState.FINISHED: "FINISHED",
+    WaitState.FAILED: "FAILED",
 }  # and else PENDING_NODE_ASSIGNMENT
 _RAISED = 3  # ErrorType
 _ERRORS = {
@@ -119,7 +119,7 @@ def merge(facts: list[dict[str, Any]]) -> list[TaskState]:
         if not fact["row"]["owned"]:
             continue
         key = (fact["id"], fact["attempt"])
-        row = _row(fact, _OWNER_STATES.get(fact["state"], "PENDING_NODE_ASSIGNMENT"))
+        row = _row(fact, _OWNER_STATES.get(state_of(fact), "PENDING_NODE_ASSIGNMENT"))
         known = rows.get(key)
         if known is not None and (known.end_time_ms or 0) > (row.end_time_ms or 0):
             continue
@@ -144,12 +144,12 @@ def merge(facts: list[dict[str, Any]]) -> list[TaskState]:
 
 
 def _executor_state(fact: dict[str, Any]) -> str:
-    state, is_call = fact["state"], fact["row"]["type"] not in (_NORMAL, _CREATION)
-    if state == _BLOCKED:
+    state, is_call = state_of(fact), fact["row"]["type"] not in (_NORMAL, _CREATION)
+    if state is WaitState.BLOCKED:
         return "RUNNING_IN_RAY_WAIT" if fact["row"]["in_wait"] else "RUNNING_IN_RAY_GET"
-    if state == _ARGUMENTS:
+    if state is WaitState.WAITING_FOR_ARGUMENTS:
         return "PENDING_ACTOR_TASK_ARGS_FETCH" if is_call else "GETTING_AND_PINNING_ARGS"
-    if state == _QUEUED:
+    if state is WaitState.QUEUED_AT_WORKER:
         return "PENDING_ACTOR_TASK_ORDERING_OR_CONCURRENCY" if is_call else "SUBMITTED_TO_WORKER"
     return "RUNNING"
 
