@@ -252,9 +252,10 @@ void CoreWorker::RegisterHandlers() {
           return;
         size_t part = 0;
         TaskId task = TaskId::FromBinaryOrNil(message.task_id());
-        ReturnValue item = ReturnFromProto(message.item(), request.parts, &part, info_.address);
+        const Address executor{message.node_id().empty() ? info_.address.node_id : NodeId::FromBinaryOrNil(message.node_id()),
+                               WorkerId::FromBinaryOrNil(message.worker_id())};
+        ReturnValue item = ReturnFromProto(message.item(), request.parts, &part, executor);
         item.attempt = message.attempt();
-        if (!message.node_id().empty()) item.node_id = NodeId::FromBinaryOrNil(message.node_id());
         auto answer = std::make_shared<rpc::Responder>(std::move(responder));
         streams_->Report(task, message.index(), std::move(item), [answer](Pace pace) {
           v1::ReportGeneratorItemReply reply;

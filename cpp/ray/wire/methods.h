@@ -19,6 +19,7 @@ namespace ray {
   X(kAddBorrowers, 11, "WorkerObject", "AddBorrowers")                       \
   X(kRemoveBorrowers, 12, "WorkerObject", "RemoveBorrowers")                 \
   X(kGetLocations, 13, "WorkerObject", "GetLocations")                       \
+  X(kSettleBorrows, 14, "WorkerObject", "SettleBorrows")                     \
   X(kRegisterWorker, 20, "RayletWorker", "RegisterWorker")                   \
   X(kNotifyBlocked, 21, "RayletWorker", "NotifyBlocked")                     \
   X(kNotifyUnblocked, 22, "RayletWorker", "NotifyUnblocked")                 \

@@ -646,6 +646,7 @@ Status TaskReceiver::ReportItem(uint64_t token, int64_t index, const ValueView& 
   request->set_attempt(task->spec.attempt);
   request->set_index(index);
   request->set_node_id(deps_.self.node_id.Binary());
+  request->set_worker_id(deps_.self.worker_id.Binary());
   const ObjectId id = ObjectId::ForReturn(task->spec.task_id, static_cast<uint32_t>(index) + 1);
   if (task->spec.attempt > 0) DropOlder(id);
   Store(id, task->spec, value, request->mutable_item(), parts.get());

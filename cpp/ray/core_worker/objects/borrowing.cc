@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <utility>
 
 #include "ray/core_worker/objects/owners.h"
@@ -22,7 +23,7 @@ void Borrowing::GiveBackSoon(std::span<const RefEffects::GiveBack> counts) {
   bool post = false;
   {
     MutexLock lock(&mu_);
-    for (const auto& back : counts) MailToLocked(back.owner, &post)->remove.emplace_back(back.id, back.count);
+    for (const auto& back : counts) MailToLocked(back.owner, &post)->remove.push_back(back);
   }
   if (post) PostMail();
 }
@@ -58,7 +59,7 @@ void Borrowing::SendNextCounts(const WorkerId& owner) {
   const auto it = returning_.find(owner);
   if (it == returning_.end()) return;
   Returning& back = it->second;
-  if (back.next.empty()) {
+  if (back.next.empty() && back.to_tell.empty()) {
     returning_.erase(it);
     return;
   }
@@ -66,12 +67,16 @@ void Borrowing::SendNextCounts(const WorkerId& owner) {
   ToProto(context_.self, back.message.mutable_borrower());
   back.message.set_owner_worker_id(owner.Binary());
   back.message.set_number(++last_number_);
-  for (const auto& [id, count] : back.next) {
-    auto* item = back.message.add_counts();
+  const auto set = [](const ObjectId& id, const WorkerId& registrar, uint32_t count, v1::BorrowCount* item) {
     item->set_object_id(id.data(), ObjectId::kSize);
     item->set_count(count);
-  }
+    if (!registrar.IsNil()) item->set_registrar_worker_id(registrar.Binary());
+  };
+  for (const auto& count : back.next) set(count.id, count.registrar, count.count, back.message.add_counts());
+  // What goes back later was had now: all that a registrar gave goes back at once, and one that is dead gives nothing more.
+  for (const auto& [id, registrar] : back.to_tell) set(id, registrar, context_.table.GivenBy(id, registrar), back.message.add_left());
   back.next.clear();
+  back.to_tell.clear();
   back.under_way = true;
   SendCounts(owner);
 }
@@ -125,6 +130,7 @@ void Borrowing::SendAddBorrowers(const Address& owner, const Address& borrower, 
   registration->done = std::move(done);
   v1::AddBorrowersRequest& request = registration->request;
   ToProto(borrower, request.mutable_borrower());
+  if (borrower != context_.self) ToProto(context_.self, request.mutable_registrar());
   request.set_request_id(LeaseId::FromRandom().Binary().substr(0, 16));
   for (const ObjectId& id : ids) request.add_object_ids(id.data(), ObjectId::kSize);
   Send(registration);
@@ -258,11 +264,14 @@ void Borrowing::HandOver(std::span<const ObjectRefInfo> nested, const Address& r
 void Borrowing::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder) {
   if (!message.request_id().empty() && !counted_.Begin(message.request_id(), &responder)) return;
   const Address borrower = FromProto(message.borrower());
+  const Address registrar = FromProto(message.registrar());
+  RefEffects effects;
   v1::AddBorrowersReply reply;
   for (const auto& bytes : message.object_ids()) {
-    if (!context_.table.AddBorrower(ObjectId::FromBinaryOrNil(bytes), borrower)) reply.add_unknown(bytes);
+    if (!context_.table.AddBorrower(ObjectId::FromBinaryOrNil(bytes), borrower, registrar, &effects)) reply.add_unknown(bytes);
   }
   responder.Send(reply);
+  context_.host->CarryOut(effects);
 }
 
 void Borrowing::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder) {
@@ -277,10 +286,81 @@ void Borrowing::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message,
   }
   if (!repeated) {
     RefEffects effects;
-    for (const auto& item : message.counts())
-      context_.table.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower.worker_id, item.count(), &effects);
+    for (const auto& item : message.counts()) {
+      context_.table.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower.worker_id,
+                                    WorkerId::FromBinaryOrNil(item.registrar_worker_id()), item.count(), &effects);
+    }
+    for (const auto& item : message.left()) {
+      context_.table.SettleBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower.worker_id,
+                                    WorkerId::FromBinaryOrNil(item.registrar_worker_id()), item.count(), &effects);
+    }
     context_.host->CarryOut(effects);
   }
+  responder.Send(v1::BorrowersEmpty());
+}
+
+void Borrowing::SettleSoon(std::span<const RefEffects::Settle> counts) {
+  std::map<std::pair<WorkerId, WorkerId>, std::shared_ptr<Settlement>> all;
+  for (const auto& count : counts) {
+    auto& settlement = all[{count.borrower.worker_id, count.registrar.worker_id}];
+    if (settlement == nullptr) {
+      settlement = std::make_shared<Settlement>();
+      settlement->borrower = count.borrower;
+      ToProto(context_.self, settlement->request.mutable_owner());
+      ToProto(count.registrar, settlement->request.mutable_registrar());
+    }
+    settlement->request.add_object_ids(count.id.Binary());
+  }
+  for (const auto& [key, settlement] : all) {
+    context_.loop->Post("objects.settle", [this, service = context_.alive.lock(), settlement] { Send(settlement); });
+  }
+}
+
+bool Borrowing::IsSettled(const Settlement& settlement) const {
+  if (context_.peers->IsDead(settlement.borrower)) return true;
+  const WorkerId registrar = WorkerId::FromBinaryOrNil(settlement.request.registrar().worker_id());
+  return std::ranges::none_of(settlement.request.object_ids(), [&](const std::string& id) {
+    return context_.table.HasBorrower(ObjectId::FromBinaryOrNil(id), settlement.borrower.worker_id, registrar);
+  });
+}
+
+void Borrowing::Send(const std::shared_ptr<Settlement>& settlement) {
+  if (IsSettled(*settlement)) return;
+  const auto silent = [this, settlement] {
+    context_.loop->AddTimer(context_.options.owner_retry, [this, alive = context_.alive, settlement] {
+      if (const auto service = alive.lock()) Send(settlement);
+    });
+  };
+  const Address& borrower = settlement->borrower;
+  const auto connection =
+      borrower == RayletAsProcess(borrower.node_id) ? context_.peers->GetRaylet(borrower.node_id) : context_.peers->Get(borrower);
+  if (!connection.ok()) {
+    if (connection.status().code() != StatusCode::kFailedPrecondition) silent();  // else this process ends
+    return;
+  }
+  (*connection)
+      ->Call(MethodId::kSettleBorrows, settlement->request, {}, [alive = context_.alive, silent](const Status& status, const rpc::Reply&) {
+        const auto service = alive.lock();
+        if (service == nullptr) return;
+        if (status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kResourceExhausted) silent();
+      });
+}
+
+void Borrowing::HandleSettleBorrows(const v1::SettleBorrowsRequest& message, rpc::Responder responder) {
+  const Address owner = FromProto(message.owner());
+  const WorkerId registrar = WorkerId::FromBinaryOrNil(message.registrar().worker_id());
+  // What it sent before it died may still be on its way here.
+  context_.peers->AfterLastWords(FromProto(message.registrar()),
+                                 [this, alive = context_.alive, owner, registrar, ids = message.object_ids()] {
+                                   const auto service = alive.lock();
+                                   if (service == nullptr) return;
+                                   context_.loop->Post("objects.settled", [this, service, owner, registrar, ids] {
+                                     Returning& back = returning_[owner.worker_id];
+                                     back.owner = owner;
+                                     for (const std::string& id : ids) back.to_tell.emplace_back(ObjectId::FromBinaryOrNil(id), registrar);
+                                     if (!back.under_way) SendNextCounts(owner.worker_id);
+                                   });
+                                 });
   responder.Send(v1::BorrowersEmpty());
 }
 

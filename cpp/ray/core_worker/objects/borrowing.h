@@ -29,6 +29,9 @@ class Borrowing {
 
   void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
   void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder);
+  void HandleSettleBorrows(const v1::SettleBorrowsRequest& message, rpc::Responder responder);
+  // Asks the borrowers, each until it answers, is dead, or has nothing of that left.
+  void SettleSoon(std::span<const RefEffects::Settle> counts);
   // It gives nothing back any more.
   void ForgetBorrower(const WorkerId& worker);
   // Nor do those that lived on that node, which are known as dead already.
@@ -42,8 +45,8 @@ class Borrowing {
   // What borrowers tell owners is gathered for a moment, so that a list of refs costs one message for each owner.
   struct Mail {
     Address owner;
-    std::vector<std::pair<ObjectId, ObjectId>> add;     // id, outer
-    std::vector<std::pair<ObjectId, uint32_t>> remove;  // id, count
+    std::vector<std::pair<ObjectId, ObjectId>> add;  // id, outer
+    std::vector<RefEffects::GiveBack> remove;
   };
   Mail* MailToLocked(const Address& owner, bool* post) REQUIRES(mu_);
   void PostMail();
@@ -64,18 +67,26 @@ class Borrowing {
     Address owner;
     v1::RemoveBorrowersRequest message;
     bool under_way = false;
-    std::vector<std::pair<ObjectId, uint32_t>> next;  // gathered meanwhile
+    std::vector<RefEffects::GiveBack> next;              // gathered meanwhile
+    std::vector<std::pair<ObjectId, WorkerId>> to_tell;  // the same: what is left of what that registrar had counted
   };
   // On the loop, as are the next.
   void SendNextCounts(const WorkerId& owner);
   void SendCounts(const WorkerId& owner);
   void OnSilent(const WorkerId& owner, const Status& status);
+  // Of one borrower and one registrar.
+  struct Settlement {
+    Address borrower;
+    v1::SettleBorrowsRequest request;
+  };
+  void Send(const std::shared_ptr<Settlement>& settlement);
+  bool IsSettled(const Settlement& settlement) const;
   // Ids with the outer ones that cover them. Answers the table's registrations, then the barrier (may be null).
   void RegisterSelf(const Address& owner, std::vector<std::pair<ObjectId, ObjectId>> id_and_outer, std::shared_ptr<Barrier> barrier);
 
   ObjectContext& context_;
   rpc::AnswerLog counted_{16384};                              // AddBorrowers, by request id
-  std::unordered_map<WorkerId, Returning, IdHash> returning_;  // on the loop
+  std::unordered_map<WorkerId, Returning, IdHash> returning_;  // by owner; on the loop
   uint64_t last_number_ = 0;                                   // the same; of all Returning messages
   mutable Mutex mu_;
   std::unordered_map<WorkerId, Mail, IdHash> mail_ GUARDED_BY(mu_);  // empty: no SendMail is posted

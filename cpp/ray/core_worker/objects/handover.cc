@@ -82,8 +82,8 @@ void Handover::Gather() {
   std::set<WorkerId> told;
   for (const auto& item : lent) {
     handed_.insert(item.id);
-    for (const auto& [borrower, count] : item.borrowers) {
-      if (borrower != adopter && told.insert(borrower.worker_id).second) borrowers_.push_back(borrower);
+    for (const auto& to : item.borrowers) {
+      if (to.borrower != adopter && told.insert(to.borrower.worker_id).second) borrowers_.push_back(to.borrower);
     }
     const auto nested = context_.table.NestedOf(item.id);
     StoredValue value;
@@ -209,13 +209,14 @@ void Handover::Apply(const SendCounts&) {
   std::vector<std::shared_ptr<v1::CompleteAdoptionRequest>> parts{std::make_shared<v1::CompleteAdoptionRequest>()};
   for (const auto& item : context_.table.LentOut()) {
     if (!handed_.contains(item.id)) continue;
-    for (const auto& [borrower, count] : item.borrowers) {
+    for (const auto& to : item.borrowers) {
       if (static_cast<size_t>(parts.back()->borrowers_size()) >= kMaxBatchObjects)
         parts.push_back(std::make_shared<v1::CompleteAdoptionRequest>());
       auto* counted = parts.back()->add_borrowers();
       counted->set_object_id(item.id.Binary());
-      ToProto(borrower, counted->mutable_borrower());
-      counted->set_count(count);
+      ToProto(to.borrower, counted->mutable_borrower());
+      counted->set_count(to.count);
+      if (!to.registrar.IsNil()) ToProto(to.registrar, counted->mutable_registrar());
     }
   }
   for (const auto& [borrower, number] : borrowing_.Heard()) {

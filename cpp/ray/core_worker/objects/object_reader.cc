@@ -414,7 +414,7 @@ void ObjectReader::StartFetch(std::span<const ObjectRefInfo> refs, std::span<con
       if (context_.IsOurs(ref)) continue;
       if (!fetching_.insert(ref.id).second) continue;
       const auto before = unanswered_.empty() ? unanswered_.end() : unanswered_.find(ref.id);
-      questions.push_back({.ref = ref, .number = before != unanswered_.end() ? before->second : ++last_number_});
+      questions.push_back({.ref = ref, .asked = {}, .number = before != unanswered_.end() ? before->second : ++last_number_});
     }
   }
   std::vector<rpc::ConnectionPtr> used;
@@ -429,6 +429,7 @@ void ObjectReader::StartFetch(std::span<const ObjectRefInfo> refs, std::span<con
     request.set_object_id(ref.id.data(), ObjectId::kSize);
     ToProto(context_.self, request.mutable_requester());
     if (context_.owners->HasMoved(ref.owner)) request.set_owner_worker_id(ref.owner.worker_id.Binary());
+    question.asked = context_.owners->InStores(ref.owner).worker_id;
     request.set_request_id(question.number);
     question.sent = true;
     question.lost_copies = copies_.TakeLostCopies(ref.id);
@@ -471,7 +472,7 @@ void ObjectReader::OnFetched(const Question& question, const Status& status, con
   }
   // Containment before the value, so that nobody reads refs that are not held. If the object is not wanted any more the counts go back.
   RefEffects effects;
-  context_.table.AddGiven(ref.id, RefsFromProto(reply.nested(), ref.owner), &effects);
+  context_.table.AddGiven(ref.id, RefsFromProto(reply.nested(), ref.owner), question.asked, &effects);
   if (reply.in_store()) {
     std::vector<NodeId> nodes;
     for (const auto& node : reply.node_ids()) nodes.push_back(NodeId::FromBinaryOrNil(node));

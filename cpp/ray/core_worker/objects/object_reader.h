@@ -55,6 +55,7 @@ class ObjectReader {
   // One question to an owner.
   struct Question {
     ObjectRefInfo ref;
+    WorkerId asked;  // the owner, or who answers for it
     uint64_t number = 0;
     bool sent = false;
     std::vector<LostCopy> lost_copies;  // that it tells of

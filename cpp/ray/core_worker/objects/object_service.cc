@@ -68,6 +68,10 @@ void ObjectService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
       MethodId::kRemoveBorrowers, [weak](const v1::RemoveBorrowersRequest& message, rpc::Request&, rpc::Responder responder) {
         if (auto self = weak.lock()) self->borrowing_.HandleRemoveBorrowers(message, std::move(responder));
       });
+  dispatcher->RegisterTyped<v1::SettleBorrowsRequest>(
+      MethodId::kSettleBorrows, [weak](const v1::SettleBorrowsRequest& message, rpc::Request&, rpc::Responder responder) {
+        if (auto self = weak.lock()) self->borrowing_.HandleSettleBorrows(message, std::move(responder));
+      });
   dispatcher->RegisterTyped<v1::AddLocationNotice>(MethodId::kAddLocation,
                                                    [weak](const v1::AddLocationNotice& message, rpc::Request&, rpc::Responder) {
                                                      if (auto self = weak.lock()) self->copies_.HandleAddLocation(message);
@@ -194,6 +198,7 @@ void ObjectService::CarryOut(const RefEffects& effects) {
     copies_.FreeCopies(copies);
   }
   if (!effects.give_back.empty()) borrowing_.GiveBackSoon(effects.give_back);
+  if (!effects.settle.empty()) borrowing_.SettleSoon(effects.settle);
   if (effects.shrunk) TrimSoon();
   if (!effects.freed.empty() && deps_.on_freed) deps_.on_freed(effects.freed, in_store);
   if ((!effects.actors_out_of_scope.empty() || !effects.handles_given_back.empty()) && deps_.on_handles_gone) {
@@ -296,7 +301,7 @@ void ObjectService::AddOwned(std::span<const ObjectId> ids, uint32_t handles) {
 
 void ObjectService::StoreReturn(const ReturnValue& value) {
   RefEffects effects;
-  context_.table.AddGiven(value.id, value.nested, &effects);
+  context_.table.AddGiven(value.id, value.nested, value.sender, &effects);
   if (value.in_store) {
     if (deps_.on_stored) deps_.on_stored(value.id);
     if (!context_.memory.PutInStore(value.id, value.metadata, value.size, {&value.node_id, 1}, value.attempt)) {
@@ -325,7 +330,7 @@ void ObjectService::StoreReturn(const ReturnValue& value) {
 
 void ObjectService::Discard(const ReturnValue& value) {
   RefEffects effects;
-  context_.table.AddGiven(ObjectId::Nil(), value.nested, &effects);
+  context_.table.AddGiven(ObjectId::Nil(), value.nested, value.sender, &effects);
   CarryOut(effects);
   if (value.in_store) FreeCopy({value.id, value.attempt}, value.node_id);
 }

@@ -51,6 +51,7 @@ struct ReturnValue {
   uint32_t attempt = 0;               // which run of its task made it
   BufferPtr blob;                     // not in_store
   std::vector<ObjectRefInfo> nested;  // we were made a borrower of each that is not ours, once
+  WorkerId sender;                    // that had us counted
 };
 
 // Where a return goes.
@@ -95,7 +96,7 @@ class ObjectService : public std::enable_shared_from_this<ObjectService>, privat
   // Must be called before the first kWorkerDied is passed to `peers`.
   static std::shared_ptr<ObjectService> Make(Deps deps);
   ~ObjectService();
-  // Handlers of kGetObject, kAddBorrowers, kRemoveBorrowers, kGetLocations, kAddLocation, kOwnerMoved.
+  // Handlers of kGetObject, kAddBorrowers, kRemoveBorrowers, kSettleBorrows, kGetLocations, kAddLocation, kOwnerMoved.
   void RegisterHandlers(rpc::Dispatcher* dispatcher);
   // Wakes every blocked call with kClosed; later ones fail too.
   void Shutdown() { calls_.Close(); }

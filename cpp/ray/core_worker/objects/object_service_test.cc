@@ -206,6 +206,7 @@ TEST_F(ObjectServiceTest, ATaskRegistersWhatItKeepsAndHandsOverWhatItReturns) {
   value.metadata = "RAW";
   value.blob = HeapBuffer::CopyOf("result");
   value.nested = nested;
+  value.sender = executor.self.worker_id;
   caller.objects->StoreReturn(value);
   caller.objects->RemoveSubmitted(args);
   executor.objects->RemoveLocalRef(made);
@@ -340,6 +341,7 @@ TEST_F(ObjectServiceTest, ValuesOfADiscardedAttemptGiveBackWhatCameWithThem) {
   value.id = id;
   value.in_store = true;
   value.nested = {{inner, executor.self}};
+  value.sender = executor.self.worker_id;
   executor.objects->HandOver(value.nested, caller.self, [] {});
   executor.objects->RemoveLocalRef(inner);
   caller.objects->Discard(value);

@@ -296,6 +296,25 @@ TEST_P(BrokenWayTest, CountsGoBackOnceOverWaysThatBreak) {
   here().Until([&] { return here().freed == 2; });
 }
 
+TEST_P(BrokenWayTest, WhatTheDeadHadCountedIsSettledOverWaysThatBreak) {
+  const ObjectId id = here().Put("x");
+  const std::vector<ObjectRefInfo> refs{{id, here().self}};
+  Process third(dir_ + "/sockets", &nodes_[1]->store, nodes_[1]->id);
+  third.objects->AddBorrowedRef(refs[0], {}, 0);
+  third.Until([&] { return !third.objects->references().IsRegistering(id); });
+  // It has `there` counted, and dies before it hands the ref over.
+  std::atomic<bool> counted = false;
+  third.objects->HandOver(refs, there().self, [&] { counted = true; });
+  third.Until([&] { return counted.load(); });
+  here().objects->RemoveLocalRef(id);
+  there().way = Breaks(MethodId::kSettleBorrows, GetParam());
+  here().peers->MarkDead(third.self.worker_id);
+  EXPECT_TRUE(here().objects->references().HasBorrower(id, there().self.worker_id, third.self.worker_id));
+  EXPECT_EQ(here().freed, 0u) << "it may have handed it over, as far as is known here";
+  there().peers->MarkDead(third.self.worker_id);
+  here().Until([&] { return here().freed == 1; });
+}
+
 TEST_F(RemoteObjectsTest, WaitTellsReadyFromHere) {
   const ObjectId id = ReturnOn(here(), *nodes_[1]);
   const std::vector<ObjectRefInfo> refs{{id, {}}};

@@ -10,11 +10,29 @@ namespace ray::core {
 
 struct ReferenceTable::Rare {
   bool borrowed = false;
-  Address owner;             // borrowed: whose it is
-  uint32_t given = 0;        // borrowed: counts that the owner keeps for us
+  Address owner;                                        // borrowed: whose it is
+  uint32_t given = 0;                                   // borrowed: counts that the owner keeps for us, by itself or since we asked for it
+  std::vector<std::pair<WorkerId, uint32_t>> given_by;  // borrowed: those that it keeps since a third process asked for it
   uint32_t registering = 0;  // borrowed: our own registrations on their way; the entry stays until they are answered
-  std::vector<std::pair<WorkerId, uint32_t>> borrowers;  // owned: who else has it; no zero counts
-  std::vector<ObjectId> nested;                          // what its value contains, once for each time
+  struct Borrower {
+    WorkerId process, registrar;
+    uint32_t count;  // not 0
+  };
+  std::vector<Borrower> borrowers;  // owned: who else has it
+  std::vector<ObjectId> nested;     // what its value contains, once for each time
+
+  bool IsGiven() const { return given != 0 || !given_by.empty(); }
+  auto Find(const WorkerId& process, const WorkerId& registrar) {
+    return std::ranges::find_if(borrowers, [&](const Borrower& b) { return b.process == process && b.registrar == registrar; });
+  }
+  bool Names(const WorkerId& worker) const {
+    return std::ranges::any_of(borrowers, [&](const Borrower& b) { return b.process == worker || b.registrar == worker; });
+  }
+  uint32_t NumBorrowers() const {
+    std::unordered_set<WorkerId, IdHash> processes;
+    for (const Borrower& b : borrowers) processes.insert(b.process);
+    return static_cast<uint32_t>(processes.size());
+  }
 };
 
 ReferenceTable::Entry::Entry() = default;
@@ -81,7 +99,10 @@ void ReferenceTable::MaybeDropLocked(const ObjectId& first, RefEffects* effects)
         if (rare != nullptr && rare->borrowed) {
           if (id.index() == 0) effects->handles_given_back.push_back(id.task_id().actor_id());
           ForgetRelationLocked(rare->owner.worker_id, id);
-          if (rare->given != 0 && !IsLostLocked(rare->owner)) effects->give_back.push_back({id, rare->owner, rare->given});
+          if (rare->IsGiven() && !IsLostLocked(rare->owner)) {
+            if (rare->given != 0) effects->give_back.push_back({id, rare->owner, WorkerId::Nil(), rare->given});
+            for (const auto& [registrar, count] : rare->given_by) effects->give_back.push_back({id, rare->owner, registrar, count});
+          }
         } else if (id.index() == 0) {
           effects->actors_out_of_scope.push_back(id.task_id().actor_id());
         } else {
@@ -195,7 +216,7 @@ ReferenceTable::Borrow ReferenceTable::AddBorrowed(const ObjectRefInfo& ref, uin
   ++entry->local;
   const Rare* rare = entry->rare.get();
   // With an owner of another name on file (a faulty peer), the first one stays.
-  if (rare == nullptr || !rare->borrowed || rare->given != 0) {
+  if (rare == nullptr || !rare->borrowed || rare->IsGiven()) {
     *outer = ObjectId::Nil();
     return Borrow::kKnown;
   }
@@ -241,7 +262,7 @@ std::vector<ObjectRefInfo> ReferenceTable::EndTask(uint64_t task, std::vector<Ob
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   for (const ObjectId& id : ids) {
     Entry* entry = FindLocked(id);
-    if (entry == nullptr || entry->rare == nullptr || !entry->rare->borrowed || entry->rare->given != 0) continue;
+    if (entry == nullptr || entry->rare == nullptr || !entry->rare->borrowed || entry->rare->IsGiven()) continue;
     if (entry->rare->registering != 0) {
       in_flight->push_back(id);
     } else {  // one that is dead may have handed it over
@@ -258,7 +279,7 @@ bool ReferenceTable::IsRegistering(const ObjectId& id) const {
   return it != entries_.end() && it->second.rare != nullptr && it->second.rare->registering != 0;
 }
 
-void ReferenceTable::AddGiven(const ObjectId& outer, std::span<const ObjectRefInfo> nested, RefEffects* effects) {
+void ReferenceTable::AddGiven(const ObjectId& outer, std::span<const ObjectRefInfo> nested, const WorkerId& sender, RefEffects* effects) {
   if (nested.empty()) return;
   std::vector<ObjectId> ids;
   ids.reserve(nested.size());
@@ -267,7 +288,18 @@ void ReferenceTable::AddGiven(const ObjectId& outer, std::span<const ObjectRefIn
     ids.push_back(ref.id);
     if (ref.owner.IsNil() || ref.owner == self_) continue;
     Entry* entry = FindOrBorrowLocked(ref);
-    if (entry->rare != nullptr && entry->rare->borrowed) ++entry->rare->given;
+    if (entry->rare == nullptr || !entry->rare->borrowed) continue;
+    if (sender.IsNil() || ref.owner.worker_id == sender) {
+      ++entry->rare->given;
+      continue;
+    }
+    auto& given_by = entry->rare->given_by;
+    const auto it = std::ranges::find(given_by, sender, [](const auto& by) { return by.first; });
+    if (it != given_by.end()) {
+      ++it->second;
+    } else {
+      given_by.emplace_back(sender, 1);
+    }
   }
   Entry* holder = FindLocked(outer);
   if (holder != nullptr && (holder->rare == nullptr || holder->rare->nested.empty())) {
@@ -275,6 +307,16 @@ void ReferenceTable::AddGiven(const ObjectId& outer, std::span<const ObjectRefIn
   } else {
     for (const ObjectId& id : ids) MaybeDropLocked(id, effects);
   }
+}
+
+uint32_t ReferenceTable::GivenBy(const ObjectId& id, const WorkerId& registrar) const {
+  MutexLock lock(&mu_);
+  const auto entry = entries_.find(id);
+  if (entry == entries_.end() || entry->second.rare == nullptr) return 0;
+  if (registrar.IsNil()) return entry->second.rare->given;
+  const auto& given_by = entry->second.rare->given_by;
+  const auto it = std::ranges::find(given_by, registrar, [](const auto& by) { return by.first; });
+  return it == given_by.end() ? 0 : it->second;
 }
 
 std::vector<ObjectRefInfo> ReferenceTable::NestedOf(const ObjectId& outer) const {
@@ -292,33 +334,72 @@ std::vector<ObjectRefInfo> ReferenceTable::NestedOf(const ObjectId& outer) const
 }
 
 bool ReferenceTable::AddBorrower(const ObjectId& id, const Address& borrower) {
+  RefEffects none;  // nobody else is involved
+  return AddBorrower(id, borrower, Address(), &none);
+}
+
+bool ReferenceTable::AddBorrower(const ObjectId& id, const Address& borrower, const Address& registrar, RefEffects* effects) {
   MutexLock lock(&mu_);
   Entry* entry = FindLocked(id);
   if (entry == nullptr || (entry->rare != nullptr && entry->rare->borrowed)) return false;
   if (IsDeadLocked(borrower)) return true;
-  auto& borrowers = RareOf(entry).borrowers;
-  auto it = std::find_if(borrowers.begin(), borrowers.end(), [&](const auto& b) { return b.first == borrower.worker_id; });
-  if (it != borrowers.end()) {
-    ++it->second;
+  Rare& rare = RareOf(entry);
+  const auto it = rare.Find(borrower.worker_id, registrar.worker_id);
+  if (it != rare.borrowers.end()) {
+    ++it->count;
   } else {
-    borrowers.emplace_back(borrower.worker_id, 1);
+    rare.borrowers.push_back({borrower.worker_id, registrar.worker_id, 1});
     RelateLocked(borrower, id);
+    if (!registrar.IsNil()) RelateLocked(registrar, id);
   }
+  if (!registrar.IsNil() && IsDeadLocked(registrar)) effects->settle.push_back({id, borrower, registrar});
   return true;
 }
 
-void ReferenceTable::RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, RefEffects* effects) {
+void ReferenceTable::RemoveBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t count,
+                                    RefEffects* effects) {
   MutexLock lock(&mu_);
   Entry* entry = FindLocked(id);
   if (entry == nullptr || entry->rare == nullptr) return;
-  auto& borrowers = entry->rare->borrowers;
-  auto it = std::find_if(borrowers.begin(), borrowers.end(), [&](const auto& b) { return b.first == borrower; });
-  if (it == borrowers.end()) return;
-  it->second -= std::min(it->second, count);
-  if (it->second != 0) return;
-  borrowers.erase(it);
-  ForgetRelationLocked(borrower, id);
+  const auto it = entry->rare->Find(borrower, registrar);
+  if (it == entry->rare->borrowers.end()) return;
+  it->count -= std::min(it->count, count);
+  if (it->count != 0) return;
+  ForgetBorrowerLocked(id, entry, borrower, registrar);
   MaybeDropLocked(id, effects);
+}
+
+void ReferenceTable::SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left,
+                                    RefEffects* effects) {
+  MutexLock lock(&mu_);
+  Entry* entry = FindLocked(id);
+  if (entry == nullptr || entry->rare == nullptr) return;
+  const auto it = entry->rare->Find(borrower, registrar);
+  if (it == entry->rare->borrowers.end()) return;
+  it->count = std::min(it->count, left);
+  if (it->count != 0) return;
+  ForgetBorrowerLocked(id, entry, borrower, registrar);
+  MaybeDropLocked(id, effects);
+}
+
+bool ReferenceTable::HasBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar) const {
+  MutexLock lock(&mu_);
+  const auto entry = entries_.find(id);
+  return entry != entries_.end() && entry->second.rare != nullptr &&
+         entry->second.rare->Find(borrower, registrar) != entry->second.rare->borrowers.end();
+}
+
+void ReferenceTable::ForgetBorrowerLocked(const ObjectId& id, Entry* entry, const WorkerId& borrower, const WorkerId& registrar) {
+  entry->rare->borrowers.erase(entry->rare->Find(borrower, registrar));
+  for (const WorkerId& worker : {borrower, registrar}) {
+    if (!entry->rare->Names(worker)) ForgetRelationLocked(worker, id);
+  }
+}
+
+Address ReferenceTable::AddressLocked(const WorkerId& worker) const {
+  if (worker.IsNil()) return {};
+  const auto related = related_.find(worker);
+  return {related == related_.end() ? NodeId::Nil() : related->second.node, worker};
 }
 
 std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffects* effects, Address* address) {
@@ -337,10 +418,23 @@ std::vector<ObjectId> ReferenceTable::WorkerDied(const WorkerId& worker, RefEffe
     if (entry->rare->borrowed) {
       *address = entry->rare->owner;
       orphans.push_back(id);
-    } else {
-      std::erase_if(entry->rare->borrowers, [&](const auto& b) { return b.first == worker; });
-      MaybeDropLocked(id, effects);
+      continue;
     }
+    std::vector<WorkerId> registrars;  // of its own counts
+    std::erase_if(entry->rare->borrowers, [&](const Rare::Borrower& b) {
+      if (b.process != worker) return false;
+      if (!b.registrar.IsNil()) registrars.push_back(b.registrar);
+      return true;
+    });
+    for (const WorkerId& other : registrars) {
+      if (!entry->rare->Names(other)) ForgetRelationLocked(other, id);
+    }
+    const Address registrar{related.mapped().node, worker};
+    for (const Rare::Borrower& b : entry->rare->borrowers) {
+      if (b.registrar == worker) effects->settle.push_back({id, AddressLocked(b.process), registrar});
+    }
+    if (entry->rare->Names(worker)) RelateLocked(registrar, id);
+    MaybeDropLocked(id, effects);
   }
   if (!adopted) return orphans;
   for (const ObjectId& id : orphans) {
@@ -391,10 +485,10 @@ std::vector<ReferenceTable::Lent> ReferenceTable::LentOut() const {
     item.id = it->first;
     const Rare* rare = it->second.rare.get();
     if (rare == nullptr) continue;
-    for (const auto& [borrower, count] : rare->borrowers) {
-      const auto related = related_.find(borrower);
-      item.borrowers.emplace_back(Address{related == related_.end() ? NodeId::Nil() : related->second.node, borrower}, count);
+    for (const Rare::Borrower& b : rare->borrowers) {
+      item.borrowers.push_back({AddressLocked(b.process), AddressLocked(b.registrar), b.count});
     }
+    std::ranges::stable_sort(item.borrowers, {}, [](const LentTo& to) { return to.borrower.worker_id; });
     for (const ObjectId& inner : rare->nested) {
       const auto contained = entries_.find(inner);
       const bool ours = contained != entries_.end() && (contained->second.rare == nullptr || !contained->second.rare->borrowed);
@@ -432,7 +526,7 @@ std::vector<ReferenceTable::Held> ReferenceTable::All(size_t limit, size_t* left
     if (all.size() == limit) break;
     const Rare* rare = entry.rare.get();
     all.push_back({id, rare != nullptr && rare->borrowed ? rare->owner : self_, entry.local, entry.submitted, entry.contained,
-                   rare == nullptr ? 0 : static_cast<uint32_t>(rare->borrowers.size())});
+                   rare == nullptr ? 0 : rare->NumBorrowers()});
   }
   return all;
 }
@@ -451,8 +545,10 @@ std::string ReferenceTable::Describe(const ObjectId& id) const {
   say(entry.submitted, " use(s) by tasks in flight");
   say(entry.contained, " time(s) inside other values");
   if (rare != nullptr) {
-    say(rare->borrowers.size(), " borrower(s)");
-    say(rare->given, " count(s) at its owner");
+    say(rare->NumBorrowers(), " borrower(s)");
+    size_t given = rare->given;
+    for (const auto& [registrar, count] : rare->given_by) given += count;
+    say(given, " count(s) at its owner");
     say(rare->registering, " registration(s) on the way");
   }
   return text;

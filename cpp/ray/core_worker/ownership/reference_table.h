@@ -1,7 +1,8 @@
 // ReferenceTable: who holds which object, as far as this process has to know (docs/architecture/ownership.md).
 //
 // An entry exists for each object that this process holds, and for each owned one that anybody holds. Holds are: handles in this process (local),
-// tasks in flight (submitted), values that contain it (contained), and, for owned ones, the processes it was lent to (borrowers, with a count each).
+// tasks in flight (submitted), values that contain it (contained), and, for owned ones, the processes it was lent to (borrowers, with a count for each
+// registrar: the process that had them counted as it handed the ref over, nil where that was the owner or the borrower itself).
 // An entry without holds goes. What has to be done then is returned as effects, which the caller carries out after the call: nothing here calls out.
 // Pure (no I/O, no clock) and a monitor with one mutex: user threads come here on every call.
 #pragma once
@@ -24,15 +25,21 @@ struct RefEffects {
   struct GiveBack {
     ObjectId id;
     Address owner;
-    uint32_t count;  // all counts that we were given
+    WorkerId registrar;
+    uint32_t count;  // all counts that we were given by that registrar
+  };
+  struct Settle {
+    ObjectId id;
+    Address borrower, registrar;
   };
   std::vector<ObjectId> dropped;             // entries of owned and borrowed objects that went: their values here are not needed
   std::vector<ObjectId> freed;               // those of them that we owned: copies in stores go, lineage may be released
   std::vector<GiveBack> give_back;           // RemoveBorrowers to send
+  std::vector<Settle> settle;                // the registrar is dead: the borrower is to say what it was given by it
   std::vector<ActorId> actors_out_of_scope;  // handle objects that we owned
   std::vector<ActorId> handles_given_back;   // handle objects that we borrowed
   bool shrunk = false;                       // so many entries went that memory can be given back
-  bool empty() const { return dropped.empty() && give_back.empty() && actors_out_of_scope.empty(); }
+  bool empty() const { return dropped.empty() && give_back.empty() && settle.empty() && actors_out_of_scope.empty(); }
 };
 
 class ReferenceTable {
@@ -77,16 +84,25 @@ class ReferenceTable {
   // A registration of ours has not been answered yet.
   bool IsRegistering(const ObjectId& id) const;
 
-  // A value of `outer` arrived from elsewhere, with refs inside; of each that is not ours we were made a borrower once. If `outer` is known and has no
-  // nested ones yet, it contains them from now on; else the counts go back.
-  void AddGiven(const ObjectId& outer, std::span<const ObjectRefInfo> nested, RefEffects* effects);
+  // A value of `outer` arrived from `sender`, with refs inside; it had us counted as a borrower of each that is not ours, once. If `outer` is known and has
+  // no nested ones yet, it contains them from now on; else the counts go back.
+  void AddGiven(const ObjectId& outer, std::span<const ObjectRefInfo> nested, const WorkerId& sender, RefEffects* effects);
+  // Counts that its owner keeps for us, of those that `registrar` had it add.
+  uint32_t GivenBy(const ObjectId& id, const WorkerId& registrar) const;
   // What `outer` contains.
   std::vector<ObjectRefInfo> NestedOf(const ObjectId& outer) const;
 
-  // Owner side. False: not an object of ours (any more). Dead workers are not added.
+  // Owner side. False: not an object of ours (any more). Dead workers are not added. What a dead registrar had sent may come late: it counts, and is to be
+  // settled.
+  bool AddBorrower(const ObjectId& id, const Address& borrower, const Address& registrar, RefEffects* effects);
+  // By ourselves, or by the borrower.
   bool AddBorrower(const ObjectId& id, const Address& borrower);
-  void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, RefEffects* effects);
-  // As a borrower it holds nothing any more. Returns the objects here that it owned: their values will never come. `*address`: its own, if there are any.
+  void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t count, RefEffects* effects);
+  // The borrower has said how many of the counts that a registrar, which is dead, had added it knows of: the others never reached it.
+  void SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left, RefEffects* effects);
+  bool HasBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar) const;
+  // As a borrower it holds nothing any more, and the counts of others that it had added are to be settled. Returns the objects here that it owned: their
+  // values will never come. `*address`: its own, if there are any.
   std::vector<ObjectId> WorkerDied(const WorkerId& worker, RefEffects* effects, Address* address);
   // What it owned has been handed over, and does not end with it: the raylet of that node answers for it from now on.
   // Returns owners that left before and of which nothing is held any more: they are forgotten, and found again by asking the adopter.
@@ -94,9 +110,13 @@ class ReferenceTable {
   // Those of the node that this process has to do with, as owners or borrowers. They are dead from now on, and so are others that are named later.
   std::vector<WorkerId> NodeDied(const NodeId& node);
 
+  struct LentTo {
+    Address borrower, registrar;
+    uint32_t count = 0;
+  };
   struct Lent {
     ObjectId id;
-    std::vector<std::pair<Address, uint32_t>> borrowers;
+    std::vector<LentTo> borrowers;  // those of one borrower behind one another
   };
   // Objects of ours that others hold, and what those contain of ours, in the order of their ids. Handles of actors are left out: they end with us.
   std::vector<Lent> LentOut() const;
@@ -139,6 +159,9 @@ class ReferenceTable {
   Entry* FindOrBorrowLocked(const ObjectRefInfo& ref) REQUIRES(mu_);
   void RelateLocked(const Address& process, const ObjectId& id) REQUIRES(mu_);
   void ForgetRelationLocked(const WorkerId& worker, const ObjectId& id) REQUIRES(mu_);
+  Address AddressLocked(const WorkerId& worker) const REQUIRES(mu_);
+  // Counts of one borrower by one registrar that have become none.
+  void ForgetBorrowerLocked(const ObjectId& id, Entry* entry, const WorkerId& borrower, const WorkerId& registrar) REQUIRES(mu_);
   static Rare& RareOf(Entry* entry);  // makes it
 
   static constexpr size_t kMinMoved = 1024;
@@ -146,7 +169,7 @@ class ReferenceTable {
   mutable Mutex mu_;
   Map entries_ GUARDED_BY(mu_);
   std::unordered_map<uint64_t, std::vector<ObjectId>> covered_ GUARDED_BY(mu_);  // by task: refs that came through it
-  // Entries that the death of a worker touches: ours that it borrows, and its own that we borrow.
+  // Entries that the death of a worker touches: ours that it borrows or has others counted for, and its own that we borrow.
   struct Related {
     NodeId node;
     std::unordered_set<ObjectId, IdHash> ids;

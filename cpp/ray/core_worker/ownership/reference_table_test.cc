@@ -69,9 +69,9 @@ TEST_F(ReferenceTableTest, BorrowersHoldByCount) {
   EXPECT_FALSE(table_.AddBorrower(b_, owner_));
   EXPECT_TRUE(Remove(a_).empty());
   RefEffects effects;
-  table_.RemoveBorrower(a_, owner_.worker_id, 1, &effects);
+  table_.RemoveBorrower(a_, owner_.worker_id, {}, 1, &effects);
   EXPECT_TRUE(effects.empty());
-  table_.RemoveBorrower(a_, owner_.worker_id, 1, &effects);
+  table_.RemoveBorrower(a_, owner_.worker_id, {}, 1, &effects);
   EXPECT_EQ(effects.freed, One(a_));
 }
 
@@ -151,18 +151,18 @@ TEST_F(ReferenceTableTest, GivenRefsAreContainedOrGoBack) {
   table_.AddOwned(b_);
   RefEffects effects;
   const std::vector<ObjectRefInfo> nested{{a_, owner_}};
-  table_.AddGiven(b_, nested, &effects);
+  table_.AddGiven(b_, nested, owner_.worker_id, &effects);
   EXPECT_TRUE(effects.empty());
   EXPECT_EQ(table_.NestedOf(b_).at(0).owner, owner_);
   EXPECT_EQ(Borrow(a_, 0, b_), ReferenceTable::Borrow::kKnown) << "the owner knows us";
-  table_.AddGiven(b_, nested, &effects);  // the same value again
+  table_.AddGiven(b_, nested, owner_.worker_id, &effects);  // the same value again
   EXPECT_TRUE(effects.empty());
   EXPECT_TRUE(Remove(a_).empty());
   effects = Remove(b_);
   ASSERT_EQ(effects.give_back.size(), 1u);
   EXPECT_EQ(effects.give_back[0].count, 2u);
   RefEffects late;
-  table_.AddGiven(b_, nested, &late);  // nobody wants it any more
+  table_.AddGiven(b_, nested, owner_.worker_id, &late);  // nobody wants it any more
   ASSERT_EQ(late.give_back.size(), 1u);
   EXPECT_EQ(late.give_back[0].count, 1u);
 }
@@ -173,7 +173,7 @@ TEST_F(ReferenceTableTest, TheDeadHoldNothingAndGetNothingBack) {
   Remove(b_);
   RefEffects effects;
   table_.AddOwned(c_);
-  table_.AddGiven(c_, std::vector<ObjectRefInfo>{{a_, owner_}}, &effects);
+  table_.AddGiven(c_, std::vector<ObjectRefInfo>{{a_, owner_}}, owner_.worker_id, &effects);
   EXPECT_EQ(table_.WorkerDied(owner_.worker_id, &effects, &died_), One(a_));
   EXPECT_EQ(died_, owner_);
   EXPECT_EQ(effects.freed, One(b_));
@@ -190,7 +190,7 @@ TEST_F(ReferenceTableTest, WhatAnOwnerHandedOverOutlivesIt) {
   const NodeId adopter = NodeId::FromRandom();
   RefEffects effects;
   table_.AddOwned(c_);
-  table_.AddGiven(c_, std::vector<ObjectRefInfo>{{a_, owner_}}, &effects);
+  table_.AddGiven(c_, std::vector<ObjectRefInfo>{{a_, owner_}}, owner_.worker_id, &effects);
   table_.AddBorrower(c_, owner_);
   table_.OwnerMoved(owner_.worker_id, adopter);
   EXPECT_TRUE(table_.WorkerDied(owner_.worker_id, &effects, &died_).empty());
@@ -241,21 +241,118 @@ TEST_F(ReferenceTableTest, WhatIsLentOutIsToldWithItsContents) {
   EXPECT_TRUE(table_.LentOut().empty());
   table_.AddBorrower(b_, owner_);
   table_.AddBorrower(b_, owner_);
-  table_.AddBorrower(b_, other);
+  RefEffects none;
+  table_.AddBorrower(b_, other, owner_, &none);
   table_.AddBorrower(a_, other);
   const ObjectId handle = ObjectId::ForActorHandle(ActorId::Of(JobId::FromInt(1)));
   table_.AddOwned(handle);
   table_.AddBorrower(handle, other);
   std::map<ObjectId, std::map<WorkerId, uint32_t>> lent;
   for (const auto& item : table_.LentOut()) {
-    for (const auto& [borrower, count] : item.borrowers) lent[item.id][borrower.worker_id] = count;
+    for (const auto& to : item.borrowers) lent[item.id][to.borrower.worker_id] += to.count;
   }
   EXPECT_EQ(lent.size(), 2u);
   EXPECT_EQ(lent[b_], (std::map<WorkerId, uint32_t>{{owner_.worker_id, 2}, {other.worker_id, 1}}));
   EXPECT_EQ(lent[a_], (std::map<WorkerId, uint32_t>{{other.worker_id, 1}}));
   RefEffects effects;
-  table_.RemoveBorrower(a_, other.worker_id, 1, &effects);
+  table_.RemoveBorrower(a_, other.worker_id, {}, 1, &effects);
   EXPECT_EQ(table_.LentOut().size(), 2u);  // from inside
+}
+
+// The registrar of counts: who had the owner add them as it handed the ref on, and may die before it does.
+class RegistrarTest : public ReferenceTableTest {
+ protected:
+  bool Add(const Address& by) { return table_.AddBorrower(a_, borrower_, by, &effects_); }
+  void GiveBack(const Address& by, uint32_t count) { table_.RemoveBorrower(a_, borrower_.worker_id, by.worker_id, count, &effects_); }
+  void Settle(const Address& by, uint32_t left) { table_.SettleBorrower(a_, borrower_.worker_id, by.worker_id, left, &effects_); }
+  const Address borrower_ = NewAddress(), registrar_ = NewAddress();
+  RefEffects effects_;
+};
+
+TEST_F(RegistrarTest, WhatDidNotReachTheBorrowerGoesWithTheRegistrar) {
+  table_.AddOwned(a_);
+  EXPECT_TRUE(Add(registrar_));
+  EXPECT_TRUE(Add(registrar_));
+  EXPECT_TRUE(Add({}));
+  EXPECT_TRUE(Remove(a_).empty());
+  table_.WorkerDied(registrar_.worker_id, &effects_, &died_);
+  ASSERT_EQ(effects_.settle.size(), 1u);
+  EXPECT_EQ(effects_.settle[0].id, a_);
+  EXPECT_EQ(effects_.settle[0].borrower, borrower_);
+  EXPECT_EQ(effects_.settle[0].registrar, registrar_);
+  Settle(registrar_, 1);
+  GiveBack({}, 1);
+  EXPECT_TRUE(effects_.freed.empty()) << "one of the two had reached it";
+  GiveBack(registrar_, 1);
+  EXPECT_EQ(effects_.freed, One(a_));
+}
+
+TEST_F(RegistrarTest, TheAnswerMayComeTwiceLateOrBehindWhatGoesBack) {
+  table_.AddOwned(a_);
+  Add(registrar_);
+  Add(registrar_);
+  Add({});
+  table_.WorkerDied(registrar_.worker_id, &effects_, &died_);
+  GiveBack(registrar_, 1);
+  Settle(registrar_, 1);  // there was one more on its way
+  Settle(registrar_, 1);
+  EXPECT_TRUE(table_.HasBorrower(a_, borrower_.worker_id, registrar_.worker_id));
+  Settle(registrar_, 0);
+  Settle(registrar_, 1);
+  GiveBack(registrar_, 1);
+  EXPECT_FALSE(table_.HasBorrower(a_, borrower_.worker_id, registrar_.worker_id));
+  Remove(a_);
+  EXPECT_TRUE(effects_.freed.empty());
+  GiveBack({}, 1);
+  EXPECT_EQ(effects_.freed, One(a_));
+}
+
+TEST_F(RegistrarTest, WhatADeadRegistrarHadSentCountsUntilTheBorrowerIsAsked) {
+  table_.AddOwned(a_);
+  table_.WorkerDied(registrar_.worker_id, &effects_, &died_);
+  EXPECT_TRUE(effects_.empty());
+  EXPECT_TRUE(Add(registrar_));
+  ASSERT_EQ(effects_.settle.size(), 1u);
+  Remove(a_);
+  Settle(registrar_, 0);
+  EXPECT_EQ(effects_.freed, One(a_));
+}
+
+TEST_F(RegistrarTest, TheDeathOfTheBorrowerEndsIt) {
+  table_.AddOwned(a_);
+  Add(registrar_);
+  Remove(a_);
+  table_.WorkerDied(registrar_.worker_id, &effects_, &died_);
+  table_.WorkerDied(borrower_.worker_id, &effects_, &died_);
+  EXPECT_EQ(effects_.freed, One(a_));
+  EXPECT_EQ(table_.NodeDied(registrar_.node_id), std::vector<WorkerId>{}) << "nothing is known of it any more";
+}
+
+TEST_F(RegistrarTest, ARegistrarGoesWithItsNode) {
+  table_.AddOwned(a_);
+  Add(registrar_);
+  EXPECT_EQ(table_.NodeDied(registrar_.node_id), std::vector<WorkerId>{registrar_.worker_id});
+  table_.WorkerDied(registrar_.worker_id, &effects_, &died_);
+  EXPECT_EQ(effects_.settle.size(), 1u);
+  ASSERT_EQ(table_.LentOut().size(), 1u);
+  EXPECT_EQ(table_.LentOut()[0].borrowers[0].registrar, registrar_) << "who adopts it asks the borrower anew";
+}
+
+TEST_F(RegistrarTest, CountsGoBackByRegistrar) {
+  table_.AddOwned(b_);
+  table_.AddOwned(c_);
+  const std::vector<ObjectRefInfo> nested{{a_, owner_}};
+  table_.AddGiven(b_, nested, registrar_.worker_id, &effects_);
+  table_.AddGiven(c_, nested, owner_.worker_id, &effects_);
+  EXPECT_EQ(table_.GivenBy(a_, registrar_.worker_id), 1u);
+  EXPECT_EQ(table_.GivenBy(a_, {}), 1u);
+  EXPECT_EQ(table_.GivenBy(a_, borrower_.worker_id), 0u);
+  EXPECT_TRUE(Remove(b_).give_back.empty());
+  const RefEffects effects = Remove(c_);
+  ASSERT_EQ(effects.give_back.size(), 2u);
+  EXPECT_EQ(effects.give_back[0].registrar, WorkerId::Nil());
+  EXPECT_EQ(effects.give_back[1].registrar, registrar_.worker_id);
+  EXPECT_EQ(table_.GivenBy(a_, registrar_.worker_id), 0u);
 }
 
 TEST_F(ReferenceTableTest, AnActorGoesOutOfScopeWithItsLastHandle) {
@@ -367,6 +464,8 @@ class Model {
     std::deque<Task> running;
     std::map<ObjectId, std::vector<std::function<void()>>> awaited;
     std::map<uint64_t, std::pair<int, std::function<void()>>> calls;  // to whom, and what if they die
+    std::set<int> heard_dead;
+    std::vector<std::pair<int, std::function<void()>>> questions;  // what is left of what that one had counted
   };
   using Done = std::function<void()>;
 
@@ -430,10 +529,42 @@ class Model {
       const int owner = owners_.at(back.id);
       Send(proc.index, owner, kReplies, [this, owner, back, borrower = proc.address.worker_id] {
         RefEffects more;
-        procs_[owner]->table.RemoveBorrower(back.id, borrower, back.count, &more);
+        procs_[owner]->table.RemoveBorrower(back.id, borrower, back.registrar, back.count, &more);
         CarryOut(*procs_[owner], more);
       });
     }
+    for (const auto& count : effects.settle) {
+      const int borrower = IndexOf(count.borrower), registrar = IndexOf(count.registrar);
+      Send(proc.index, borrower, kRequests, [this, owner = proc.index, borrower, registrar, id = count.id] {
+        Proc& asked = *procs_[borrower];
+        asked.questions.push_back({registrar, [this, owner, borrower, registrar, id] {
+                                     const WorkerId dead = procs_[registrar]->address.worker_id;
+                                     const uint32_t left = procs_[borrower]->table.GivenBy(id, dead);
+                                     Send(borrower, owner, kReplies, [this, owner, borrower, dead, id, left] {
+                                       RefEffects more;
+                                       procs_[owner]->table.SettleBorrower(id, procs_[borrower]->address.worker_id, dead, left, &more);
+                                       CarryOut(*procs_[owner], more);
+                                     });
+                                   }});
+        AnswerQuestions(asked);
+      });
+    }
+  }
+  int IndexOf(const Address& address) const {
+    const auto it = std::ranges::find_if(procs_, [&](const auto& proc) { return proc->address.worker_id == address.worker_id; });
+    return (*it)->index;
+  }
+  // Those about processes of whose death it has heard: nothing that they sent comes any more.
+  void AnswerQuestions(Proc& proc) {
+    std::vector<std::pair<int, Done>> later;
+    for (auto& question : std::exchange(proc.questions, {})) {
+      if (proc.heard_dead.contains(question.first)) {
+        question.second();
+      } else {
+        later.push_back(std::move(question));
+      }
+    }
+    proc.questions = std::move(later);
   }
   void Drop(Proc& proc, ObjectId id) {  // a copy: callers pass the key that goes
     if (--proc.handles[id] == 0) proc.handles.erase(id);
@@ -466,11 +597,14 @@ class Model {
                     std::function<void(bool, std::set<ObjectId>)> done) {
     Call(
         from, owner,
-        [this, owner, borrower, ids, done](std::function<void(Done)> reply) {
+        [this, from, owner, borrower, ids, done](std::function<void(Done)> reply) {
           std::set<ObjectId> unknown;
+          RefEffects effects;
+          const Address registrar = borrower == procs_[from]->address ? Address() : procs_[from]->address;
           for (const ObjectId& id : ids) {
-            if (!procs_[owner]->table.AddBorrower(id, borrower)) unknown.insert(id);
+            if (!procs_[owner]->table.AddBorrower(id, borrower, registrar, &effects)) unknown.insert(id);
           }
+          CarryOut(*procs_[owner], effects);
           EXPECT_TRUE(unknown.empty() || deaths_ > 0) << "a ref was handed over that nobody covered";
           reply([done, unknown] { done(true, unknown); });
         },
@@ -538,10 +672,10 @@ class Model {
         [this, p, q, refs, result, finish, &caller](std::function<void(Done)> reply) {
           const uint64_t token = ++next_;
           for (const auto& ref : refs) Borrow(*procs_[q], ref, token, {});
-          procs_[q]->running.push_back({token, p, result, [this, reply, result, finish, &caller](std::vector<ObjectRefInfo> nested) {
-                                          reply([this, nested, result, finish, &caller] {
+          procs_[q]->running.push_back({token, p, result, [this, q, reply, result, finish, &caller](std::vector<ObjectRefInfo> nested) {
+                                          reply([this, q, nested, result, finish, &caller] {
                                             RefEffects effects;
-                                            caller.table.AddGiven(result, nested, &effects);
+                                            caller.table.AddGiven(result, nested, procs_[q]->address.worker_id, &effects);
                                             if (caller.table.Contains(result)) caller.values[result] = true;
                                             CarryOut(caller, effects);
                                             finish();
@@ -597,10 +731,10 @@ class Model {
           Proc& serving = *procs_[owner];
           if (!serving.values.contains(id)) return;  // not ready: the model does not wait
           const auto nested = serving.table.NestedOf(id);
-          HandOver(serving, nested, procs_[p]->address, [this, p, id, nested, reply] {
-            reply([this, p, id, nested] {
+          HandOver(serving, nested, procs_[p]->address, [this, p, owner, id, nested, reply] {
+            reply([this, p, owner, id, nested] {
               RefEffects effects;
-              procs_[p]->table.AddGiven(id, nested, &effects);
+              procs_[p]->table.AddGiven(id, nested, procs_[owner]->address.worker_id, &effects);
               if (procs_[p]->table.Contains(id)) procs_[p]->values[id] = true;
               CarryOut(*procs_[p], effects);
             });
@@ -609,16 +743,23 @@ class Model {
         [] {});
   }
   void Kill(int q) {
+    if (procs_[q]->dead || deaths_ == kMostDeaths) return;
     ++deaths_;
     procs_[q]->dead = true;
-    std::erase_if(channels_, [&](const auto& item) { return std::get<0>(item.first) == q || std::get<1>(item.first) == q; });
+    // What it has asked may come yet, behind the news of its death; what it has answered does not, then.
+    std::erase_if(channels_, [&](const auto& item) {
+      const auto& [from, to, lane] = item.first;
+      return to == q || (from == q && lane != kRequests);
+    });
     for (auto& proc : procs_) {
       if (proc->dead) continue;
       channels_[{q, proc->index, kNews}].push_back([this, q, &proc = *proc] {
         RefEffects effects;
         Address owner;
         proc.table.WorkerDied(procs_[q]->address.worker_id, &effects, &owner);
+        proc.heard_dead.insert(q);
         CarryOut(proc, effects);
+        AnswerQuestions(proc);
         std::vector<Done> failed;
         for (auto it = proc.calls.begin(); it != proc.calls.end();) {
           auto here = it++;
@@ -631,6 +772,7 @@ class Model {
     }
   }
 
+  static constexpr int kMostDeaths = 2;  // then there are enough left for counts of one another to be left over
   std::mt19937_64 random_;
   std::vector<std::unique_ptr<Proc>> procs_;
   std::map<std::tuple<int, int, int>, std::deque<Done>> channels_;

@@ -124,13 +124,49 @@ void PeerPool::MarkDead(const WorkerId& worker) {
       if (auto node = connections->extract(worker)) ended.push_back(std::move(node.mapped()));
     }
     handlers = handlers_;
+    if (!ended.empty()) last_words_.insert(worker);
   }
   if (!ended.empty()) {
-    loop_->AddTimer(kLastWords, [ended = std::move(ended)] {
+    loop_->AddTimer(kLastWords, [pool = weak_from_this(), worker, ended = std::move(ended)] {
       for (const auto& connection : ended) connection->Close(Status::Unavailable("the worker has died"));
+      const auto self = pool.lock();
+      if (self == nullptr) return;
+      {
+        MutexLock lock(&self->mu_);
+        self->last_words_.erase(worker);
+      }
+      self->RunAfterLastWords();
     });
   }
   for (const auto& handler : handlers) handler(worker);
+  RunAfterLastWords();
+}
+
+void PeerPool::AfterLastWords(const Address& process, std::function<void()> then) {
+  {
+    MutexLock lock(&mu_);
+    after_.emplace_back(process, std::move(then));
+  }
+  RunAfterLastWords();
+}
+
+void PeerPool::RunAfterLastWords() {
+  std::vector<std::function<void()>> due;
+  {
+    MutexLock lock(&mu_);
+    if (after_.empty()) return;
+    std::vector<std::pair<Address, std::function<void()>>> later;
+    for (auto& [process, then] : after_) {
+      const bool dead = dead_.contains(process.worker_id) || dead_nodes_.contains(process.node_id);
+      if (dead && !last_words_.contains(process.worker_id)) {
+        due.push_back(std::move(then));
+      } else {
+        later.emplace_back(process, std::move(then));
+      }
+    }
+    after_.swap(later);
+  }
+  for (const auto& then : due) then();
 }
 
 bool PeerPool::IsDead(const WorkerId& worker) const {
@@ -164,6 +200,7 @@ void PeerPool::MarkNodeDead(const NodeId& node) {
   if (raylet != nullptr) raylet->Close(Status::Unavailable("node " + node.Hex() + " is dead"));
   for (const WorkerId& worker : WorkersOf(node)) MarkDead(worker);
   for (const auto& handler : handlers) handler(node);
+  RunAfterLastWords();
 }
 
 void PeerPool::OnNodeDied(NodeDeathHandler handler) {

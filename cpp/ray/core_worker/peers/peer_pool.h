@@ -10,6 +10,8 @@
 #include <functional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "ray/async/loop.h"
@@ -53,6 +55,9 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   // The worker has ended (kWorkerDied): it is refused from now on, handlers run here and now. Its connections get a second to deliver
   // what it said last, then they are closed, in case a child of it still holds its sockets open. Idempotent.
   void MarkDead(const WorkerId& worker);
+  // Once it is known here that the process is dead, and nothing that it sent can come any more. `then` may run at once, on this thread; else on the loop,
+  // or where its death was told.
+  void AfterLastWords(const Address& process, std::function<void()> then);
   bool IsDead(const WorkerId& worker) const;
   bool IsDead(const Address& peer) const;
   // The node has died (kNodeDied): so have all its processes that are known here, as by MarkDead, and it is refused from now on. Idempotent.
@@ -73,6 +78,8 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   // Connects to a peer on another node.
   Result<rpc::ConnectionPtr> Tunnel(const Address& peer);
   void Forget(const WorkerId& worker, const rpc::Connection* connection);
+  // Those who wait for the last words of what is dead, and says no more.
+  void RunAfterLastWords();
   void ForgetOnClose(const WorkerId& worker, const rpc::ConnectionPtr& connection);
 
   const Connector connector_;
@@ -88,6 +95,8 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   std::unordered_map<WorkerId, NodeId, IdHash> remote_ GUARDED_BY(mu_);  // known processes of other nodes, until they die
   RecentSet<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
   std::unordered_map<NodeId, rpc::ConnectionPtr, IdHash> raylets_ GUARDED_BY(mu_);  // of other nodes
+  std::unordered_set<WorkerId, IdHash> last_words_ GUARDED_BY(mu_);                 // dead ones whose connections are still open
+  std::vector<std::pair<Address, std::function<void()>>> after_ GUARDED_BY(mu_);    // what AfterLastWords was called with
   rpc::ConnectionPtr raylet_ GUARDED_BY(mu_);
   bool closed_ GUARDED_BY(mu_) = false;
 };

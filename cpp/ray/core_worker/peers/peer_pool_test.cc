@@ -121,6 +121,24 @@ TEST_F(PeerPoolTest, TheDeadAreRefusedAtOnceAndClosedAfterTheirLastWords) {
   EXPECT_TRUE(connection->closed());
 }
 
+TEST_F(PeerPoolTest, LastWordsEndWithTheConnections) {
+  ASSERT_TRUE(pool_->Get(peer_).ok());
+  int told = 0;
+  pool_->AfterLastWords(peer_, [&] { ++told; });
+  pool_->MarkDead(peer_.worker_id);
+  EXPECT_EQ(told, 0) << "what it sent may still be on its way";
+  ASSERT_EQ(loop_.timers.size(), 1u);
+  loop_.timers[0]();
+  EXPECT_EQ(told, 1);
+  pool_->AfterLastWords(peer_, [&] { ++told; });
+  EXPECT_EQ(told, 2) << "it said them long ago";
+  const Address unknown{NodeId::Nil(), WorkerId::FromRandom()};
+  pool_->AfterLastWords(unknown, [&] { ++told; });
+  EXPECT_EQ(told, 2) << "it lives, as far as is known";
+  pool_->MarkDead(unknown.worker_id);
+  EXPECT_EQ(told, 3) << "it had said nothing to us";
+}
+
 TEST_F(PeerPoolTest, AfterCloseNothingOpens) {
   auto connection = *pool_->Get(peer_);
   pool_->Close();
@@ -209,6 +227,15 @@ TEST_F(RemotePeersTest, NodeTakesAllItsProcessesAlong) {
   EXPECT_TRUE(pool_->IsDead(unknown));
   EXPECT_EQ(pool_->Get(unknown).status().code(), StatusCode::kUnavailable);
   EXPECT_EQ(pool_->GetRaylet(far_.node_id).status().code(), StatusCode::kUnavailable);
+}
+
+TEST_F(RemotePeersTest, LastWordsEndWithTheNodeOfWhomNobodyHereKnew) {
+  bool told = false;
+  pool_->AfterLastWords({far_.node_id, WorkerId::FromRandom()}, [&] { told = true; });
+  pool_->MarkNodeDead(self_.node_id);
+  EXPECT_FALSE(told);
+  pool_->MarkNodeDead(far_.node_id);
+  EXPECT_TRUE(told);
 }
 
 }  // namespace

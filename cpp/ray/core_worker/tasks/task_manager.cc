@@ -53,6 +53,7 @@ ReturnValue ReturnFromProto(const v1::ReturnObject& message, const PartList& par
     value.blob = error.blob;
   }
   if (message.nested_size() > 0) value.nested = RefsFromProto(message.nested(), executor);
+  value.sender = executor.worker_id;
   return value;
 }
 

@@ -9,7 +9,7 @@ void AdoptionCore::Adopt(const Address& owner, const ObjectId& id, AdoptedValue 
   if (objects_.contains(id)) return;
   if (IsDead(owner)) {  // the news of its death was faster
     std::vector<ObjectId> to_settle;
-    LetGo(value.nested, out, &to_settle);
+    LetGo(value.nested, owner.worker_id, out, &to_settle);
     for (const ObjectId& inner : to_settle) Settle(inner, out);
     return;
   }
@@ -34,7 +34,7 @@ void AdoptionCore::Complete(const Address& owner, uint32_t part, std::span<const
   if (of == owners_.end() || of->second.complete || !of->second.parts.insert(part).second) return;
   for (const BorrowCount& item : counts) {
     const auto it = objects_.find(item.id);
-    if (it != objects_.end() && it->second.owner == owner.worker_id) Count(&it->second, item.id, item.borrower, item.count);
+    if (it != objects_.end() && it->second.owner == owner.worker_id) Count(&it->second, item.id, item.borrower, item.registrar, item.count);
   }
   if (!last) return;
   of->second.complete = true;
@@ -44,28 +44,102 @@ void AdoptionCore::Complete(const Address& owner, uint32_t part, std::span<const
     if (object.owner == owner.worker_id) ids.push_back(id);
   }
   for (const ObjectId& id : ids) Settle(id, out);
+  SettleDead(ids, WorkerId::Nil(), out);
 }
 
-void AdoptionCore::Count(Object* object, const ObjectId& id, const Address& borrower, int64_t count) {
+void AdoptionCore::Count(Object* object, const ObjectId& id, const Address& borrower, const Address& registrar, int64_t count) {
   if (IsDead(borrower)) return;
-  object->borrowers[borrower.worker_id] += count;
-  Related& related = related_[borrower.worker_id];
-  related.node = borrower.node_id;
-  related.ids.insert(id);
+  object->borrowers[{borrower.worker_id, registrar.worker_id}] += count;
+  for (const Address& process : {borrower, registrar}) {
+    if (process.IsNil()) continue;
+    Related& related = related_[process.worker_id];
+    related.node = process.node_id;
+    related.ids.insert(id);
+  }
 }
 
-bool AdoptionCore::AddBorrower(const ObjectId& id, const Address& borrower) {
+bool AdoptionCore::AddBorrower(const ObjectId& id, const Address& borrower, const Address& registrar, AdoptionEffects* out) {
   const auto it = objects_.find(id);
   if (it == objects_.end()) return false;
-  Count(&it->second, id, borrower, 1);
+  Count(&it->second, id, borrower, registrar, 1);
+  if (!registrar.IsNil() && IsDead(registrar)) SettleDead({&id, 1}, registrar.worker_id, out);  // it had said so before it died
   return true;
 }
 
-void AdoptionCore::RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, AdoptionEffects* out) {
+void AdoptionCore::RemoveBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t count,
+                                  AdoptionEffects* out) {
   const auto it = objects_.find(id);
   if (it == objects_.end() || dead_.contains(borrower)) return;
-  it->second.borrowers[borrower] -= count;
+  it->second.borrowers[{borrower, registrar}] -= count;
   Settle(id, out);
+}
+
+void AdoptionCore::SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left,
+                                  AdoptionEffects* out) {
+  const auto it = objects_.find(id);
+  if (it == objects_.end()) return;
+  const auto count = it->second.borrowers.find({borrower, registrar});
+  if (count == it->second.borrowers.end()) return;
+  count->second = std::min<int64_t>(count->second, left);
+  Settle(id, out);
+}
+
+bool AdoptionCore::HasBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar) const {
+  const auto it = objects_.find(id);
+  return it != objects_.end() && it->second.borrowers.contains({borrower, registrar});
+}
+
+std::vector<uint32_t> AdoptionCore::Contained(std::span<const ObjectId> ids, const WorkerId& registrar) const {
+  std::map<ObjectId, uint32_t> counts;
+  for (const ObjectId& id : ids) counts.emplace(id, 0);
+  for (const auto& [outer, object] : objects_) {
+    if (object.owner != registrar) continue;
+    for (const ObjectRefInfo& ref : object.value.nested) {
+      const auto count = counts.find(ref.id);
+      if (count != counts.end() && ref.owner.worker_id != registrar) ++count->second;
+    }
+  }
+  std::vector<uint32_t> contained;
+  for (const ObjectId& id : ids) contained.push_back(counts.at(id));
+  return contained;
+}
+
+void AdoptionCore::SettleDead(std::span<const ObjectId> ids, const WorkerId& only, AdoptionEffects* out) {
+  std::map<WorkerId, std::vector<ObjectId>> own;  // by registrar
+  for (const ObjectId& id : ids) {
+    const auto it = objects_.find(id);
+    if (it == objects_.end()) continue;
+    const Owner& owner = owners_.at(it->second.owner);
+    if (!owner.complete) continue;  // with its last counts
+    for (const auto& [who, count] : it->second.borrowers) {
+      const Address registrar = AddressOf(who.second);
+      if (registrar.IsNil() || !IsDead(registrar) || !(only.IsNil() || only == who.second)) continue;
+      if (who.first == self_.worker_id) {
+        own[who.second].push_back(id);
+      } else {
+        out->emplace_back(SettleAdopted{id, {owner.node, it->second.owner}, AddressOf(who.first), registrar});
+      }
+    }
+  }
+  for (const auto& [registrar, contained_ids] : own) {
+    const std::vector<uint32_t> left = Contained(contained_ids, registrar);
+    for (size_t i = 0; i < left.size(); ++i) SettleBorrower(contained_ids[i], self_.worker_id, registrar, left[i], out);
+  }
+}
+
+void AdoptionCore::ForgetRelation(const Object& object, const ObjectId& id, const WorkerId& worker) {
+  const bool named =
+      std::ranges::any_of(object.borrowers, [&](const auto& b) { return b.first.first == worker || b.first.second == worker; });
+  const auto related = related_.find(worker);
+  if (named || related == related_.end()) return;
+  related->second.ids.erase(id);
+  if (related->second.ids.empty()) related_.erase(related);
+}
+
+Address AdoptionCore::AddressOf(const WorkerId& worker) const {
+  if (worker.IsNil()) return {};
+  const auto related = related_.find(worker);
+  return {related == related_.end() ? NodeId::Nil() : related->second.node, worker};
 }
 
 void AdoptionCore::AddLocation(const ObjectId& id, const NodeId& node, uint32_t attempt, AdoptionEffects* out) {
@@ -111,23 +185,24 @@ void AdoptionCore::Settle(const ObjectId& first, AdoptionEffects* out) {
         ++b;
         continue;
       }
-      if (const auto related = related_.find(b->first); related != related_.end()) {
-        related->second.ids.erase(id);
-        if (related->second.ids.empty()) related_.erase(related);
-      }
+      const auto [borrower, registrar] = b->first;
       b = borrowers.erase(b);
+      ForgetRelation(it->second, id, borrower);
+      ForgetRelation(it->second, id, registrar);
     }
     if (borrowers.empty()) Drop(id, out, &todo);
   }
 }
 
-void AdoptionCore::LetGo(std::span<const ObjectRefInfo> nested, AdoptionEffects* out, std::vector<ObjectId>* to_settle) {
+void AdoptionCore::LetGo(std::span<const ObjectRefInfo> nested, const WorkerId& outer_owner, AdoptionEffects* out,
+                         std::vector<ObjectId>* to_settle) {
   for (const ObjectRefInfo& ref : nested) {
     const auto it = objects_.find(ref.id);
+    const WorkerId registrar = ref.owner.worker_id == outer_owner ? WorkerId::Nil() : outer_owner;
     if (it == objects_.end()) {
-      out->emplace_back(GiveBackNested{ref.id, ref.owner});
+      out->emplace_back(GiveBackNested{ref.id, ref.owner, registrar});
     } else {
-      --it->second.borrowers[self_.worker_id];
+      --it->second.borrowers[{self_.worker_id, registrar}];
       to_settle->push_back(ref.id);
     }
   }
@@ -136,17 +211,15 @@ void AdoptionCore::LetGo(std::span<const ObjectRefInfo> nested, AdoptionEffects*
 void AdoptionCore::Drop(const ObjectId& id, AdoptionEffects* out, std::vector<ObjectId>* to_settle) {
   auto node = objects_.extract(id);
   Object& object = node.mapped();
-  for (const auto& [borrower, count] : object.borrowers) {
-    const auto related = related_.find(borrower);
-    if (related == related_.end()) continue;
-    related->second.ids.erase(id);
-    if (related->second.ids.empty()) related_.erase(related);
+  for (const auto& [who, count] : std::exchange(object.borrowers, {})) {
+    ForgetRelation(object, id, who.first);
+    ForgetRelation(object, id, who.second);
   }
   const auto of = owners_.find(object.owner);
   if (--of->second.objects == 0) owners_.erase(of);
   if (object.value.blob != nullptr) inline_bytes_ -= object.value.blob->size();
   if (!object.value.nodes.empty()) out->emplace_back(FreeAdopted{{id, object.value.attempt}, std::move(object.value.nodes)});
-  LetGo(object.value.nested, out, to_settle);
+  LetGo(object.value.nested, object.owner, out, to_settle);
 }
 
 void AdoptionCore::OwnerDied(const WorkerId& owner, AdoptionEffects* out) {
@@ -168,9 +241,22 @@ void AdoptionCore::WorkerDied(const WorkerId& worker, AdoptionEffects* out) {
   for (const ObjectId& id : related.mapped().ids) {
     const auto it = objects_.find(id);
     if (it == objects_.end()) continue;  // dropped just now
-    it->second.borrowers.erase(worker);
+    auto& borrowers = it->second.borrowers;
+    std::vector<WorkerId> registrars;  // of its own counts
+    std::erase_if(borrowers, [&](const auto& b) {
+      if (b.first.first != worker) return false;
+      registrars.push_back(b.first.second);
+      return true;
+    });
+    for (const WorkerId& registrar : registrars) ForgetRelation(it->second, id, registrar);
+    if (std::ranges::any_of(borrowers, [&](const auto& b) { return b.first.second == worker; })) {
+      related_[worker].node = related.mapped().node;
+      related_[worker].ids.insert(id);
+    }
     Settle(id, out);
   }
+  const std::vector<ObjectId> ids(related.mapped().ids.begin(), related.mapped().ids.end());
+  SettleDead(ids, worker, out);
 }
 
 void AdoptionCore::NodeDied(const NodeId& node, AdoptionEffects* out) {

@@ -5,7 +5,8 @@
 //                        └─────────────────> dropped: it is as if the owner had crashed
 //
 // Counts are signed sums, as at any owner, but for one thing: borrowers turn to the adopter before the owner has told what it had counted, so until
-// Complete a count may be below zero. The adopter itself is a borrower of what its objects contain, under RayletAsProcess(self).
+// Complete a count may be below zero. The adopter itself is a borrower of what its objects contain, under RayletAsProcess(self); their owners had it counted
+// where others own that, and are its registrars.
 //
 // Pure core (docs/contributing/style.md): events in, effects out, in order. Owned by the AdoptionService; on the loop.
 #pragma once
@@ -15,6 +16,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -38,6 +40,7 @@ struct BorrowCount {
   ObjectId id;
   Address borrower;
   uint32_t count = 0;
+  Address registrar = {};  // nil: the owner or the borrower
 };
 
 // Effects, to be carried out in order.
@@ -52,8 +55,13 @@ struct KeepAdopted {  // the copy on that node is the primary one now
 struct GiveBackNested {  // RemoveBorrowers for the adopter itself
   ObjectId id;
   Address owner;
+  WorkerId registrar;
 };
-using AdoptionEffect = std::variant<FreeAdopted, KeepAdopted, GiveBackNested>;
+struct SettleAdopted {  // the registrar is dead: the borrower is to say what it was given by it
+  ObjectId id;
+  Address owner, borrower, registrar;
+};
+using AdoptionEffect = std::variant<FreeAdopted, KeepAdopted, GiveBackNested, SettleAdopted>;
 using AdoptionEffects = std::vector<AdoptionEffect>;
 
 class AdoptionCore {
@@ -61,8 +69,8 @@ class AdoptionCore {
   struct Object {
     WorkerId owner;  // that it had
     AdoptedValue value;
-    bool lost = false;  // no copy is left, and nobody could make it again
-    std::map<WorkerId, int64_t> borrowers;
+    bool lost = false;                                           // no copy is left, and nobody could make it again
+    std::map<std::pair<WorkerId, WorkerId>, int64_t> borrowers;  // and registrars
   };
 
   explicit AdoptionCore(const NodeId& self) : self_(RayletAsProcess(self)) {}
@@ -73,8 +81,13 @@ class AdoptionCore {
   void Complete(const Address& owner, uint32_t part, std::span<const BorrowCount> counts, bool last, AdoptionEffects* out);
 
   // False: unknown.
-  bool AddBorrower(const ObjectId& id, const Address& borrower);
-  void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, uint32_t count, AdoptionEffects* out);
+  bool AddBorrower(const ObjectId& id, const Address& borrower, const Address& registrar, AdoptionEffects* out);
+  void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t count, AdoptionEffects* out);
+  // So many of the counts that a registrar, which is dead, had added reached the borrower.
+  void SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left, AdoptionEffects* out);
+  bool HasBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar) const;
+  // For each of these: how often the adopter has it in an object of `registrar`, which had it counted there.
+  std::vector<uint32_t> Contained(std::span<const ObjectId> ids, const WorkerId& registrar) const;
   // A copy of the value of that attempt; of no use if the object is unknown, or of another attempt.
   void AddLocation(const ObjectId& id, const NodeId& node, uint32_t attempt, AdoptionEffects* out);
   // It was looked for in vain.
@@ -103,15 +116,19 @@ class AdoptionCore {
     std::set<uint32_t> parts;  // of its counts, that have come; until complete
     size_t objects = 0;
   };
-  struct Related {  // a borrower
+  struct Related {  // a borrower or registrar
     NodeId node;
     std::set<ObjectId> ids;
   };
-  void Count(Object* object, const ObjectId& id, const Address& borrower, int64_t count);
+  void Count(Object* object, const ObjectId& id, const Address& borrower, const Address& registrar, int64_t count);
+  // What dead registrars, or that one, had added to the counts of these.
+  void SettleDead(std::span<const ObjectId> ids, const WorkerId& only, AdoptionEffects* out);
+  void ForgetRelation(const Object& object, const ObjectId& id, const WorkerId& worker);
+  Address AddressOf(const WorkerId& worker) const;
   // Drops it if nobody holds it, and then what only it contained.
   void Settle(const ObjectId& id, AdoptionEffects* out);
   // One count of ours less on what an object that goes contained.
-  void LetGo(std::span<const ObjectRefInfo> nested, AdoptionEffects* out, std::vector<ObjectId>* to_settle);
+  void LetGo(std::span<const ObjectRefInfo> nested, const WorkerId& outer_owner, AdoptionEffects* out, std::vector<ObjectId>* to_settle);
   void Drop(const ObjectId& id, AdoptionEffects* out, std::vector<ObjectId>* to_settle);
   void LoseNode(Object* object, const ObjectId& id, const NodeId& node, AdoptionEffects* out);
   void OwnerDied(const WorkerId& owner, AdoptionEffects* out);

@@ -1,8 +1,8 @@
 // Replays tests/scenarios/adoption. Objects, processes and nodes are numbers; process 12 is of node 1, 34 of node 3; the adopter is node 9, as a process 99.
 // The events:
-//   adopt OWNER OBJECT [on=NODE,NODE attempt=] [has=OBJECT:OWNER,...]      complete OWNER [OBJECT:BORROWER:COUNT ...] [more] [part=]
-//   add OBJECT BORROWER    remove OBJECT BORROWER [COUNT]    location OBJECT NODE attempt=    lose OBJECT NODE attempt=
-//   worker-died PROCESS    node-died NODE    show
+//   adopt OWNER OBJECT [on=NODE,NODE attempt=] [has=OBJECT:OWNER,...]      complete OWNER [OBJECT:BORROWER:COUNT[:REGISTRAR] ...] [more] [part=]
+//   add OBJECT BORROWER [by=REGISTRAR]    remove OBJECT BORROWER [COUNT] [by=]    left OBJECT BORROWER COUNT by=
+//   location OBJECT NODE attempt=    lose OBJECT NODE attempt=    worker-died PROCESS    node-died NODE    show
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -27,6 +27,7 @@ std::string No(const Id& id) {
   return std::to_string(id.data()[0]);
 }
 std::string Name(const WorkerId& id) { return id.data()[0] == 9 ? "99" : No(id); }
+std::string By(const WorkerId& registrar) { return registrar.IsNil() ? "" : " by " + Name(registrar); }
 
 std::vector<uint64_t> Numbers(const std::string& text, char separator) {
   std::vector<uint64_t> numbers;
@@ -44,7 +45,11 @@ struct Show {
     return text;
   }
   std::string operator()(const KeepAdopted& e) { return "keep " + Run(e.copy) + " on " + No(e.node); }
-  std::string operator()(const GiveBackNested& e) { return "give " + No(e.id) + " back to " + Name(e.owner.worker_id); }
+  std::string operator()(const GiveBackNested& e) { return "give " + No(e.id) + " back to " + Name(e.owner.worker_id) + By(e.registrar); }
+  std::string operator()(const SettleAdopted& e) {
+    return "ask " + Name(e.borrower.worker_id) + " what is left of " + No(e.id) + " of " + Name(e.owner.worker_id) +
+           By(e.registrar.worker_id);
+  }
 };
 
 class Replay {
@@ -61,6 +66,8 @@ class Replay {
   void Carry(const GoldenEvent& event, AdoptionEffects* out, std::vector<std::string>* lines) {
     const std::string& name = event.name();
     const uint32_t attempt = static_cast<uint32_t>(event.Number("attempt", 0));
+    const uint64_t by = static_cast<uint64_t>(event.Number("by", 0));
+    const Address registrar = by == 0 ? Address() : Process(by);
     if (name == "adopt") {
       AdoptedValue value;
       value.metadata = "RAW";
@@ -86,14 +93,18 @@ class Replay {
           continue;
         }
         const auto numbers = Numbers(word, ':');
-        counts.push_back({Object(numbers[0]), Process(numbers[1]), static_cast<uint32_t>(numbers[2])});
+        counts.push_back({Object(numbers[0]), Process(numbers[1]), static_cast<uint32_t>(numbers[2]),
+                          numbers.size() > 3 ? Process(numbers[3]) : Address()});
       }
       core_->Complete(Process(event.Number(0)), static_cast<uint32_t>(event.Number("part", 0)), counts, !more, out);
     } else if (name == "add") {
-      if (!core_->AddBorrower(Object(event.Number(0)), Process(event.Number(1)))) lines->push_back("unknown");
+      if (!core_->AddBorrower(Object(event.Number(0)), Process(event.Number(1)), registrar, out)) lines->push_back("unknown");
     } else if (name == "remove") {
       const uint32_t count = event.num_words() > 2 ? static_cast<uint32_t>(event.Number(2)) : 1;
-      core_->RemoveBorrower(Object(event.Number(0)), Process(event.Number(1)).worker_id, count, out);
+      core_->RemoveBorrower(Object(event.Number(0)), Process(event.Number(1)).worker_id, registrar.worker_id, count, out);
+    } else if (name == "left") {
+      core_->SettleBorrower(Object(event.Number(0)), Process(event.Number(1)).worker_id, registrar.worker_id,
+                            static_cast<uint32_t>(event.Number(2)), out);
     } else if (name == "location") {
       core_->AddLocation(Object(event.Number(0)), Node(event.Number(1)), attempt, out);
     } else if (name == "lose") {
@@ -108,7 +119,7 @@ class Replay {
         if (object == nullptr) continue;
         std::string text = std::to_string(n) + " of " + No(object->owner) + (core_->IsAdopted(object->owner) ? "" : " (not yet)") +
                            (object->lost ? ", lost" : "") + ":";
-        for (const auto& [borrower, count] : object->borrowers) text += " " + Name(borrower) + "x" + std::to_string(count);
+        for (const auto& [who, count] : object->borrowers) text += " " + Name(who.first) + "x" + std::to_string(count) + By(who.second);
         lines->push_back(text);
       }
       lines->push_back(std::to_string(core_->num_objects()) + " objects of " + std::to_string(core_->num_owners()) + " owners, " +

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <set>
+#include <tuple>
 #include <utility>
 
 #include "ray/common/errors.h"
@@ -17,6 +18,7 @@ namespace {
 
 constexpr Duration kReownTimeout = std::chrono::seconds(5);
 constexpr Duration kReownPause = std::chrono::milliseconds(100);
+constexpr Duration kSettlePause = std::chrono::milliseconds(500);
 
 // Runs `done` when all its copies are gone.
 std::shared_ptr<void> WhenLetGo(std::function<void()> done) {
@@ -72,6 +74,9 @@ void AdoptionService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
       MethodId::kRemoveBorrowers, [this](const v1::RemoveBorrowersRequest& m, rpc::Request&, rpc::Responder responder) {
         HandleRemoveBorrowers(m, std::move(responder));
       });
+  dispatcher->RegisterTyped<v1::SettleBorrowsRequest>(
+      MethodId::kSettleBorrows,
+      [this](const v1::SettleBorrowsRequest& m, rpc::Request&, rpc::Responder responder) { HandleSettleBorrows(m, std::move(responder)); });
   dispatcher->RegisterTyped<v1::MoveCopiesRequest>(
       MethodId::kMoveCopies,
       [this](const v1::MoveCopiesRequest& m, rpc::Request&, rpc::Responder responder) { HandleMoveCopies(m, std::move(responder)); });
@@ -237,9 +242,10 @@ void AdoptionService::HandleGet(const v1::GetObjectRequest& message, rpc::Reques
 
 void AdoptionService::HandOver(const std::vector<ObjectRefInfo>& nested, const Address& receiver, std::function<void()> done) {
   std::map<WorkerId, std::pair<Address, std::vector<ObjectId>>> others;
+  AdoptionEffects none;  // this process lives
   if (!receiver.IsNil()) {
     for (const ObjectRefInfo& ref : nested) {
-      if (core_.AddBorrower(ref.id, receiver) || ref.owner == receiver) continue;
+      if (core_.AddBorrower(ref.id, receiver, RayletAsProcess(deps_.self), &none) || ref.owner == receiver) continue;
       auto& [owner, ids] = others[ref.owner.worker_id];
       owner = ref.owner;
       ids.push_back(ref.id);
@@ -254,11 +260,14 @@ void AdoptionService::HandOver(const std::vector<ObjectRefInfo>& nested, const A
 void AdoptionService::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder) {
   if (responder.valid() && !message.request_id().empty() && !counted_.Begin(message.request_id(), &responder)) return;
   const Address borrower = FromProto(message.borrower());
+  const Address registrar = FromProto(message.registrar());
+  AdoptionEffects effects;
   v1::AddBorrowersReply reply;
   for (const auto& bytes : message.object_ids()) {
-    if (!core_.AddBorrower(ObjectId::FromBinaryOrNil(bytes), borrower)) reply.add_unknown(bytes);
+    if (!core_.AddBorrower(ObjectId::FromBinaryOrNil(bytes), borrower, registrar, &effects)) reply.add_unknown(bytes);
   }
   if (responder.valid()) responder.Send(reply);
+  Run(effects);
 }
 
 void AdoptionService::HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder) {
@@ -280,9 +289,52 @@ void AdoptionService::RemoveBorrowers(const v1::RemoveBorrowersRequest& message)
   if (message.number() <= last.number) return;  // it was had before, here or by the owner, and only the answer lost
   last.number = message.number();
   AdoptionEffects effects;
-  for (const auto& item : message.counts())
-    core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower.worker_id, item.count(), &effects);
+  for (const auto& item : message.counts()) {
+    core_.RemoveBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower.worker_id,
+                         WorkerId::FromBinaryOrNil(item.registrar_worker_id()), item.count(), &effects);
+  }
+  for (const auto& item : message.left()) {
+    core_.SettleBorrower(ObjectId::FromBinaryOrNil(item.object_id()), borrower.worker_id,
+                         WorkerId::FromBinaryOrNil(item.registrar_worker_id()), item.count(), &effects);
+  }
   Run(effects);
+}
+
+// As a borrower. Nothing of the registrar's that counts can come any more: an owner completes its adoption when all it has handed over is here, and
+// what is not complete goes with its death.
+void AdoptionService::HandleSettleBorrows(const v1::SettleBorrowsRequest& message, rpc::Responder responder) {
+  const Address owner = FromProto(message.owner());
+  if (!core_.IsAdopted(owner.worker_id)) {  // else they are this process's own counts, and settled
+    const WorkerId registrar = WorkerId::FromBinaryOrNil(message.registrar().worker_id());
+    std::vector<ObjectId> ids;
+    for (const std::string& id : message.object_ids()) ids.push_back(ObjectId::FromBinaryOrNil(id));
+    const std::vector<uint32_t> left = core_.Contained(ids, registrar);
+    for (size_t i = 0; i < ids.size(); ++i) mail_.Tell(owner, ids[i], registrar, left[i]);
+    OwnerMailEffects effects;
+    mail_.Flush(Now(), &effects);
+    Run(effects);
+  }
+  if (responder.valid()) responder.Send(v1::BorrowersEmpty());
+}
+
+void AdoptionService::Send(const std::shared_ptr<Settlement>& settlement) {
+  const WorkerId registrar = WorkerId::FromBinaryOrNil(settlement->request.registrar().worker_id());
+  const bool wanted =
+      !core_.IsDead(settlement->borrower) && std::ranges::any_of(settlement->request.object_ids(), [&](const std::string& id) {
+        return core_.HasBorrower(ObjectId::FromBinaryOrNil(id), settlement->borrower.worker_id, registrar);
+      });
+  if (!wanted) return;
+  const auto silent = [this, alive = alive_, settlement] {
+    deps_.loop->AddTimer(kSettlePause, [this, alive, settlement] {
+      if (*alive) Send(settlement);
+    });
+  };
+  const rpc::ConnectionPtr connection = ConnectionTo(settlement->borrower);
+  if (connection == nullptr) return silent();
+  connection->Call(MethodId::kSettleBorrows, settlement->request, {}, [alive = alive_, silent](const Status& status, const rpc::Reply&) {
+    if (!*alive) return;
+    if (status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kResourceExhausted) silent();
+  });
 }
 
 void AdoptionService::ServeHeld(const WorkerId& owner) {
@@ -298,7 +350,7 @@ void AdoptionService::HandleComplete(const v1::CompleteAdoptionRequest& message,
   const Address owner = FromProto(message.owner());
   std::vector<BorrowCount> counts;
   for (const auto& item : message.borrowers())
-    counts.push_back({ObjectId::FromBinaryOrNil(item.object_id()), FromProto(item.borrower()), item.count()});
+    counts.push_back({ObjectId::FromBinaryOrNil(item.object_id()), FromProto(item.borrower()), item.count(), FromProto(item.registrar())});
   const bool was_taking = core_.IsTaking(owner.worker_id);
   if (was_taking) {
     auto& heard = heard_[owner.worker_id];
@@ -411,15 +463,26 @@ rpc::ConnectionPtr AdoptionService::ConnectionTo(const Address& process) {
 
 void AdoptionService::Run(const AdoptionEffects& effects) {
   std::map<NodeId, std::vector<CopyRun>> frees, keeps;
+  std::map<std::tuple<WorkerId, WorkerId, WorkerId>, std::shared_ptr<Settlement>> settlements;
   for (const AdoptionEffect& effect : effects) {
     if (const auto* free = std::get_if<FreeAdopted>(&effect)) {
       for (const NodeId& node : free->nodes) frees[node].push_back(free->copy);
     } else if (const auto* keep = std::get_if<KeepAdopted>(&effect)) {
       keeps[keep->node].push_back(keep->copy);
     } else if (const auto* back = std::get_if<GiveBackNested>(&effect)) {
-      mail_.GiveBack(back->owner, back->id);
+      mail_.GiveBack(back->owner, back->id, back->registrar);
+    } else if (const auto* settle = std::get_if<SettleAdopted>(&effect)) {
+      auto& settlement = settlements[{settle->owner.worker_id, settle->borrower.worker_id, settle->registrar.worker_id}];
+      if (settlement == nullptr) {
+        settlement = std::make_shared<Settlement>();
+        settlement->borrower = settle->borrower;
+        ToProto(settle->owner, settlement->request.mutable_owner());
+        ToProto(settle->registrar, settlement->request.mutable_registrar());
+      }
+      settlement->request.add_object_ids(settle->id.Binary());
     }
   }
+  for (const auto& [key, settlement] : settlements) Send(settlement);
   for (auto& [node, copies] : frees) deps_.free(node, std::move(copies));
   for (auto& [node, copies] : keeps) deps_.keep(node, std::move(copies));
   OwnerMailEffects mail;
@@ -438,9 +501,9 @@ void AdoptionService::Run(const OwnerMailEffects& effects) {
     } else if (const auto* back = std::get_if<ReturnCounts>(&effect)) {
       Send(*back);
     } else if (const auto* here = std::get_if<CountHere>(&effect)) {
-      core_.AddBorrower(here->id, here->receiver);
+      core_.AddBorrower(here->id, here->receiver, RayletAsProcess(deps_.self), &adopted);
     } else if (const auto* release = std::get_if<ReleaseHere>(&effect)) {
-      core_.RemoveBorrower(release->id, RayletAsProcess(deps_.self).worker_id, release->count, &adopted);
+      core_.RemoveBorrower(release->id, RayletAsProcess(deps_.self).worker_id, release->registrar, release->count, &adopted);
     } else if (const auto* settled = std::get_if<CountSettled>(&effect)) {
       counting_.erase(settled->number);
     }
@@ -460,6 +523,7 @@ void AdoptionService::Send(const AskToCount& effect) {
   if (connection == nullptr) return deps_.loop->Post("adoption.silent", silent);
   v1::AddBorrowersRequest request;
   ToProto(effect.receiver, request.mutable_borrower());
+  ToProto(RayletAsProcess(deps_.self), request.mutable_registrar());
   request.set_request_id(mail_key_ + std::to_string(effect.number));
   for (const ObjectId& id : effect.ids) request.add_object_ids(id.Binary());
   rpc::CallTyped<v1::AddBorrowersReply>(
@@ -497,11 +561,13 @@ void AdoptionService::Send(const ReturnCounts& effect) {
   ToProto(RayletAsProcess(deps_.self), request.mutable_borrower());
   request.set_owner_worker_id(effect.owner.worker_id.Binary());
   request.set_number(effect.number);
-  for (const auto& [id, count] : effect.counts) {
-    auto* item = request.add_counts();
-    item->set_object_id(id.Binary());
-    item->set_count(count);
-  }
+  const auto set = [](const ReturnCounts::Item& item, v1::BorrowCount* out) {
+    out->set_object_id(item.id.Binary());
+    out->set_count(item.count);
+    if (!item.registrar.IsNil()) out->set_registrar_worker_id(item.registrar.Binary());
+  };
+  for (const auto& item : effect.counts) set(item, request.add_counts());
+  for (const auto& item : effect.left) set(item, request.add_left());
   connection->Call(MethodId::kRemoveBorrowers, request, {}, [answered](const Status& status, const rpc::Reply&) { answered(status); });
 }
 

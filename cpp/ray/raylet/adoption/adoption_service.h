@@ -60,6 +60,7 @@ class AdoptionService {
   void HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::Responder responder);
   void HandleComplete(const v1::CompleteAdoptionRequest& message, rpc::Responder responder);
   void HandleRemoveBorrowers(const v1::RemoveBorrowersRequest& message, rpc::Responder responder);
+  void HandleSettleBorrows(const v1::SettleBorrowsRequest& message, rpc::Responder responder);
   void RemoveBorrowers(const v1::RemoveBorrowersRequest& message);
   // Those that waited for the owner to be complete, or dead.
   void ServeHeld(const WorkerId& owner);
@@ -78,6 +79,12 @@ class AdoptionService {
   void Run(const OwnerMailEffects& effects);
   void Send(const AskToCount& effect);
   void Send(const ReturnCounts& effect);
+  // Of one owner, borrower and registrar: the borrower is asked until it answers, is dead, or has nothing of that left.
+  struct Settlement {
+    Address borrower;
+    v1::SettleBorrowsRequest request;
+  };
+  void Send(const std::shared_ptr<Settlement>& settlement);
   Time Now() const { return deps_.loop->clock().Now(); }
 
   const Deps deps_;

@@ -15,11 +15,24 @@ uint64_t OwnerMailCore::Count(const Address& owner, const Address& receiver, std
   return number;
 }
 
-void OwnerMailCore::GiveBack(const Address& owner, const ObjectId& id) {
+void OwnerMailCore::GiveBack(const Address& owner, const ObjectId& id, const WorkerId& registrar) {
   Returning& returning = returns_[owner.worker_id];
   returning.owner = owner;
-  ++returning.next[id];
-  if (returning.message.counts.empty()) gathered_.insert(owner.worker_id);
+  ++returning.next[{id, registrar}];
+  // The owner looks at what is left behind that.
+  if (const auto left = returning.next_left.find({id, registrar}); left != returning.next_left.end() && left->second != 0) --left->second;
+  Gather(returning);
+}
+
+void OwnerMailCore::Tell(const Address& owner, const ObjectId& id, const WorkerId& registrar, uint32_t left) {
+  Returning& returning = returns_[owner.worker_id];
+  returning.owner = owner;
+  returning.next_left[{id, registrar}] = left;
+  Gather(returning);
+}
+
+void OwnerMailCore::Gather(const Returning& returning) {
+  if (returning.message.number == 0) gathered_.insert(returning.owner.worker_id);
 }
 
 void OwnerMailCore::Flush(Time now, OwnerMailEffects* out) {
@@ -28,8 +41,9 @@ void OwnerMailCore::Flush(Time now, OwnerMailEffects* out) {
 
 void OwnerMailCore::SendNext(Returning* returning, Time now, OwnerMailEffects* out) {
   DropMessage(*returning);
-  returning->message = {returning->owner, ++last_number_, {returning->next.begin(), returning->next.end()}};
-  returning->next.clear();
+  returning->message = {returning->owner, ++last_number_, {}, {}};
+  for (const auto& [key, count] : std::exchange(returning->next, {})) returning->message.counts.push_back({key.first, key.second, count});
+  for (const auto& [key, left] : std::exchange(returning->next_left, {})) returning->message.left.push_back({key.first, key.second, left});
   returning->attempt = {.since = now};
   returning_[last_number_] = returning->owner.worker_id;
   out->emplace_back(returning->message);
@@ -64,7 +78,7 @@ void OwnerMailCore::OnMoved(uint64_t number, OwnerMailEffects* out) {
 void OwnerMailCore::OnReturned(const WorkerId& owner, uint64_t number, Time now, OwnerMailEffects* out) {
   const auto it = returns_.find(owner);
   if (it == returns_.end() || it->second.message.number != number) return;
-  if (it->second.next.empty()) {
+  if (it->second.next.empty() && it->second.next_left.empty()) {
     Erase(it);
   } else {
     SendNext(&it->second, now, out);
@@ -100,9 +114,9 @@ void OwnerMailCore::OwnerAdopted(const WorkerId& owner, uint64_t heard, OwnerMai
   if (it == returns_.end()) return;
   const Returning& returning = it->second;
   if (returning.message.number > heard) {
-    for (const auto& [id, count] : returning.message.counts) out->emplace_back(ReleaseHere{id, count});
+    for (const auto& item : returning.message.counts) out->emplace_back(ReleaseHere{item.id, item.registrar, item.count});
   }
-  for (const auto& [id, count] : returning.next) out->emplace_back(ReleaseHere{id, count});
+  for (const auto& [key, count] : returning.next) out->emplace_back(ReleaseHere{key.first, key.second, count});
   Erase(it);
 }
 

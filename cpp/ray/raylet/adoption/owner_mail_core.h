@@ -34,9 +34,15 @@ struct AskToCount {  // AddBorrowers; the number makes a repeat known
   std::vector<ObjectId> ids;
 };
 struct ReturnCounts {  // RemoveBorrowers, for the adopter itself
+  struct Item {
+    ObjectId id;
+    WorkerId registrar;  // who had it counted, if it was not the owner
+    uint32_t count = 0;
+  };
   Address owner;
   uint64_t number = 0;
-  std::vector<std::pair<ObjectId, uint32_t>> counts;
+  std::vector<Item> counts;
+  std::vector<Item> left;  // after `counts`: so many are left of those that the registrar, which is dead, had counted
 };
 struct CountHere {  // the owner was adopted
   ObjectId id;
@@ -44,6 +50,7 @@ struct CountHere {  // the owner was adopted
 };
 struct ReleaseHere {  // the same; counts of the adopter itself
   ObjectId id;
+  WorkerId registrar;
   uint32_t count = 0;
 };
 struct CountSettled {  // of AskToCount: done, or as far as it can be
@@ -58,8 +65,10 @@ class OwnerMailCore {
 
   // The number is that of its CountSettled.
   uint64_t Count(const Address& owner, const Address& receiver, std::vector<ObjectId> ids, Time now, OwnerMailEffects* out);
-  // Goes with the next Flush.
-  void GiveBack(const Address& owner, const ObjectId& id);
+  // These go with the next Flush.
+  void GiveBack(const Address& owner, const ObjectId& id, const WorkerId& registrar);
+  // What is left at this moment.
+  void Tell(const Address& owner, const ObjectId& id, const WorkerId& registrar, uint32_t left);
   void Flush(Time now, OwnerMailEffects* out);
   void OnAnswer(uint64_t number, OwnerMailEffects* out);
   // The owner of that request turns askers to the adopter, though it is not complete yet.
@@ -87,10 +96,12 @@ class OwnerMailCore {
   };
   struct Returning {
     Address owner;
-    ReturnCounts message;  // without counts: none is under way
+    ReturnCounts message;  // number 0: none is under way
     Attempt attempt;
-    std::map<ObjectId, uint32_t> next;  // gathered meanwhile
+    std::map<std::pair<ObjectId, WorkerId>, uint32_t> next, next_left;  // gathered meanwhile
   };
+  // For the next Flush, unless a message is under way to that owner, whose answer sends it.
+  void Gather(const Returning& returning);
   void SendNext(Returning* returning, Time now, OwnerMailEffects* out);
   // What is under way to it, or pauses, is of no interest any more.
   void DropMessage(const Returning& returning);

@@ -1,5 +1,5 @@
 // Replays tests/scenarios/owner_mail. Processes and objects are numbers; process 12 is of node 1, 34 of node 3. Times are milliseconds. The events:
-//   count OWNER RECEIVER OBJECT... at=    give-back OWNER OBJECT    flush at=    answer NUMBER    moved NUMBER    returned OWNER NUMBER at=
+//   count OWNER RECEIVER OBJECT... at=    give-back OWNER OBJECT [by=]    tell OWNER OBJECT LEFT by=    flush at=    answer NUMBER    moved NUMBER    returned OWNER NUMBER at=
 //   silence NUMBER at=    adopted OWNER heard=    worker-died PROCESS    node-died NODE    tick at=
 #include <gtest/gtest.h>
 
@@ -20,6 +20,7 @@ template <typename Id>
 std::string No(const Id& id) {
   return std::to_string(id.data()[0]);
 }
+std::string By(const WorkerId& registrar) { return registrar.IsNil() ? "" : " by " + No(registrar); }
 
 struct Show {
   std::string operator()(const AskToCount& e) {
@@ -29,11 +30,12 @@ struct Show {
   }
   std::string operator()(const ReturnCounts& e) {
     std::string text = "return to " + No(e.owner.worker_id);
-    for (const auto& [id, count] : e.counts) text += " " + No(id) + "x" + std::to_string(count);
+    for (const auto& item : e.counts) text += " " + No(item.id) + "x" + std::to_string(item.count) + By(item.registrar);
+    for (const auto& item : e.left) text += ", left of " + No(item.id) + By(item.registrar) + " " + std::to_string(item.count);
     return text + " (" + std::to_string(e.number) + ")";
   }
   std::string operator()(const CountHere& e) { return "count " + No(e.receiver.worker_id) + " for " + No(e.id) + " here"; }
-  std::string operator()(const ReleaseHere& e) { return "release " + No(e.id) + "x" + std::to_string(e.count) + " here"; }
+  std::string operator()(const ReleaseHere& e) { return "release " + No(e.id) + "x" + std::to_string(e.count) + By(e.registrar) + " here"; }
   std::string operator()(const CountSettled& e) { return "settled (" + std::to_string(e.number) + ")"; }
 };
 
@@ -48,7 +50,9 @@ class Replay {
       for (size_t i = 2; i < event.num_words(); ++i) ids.push_back(Object(event.Number(i)));
       core_->Count(Process(event.Number(0)), Process(event.Number(1)), std::move(ids), now, &out);
     } else if (name == "give-back") {
-      core_->GiveBack(Process(event.Number(0)), Object(event.Number(1)));
+      core_->GiveBack(Process(event.Number(0)), Object(event.Number(1)), Registrar(event));
+    } else if (name == "tell") {
+      core_->Tell(Process(event.Number(0)), Object(event.Number(1)), Registrar(event), static_cast<uint32_t>(event.Number(2)));
     } else if (name == "flush") {
       core_->Flush(now, &out);
     } else if (name == "answer") {
@@ -81,6 +85,10 @@ class Replay {
   }
 
  private:
+  static WorkerId Registrar(const GoldenEvent& event) {
+    const int64_t by = event.Number("by", 0);
+    return by == 0 ? WorkerId::Nil() : Process(static_cast<uint64_t>(by)).worker_id;
+  }
   std::shared_ptr<OwnerMailCore> core_ = std::make_shared<OwnerMailCore>();
 };
 

@@ -18,35 +18,44 @@ std::vector<std::string> CodeCounts::Waiting() const {
   return all;
 }
 
-std::string CodeCounts::Unfounded(const ObjectId& id, const WorkerId& borrower, const NodeId& adopter,
-                                  const raylet::AdoptionCore& adopted) const {
+std::string CodeCounts::Unfounded(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, int64_t count,
+                                  const NodeId& adopter, const raylet::AdoptionCore& adopted) const {
   if (borrower == RayletAsProcess(adopter).worker_id) {
-    const bool contained = std::ranges::any_of(adopted.objects(), [&](const auto& entry) {
-      return std::ranges::any_of(entry.second.value.nested, [&](const ObjectRefInfo& ref) { return ref.id == id; });
-    });
-    return contained ? "" : "the adopter, which has nothing that contains it";
+    if (registrar.IsNil()) {
+      const bool contained = std::ranges::any_of(adopted.objects(), [&](const auto& entry) {
+        return std::ranges::any_of(entry.second.value.nested, [&](const ObjectRefInfo& ref) { return ref.id == id; });
+      });
+      return contained ? "" : "the adopter, which has nothing that contains it";
+    }
+    const uint32_t contained = adopted.Contained({&id, 1}, registrar)[0];
+    return contained == count ? "" : "the adopter, which has it " + std::to_string(contained) + " times of process " + registrar.Hex();
   }
   const auto live = live_.find(borrower);
   if (live == live_.end()) return "process " + borrower.Hex() + ", which is dead";
   if (live->second->worker()->info().adopter != adopter) return {};  // it was there before this head, and asks the one that is gone
-  if (live->second->worker()->objects().references().Contains(id)) return {};
-  return "p" + std::to_string(live->second->process()->id()) + ", which does not hold it";
+  const core::ReferenceTable& references = live->second->worker()->objects().references();
+  const std::string name = "p" + std::to_string(live->second->process()->id());
+  if (!references.Contains(id)) return name + ", which does not hold it";
+  const uint32_t given = references.GivenBy(id, registrar);
+  if (given == count) return {};
+  return name + ", which knows of " + std::to_string(given) + (registrar.IsNil() ? "" : " by process " + registrar.Hex());
 }
 
 std::string CodeCounts::Check(const NodeId& adopter, const raylet::AdoptionCore& adopted) const {
   for (const auto& [owner, live] : live_) {
     for (const core::ReferenceTable::Lent& lent : live->worker()->objects().references().LentOut()) {
-      for (const auto& [borrower, count] : lent.borrowers) {
-        if (const std::string who = Unfounded(lent.id, borrower.worker_id, adopter, adopted); !who.empty())
-          return "p" + std::to_string(live->process()->id()) + " counts " + std::to_string(count) + " of object " + lent.id.Hex() +
+      for (const auto& to : lent.borrowers) {
+        if (const std::string who = Unfounded(lent.id, to.borrower.worker_id, to.registrar.worker_id, to.count, adopter, adopted);
+            !who.empty())
+          return "p" + std::to_string(live->process()->id()) + " counts " + std::to_string(to.count) + " of object " + lent.id.Hex() +
                  " for " + who;
       }
     }
   }
   for (const auto& [id, object] : adopted.objects()) {
     if (!adopted.IsAdopted(object.owner)) return "the adopter has object " + id.Hex() + " of an owner that has not told its counts";
-    for (const auto& [borrower, count] : object.borrowers) {
-      if (const std::string who = Unfounded(id, borrower, adopter, adopted); !who.empty())
+    for (const auto& [whom, count] : object.borrowers) {
+      if (const std::string who = Unfounded(id, whom.first, whom.second, count, adopter, adopted); !who.empty())
         return "the adopter counts " + std::to_string(count) + " of object " + id.Hex() + " for " + who;
     }
   }

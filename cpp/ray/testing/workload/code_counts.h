@@ -1,6 +1,6 @@
 // CodeCounts: the core workers of a simulated cluster, what they wait for, and whether what they count of one another is so. Counts are exact sums (docs/architecture/ownership.md), so when
-// nothing is under way any more, whoever is counted as a borrower lives and holds the object: a count too many would keep it for good. A count too few
-// shows in what is read.
+// nothing is under way any more, whoever is counted as a borrower lives and knows of each of the counts, by registrar: one too many would keep the object for good, one
+// too few shows in what is read.
 #pragma once
 
 #include <map>
@@ -22,8 +22,9 @@ class CodeCounts {
   std::vector<std::string> Waiting() const;
 
  private:
-  // What is wrong with that one being counted; empty: nothing.
-  std::string Unfounded(const ObjectId& id, const WorkerId& borrower, const NodeId& adopter, const raylet::AdoptionCore& adopted) const;
+  // What is wrong with that one being counted so often; empty: nothing.
+  std::string Unfounded(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, int64_t count, const NodeId& adopter,
+                        const raylet::AdoptionCore& adopted) const;
 
   std::map<WorkerId, Session*> live_;
 };
