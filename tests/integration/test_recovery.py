@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,30 @@ def test_items_of_a_stream_are_made_again(disk: Path, tmp_path: Path) -> None:
     lose(disk)
     assert [int(ray.get(ref, timeout=60)[-1]) for ref in refs] == [0, 1, 2]
     assert runs_of(log) == "x" * 6
+
+
+def test_an_endless_stream_that_nobody_reads_ends_with_the_item_that_was_lost(disk: Path, tmp_path: Path) -> None:
+    log = tmp_path / "runs"
+
+    @ray.remote(num_returns="streaming", _generator_backpressure_num_objects=1)
+    def stream(log: Path):  # type: ignore[no-untyped-def]
+        with open(log, "a") as f:
+            f.write("\n")
+        for i in itertools.count():
+            yield make_noted(log, i, 5)
+
+    @ray.remote(num_cpus=2)
+    def take_the_node() -> str:
+        return "all of it is free"
+
+    items = stream.remote(log)
+    kept = [next(items) for _ in range(4)][2]
+    del items
+    assert ray.get(take_the_node.remote(), timeout=60)
+    lose(disk)
+    assert ray.get(kept, timeout=60)[-1] == 2
+    assert ray.get(take_the_node.remote(), timeout=60), "the second run has ended"
+    assert runs_of(log).split("\n")[2] == "xxx"
 
 
 def test_a_shorter_stream_is_inconsistent(disk: Path, tmp_path: Path) -> None:

@@ -363,6 +363,32 @@ TEST_F(CoreWorkerTest, AStreamThatIsHeldBackBeginsAgain) {
   streams.End(task, 4);
 }
 
+TEST_F(CoreWorkerTest, AStreamWithoutConsumerIsStoppedBehindTheLastItemThatIsMissing) {
+  const TaskId task = TaskId::Of(JobId::FromInt(1), ActorId::Nil());
+  int64_t last_missing = 2;
+  GeneratorStreams streams(&driver_->objects(), [&](const ObjectId& item) {
+    EXPECT_EQ(item.task_id(), task);
+    return item.index() < GeneratorStreams::ItemId(task, last_missing).index();
+  });
+  std::vector<Pace> told;
+  const auto report = [&](int64_t index) {
+    ReturnValue item;
+    item.metadata = kMetadataRaw;
+    item.blob = HeapBuffer::CopyOf("item");
+    streams.Report(task, index, std::move(item), [&told](Pace pace) { told.push_back(pace); });
+  };
+  streams.BeginReplay(task);
+  for (int64_t i = 0; i < 3; ++i) report(i);
+  EXPECT_EQ(told, (std::vector<Pace>{Pace::kGoOn, Pace::kGoOn, Pace::kStop}));
+  last_missing = 4;  // lost when it had been told, and did not listen yet
+  report(3);
+  EXPECT_EQ(told.back(), Pace::kGoOn);
+  last_missing = -1;  // nobody holds it any more
+  report(4);
+  EXPECT_EQ(told.back(), Pace::kStop);
+  streams.EndReplay(task);
+}
+
 TEST_F(CoreWorkerTest, DeadActorsAreForgottenUnlessAHandleCounts) {
   ActorSubmitter submitter({.loop = &driver_->loop(), .objects = &driver_->objects()});
   const ActorId weak = ActorId::Of(JobId::FromInt(1)), counted = ActorId::Of(JobId::FromInt(1));

@@ -539,6 +539,7 @@ Status TaskReceiver::Finish(const ReceivedTaskPtr& task, const TaskResult& resul
   }
   if (result.worker_exiting) reply.set_worker_exiting(true);
   if (result.generator_items != 0) reply.set_generator_items(result.generator_items);
+  if (task->stop) reply.set_generator_stopped(true);
   if (!result.repr_name.empty()) reply.set_repr_name(result.repr_name);
   reply.set_run_ns(result.run_ns != 0
                        ? result.run_ns

@@ -60,7 +60,7 @@ class RecoveryCore {
     std::span<const ObjectId> needs;
     bool ran = true;                                                     // it has results; else it failed for good
     ErrorType failure = ErrorType::kObjectUnreconstructableMaxAttempts;  // if not `ran`: the reason for what is lost from now on
-    int64_t items = -1;                                                  // streams: how many it gave
+    int64_t items = -1;                                                  // streams that came to their end: how many there are
   };
   // Of a task without entry (nothing of it is in the store): nothing. What was lost and did not come back is lost again, or fails.
   void Ended(const End& end, RecoveryEffects* out);

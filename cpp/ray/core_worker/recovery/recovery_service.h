@@ -41,12 +41,14 @@ class RecoveryService {
 
   // From the TaskManager: the task is run anew, since its run was lost or gave up.
   void OnAgain(const TaskId& task);
-  // The same, after the results are stored and while what the task held is still held. `items`: of a stream, else -1.
+  // The same, after the results are stored and while what the task held is still held. `items`: of a stream that came to its end, else -1.
   void OnDone(const PendingTask& task, int32_t retries_left, int64_t items);
   void OnFailed(const PendingTask& task, const ErrorValue& error);
 
   // It was lost, and a run that is to bring it back is under way.
   bool IsLost(const ObjectId& id) const;
+  // Of its stream, an item behind this one was lost, is held, and has not come back.
+  bool IsAnyLostBehind(const ObjectId& item) const;
 
   size_t TEST_size() const;
 

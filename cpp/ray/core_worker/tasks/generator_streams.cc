@@ -56,7 +56,7 @@ std::vector<std::function<void(Pace)>> GeneratorStreams::AllowedLocked(Stream& s
 void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue item, std::function<void(Pace)> answer) {
   std::vector<Waiting> waiters;
   std::vector<std::function<void(Pace)>> allowed;
-  bool stop = false, fresh = false, late = false, again = false;
+  bool consumed = true, stop = false, fresh = false, late = false, again = false;
   ObjectId id = ItemId(task, index);
   {
     MutexLock lock(&mu_);
@@ -66,7 +66,7 @@ void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue ite
     }
     auto it = streams_.find(task);
     if (it == streams_.end()) {
-      stop = !replays_.contains(task);
+      consumed = false;
     } else {
       fresh = index == it->second.arrived && it->second.end < 0;
     }
@@ -74,11 +74,12 @@ void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue ite
   item.id = id;
   if (!fresh) {
     // A later run tells what is known. It counts where the item is held: if it was lost, this is it again, else one more copy.
-    if (!stop && objects_->references().Contains(id)) {
+    if (objects_->references().Contains(id)) {
       objects_->StoreReturn(item);
     } else {
       objects_->Discard(item);
     }
+    stop = !consumed && !lost_behind_(id);
     answer(stop ? Pace::kStop : again ? Pace::kBeginAgain : Pace::kGoOn);
     return;
   }

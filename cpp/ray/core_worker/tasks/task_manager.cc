@@ -155,7 +155,9 @@ TaskVerdict TaskManager::Answered(const PendingTaskPtr& task, const v1::PushTask
   if (task->is_streaming() && !stream_failed) deps_.streams->End(task->spec.task_id, reply.generator_items());
   if (could_be_lost) {
     if (task->is_streaming()) deps_.streams->EndReplay(task->spec.task_id);
-    deps_.recovery->OnDone(*task, retries_left, task->is_streaming() && !stream_failed ? reply.generator_items() : -1);
+    // One that was told to stop might have given more.
+    const bool all = task->is_streaming() && !stream_failed && !reply.generator_stopped();
+    deps_.recovery->OnDone(*task, retries_left, all ? reply.generator_items() : -1);
   }
   if (!task->held.empty()) deps_.objects->RemoveSubmitted(task->held);
   return verdict;
