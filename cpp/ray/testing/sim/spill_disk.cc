@@ -66,6 +66,7 @@ void SimSpillDisk::Write(int directory, uint64_t file, std::vector<MemoryFile> r
 
 void SimSpillDisk::Read(int directory, uint64_t file, uint64_t offset, MemoryFile to, Done done) {
   reader_.Add([this, directory, file, offset, to, done = std::move(done)] {
+    if (config_.read_fails > 0 && process_->world()->random().Chance(config_.read_fails)) return done(Status::Internal("the disk failed"));
     const auto it = files_.find({directory, file});
     if (it == files_.end() || offset > it->second.size() || to.size > it->second.size() - offset)
       return done(Status::DataLoss("the file has not so many bytes"));

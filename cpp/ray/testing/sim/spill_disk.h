@@ -20,6 +20,7 @@ struct SpillDiskConfig {
   int directories = 2;
   Duration min_take = std::chrono::microseconds(50), max_take = std::chrono::milliseconds(8);  // of a request
   double write_fails = 0;  // share of writes, and of segments; half of these since the disk is full
+  double read_fails = 0;   // share of reads, each of which is tried several times
 };
 
 // Does one task after the other, each in a while. None after Stop.

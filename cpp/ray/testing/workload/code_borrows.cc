@@ -175,7 +175,7 @@ void CodeDriving::ReadLoan(uint64_t number) {
 // What a read of a loan gave, that an actor was known to have: if its owner is gone it may be lost, but nobody has freed it.
 void CodeDriving::CheckLoan(uint64_t number, const Got& got, const std::string& of) {
   const CodeWorkload::Loan& loan = workload_.loans_.at(number);
-  if (got.ok() || !loan.acknowledged) return;
+  if (got.ok() || !loan.acknowledged || workload_.MayBeLostPut(got)) return;
   const bool of_value = got.error != ErrorType::kActorDied && got.error != ErrorType::kActorUnavailable;
   if (got.message.find("freed") != std::string::npos || (of_value && loan.put && workload_.config_.faults == Duration::zero()))
     workload_.Fail(of + " gave " + ErrorText(got));

@@ -136,7 +136,7 @@ void CodeDriving::Settle(size_t which) {
     // A worker that cannot be started is not made up for by retries; nor is an argument that was cancelled.
     const bool no_worker = got.error == ErrorType::kWorkerStartupFailed || got.message.find("error 33:") != std::string::npos;
     const bool cancelled = pending.cancelled || (got.error == ErrorType::kTaskCancelled && cancelled_);
-    if (!pending.may_fail && !cancelled && !no_worker) workload_.Fail(of + " gave " + ErrorText(got));
+    if (!pending.may_fail && !cancelled && !no_worker && !workload_.MayBeLostPut(got)) workload_.Fail(of + " gave " + ErrorText(got));
     return;
   }
   if (!pending.inner.empty() && got.value.text == "refs") {
@@ -146,6 +146,8 @@ void CodeDriving::Settle(size_t which) {
       if (!inner.ok()) return;
       lent_to_us_.emplace_back(got.value.refs.at(0), pending.inner);
     }
+    // To make it again takes a worker.
+    if (!inner.ok() && (workload_.MayBeLostPut(inner) || inner.error == ErrorType::kWorkerStartupFailed)) return;
     if (!inner.ok()) return workload_.Fail("what " + of + " had inside gave " + ErrorText(inner));
     if (inner.value.text != pending.inner)
       workload_.Fail("what " + of + " had inside is " + inner.value.text + " instead of " + pending.inner);

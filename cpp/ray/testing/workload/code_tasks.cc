@@ -48,15 +48,15 @@ void CodeWorkload::DefineTasks() {
     }
     return {.kind = TaskOutput::kValue, .value = {std::to_string(sum), {}}, .message = {}};
   };
-  // "items first": so many numbers from `first` on.
+  // "items first": so many numbers from `first` on; below 0: without end.
   program_["stream"] = [this](TaskCall& call) -> TaskOutput {
     CountRun(call);
     std::istringstream in(call.args.text);
     int64_t items = 0, first = 0;
     in >> items >> first;
     Random& random = call.session->random();
-    for (int64_t i = 0; i < items; ++i) {
-      if (random.Chance(0.3)) call.session->Sleep(random.Between(Duration::zero(), kMaxRun));
+    for (int64_t i = 0; items < 0 || i < items; ++i) {
+      if (items < 0 || random.Chance(0.3)) call.session->Sleep(random.Between(Duration::zero(), kMaxRun));
       if (call.task->spec.attempt < 2 && random.Chance(0.03)) return {.kind = TaskOutput::kCrash, .value = {}, .message = {}};
       if (!call.yield({std::to_string(first + i), {}})) break;
     }
@@ -140,14 +140,17 @@ void CodeDriving::AddTree() {
        .call = {}});
 }
 
-// To its end, or a part of it.
+// To its end, or a part of it, if only since there is none. Some items are kept when the stream is left, and read later.
 void CodeDriving::ReadStream() {
-  const auto items = static_cast<int64_t>(random_.Below(12)), first = static_cast<int64_t>(random_.Below(1000));
+  const auto first = static_cast<int64_t>(random_.Below(1000));
+  const int64_t items = random_.Chance(0.2) ? -1 : static_cast<int64_t>(random_.Below(12));
   const int64_t backpressure = random_.Chance(0.5) ? -1 : random_.Between(1, 4);
   ++workload_.stats_.streams;
   const Ref stream =
       session_.CallStream("stream", {std::to_string(items) + " " + std::to_string(first), {}}, {.max_retries = kForEver}, backpressure);
-  const int64_t wanted = random_.Chance(0.7) ? items + 1 : static_cast<int64_t>(random_.Below(static_cast<uint64_t>(items) + 1));
+  const int64_t most = items < 0 ? 12 : items;
+  const int64_t wanted =
+      items >= 0 && random_.Chance(0.7) ? items + 1 : static_cast<int64_t>(random_.Below(static_cast<uint64_t>(most) + 1));
   for (int64_t i = 0; i < wanted; ++i) {
     const Ref item = session_.NextItem(stream, "an item of a stream");
     const std::string of = "item " + std::to_string(i) + " of stream " + stream.id().Hex();
@@ -155,10 +158,21 @@ void CodeDriving::ReadStream() {
       if (i != items) workload_.Fail(of + " does not come, of " + std::to_string(items));
       break;
     }
+    const auto check = [this, of, expected = std::to_string(first + i)](const Got& got) {
+      if (got.ok() ? got.value.text != expected : got.error != ErrorType::kWorkerStartupFailed)
+        workload_.Fail(of + " is " + (got.ok() ? got.value.text : ErrorText(got)));
+    };
+    if (random_.Chance(0.3)) {
+      Pending pending;
+      pending.ref = item;
+      pending.what = of;
+      pending.check = check;
+      Add(std::move(pending));
+    }
     const Got got = session_.Get(item, {}, of);
     if (!got.ok() && got.error == ErrorType::kWorkerStartupFailed) break;
-    if (!got.ok() || i >= items || got.value.text != std::to_string(first + i))
-      workload_.Fail(of + " is " + (got.ok() ? got.value.text : ErrorText(got)));
+    if (items >= 0 && i >= items) workload_.Fail(of + " comes, of " + std::to_string(items));
+    check(got);
     if (random_.Chance(0.2)) session_.Sleep(random_.Between(Duration::zero(), Duration(seconds(1))));
   }
   session_.ReleaseStream(stream);

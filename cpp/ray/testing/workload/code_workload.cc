@@ -11,6 +11,7 @@ CodeWorkload::CodeWorkload(uint64_t seed) : config_(ClusterConfig::FromSeed(seed
   Random stores(seed ^ 0x570eull);
   config_.store.capacity = stores.Chance(0.3) ? 256 << 10 : 4 << 20;  // the small ones spill
   if (stores.Chance(0.5)) config_.store.disk.write_fails = 0.3;       // what is tried again, so that nobody notices
+  if (stores.Chance(0.3)) config_.store.disk.read_fails = 0.4;        // and one in 16 restores finds its file unreadable
   DefineTasks();
   DefineActors();
   DefineBorrows();
@@ -40,6 +41,13 @@ void CodeWorkload::CountRun(const TaskCall& call) {
   const int32_t retries = call.task->spec.tmpl->max_retries;
   if (retries >= 0 && runs > retries + 1)
     Fail("task " + call.task->spec.task_id.Hex() + " ran " + std::to_string(runs) + " times, with " + std::to_string(retries) + " retries");
+}
+
+bool CodeWorkload::MayBeLostPut(const Got& got) const {
+  const std::string kind = "error " + std::to_string(static_cast<int32_t>(ErrorType::kObjectUnreconstructablePut)) + ":";
+  return config_.store.disk.read_fails > 0 && !got.ok() &&
+         (got.error == ErrorType::kObjectUnreconstructablePut || got.error == ErrorType::kObjectUnreconstructableOwnerLeft ||
+          got.message.find(kind) != std::string::npos);
 }
 
 ClusterConfig CodeWorkload::Config() {

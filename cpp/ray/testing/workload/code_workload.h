@@ -98,6 +98,8 @@ class CodeWorkload {
   void DefineActors();
   void DefineBorrows();
   void DefineGroups();
+  // An error since a file could not be read whose value nobody can make again: of a put, or its owner has left.
+  bool MayBeLostPut(const Got& got) const;
   // Counts the run; one too many is a problem.
   void CountRun(const TaskCall& call);
   // Of an actor, by whoever runs on the session: makes call `number` of `caller`, and notes it.
