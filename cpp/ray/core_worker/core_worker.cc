@@ -152,7 +152,7 @@ void CoreWorker::MakeServices() {
                             .cap_bytes = config_.lineage_cap_bytes,
                             .run = [this](const PendingTaskPtr& task, int32_t retries_left) { RunAgain(task, retries_left); },
                             .begin_again = [this](const TaskId& task) { return tasks_->BeginAgain(task); }});
-  streams_ = std::make_unique<GeneratorStreams>(objects_.get(), [this](const ObjectId& item) { return recovery_->IsAnyLostBehind(item); });
+  streams_ = std::make_unique<GeneratorStreams>(objects_.get(), [this](const ObjectId& item) { return recovery_->IsAnyHeldBehind(item); });
   TaskManager::RetryNews on_retry;
   if (config_.is_driver) {
     on_retry = [this](std::string text, BufferPtr error) {

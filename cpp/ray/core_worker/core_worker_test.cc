@@ -363,12 +363,12 @@ TEST_F(CoreWorkerTest, AStreamThatIsHeldBackBeginsAgain) {
   streams.End(task, 4);
 }
 
-TEST_F(CoreWorkerTest, AStreamWithoutConsumerIsStoppedBehindTheLastItemThatIsMissing) {
+TEST_F(CoreWorkerTest, AStreamWithoutConsumerIsStoppedBehindTheLastItemThatIsHeld) {
   const TaskId task = TaskId::Of(JobId::FromInt(1), ActorId::Nil());
-  int64_t last_missing = 2;
+  int64_t last_held = 2;
   GeneratorStreams streams(&driver_->objects(), [&](const ObjectId& item) {
     EXPECT_EQ(item.task_id(), task);
-    return item.index() < GeneratorStreams::ItemId(task, last_missing).index();
+    return item.index() < GeneratorStreams::ItemId(task, last_held).index();
   });
   std::vector<Pace> told;
   const auto report = [&](int64_t index) {
@@ -380,10 +380,10 @@ TEST_F(CoreWorkerTest, AStreamWithoutConsumerIsStoppedBehindTheLastItemThatIsMis
   streams.BeginReplay(task);
   for (int64_t i = 0; i < 3; ++i) report(i);
   EXPECT_EQ(told, (std::vector<Pace>{Pace::kGoOn, Pace::kGoOn, Pace::kStop}));
-  last_missing = 4;  // lost when it had been told, and did not listen yet
+  last_held = 4;  // of what was on its way when it was told
   report(3);
   EXPECT_EQ(told.back(), Pace::kGoOn);
-  last_missing = -1;  // nobody holds it any more
+  last_held = -1;  // nobody holds any of them any more
   report(4);
   EXPECT_EQ(told.back(), Pace::kStop);
   streams.EndReplay(task);

@@ -1,5 +1,6 @@
 #include "ray/core_worker/recovery/recovery_core.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace ray::core {
@@ -131,6 +132,11 @@ std::vector<ObjectId> RecoveryCore::LostOf(const TaskId& task) const {
   auto it = entries_.find(task);
   if (it == entries_.end()) return {};
   return {it->second.lost.begin(), it->second.lost.end()};
+}
+
+bool RecoveryCore::IsAnyHeldBehind(const ObjectId& item) const {
+  auto it = entries_.find(item.task_id());
+  return it != entries_.end() && std::ranges::any_of(it->second.live, [&](const ObjectId& id) { return id.index() > item.index(); });
 }
 
 void RecoveryCore::Settled(const ObjectId& id, RecoveryEffects* out) {

@@ -76,6 +76,8 @@ class RecoveryCore {
   // kPassed: the run goes on, since the task has no retries left. What is lost fails with `reason`, unless it came back meanwhile.
   void NotAgain(const ObjectId& id, ErrorType reason, RecoveryEffects* out);
 
+  // Of its stream, an item behind this one is held that is in the store, or was and is lost.
+  bool IsAnyHeldBehind(const ObjectId& item) const;
   // There is an entry for the task that made it.
   bool Knows(const ObjectId& id) const { return !id.IsPut() && entries_.contains(id.task_id()); }
   size_t size() const { return entries_.size(); }

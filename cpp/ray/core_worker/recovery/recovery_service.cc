@@ -215,16 +215,9 @@ bool RecoveryService::IsLost(const ObjectId& id) const {
   return std::ranges::find(lost, id) != lost.end();
 }
 
-bool RecoveryService::IsAnyLostBehind(const ObjectId& item) const {
-  if (!any_lost_.load()) return false;
-  std::vector<ObjectId> lost;
-  {
-    MutexLock lock(&mu_);
-    lost = core_.LostOf(item.task_id());
-  }
-  return std::ranges::any_of(lost, [&](const ObjectId& id) {
-    return id.index() > item.index() && !deps_.objects->IsReady(id) && deps_.objects->references().Contains(id);
-  });
+bool RecoveryService::IsAnyHeldBehind(const ObjectId& item) const {
+  MutexLock lock(&mu_);
+  return core_.IsAnyHeldBehind(item);
 }
 
 size_t RecoveryService::TEST_size() const {

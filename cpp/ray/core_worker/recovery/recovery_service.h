@@ -47,8 +47,8 @@ class RecoveryService {
 
   // It was lost, and a run that is to bring it back is under way.
   bool IsLost(const ObjectId& id) const;
-  // Of its stream, an item behind this one was lost, is held, and has not come back.
-  bool IsAnyLostBehind(const ObjectId& item) const;
+  // As of RecoveryCore.
+  bool IsAnyHeldBehind(const ObjectId& item) const;
 
   size_t TEST_size() const;
 

@@ -79,7 +79,7 @@ void GeneratorStreams::Report(const TaskId& task, int64_t index, ReturnValue ite
     } else {
       objects_->Discard(item);
     }
-    stop = !consumed && !lost_behind_(id);
+    stop = !consumed && !held_behind_(id);
     answer(stop ? Pace::kStop : again ? Pace::kBeginAgain : Pace::kGoOn);
     return;
   }

@@ -25,14 +25,14 @@ enum class Pace { kGoOn, kStop, kBeginAgain };
 
 class GeneratorStreams {
  public:
-  // `lost_behind`: an item of its stream behind this one is held, was lost, and has not come back. Called without locks.
-  GeneratorStreams(ObjectService* objects, std::function<bool(const ObjectId& item)> lost_behind)
-      : objects_(objects), lost_behind_(std::move(lost_behind)) {}
+  // `held_behind`: an item of its stream behind this one is held that could be lost, or is. Called without locks.
+  GeneratorStreams(ObjectService* objects, std::function<bool(const ObjectId& item)> held_behind)
+      : objects_(objects), held_behind_(std::move(held_behind)) {}
 
   // `backpressure`: unconsumed items allowed; -1: no limit.
   void Create(const TaskId& task, int64_t backpressure);
   // The producer runs again, for items that were lost: from now until EndReplay it brings back what is held and pending. What consumers see of the
-  // stream does not change. Where nobody consumes any more it is let go on to the last item that is missing, since there may be no end.
+  // stream does not change. Where nobody consumes any more it is let go on to the last item that is held, since there may be no end.
   void BeginReplay(const TaskId& task);
   void EndReplay(const TaskId& task);
   // The run under way is past an item that was lost: it is told to begin again, at once if it is held back, and consumers see nothing of it.
@@ -53,7 +53,7 @@ class GeneratorStreams {
   void Cancel(const TaskId& task, uint64_t number);
   // Every stream that has not ended fails.
   void FailAll(const ErrorValue& error);
-  // Nobody consumes any more: what was not taken is dropped, the producer is told to stop at its next report behind which nothing is missing.
+  // Nobody consumes any more: what was not taken is dropped, the producer is told to stop at its next report behind which nothing is held.
   void Release(const TaskId& task);
 
   static ObjectId ItemId(const TaskId& task, int64_t index) { return ObjectId::ForReturn(task, static_cast<uint32_t>(index) + 1); }
@@ -83,7 +83,7 @@ class GeneratorStreams {
   static ObjectId NextId(const TaskId& task, const Stream& stream) { return ItemId(task, stream.consumed); }
 
   ObjectService* const objects_;
-  const std::function<bool(const ObjectId& item)> lost_behind_;
+  const std::function<bool(const ObjectId& item)> held_behind_;
   Mutex mu_;
   std::unordered_map<TaskId, Stream, IdHash> streams_ GUARDED_BY(mu_);
   std::unordered_map<TaskId, Run, IdHash> replays_ GUARDED_BY(mu_);
