@@ -412,6 +412,7 @@ void NodeServices::Impl::OnRegistered(const Status& status, const v1::RegisterNo
   leases->ForgetOtherNodes();  // a GCS that ended before it answered may have told of some, and its follower has never heard of them
   router->SetGcs(gcs, /*resume=*/false);
   if (Status listening = carriers->ListenForProcesses(); !listening.ok()) return End(listening);
+  workers->Open();
   reports->Begin();
   memory->Start();
   RAY_LOG(INFO) << "node " << node_id << " is registered, with " << total.ToString();

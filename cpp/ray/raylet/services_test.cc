@@ -64,6 +64,7 @@ class RayletServices : public testing::Test {
                                                              ended_.push_back(e);
                                                              leases_->OnProcessEnded(e);
                                                            }});
+    if (open_at_once_) workers_->Open();
     leases_ = std::make_unique<LeaseService>(LeaseService::Deps{loop_.get(), workers_.get(), node_, "192.0.2.7", [] {}},
                                              scheduling::LeaseQueueConfig{node_},
                                              scheduling::NodeResources(*ResourceSet::FromDoubles({{"CPU", 1}})));
@@ -247,6 +248,7 @@ class RayletServices : public testing::Test {
   std::set<std::string> subscribed_;                // keys, at the GCS
   std::map<std::string, int> asked_;                // how often for each key
   std::map<uint64_t, std::vector<uint64_t>> news_;  // by connection: versions of actors that were published there
+  bool open_at_once_ = true;
   bool hold_subscriptions_ = false;
   bool hold_creation_ = false;
   std::vector<rpc::Responder> held_;
@@ -272,6 +274,24 @@ TEST_F(RayletServices, LeasesAWorkerAndTakesItBack) {
   const auto granted = waiting.get().second;
   EXPECT_TRUE(granted.granted());
   EXPECT_EQ(granted.worker().worker_id(), reply.worker().worker_id());  // the same process again
+}
+
+class ClosedRayletServices : public RayletServices {
+ protected:
+  ClosedRayletServices() { open_at_once_ = false; }
+};
+
+// Others know of the node, and send it work, before it knows that it has been registered.
+TEST_F(ClosedRayletServices, LaunchNoWorkerThatCouldNotComeIn) {
+  const WorkerId owner = WorkerId::FromRandom();
+  auto driver = MakeDriver(owner);
+  auto waiting = Begin<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(LeaseId::FromRandom(), owner));
+  MakeDriver(WorkerId::FromRandom());  // is answered behind that request
+  OnLoop([this] {
+    EXPECT_TRUE(processes_.empty());
+    workers_->Open();
+  });
+  EXPECT_TRUE(waiting.get().second.granted());
 }
 
 TEST_F(RayletServices, SaysHowAWorkerEndedThatItsOwnerLost) {

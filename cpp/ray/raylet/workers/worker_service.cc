@@ -240,6 +240,13 @@ void WorkerService::OnActorEnded(const ActorId& actor) {
   Run(std::move(effects));
 }
 
+void WorkerService::Open() {
+  open_ = true;
+  for (const LaunchRequest& launch : std::exchange(launches_, {})) {
+    if (!shutting_down_) launcher_->Launch(launch);
+  }
+}
+
 void WorkerService::Run(PoolEffects effects) {
   // Carrying one out may cause others (a hook pops again): they queue up behind, so that each list stays in order.
   for (auto& effect : effects) effects_.push_back(std::move(effect));
@@ -265,7 +272,12 @@ void WorkerService::Apply(const PoolEffect& effect) {
     by_token_[fork->token] = fork->worker;
     LaunchRequest launch{fork->token, fork->worker, fork->key.job, {}};
     if (!fork->key.runtime_env.empty()) launch.env["RAY_RUNTIME_ENV"] = fork->key.runtime_env;
-    if (!shutting_down_) launcher_->Launch(launch);
+    if (shutting_down_) return;
+    if (open_) {
+      launcher_->Launch(launch);
+    } else {
+      launches_.push_back(std::move(launch));
+    }
   } else if (const auto* ask = std::get_if<WorkerAskExit>(&effect)) {
     AskExit(ask->worker, ask->reason, /*must=*/false);
   } else if (const auto* kill = std::get_if<WorkerKill>(&effect)) {

@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <vector>
 
 #include "ray/async/loop.h"
 #include "ray/async/tick_timer.h"
@@ -78,6 +79,9 @@ class WorkerService {
   WorkerService(WorkerServiceConfig config, async::Loop* loop, WorkerLauncher* launcher, WorkerServiceHooks hooks);
   ~WorkerService();
   void SetLogTailer(LogTailer* logs) { logs_ = logs; }
+  // Workers find this node's socket, and the cluster's configuration. Until then none is launched: other nodes hear of this one as soon as the GCS has it, and may send
+  // work before its answer is here.
+  void Open();
   // What the GCS says of the whole cluster. `session_name` empty: that of this node's folder stays.
   void SetClusterConfig(std::string json, const std::string& session_name) {
     config_.welcome.set_config_json(std::move(json));
@@ -192,6 +196,8 @@ class WorkerService {
   bool running_effects_ = false;
   async::TickTimer timer_;
   std::function<void()> shutdown_done_;
+  bool open_ = false;
+  std::vector<LaunchRequest> launches_;  // that wait for Open
   bool shutting_down_ = false;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // for callbacks that connections keep
 };
