@@ -1,6 +1,6 @@
 // Replays tests/scenarios/recovery. Tasks are letters, what they made numbers from 0. The events:
 //   config cap=                                            the first, if any
-//   stored TASK ITEM...    lost TASK ITEM    lost-put    freed TASK ITEM    again TASK    not-again TASK ITEM    state
+//   stored TASK ITEM...    lost TASK ITEM    lost-put    freed TASK ITEM    again TASK    not-again TASK ITEM    held-behind TASK ITEM    state
 //   done TASK retries= bytes= needs=TASKS items= [never-any] [large-args]         failed TASK [cancelled|stream]
 #include <gtest/gtest.h>
 
@@ -62,6 +62,7 @@ class Replay {
       return {std::to_string(core_->size()) + " tasks, " + std::to_string(core_->bytes()) + " bytes, " + std::to_string(core_->lost()) +
               " lost"};
     }
+    if (event.name() == "held-behind") return {core_->IsAnyHeldBehind(Item(event, 1)) ? "yes" : "no"};
     RecoveryEffects effects;
     Carry(event, &effects);
     std::vector<std::string> lines;
