@@ -23,7 +23,7 @@ namespace ray::gcs {
 struct ResourceNewsConfig {
   Duration interval = std::chrono::milliseconds(100);  // least time between two rounds
   int64_t views_per_second = 4'000'000;                // a view of what is free takes some 12 bytes
-  int64_t idle_views_per_second = 500'000;
+  int64_t idle_views_per_second = 100'000;
 };
 
 class ResourceNewsCore {
