@@ -8,7 +8,8 @@ from libc.stdint cimport int32_t, int64_t, uint64_t
 from libcpp cimport bool
 from libcpp.string cimport string
 from libcpp.vector cimport vector
-from posix.unistd cimport _exit, getppid
+from posix.signal cimport kill
+from posix.unistd cimport getpid, getppid
 
 from ray._core.cpp.core cimport (
     Core,
@@ -119,7 +120,7 @@ def die_with_parent(int parent):
     """This process gets SIGKILL when its parent ends; at once if it has already."""
     prctl(PR_SET_PDEATHSIG, SIGKILL)
     if getppid() != parent:
-        _exit(1)
+        kill(getpid(), SIGKILL)  # not an exit code: it has not failed to start
 
 
 def set_idle_title(title):

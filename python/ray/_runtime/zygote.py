@@ -149,8 +149,8 @@ class WorkerRequest:
         from ray._core import executor as core_executor
         from ray._runtime import streams, worker_main
 
-        die_with_writer(self.lifeline)
         core_executor.die_with_parent(self.zygote_pid)
+        die_with_writer(self.lifeline)
         _yield_to_system()
         stem = f"worker-{self.worker_id.hex()}-{self.job_id.hex()}-{os.getpid()}"
         streams.redirect(os.path.join(self.log_dir, stem))
@@ -161,7 +161,7 @@ class WorkerRequest:
 
 
 def die_with_writer(lifeline: int) -> None:
-    """This process gets SIGKILL when the other end of a pipe closes; it ends at once if it is closed. Takes `lifeline`.
+    """This process gets SIGKILL when the other end of a pipe closes; at once if it is closed. Takes `lifeline`.
 
     The kernel sends it while it ends who had that end. So whoever hears of the end of a raylet by its closed
     connections may rely on it that none of its workers does anything any more, however busy the machine is: an actor
@@ -177,7 +177,7 @@ def die_with_writer(lifeline: int) -> None:
     closed = select.poll()
     closed.register(own, 0)
     if closed.poll(0):
-        os._exit(1)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _preload() -> None:
