@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner
 
 import ray
-from ray._runtime import gcs_query
+from ray._runtime import addresses, gcs_query
 from ray._runtime.cluster_process import Node, NodeOptions
-from ray.cli import cluster, node_flags, status
+from ray.cli import cluster, node_flags, status, symmetric_run
 from ray.cli.main import cli
 
 
@@ -196,3 +196,24 @@ def test_the_report_of_an_empty_cluster() -> None:
     text = "\n".join(status.report([], datetime.datetime(2030, 1, 2)))
     assert "(no active nodes)" in text and "(no resources)" in text and "(no failures)" in text
     assert text.endswith("Pending Demands:\n (no resource demands)")
+
+
+def test_a_head_is_there_when_its_node_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = [
+        ConnectionError("it has just begun"),
+        [],
+        [{"is_head": True, "alive": False}, {"is_head": False, "alive": True}],
+        [{"is_head": False, "alive": True}, {"is_head": True, "alive": True}],
+    ]
+
+    def nodes_of(address: str) -> Any:
+        answer = asked.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cluster, "nodes_of", nodes_of)
+    monkeypatch.setattr(addresses, "is_listening", lambda address: False)
+    assert not symmetric_run._head_is_there("10.0.0.1:6379") and len(asked) == 4
+    monkeypatch.setattr(addresses, "is_listening", lambda address: True)
+    assert [symmetric_run._head_is_there("10.0.0.1:6379") for _ in range(4)] == [False, False, False, True]

@@ -76,9 +76,19 @@ def _run(command: list[str], env: dict[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
+def _head_is_there(address: str) -> bool:
+    """Whether the head's node is known; its GCS listens a little earlier, and cannot be joined yet."""
+    if not addresses.is_listening(address):
+        return False
+    try:
+        return any(node["is_head"] and node["alive"] for node in cluster.nodes_of(address))
+    except ConnectionError:  # it has just begun to listen, or to end
+        return False
+
+
 def _run_worker(address: str, given: dict[str, Any]) -> int:
     deadline = time.monotonic() + _wait_s()
-    while not addresses.is_listening(address):
+    while not _head_is_there(address):
         if time.monotonic() > deadline:
             raise ConnectionError(f"No head node came up at {address} within {_wait_s():g} s.")
         time.sleep(_LOOK_AGAIN_S)
