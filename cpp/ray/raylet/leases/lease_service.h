@@ -137,7 +137,6 @@ class LeaseService {
     std::vector<rpc::Responder> responders;  // until it is answered
     std::shared_ptr<v1::StartActorReply> reply;
     bool cancelled = false;  // killed before it was up
-    std::string cancel_reason;
   };
 
   void RequestLease(const v1::RequestLeaseRequest& message, const rpc::ConnectionPtr& connection, rpc::Responder responder);
@@ -152,6 +151,8 @@ class LeaseService {
   void Touch();
   void RegisterBundleHandlers(rpc::Dispatcher* dispatcher);
   void TakeColumns(const v1::ResourceViewsNotice& notice);
+
+  static void FillInstances(const scheduling::InstanceShares& instance, v1::AssignedInstances* out);
 
   void Run(scheduling::LeaseEffects effects);
   void Apply(const scheduling::LeaseEffect& effect);
