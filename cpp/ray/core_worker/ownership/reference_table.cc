@@ -358,25 +358,24 @@ bool ReferenceTable::AddBorrower(const ObjectId& id, const Address& borrower, co
 
 void ReferenceTable::RemoveBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t count,
                                     RefEffects* effects) {
-  MutexLock lock(&mu_);
-  Entry* entry = FindLocked(id);
-  if (entry == nullptr || entry->rare == nullptr) return;
-  const auto it = entry->rare->Find(borrower, registrar);
-  if (it == entry->rare->borrowers.end()) return;
-  it->count -= std::min(it->count, count);
-  if (it->count != 0) return;
-  ForgetBorrowerLocked(id, entry, borrower, registrar);
-  MaybeDropLocked(id, effects);
+  LowerCount(
+      id, borrower, registrar, [count](uint32_t had) { return had - std::min(had, count); }, effects);
 }
 
 void ReferenceTable::SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left,
                                     RefEffects* effects) {
+  LowerCount(
+      id, borrower, registrar, [left](uint32_t had) { return std::min(had, left); }, effects);
+}
+
+template <typename F>
+void ReferenceTable::LowerCount(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, F lowered, RefEffects* effects) {
   MutexLock lock(&mu_);
   Entry* entry = FindLocked(id);
   if (entry == nullptr || entry->rare == nullptr) return;
   const auto it = entry->rare->Find(borrower, registrar);
   if (it == entry->rare->borrowers.end()) return;
-  it->count = std::min(it->count, left);
+  it->count = lowered(it->count);
   if (it->count != 0) return;
   ForgetBorrowerLocked(id, entry, borrower, registrar);
   MaybeDropLocked(id, effects);

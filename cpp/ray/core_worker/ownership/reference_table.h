@@ -161,6 +161,9 @@ class ReferenceTable {
   void ForgetRelationLocked(const WorkerId& worker, const ObjectId& id) REQUIRES(mu_);
   Address AddressLocked(const WorkerId& worker) const REQUIRES(mu_);
   // Counts of one borrower by one registrar that have become none.
+  // A borrower's count becomes what `lowered` makes of it; at zero it is none any more.
+  template <typename F>
+  void LowerCount(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, F lowered, RefEffects* effects);
   void ForgetBorrowerLocked(const ObjectId& id, Entry* entry, const WorkerId& borrower, const WorkerId& registrar) REQUIRES(mu_);
   static Rare& RareOf(Entry* entry);  // makes it
 
