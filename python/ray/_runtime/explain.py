@@ -65,14 +65,13 @@ _STATES = {
     32: WaitState.STARTING_WORKER,
     33: WaitState.QUEUED_AT_WORKER,  # granted: the owner is about to push
 }
+"""By WaitState of explain.proto; what a raylet says of a lease is said of the task that waits for it."""
 
 
 def state_of(fact: dict[str, Any]) -> WaitState:
     """What a WaitFact says of its subject."""
     return _STATES.get(fact["state"], WaitState.UNKNOWN)
 
-
-"""By WaitState of explain.proto; what a raylet says of a lease is said of the task that waits for it."""
 
 Question = tuple[bytes, int, bytes, bool]
 Answer = tuple[list[dict[str, Any]], str]

@@ -131,8 +131,12 @@ def main(args: WorkerArgs) -> None:
     finally:
         try:
             for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError):  # as above
+                try:
                     stream.flush()
+                except (OSError, ValueError):  # as above
+                    pass
+                except Exception:  # what user code has put there
+                    sys.excepthook(*sys.exc_info())
             process_groups.ask_to_end()
         finally:
             os._exit(code)
