@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 
 import pytest
+from support.networks import Network, NotPermitted
 from support.nodes import HandCluster
 from support.shell import Shell
 
@@ -28,6 +29,24 @@ def cluster_of(tmp_path: pathlib.Path) -> Iterator[Callable[..., HandCluster]]:
     yield start
     for cluster in made:
         cluster.close()
+
+
+@pytest.fixture
+def network_of() -> Iterator[Callable[..., Network]]:
+    """network_of(3) is a network of three machines; it ends with the test, which is skipped where none can be made."""
+    made: list[Network] = []
+
+    def make(size: int, **kind: bool) -> Network:
+        try:
+            made.append(Network(size, **kind))
+        except NotPermitted as error:
+            pytest.skip(str(error))
+        return made[-1]
+
+    yield make
+    for network in made:
+        network.close()
+        assert network.left_over() == []
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from support.actors import Counting
 from support.certificates import make_certificates
 from support.nodes import HandCluster
-from support.processes import run_driver, wait_until
+from support.processes import free_port, run_driver, wait_until
 
 import ray
 from ray._runtime import gcs_storage
@@ -36,13 +36,6 @@ print(*ray.get(C.options(name="c", lifetime="detached", get_if_exists=True).remo
 @ray.remote(num_cpus=0)
 class Counter(Counting):
     pass
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 
-from support.processes import wait_until
+from support.processes import free_port, wait_until
 from support.shell import Shell
 
 GUIDE = pathlib.Path(__file__).parents[2] / "docs" / "user" / "clusters.md"
@@ -16,10 +16,7 @@ BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def test_the_guide_works_as_written(shell: Shell, tmp_path: pathlib.Path) -> None:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     text = GUIDE.read_text().replace("10.0.0.1", "127.0.0.1").replace("6379", str(port))
     blocks = BLOCK.findall(text)
     assert len(blocks) >= 7

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 
 import pytest
+from support.processes import free_port
 from support.shell import Shell
 
 INIT = (
@@ -157,10 +158,7 @@ def test_another_python_is_refused_with_both_versions(shell: Shell) -> None:
 
 
 def test_nobody_there_is_a_connection_error(shell: Shell) -> None:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
         kind, _ = json.loads(shell.drive(ABOUT, address, RAY_AUTH_TOKEN="x" * 16))
         assert kind == "ConnectionError"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 from support.actors import Staying
-from support.networks import Network, NotPermitted
+from support.networks import Network
 from support.nodes import HandCluster
 from support.processes import alive, descendants, wait_until
 
@@ -24,23 +24,6 @@ BIG = 16 << 20
 TCP_RTO_MAX_MS = 44
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def network_of(request: pytest.FixtureRequest) -> Iterator[Callable[..., Network]]:
-    made: list[Network] = []
-
-    def make(size: int, **kind: bool) -> Network:
-        try:
-            made.append(Network(size, **kind))
-        except NotPermitted as error:
-            pytest.skip(str(error))
-        return made[-1]
-
-    yield make
-    for network in made:
-        network.close()
-        assert network.left_over() == []
 
 
 @pytest.fixture

@@ -140,8 +140,9 @@ def test_stopped_node_is_declared_dead_and_leaves_when_it_wakes(cluster_of: Call
 def test_a_node_that_hangs_is_dead_within_ten_seconds_by_default(cluster_of: Callable[..., HandCluster]) -> None:
     cluster = cluster_of(2)
     cluster.connect()
-    hanging = Actor.options(resources={"n1": 0.01}).remote().hang.remote()
-    wait_until(lambda: ray.wait([hanging], timeout=0.1)[0] == [], 10, "it hangs")
+    actor = Actor.options(resources={"n1": 0.01}).remote()
+    assert ray.get(actor.node.remote(), timeout=30) == cluster.node_id(1)
+    hanging = actor.hang.remote()
     start = time.monotonic()
     cluster.raylets[1].send_signal(signal.SIGSTOP)
     with pytest.raises(ray.exceptions.ActorDiedError):

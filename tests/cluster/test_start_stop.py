@@ -9,7 +9,7 @@ import stat
 import sys
 
 import pytest
-from support.processes import listening_tcp, start_driver, wait_until
+from support.processes import free_port, listening_tcp, start_driver, wait_until
 from support.shell import Shell
 
 JOIN = "import ray, sys; ray.init(*sys.argv[1:], logging_level='ERROR')\n"
@@ -262,14 +262,6 @@ def test_symmetric_run_runs_the_program_once_and_ends_the_cluster(shell: Shell, 
     )
     assert "cpus 2.0" in said
     shell.wait_gone()
-
-
-def free_port() -> int:
-    """Free a moment ago: for commands that must be told one."""
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def test_the_token_of_a_head_is_for_its_user_only(shell: Shell) -> None:

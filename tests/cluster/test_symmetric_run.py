@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pathlib
-import re
 import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from support.networks import Network, NotPermitted
+from support.networks import Network
 from support.shell import Shell
 
 TOKEN = "0123456789abcdef" * 4
@@ -34,27 +33,23 @@ sys.exit(3)
 
 
 @pytest.fixture
-def machines_of(tmp_path: pathlib.Path) -> Iterator[Callable[[int], tuple[list[str], list[Shell]]]]:
+def machines_of(
+    tmp_path: pathlib.Path, network_of: Callable[..., Network]
+) -> Iterator[Callable[[int], tuple[list[str], list[Shell]]]]:
     """machines_of(3): three addresses, and for each what runs commands there."""
     made: list[Shell] = []
-    networks: list[Network] = []
 
     def make(size: int) -> tuple[list[str], list[Shell]]:
-        try:
-            networks.append(Network(size))
-        except NotPermitted as error:
-            pytest.skip(str(error))
+        network = network_of(size)
         for n in range(size):
             folder = tmp_path / f"machine{n}"
             folder.mkdir()
-            made.append(Shell(folder, within=networks[0].within(n), RAY_AUTH_TOKEN=TOKEN))
-        return networks[0].hosts, made
+            made.append(Shell(folder, within=network.within(n), RAY_AUTH_TOKEN=TOKEN))
+        return network.hosts, made
 
     yield make
     for machine in made:
         machine.end()
-    for network in networks:
-        network.close()
 
 
 def test_the_head_runs_the_program_when_all_are_there(
@@ -86,6 +81,6 @@ def test_who_waits_in_vain_says_for_what(machines_of: Callable[[int], tuple[list
     said = other.run(*command, code=1, **patience)
     assert f"No head node came up at {hosts[0]}:{PORT} within 1 s" in said
     said = head.run(*command, code=1, **patience)
-    assert re.search(r"Of 2 nodes only 1 came within 1 s", said)
+    assert "Of 2 nodes only 1 came within 1 s" in said
     head.wait_gone()
     other.wait_gone()

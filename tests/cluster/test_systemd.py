@@ -6,7 +6,6 @@ import os
 import pathlib
 import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from support.actors import Counting
 from support.nodes import CORE
-from support.processes import wait_until
+from support.processes import free_port, wait_until
 from support.service_manager import UNITS, NotPossible, ServiceManager
 
 import ray
@@ -40,8 +39,7 @@ def waits(folder: pathlib.Path) -> str:
 @pytest.fixture
 def manager(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServiceManager]:
     """A GCS and a node run as services; this process is a driver from elsewhere."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     token = secrets.token_hex(32)
     units = tmp_path / "units"
     units.mkdir()

@@ -25,10 +25,17 @@ def _running(**env):
     )
     theirs.close()
     os.close(lifeline)
-    yield ours, process
-    ours.close()
-    process.wait(30)
-    os.close(kept)
+    try:
+        yield ours, process
+    finally:
+        ours.close()
+        os.close(kept)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -76,6 +77,12 @@ def session_processes(session_dir: str) -> list[int]:
         if (session_dir in command or session_dir in environ) and alive(int(entry)):
             found.append(int(entry))
     return found
+
+
+def free_port() -> int:
+    """Free a moment ago: for programs that must be told one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def listening_tcp(pids: list[int]) -> int:

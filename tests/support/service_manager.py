@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,7 @@ from support.processes import descendants, wait_until
 
 SYSTEMD = "/lib/systemd/systemd"
 UNITS = "/usr/lib/systemd/system"  # where it finds them
+_numbers = itertools.count()
 _CGROUPS = pathlib.Path("/sys/fs/cgroup")
 _TARGETS = ("sysinit", "basic", "network-online", "multi-user", "shutdown", "umount", "final", "exit")
 
@@ -48,11 +50,13 @@ class ServiceManager:
             (folder / f"{name}.target").write_text(f"[Unit]\nDescription={name}\nDefaultDependencies=no\n")
         unified = not (_CGROUPS / "unified").exists()
         groups = [_CGROUPS] if unified else [_CGROUPS / "systemd", _CGROUPS / "unified"]
-        self._groups = [group / f"raytest-{os.getpid()}" for group in groups]
+        self._groups = [group / f"raytest-{os.getpid()}-{next(_numbers)}" for group in groups]
         self.log = folder.parent / "systemd.log"
         try:
             for group in self._groups:
                 group.mkdir()
+        except FileExistsError:  # another's: nobody removes it but who made it
+            raise
         except OSError as error:
             self._remove_groups()
             raise NotPossible(f"no control groups can be made here: {error}") from error
@@ -70,7 +74,7 @@ class ServiceManager:
             )
         try:
             wait_until(lambda: self._popen.poll() is not None or self._is_up(), 20, "systemd is up")
-        except AssertionError:
+        except BaseException:
             self.close()
             raise
         if self._popen.poll() is not None:
@@ -78,7 +82,10 @@ class ServiceManager:
             raise NotPossible(f"systemd does not run here: {self.log.read_text()[-2000:]}")
 
     def _is_up(self) -> bool:
-        return bool(descendants(self._popen.pid)) and self.systemctl("is-active", "multi-user.target") == "active"
+        try:
+            return self.systemctl("is-active", "multi-user.target") == "active"
+        except IndexError:  # it has no process yet, or has ended
+            return False
 
     def systemctl(self, *arguments: str) -> str:
         """What `systemctl ARGUMENTS` says, whatever its exit code."""
