@@ -9,6 +9,7 @@ import pathlib
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -29,13 +30,14 @@ from support.processes import (
 import ray
 
 DRIVER = """
-import ctypes, os, sys, time, ray
+import ctypes, os, subprocess, sys, time, ray
 ray.init(num_cpus=2, logging_level="ERROR")
 
 @ray.remote
 class A:
     def pid(self):
         ctypes.CDLL(None).prctl(1, 0)  # PR_SET_PDEATHSIG: no signal when its parent ends, so others must see to it
+        subprocess.Popen(["sleep", "600"])  # in its process group: ends with it
         return os.getpid()
 
 @ray.remote
@@ -153,16 +155,20 @@ def test_nothing_is_left_within_3_s_of_a_kill(victim: str) -> None:
 
 
 def test_workers_have_been_killed_when_anybody_can_know_that_their_raylet_died() -> None:
-    driver, _, pids = running_driver()
+    driver, session_dir, pids = running_driver()
     workers = [p for p in pids if is_worker(p)]
     try:
         raylet = named(pids, "raylet")
         assert len(workers) >= 2
         for pid in workers:
             os.kill(pid, signal.SIGSTOP)  # so it does not see its connection close
-        with open(os.pidfd_open(raylet)) as ended:
+        with socket.socket(socket.AF_UNIX) as connection:
+            sockets = os.open(f"{session_dir}/sockets", os.O_PATH)  # its path is too long for an address
+            connection.connect(f"/proc/self/fd/{sockets}/raylet.sock")
+            os.close(sockets)
+            assert not select.select([connection], [], [], 0)[0]
             os.kill(raylet, signal.SIGKILL)
-            assert select.select([ended], [], [], 10)[0]
+            assert select.select([connection], [], [], 10)[0]
             assert [p for p in workers if not doomed(p)] == []
     finally:
         for pid in workers:

@@ -194,6 +194,10 @@ class RayletServices : public testing::Test {
   rpc::ConnectionPtr MakeDriver(const WorkerId& id, const std::string& python = "3.11") {
     rpc::ConnectionPtr connection;
     OnLoop([&] { connection = Connect(); });
+    Register(connection, id, python);
+    return connection;
+  }
+  void Register(const rpc::ConnectionPtr& connection, const WorkerId& id, const std::string& python = "3.11") {
     v1::RegisterWorkerRequest message;
     message.set_worker_id(id.Binary());
     message.set_job_id(job_.Binary());
@@ -202,7 +206,6 @@ class RayletServices : public testing::Test {
     message.set_protocol_version(std::string(kProtocolVersion));
     message.set_python_version(python);
     registration_ = Ask<v1::RegisterWorkerReply>(connection, MethodId::kRegisterWorker, message).first;
-    return connection;
   }
   v1::RequestLeaseRequest Lease(const LeaseId& id, const WorkerId& owner) {
     v1::RequestLeaseRequest request;
@@ -286,7 +289,7 @@ TEST_F(ClosedRayletServices, LaunchNoWorkerThatCouldNotComeIn) {
   const WorkerId owner = WorkerId::FromRandom();
   auto driver = MakeDriver(owner);
   auto waiting = Begin<v1::RequestLeaseReply>(driver, MethodId::kRequestLease, Lease(LeaseId::FromRandom(), owner));
-  MakeDriver(WorkerId::FromRandom());  // is answered behind that request
+  Register(driver, owner);  // once more: it is answered behind that request
   OnLoop([this] {
     EXPECT_TRUE(processes_.empty());
     workers_->Open();

@@ -123,6 +123,11 @@ def die_with_parent(int parent):
         kill(getpid(), SIGKILL)  # not an exit code: it has not failed to start
 
 
+def outlive_parent():
+    """Takes back what `die_with_parent` said."""
+    prctl(PR_SET_PDEATHSIG, 0)
+
+
 def set_idle_title(title):
     """What ps shows while nothing runs: the class, in an actor's process."""
     global _idle_title

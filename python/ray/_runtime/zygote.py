@@ -6,7 +6,8 @@ socket with one JSON object in each datagram, and 4 the end of a pipe that worke
 {"op": "forked", "token", "pid", "group"}, where 1 says that it leads a process group; {"op": "error", "token",
 "message", "for_now"}, where 1 says that the machine refused it for now; and {"op": "exit", "pid", "status"} with the
 raw wait status.
-It has one thread, holds no connection but that one, and ends when the raylet does.
+It has one thread, holds no connection but that one, and ends when the raylet does: then the kernel has killed the
+workers (the pipe), and what they had started is ended here before.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Zygote:
         self._sock = sock
         self._lifeline = lifeline
         self._later = list(_LATER)
+        self._children: set[int] = set()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def serve(self) -> WorkerRequest | None:
@@ -66,8 +68,9 @@ class Zygote:
                 except InterruptedError:
                     continue
                 except OSError:
-                    return None
+                    datagram = b""
                 if not datagram:
+                    self._end_children()
                     return None
                 request = self._handle(json.loads(datagram))
                 if request is not None:
@@ -94,11 +97,24 @@ class Zygote:
                 return
             if ended is None:
                 return
-            if process_groups.wanted():
-                # Until it is waited for, nobody else gets its number, which is that of its group, too.
-                process_groups.kill(ended.si_pid)
-            pid, status = os.waitpid(ended.si_pid, 0)
+            pid, status = self._wait_for(ended.si_pid)
             self._send({"op": "exit", "pid": pid, "status": status})
+
+    def _wait_for(self, child: int) -> tuple[int, int]:
+        if process_groups.wanted():
+            # Until it is waited for, nobody else gets its number, which is that of its group, too.
+            process_groups.kill(child)
+        self._children.discard(child)
+        return os.waitpid(child, 0)
+
+    def _end_children(self) -> None:
+        """The raylet is gone: nobody but this process knows what workers have started."""
+        for pid in self._children:
+            os.kill(pid, signal.SIGKILL)  # those that the pipe did not reach: they were about to begin
+        while self._children:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+            if ended is not None:
+                self._wait_for(ended.si_pid)
 
     def _handle(self, message: dict[str, Any]) -> WorkerRequest | None:
         if message.get("op") != "fork":
@@ -114,6 +130,7 @@ class Zygote:
             self._send({"op": "error", "token": token, "message": why, "for_now": int(refusal is not None)})
             return None
         if pid:
+            self._children.add(pid)
             self._send({"op": "forked", "token": token, "pid": pid, "group": int(process_groups.wanted())})
             return None
         request.zygote_pid = parent
@@ -221,6 +238,7 @@ def main() -> None:
     core_executor.die_with_parent(raylet)
     core_executor.prepare_titles()
     _preload()
+    core_executor.outlive_parent()  # for a moment: see _end_children
     request = Zygote(socket.socket(fileno=fd), lifeline).serve()
     if request is None:
         return

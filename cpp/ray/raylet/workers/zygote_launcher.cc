@@ -4,10 +4,13 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <utility>
@@ -23,6 +26,7 @@ namespace {
 
 constexpr int kZygoteFd = 3, kLifelineFd = 4;  // in the zygote
 constexpr size_t kMaxPacket = 64 << 10;
+constexpr rlim_t kHigh = 4000;  // more descriptors than a raylet has as a rule, and no large table of them
 
 // Who waits for this process must not find that one alive: the kernel takes some milliseconds to end it, as a rule.
 void AwaitEnd(pid_t pid) {
@@ -33,6 +37,16 @@ void AwaitEnd(pid_t pid) {
   while (poll(&ended, 1, kAtMostMs) < 0 && errno == EINTR) {
   }
   close(*fd);
+}
+
+// The kernel closes the highest descriptors of a process that ends first. Elsewhere, where no number that high is to be had, it is where it was.
+int MovedUp(int fd) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == 0) return fd;
+  const int high = fcntl(fd, F_DUPFD_CLOEXEC, static_cast<int>(std::min(kHigh, limit.rlim_cur - 1)));
+  if (high < 0) return fd;
+  close(fd);
+  return high;
 }
 
 int PidfdSignal(int fd, int signal) { return static_cast<int>(syscall(SYS_pidfd_send_signal, fd, signal, nullptr, 0)); }
@@ -58,7 +72,8 @@ Status ZygoteLauncher::MakeLifeline() {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return Status::FromErrno(errno, "pipe for the workers");
   lifeline_read_ = ends[0];
-  lifeline_ = ends[1];
+  // Before the connections by which others hear of the end of the raylet: they may rely on it that its workers have been killed.
+  lifeline_ = MovedUp(ends[1]);
   return Status::Ok();
 }
 
@@ -85,10 +100,11 @@ Status ZygoteLauncher::Spawn() {
   }
   fd_ = ends[0];
   pid_ = spawned->Release();  // reaped with all other children, OnChildReaped
+  reaped_ = false;
   ready_ = false;
   sent_.clear();
   RAY_LOG(INFO) << "zygote started, pid " << pid_;
-  return loop_->WatchFd(fd_, EPOLLIN, [this](uint32_t) { OnReadable(); });
+  return loop_->WatchFd(fd_, EPOLLIN, [this](uint32_t) { Read(); });
 }
 
 void ZygoteLauncher::Launch(const LaunchRequest& request) {
@@ -121,23 +137,24 @@ void ZygoteLauncher::Send(const LaunchRequest& request) {
       if (!stopped_) events_.on_failed(token, "its environment is too large");
     });
   }
-  // Anything else means that the zygote is gone, which OnReadable sees.
+  // Anything else means that the zygote is gone, which Read sees.
 }
 
-void ZygoteLauncher::OnReadable() {
+bool ZygoteLauncher::Read() {
   std::array<char, kMaxPacket> buffer;
   for (int i = 0; i < 64; ++i) {  // bounded: other sockets want their turn
     const ssize_t n = recv(fd_, buffer.data(), buffer.size(), 0);
     if (n > 0) {
       OnMessage({buffer.data(), static_cast<size_t>(n)});
-      if (fd_ < 0) return;
+      if (fd_ < 0) return false;
       continue;
     }
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return false;
     OnGone();
-    return;
+    return false;
   }
+  return true;
 }
 
 void ZygoteLauncher::OnMessage(std::string_view text) {
@@ -158,7 +175,7 @@ void ZygoteLauncher::OnMessage(std::string_view text) {
     sent_.erase(token);
     if (pending_.erase(token) == 0 || pid <= 1) return;
     auto pidfd = OpenPidFd(static_cast<pid_t>(pid));
-    children_[pid] = Child{pidfd.ok() ? *pidfd : -1, JsonNumber(message, "group", 0) != 0};
+    children_[pid] = Child{pidfd.ok() ? *pidfd : -1, pid_, JsonNumber(message, "group", 0) != 0};
     events_.on_started(token, pid);
   } else if (op == "error") {
     sent_.erase(token);
@@ -183,7 +200,7 @@ void ZygoteLauncher::OnGone() {
   close(fd_);
   fd_ = -1;
   // A zygote that closed its socket but lives is of no use and must not stay.
-  if (pid_ > 0) kill(static_cast<pid_t>(pid_), SIGKILL);
+  if (!reaped_) kill(static_cast<pid_t>(pid_), SIGKILL);
   if (ready_) failures_ = 0;
   ready_ = false;
   RetryLater("the zygote ended");
@@ -239,11 +256,24 @@ void ZygoteLauncher::OnChildEnded(int64_t pid) {
 }
 
 void ZygoteLauncher::OnChildReaped(int64_t pid, int wait_status) {
+  if (children_.contains(pid)) return Exited(pid, wait_status);
   if (pid == pid_) {
-    pid_ = -1;
-    return;  // the socket's end says the rest
+    reaped_ = true;
+    while (fd_ >= 0 && Read()) {
+    }
   }
-  Exited(pid, wait_status);
+  TellLostChildren(pid);
+}
+
+void ZygoteLauncher::TellLostChildren(int64_t zygote) {
+  std::vector<int64_t> lost;
+  for (const auto& [pid, child] : children_) {
+    siginfo_t info;
+    // What lives, or waits to be reaped, is a child of this process now. What isn't ended before the zygote did, or before its start was told.
+    if (child.zygote == zygote && waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 && errno == ECHILD)
+      lost.push_back(pid);
+  }
+  for (const int64_t pid : lost) Exited(pid, SIGKILL);  // the zygote took it along, as far as anybody can know
 }
 
 void ZygoteLauncher::Stop() {
@@ -255,7 +285,7 @@ void ZygoteLauncher::Stop() {
     close(fd_);
     fd_ = -1;
   }
-  if (pid_ > 0) {
+  if (!reaped_) {
     kill(static_cast<pid_t>(pid_), SIGKILL);
     AwaitEnd(static_cast<pid_t>(pid_));
   }

@@ -45,16 +45,20 @@ class ZygoteLauncher final : public WorkerLauncher {
  private:
   struct Child {
     int pidfd = -1;
+    int64_t zygote = -1;       // its parent
     bool leads_group = false;  // what it has started is to end with it
   };
   void EnsureStarted();
   Status Spawn();
   Status MakeLifeline();
-  void OnReadable();
+  // False: there is no more to read for now.
+  bool Read();
   void OnMessage(std::string_view text);
   void OnGone();  // the socket closed
   void Send(const LaunchRequest& request);
   void Exited(int64_t pid, int wait_status);
+  // That zygote has ended, and all that it said has been read: tells of those whose end it cannot tell any more.
+  void TellLostChildren(int64_t zygote);
   // `refused`: not by the zygote, but by the machine.
   void RetryLater(const std::string& why, bool refused = false);
 
@@ -64,7 +68,8 @@ class ZygoteLauncher final : public WorkerLauncher {
   std::function<void(const Status&)> on_ready_;  // empty: told
   int fd_ = -1;
   int lifeline_ = -1, lifeline_read_ = -1;  // the workers live as long as the first is open
-  int64_t pid_ = -1;                        // of the zygote
+  int64_t pid_ = -1;                        // of the latest zygote
+  bool reaped_ = true;                      // it has ended, and its number may be another's
   bool ready_ = false;
   bool stopped_ = false;
   int failures_ = 0;

@@ -19,11 +19,13 @@
 namespace ray::raylet {
 namespace {
 
-// RAY_TEST_DIE in a worker's environment makes this zygote die instead of forking, once; RAY_TEST_CHILD has the worker start a child, which holds that FIFO.
+// RAY_TEST_DIE in a worker's environment makes this zygote die instead of forking, once; RAY_TEST_LOST, as soon as it has forked and waited for a worker, of
+// whose end it says nothing; RAY_TEST_CHILD has the worker start a child, which holds that FIFO.
 constexpr char kZygote[] = R"py(
 import json, os, signal, socket, sys
 s = socket.socket(fileno=int(sys.argv[2]))
 send = lambda **m: s.send(json.dumps(m).encode())
+open(os.environ["TEST_DIR"] + "/pid", "w").write(str(os.getpid()))
 send(op="ready", pid=os.getpid())
 signal.signal(signal.SIGCHLD, lambda *_: None)
 rd, wr = os.pipe(); os.set_blocking(wr, False); os.set_blocking(rd, False)
@@ -49,13 +51,16 @@ while True:
             send(op="error", token=m["token"], message="no", for_now=int(m["env"]["RAY_TEST_REFUSE"])); continue
         pid = os.fork()
         if pid == 0:
+            if "RAY_TEST_LOST" in m["env"]: os._exit(0)
             if "RAY_TEST_CODE" in m["env"]: os._exit(int(m["env"]["RAY_TEST_CODE"]))
             s.close()
             if "RAY_TEST_CHILD" in m["env"]:
                 os.setpgid(0, 0)
                 if os.fork() == 0: os.open(m["env"]["RAY_TEST_CHILD"], os.O_WRONLY)
             signal.pause(); os._exit(0)
+        if "RAY_TEST_LOST" in m["env"]: os.waitpid(pid, 0)
         send(op="forked", token=m["token"], pid=pid, group=int("RAY_TEST_CHILD" in m["env"]))
+        if "RAY_TEST_LOST" in m["env"]: os._exit(1)
 )py";
 
 class ZygoteLauncherTest : public testing::Test {
@@ -163,6 +168,24 @@ TEST_F(ZygoteLauncherTest, AZygoteThatDiesIsReplacedAndTheForkAskedAgain) {
   Launch({{"RAY_TEST_DIE", "1"}});
   const int64_t pid = started_.get_future().get();
   EXPECT_GT(pid, 1);
+}
+
+TEST_F(ZygoteLauncherTest, AWorkerWhoseEndTheZygoteCouldNotTellHasEndedWithIt) {
+  TestPromise<Status> ready;
+  OnLoop([&] { launcher_->Start([&](const Status& status) { ready.set_value(status); }); });
+  ASSERT_TRUE(ready.get_future().get().ok());
+  pid_t zygote = 0;
+  std::ifstream(dir_ + "/pid") >> zygote;
+  OnLoop([&] {
+    launcher_->Launch({1, WorkerId::FromRandom(), JobId::FromInt(1), {{"RAY_TEST_LOST", "1"}}});
+    int status = 0;
+    ASSERT_EQ(waitpid(zygote, &status, 0), zygote);
+    launcher_->OnChildReaped(zygote, status);  // while its last words are unread
+  });
+  const int64_t pid = started_.get_future().get();
+  const auto [ended, status] = exited_.get_future().get();
+  EXPECT_EQ(ended, pid);
+  EXPECT_TRUE(WIFSIGNALED(status));
 }
 
 TEST_F(ZygoteLauncherTest, WhatAWorkerHasStartedEndsWithBothAtTheStop) {
