@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <iterator>
 #include <utility>
 
 #include "ray/core_worker/services/sync_call.h"
@@ -136,16 +135,14 @@ ReadResult PlacementGroupService::Wait(const PlacementGroupId& id, int64_t timeo
 Status PlacementGroupService::WhenReady(const PlacementGroupId& id, const ValueView& value, ObjectId* object) {
   *object = ObjectId::ForReturn(TaskId::Of(deps_.job_id, ActorId::Nil()), 0);
   StoredReturn stored;
-  RAY_RETURN_NOT_OK(deps_.objects->MakeReturn({*object, 0}, deps_.self, value, &stored));
+  // Here however large it is: no task could make it again if a store lost it.
+  RAY_RETURN_NOT_OK(deps_.objects->MakeReturn({*object, 0}, deps_.self, value, &stored, ReturnPlace::kInline));
   ReturnValue promised;
   promised.id = *object;
   promised.metadata = std::string(value.metadata);
-  promised.in_store = stored.in_store;
-  promised.node_id = deps_.self.node_id;
   promised.size = stored.size;
   promised.blob = stored.blob;
   deps_.objects->AddOwned(std::span(object, 1));
-  std::vector<ReturnValue> dropped;
   bool fresh;
   GroupState state;
   {
@@ -154,17 +151,12 @@ Status PlacementGroupService::WhenReady(const PlacementGroupId& id, const ValueV
     state = group.state;
     if (state.kind < GroupState::kPlaced) {
       if (group.promised.size() >= group.many_promised) {  // a program may ask in a loop, and drop what it got
-        const auto gone = std::stable_partition(group.promised.begin(), group.promised.end(), [this](const ReturnValue& value) {
-          return deps_.objects->references().Contains(value.id);
-        });
-        dropped.assign(std::make_move_iterator(gone), std::make_move_iterator(group.promised.end()));
-        group.promised.erase(gone, group.promised.end());
+        std::erase_if(group.promised, [this](const ReturnValue& value) { return !deps_.objects->references().Contains(value.id); });
         group.many_promised = std::max(kFewPromised, 2 * group.promised.size());
       }
       group.promised.push_back(promised);
     }
   }
-  for (const ReturnValue& value : dropped) deps_.objects->Discard(value);
   if (fresh) Subscribe(id);
   if (state.kind >= GroupState::kPlaced) Settle(state, {promised});
   return Status::Ok();
