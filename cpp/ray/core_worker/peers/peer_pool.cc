@@ -143,30 +143,44 @@ void PeerPool::MarkDead(const WorkerId& worker) {
 }
 
 void PeerPool::AfterLastWords(const Address& process, std::function<void()> then) {
+  LastWords words{process, std::move(then)};
+  bool silent;
   {
     MutexLock lock(&mu_);
-    after_.emplace_back(process, std::move(then));
+    silent = IsSilent(words);
+    if (!silent) after_.push_back(std::move(words));
   }
-  RunAfterLastWords();
+  if (silent) return words.then();
+  loop_->AddTimer(kLastWords, [pool = weak_from_this(), process] {
+    const auto self = pool.lock();
+    if (self == nullptr) return;
+    {
+      MutexLock lock(&self->mu_);
+      for (LastWords& words : self->after_) words.waited = words.waited || words.process == process;
+    }
+    self->RunAfterLastWords();
+  });
+}
+
+bool PeerPool::IsSilent(const LastWords& words) const {
+  const Address& process = words.process;
+  if (last_words_.contains(process.worker_id)) return false;
+  if (dead_.contains(process.worker_id) || dead_nodes_.contains(process.node_id)) return true;
+  const auto raylet = process == RayletAsProcess(process.node_id) ? raylets_.find(process.node_id) : raylets_.end();
+  return words.waited && !outgoing_.contains(process.worker_id) && !incoming_.contains(process.worker_id) &&
+         (raylet == raylets_.end() || raylet->second->closed());
 }
 
 void PeerPool::RunAfterLastWords() {
-  std::vector<std::function<void()>> due;
+  std::list<LastWords> due;
   {
     MutexLock lock(&mu_);
-    if (after_.empty()) return;
-    std::vector<std::pair<Address, std::function<void()>>> later;
-    for (auto& [process, then] : after_) {
-      const bool dead = dead_.contains(process.worker_id) || dead_nodes_.contains(process.node_id);
-      if (dead && !last_words_.contains(process.worker_id)) {
-        due.push_back(std::move(then));
-      } else {
-        later.emplace_back(process, std::move(then));
-      }
+    for (auto it = after_.begin(); it != after_.end();) {
+      const auto words = it++;
+      if (IsSilent(*words)) due.splice(due.end(), after_, words);
     }
-    after_.swap(later);
   }
-  for (const auto& then : due) then();
+  for (const LastWords& words : due) words.then();
 }
 
 bool PeerPool::IsDead(const WorkerId& worker) const {
@@ -230,14 +244,17 @@ void PeerPool::Close() {
 
 void PeerPool::Forget(const WorkerId& worker, const rpc::Connection* connection) {
   rpc::ConnectionPtr last;  // dies outside the lock
-  MutexLock lock(&mu_);
-  for (auto* connections : {&outgoing_, &incoming_}) {
-    auto it = connections->find(worker);
-    if (it != connections->end() && it->second.get() == connection) {
-      last = std::move(it->second);
-      connections->erase(it);
+  {
+    MutexLock lock(&mu_);
+    for (auto* connections : {&outgoing_, &incoming_}) {
+      auto it = connections->find(worker);
+      if (it != connections->end() && it->second.get() == connection) {
+        last = std::move(it->second);
+        connections->erase(it);
+      }
     }
   }
+  RunAfterLastWords();
 }
 
 void PeerPool::ForgetOnClose(const WorkerId& worker, const rpc::ConnectionPtr& connection) {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <functional>
+#include <list>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -55,8 +56,9 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   // The worker has ended (kWorkerDied): it is refused from now on, handlers run here and now. Its connections get a second to deliver
   // what it said last, then they are closed, in case a child of it still holds its sockets open. Idempotent.
   void MarkDead(const WorkerId& worker);
-  // Once it is known here that the process is dead, and nothing that it sent can come any more. `then` may run at once, on this thread; else on the loop,
-  // or where its death was told.
+  // For one who was told, by another, that the process is dead: once nothing that it sent can come any more. Its death need not have been heard of here, nor
+  // be remembered: then that is once it has no connection here, and a second has passed in which one could have come. `then` may run at once, on this
+  // thread; else on the loop, or where its death was told.
   void AfterLastWords(const Address& process, std::function<void()> then);
   bool IsDead(const WorkerId& worker) const;
   bool IsDead(const Address& peer) const;
@@ -78,7 +80,14 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   // Connects to a peer on another node.
   Result<rpc::ConnectionPtr> Tunnel(const Address& peer);
   void Forget(const WorkerId& worker, const rpc::Connection* connection);
-  // Those who wait for the last words of what is dead, and says no more.
+  struct LastWords {
+    Address process;
+    std::function<void()> then;
+    bool waited = false;  // kLastWords
+  };
+  // Whether nothing can come any more from what is dead.
+  bool IsSilent(const LastWords& words) const REQUIRES(mu_);
+  // Those who wait for that.
   void RunAfterLastWords();
   void ForgetOnClose(const WorkerId& worker, const rpc::ConnectionPtr& connection);
 
@@ -96,7 +105,7 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   RecentSet<NodeId, IdHash> dead_nodes_ GUARDED_BY(mu_);
   std::unordered_map<NodeId, rpc::ConnectionPtr, IdHash> raylets_ GUARDED_BY(mu_);  // of other nodes
   std::unordered_set<WorkerId, IdHash> last_words_ GUARDED_BY(mu_);                 // dead ones whose connections are still open
-  std::vector<std::pair<Address, std::function<void()>>> after_ GUARDED_BY(mu_);    // what AfterLastWords was called with
+  std::list<LastWords> after_ GUARDED_BY(mu_);                                      // what AfterLastWords was called with
   rpc::ConnectionPtr raylet_ GUARDED_BY(mu_);
   bool closed_ GUARDED_BY(mu_) = false;
 };

@@ -127,8 +127,10 @@ TEST_F(PeerPoolTest, LastWordsEndWithTheConnections) {
   pool_->AfterLastWords(peer_, [&] { ++told; });
   pool_->MarkDead(peer_.worker_id);
   EXPECT_EQ(told, 0) << "what it sent may still be on its way";
-  ASSERT_EQ(loop_.timers.size(), 1u);
+  ASSERT_EQ(loop_.timers.size(), 2u);
   loop_.timers[0]();
+  EXPECT_EQ(told, 0) << "its connection is still open";
+  loop_.timers[1]();
   EXPECT_EQ(told, 1);
   pool_->AfterLastWords(peer_, [&] { ++told; });
   EXPECT_EQ(told, 2) << "it said them long ago";
@@ -137,6 +139,22 @@ TEST_F(PeerPoolTest, LastWordsEndWithTheConnections) {
   EXPECT_EQ(told, 2) << "it lives, as far as is known";
   pool_->MarkDead(unknown.worker_id);
   EXPECT_EQ(told, 3) << "it had said nothing to us";
+}
+
+TEST_F(PeerPoolTest, LastWordsOfThoseWhoseDeathIsNotHeardOf) {
+  const Address unknown{NodeId::Nil(), WorkerId::FromRandom()};
+  auto connection = *pool_->Get(peer_);
+  std::vector<std::string> told;
+  pool_->AfterLastWords(unknown, [&] { told.push_back("unknown"); });
+  pool_->AfterLastWords(peer_, [&] { told.push_back("peer"); });
+  ASSERT_EQ(loop_.timers.size(), 2u);
+  EXPECT_EQ(told, std::vector<std::string>{}) << "what opens a connection may still be on its way";
+  loop_.timers[0]();
+  EXPECT_EQ(told, std::vector<std::string>{"unknown"}) << "it has none here";
+  loop_.timers[1]();
+  EXPECT_EQ(told, std::vector<std::string>{"unknown"});
+  connection->Close(Status::Unavailable("it has ended"));
+  EXPECT_EQ(told, (std::vector<std::string>{"unknown", "peer"}));
 }
 
 TEST_F(PeerPoolTest, AfterCloseNothingOpens) {

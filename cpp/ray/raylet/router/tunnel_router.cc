@@ -99,7 +99,11 @@ void TunnelRouter::Route(const Message& message, MethodId method, const rpc::Req
   if (!inward) return SendOut(method, to, request.control, request.parts);
   if (Deliver(to.worker_id, method, request.control, request.parts)) return;
   if constexpr (std::is_same_v<Message, v1::TunnelFrames>) {
-    request.connection->Notify(MethodId::kTunnelClosed, Refusal(message, v1::TUNNEL_CAUSE_GONE, "its process has ended"));
+    // By the way that its answers have gone, and so behind them: whoever hears of the end has heard all that the process had said.
+    deps_.loop->Post("tunnel.refuse",
+                     [this, alive = alive_, from, refusal = Refusal(message, v1::TUNNEL_CAUSE_GONE, "its process has ended")] {
+                       if (*alive) SendOut(MethodId::kTunnelClosed, from, refusal.SerializeAsString(), {});
+                     });
   }
 }
 
