@@ -74,7 +74,7 @@ void Borrowing::SendNextCounts(const WorkerId& owner) {
   };
   for (const auto& count : back.next) set(count.id, count.registrar, count.count, back.message.add_counts());
   // What goes back later was had now: all that a registrar gave goes back at once, and one that is dead gives nothing more.
-  for (const auto& [id, registrar] : back.to_tell) set(id, registrar, context_.table.GivenBy(id, registrar), back.message.add_left());
+  for (const auto& [id, registrar] : back.to_tell) set(id, registrar, context_.table.TakeGivenBy(id, registrar), back.message.add_left());
   back.next.clear();
   back.to_tell.clear();
   back.under_way = true;

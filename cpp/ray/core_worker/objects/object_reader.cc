@@ -420,7 +420,8 @@ void ObjectReader::StartFetch(std::span<const ObjectRefInfo> refs, std::span<con
   std::vector<rpc::ConnectionPtr> used;
   for (Question& question : questions) {
     const ObjectRefInfo& ref = question.ref;
-    auto connection = context_.owners->Get(ref.owner);
+    Address asked;
+    auto connection = context_.owners->Get(ref.owner, &asked);
     if (!connection.ok()) {
       OnFetched(question, connection.status(), {}, {});
       continue;
@@ -428,8 +429,8 @@ void ObjectReader::StartFetch(std::span<const ObjectRefInfo> refs, std::span<con
     v1::GetObjectRequest request;
     request.set_object_id(ref.id.data(), ObjectId::kSize);
     ToProto(context_.self, request.mutable_requester());
-    if (context_.owners->HasMoved(ref.owner)) request.set_owner_worker_id(ref.owner.worker_id.Binary());
-    question.asked = context_.owners->InStores(ref.owner).worker_id;
+    if (asked != ref.owner) request.set_owner_worker_id(ref.owner.worker_id.Binary());
+    question.asked = asked.worker_id;
     request.set_request_id(question.number);
     question.sent = true;
     question.lost_copies = copies_.TakeLostCopies(ref.id);

@@ -13,27 +13,27 @@ constexpr Duration kAskFor = std::chrono::seconds(15);  // then the adopter coun
 
 }  // namespace
 
-Result<rpc::ConnectionPtr> Owners::Route(const Address& owner, bool for_reply) const {
-  NodeId adopter;
-  {
-    MutexLock lock(&mu_);
-    if (!moved_.empty()) {
-      if (const auto it = moved_.find(owner.worker_id); it != moved_.end()) adopter = it->second;
-    }
-  }
+NodeId Owners::AdopterOf(const Address& owner) const {
+  MutexLock lock(&mu_);
+  if (moved_.empty()) return NodeId::Nil();
+  const auto it = moved_.find(owner.worker_id);
+  return it == moved_.end() ? NodeId::Nil() : it->second;
+}
+
+Result<rpc::ConnectionPtr> Owners::Route(const Address& owner, const NodeId& adopter, bool for_reply) const {
   if (!adopter.IsNil()) return context_.peers->GetRaylet(adopter);
   return for_reply ? context_.peers->ReplyRoute(owner) : context_.peers->Get(owner);
 }
 
-bool Owners::HasMoved(const Address& owner) const {
-  MutexLock lock(&mu_);
-  return moved_.contains(owner.worker_id);
+Result<rpc::ConnectionPtr> Owners::Get(const Address& owner, Address* asked) const {
+  const NodeId adopter = AdopterOf(owner);
+  *asked = adopter.IsNil() ? owner : RayletAsProcess(adopter);
+  return Route(owner, adopter, /*for_reply=*/false);
 }
 
 Address Owners::InStores(const Address& owner) const {
-  MutexLock lock(&mu_);
-  const auto it = moved_.find(owner.worker_id);
-  return it == moved_.end() ? owner : RayletAsProcess(it->second);
+  const NodeId adopter = AdopterOf(owner);
+  return adopter.IsNil() ? owner : RayletAsProcess(adopter);
 }
 
 Owners::Silence Owners::Judge(const Address& owner, const Status& status) const {

@@ -24,10 +24,10 @@ class Owners {
   Owners(ObjectContext* context, const NodeId& adopter) : context_(*context), adopter_(adopter) {}
 
   // The connection on which to ask the owner, or who answers for it. As PeerPool::Get and ReplyRoute.
-  Result<rpc::ConnectionPtr> Get(const Address& owner) const { return Route(owner, /*for_reply=*/false); }
-  Result<rpc::ConnectionPtr> ReplyRoute(const Address& owner) const { return Route(owner, /*for_reply=*/true); }
-  // It is known to have moved.
-  bool HasMoved(const Address& owner) const;
+  Result<rpc::ConnectionPtr> Get(const Address& owner) const { return Route(owner, AdopterOf(owner), /*for_reply=*/false); }
+  Result<rpc::ConnectionPtr> ReplyRoute(const Address& owner) const { return Route(owner, AdopterOf(owner), /*for_reply=*/true); }
+  // The same, and whom that is the way to: the owner, or the adopter as a process.
+  Result<rpc::ConnectionPtr> Get(const Address& owner, Address* asked) const;
   // As whose the stores know its objects.
   Address InStores(const Address& owner) const;
   enum class Silence {
@@ -43,7 +43,9 @@ class Owners {
   void Find(const Address& owner, std::function<void(bool moved)> done);
 
  private:
-  Result<rpc::ConnectionPtr> Route(const Address& owner, bool for_reply) const;
+  // Nil: it has not moved, as far as is known.
+  NodeId AdopterOf(const Address& owner) const;
+  Result<rpc::ConnectionPtr> Route(const Address& owner, const NodeId& adopter, bool for_reply) const;
   void Ask(const WorkerId& owner, Time give_up);
   void Answer(const WorkerId& owner, bool moved);
 

@@ -309,6 +309,19 @@ void ReferenceTable::AddGiven(const ObjectId& outer, std::span<const ObjectRefIn
   }
 }
 
+uint32_t ReferenceTable::TakeGivenBy(const ObjectId& id, const WorkerId& registrar) {
+  MutexLock lock(&mu_);
+  const auto entry = entries_.find(id);
+  if (entry == entries_.end() || entry->second.rare == nullptr) return 0;
+  Rare& rare = *entry->second.rare;
+  const auto it = std::ranges::find(rare.given_by, registrar, [](const auto& by) { return by.first; });
+  if (it == rare.given_by.end()) return 0;
+  const uint32_t count = it->second;
+  rare.given_by.erase(it);
+  rare.given += count;
+  return count;
+}
+
 uint32_t ReferenceTable::GivenBy(const ObjectId& id, const WorkerId& registrar) const {
   MutexLock lock(&mu_);
   const auto entry = entries_.find(id);
@@ -358,25 +371,35 @@ bool ReferenceTable::AddBorrower(const ObjectId& id, const Address& borrower, co
 
 void ReferenceTable::RemoveBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t count,
                                     RefEffects* effects) {
-  LowerCount(
-      id, borrower, registrar, [count](uint32_t had) { return had - std::min(had, count); }, effects);
-}
-
-void ReferenceTable::SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left,
-                                    RefEffects* effects) {
-  LowerCount(
-      id, borrower, registrar, [left](uint32_t had) { return std::min(had, left); }, effects);
-}
-
-template <typename F>
-void ReferenceTable::LowerCount(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, F lowered, RefEffects* effects) {
   MutexLock lock(&mu_);
   Entry* entry = FindLocked(id);
   if (entry == nullptr || entry->rare == nullptr) return;
   const auto it = entry->rare->Find(borrower, registrar);
   if (it == entry->rare->borrowers.end()) return;
-  it->count = lowered(it->count);
+  it->count -= std::min(it->count, count);
   if (it->count != 0) return;
+  ForgetBorrowerLocked(id, entry, borrower, registrar);
+  MaybeDropLocked(id, effects);
+}
+
+void ReferenceTable::SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left,
+                                    RefEffects* effects) {
+  MutexLock lock(&mu_);
+  Entry* entry = FindLocked(id);
+  if (entry == nullptr || entry->rare == nullptr) return;
+  Rare& rare = *entry->rare;
+  const auto it = rare.Find(borrower, registrar);
+  if (it == rare.borrowers.end()) return;
+  it->count = std::min(it->count, left);
+  if (it->count != 0) {
+    if (AddressLocked(borrower) == RayletAsProcess(AddressLocked(borrower).node_id)) return;  // an adopter gives back by the registrar
+    const uint32_t count = it->count;
+    if (const auto own = rare.Find(borrower, WorkerId::Nil()); own != rare.borrowers.end()) {
+      own->count += count;
+    } else {
+      rare.borrowers.push_back({borrower, WorkerId::Nil(), count});
+    }
+  }
   ForgetBorrowerLocked(id, entry, borrower, registrar);
   MaybeDropLocked(id, effects);
 }

@@ -89,6 +89,8 @@ class ReferenceTable {
   void AddGiven(const ObjectId& outer, std::span<const ObjectRefInfo> nested, const WorkerId& sender, RefEffects* effects);
   // Counts that its owner keeps for us, of those that `registrar` had it add.
   uint32_t GivenBy(const ObjectId& id, const WorkerId& registrar) const;
+  // The same of one that is dead: the owner settles its counts, and they are our own from now on.
+  uint32_t TakeGivenBy(const ObjectId& id, const WorkerId& registrar);
   // What `outer` contains.
   std::vector<ObjectRefInfo> NestedOf(const ObjectId& outer) const;
 
@@ -98,7 +100,8 @@ class ReferenceTable {
   // By ourselves, or by the borrower.
   bool AddBorrower(const ObjectId& id, const Address& borrower);
   void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t count, RefEffects* effects);
-  // The borrower has said how many of the counts that a registrar, which is dead, had added it knows of: the others never reached it.
+  // The borrower has said how many of the counts that a registrar, which is dead, had added it knows of: the others never reached it, and these are its own
+  // from now on, so that nothing is left of the registrar. But for an adopter: it knows its counts by the objects that contain the ref.
   void SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left, RefEffects* effects);
   bool HasBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar) const;
   // As a borrower it holds nothing any more, and the counts of others that it had added are to be settled. Returns the objects here that it owned: their
@@ -161,9 +164,6 @@ class ReferenceTable {
   void ForgetRelationLocked(const WorkerId& worker, const ObjectId& id) REQUIRES(mu_);
   Address AddressLocked(const WorkerId& worker) const REQUIRES(mu_);
   // Counts of one borrower by one registrar that have become none.
-  // A borrower's count becomes what `lowered` makes of it; at zero it is none any more.
-  template <typename F>
-  void LowerCount(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, F lowered, RefEffects* effects);
   void ForgetBorrowerLocked(const ObjectId& id, Entry* entry, const WorkerId& borrower, const WorkerId& registrar) REQUIRES(mu_);
   static Rare& RareOf(Entry* entry);  // makes it
 

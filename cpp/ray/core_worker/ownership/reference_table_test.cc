@@ -281,9 +281,23 @@ TEST_F(RegistrarTest, WhatDidNotReachTheBorrowerGoesWithTheRegistrar) {
   EXPECT_EQ(effects_.settle[0].borrower, borrower_);
   EXPECT_EQ(effects_.settle[0].registrar, registrar_);
   Settle(registrar_, 1);
+  EXPECT_FALSE(table_.HasBorrower(a_, borrower_.worker_id, registrar_.worker_id)) << "it is the borrower's own now";
+  EXPECT_EQ(table_.NodeDied(registrar_.node_id), std::vector<WorkerId>{}) << "nothing is known of the registrar any more";
   GiveBack({}, 1);
   EXPECT_TRUE(effects_.freed.empty()) << "one of the two had reached it";
-  GiveBack(registrar_, 1);
+  GiveBack({}, 1);
+  EXPECT_EQ(effects_.freed, One(a_));
+}
+
+TEST_F(RegistrarTest, AnAdopterGivesBackByTheRegistrarAlsoWhenThatIsDead) {
+  const Address adopter = RayletAsProcess(NodeId::FromRandom());
+  table_.AddOwned(a_);
+  table_.AddBorrower(a_, adopter, registrar_, &effects_);
+  Remove(a_);
+  table_.WorkerDied(registrar_.worker_id, &effects_, &died_);
+  table_.SettleBorrower(a_, adopter.worker_id, registrar_.worker_id, 1, &effects_);
+  EXPECT_TRUE(table_.HasBorrower(a_, adopter.worker_id, registrar_.worker_id));
+  table_.RemoveBorrower(a_, adopter.worker_id, registrar_.worker_id, 1, &effects_);
   EXPECT_EQ(effects_.freed, One(a_));
 }
 
@@ -296,12 +310,11 @@ TEST_F(RegistrarTest, TheAnswerMayComeTwiceLateOrBehindWhatGoesBack) {
   GiveBack(registrar_, 1);
   Settle(registrar_, 1);  // there was one more on its way
   Settle(registrar_, 1);
-  EXPECT_TRUE(table_.HasBorrower(a_, borrower_.worker_id, registrar_.worker_id));
-  Settle(registrar_, 0);
-  Settle(registrar_, 1);
-  GiveBack(registrar_, 1);
   EXPECT_FALSE(table_.HasBorrower(a_, borrower_.worker_id, registrar_.worker_id));
+  Settle(registrar_, 0);
+  GiveBack(registrar_, 1);
   Remove(a_);
+  GiveBack({}, 1);
   EXPECT_TRUE(effects_.freed.empty());
   GiveBack({}, 1);
   EXPECT_EQ(effects_.freed, One(a_));
@@ -347,6 +360,11 @@ TEST_F(RegistrarTest, CountsGoBackByRegistrar) {
   EXPECT_EQ(table_.GivenBy(a_, registrar_.worker_id), 1u);
   EXPECT_EQ(table_.GivenBy(a_, {}), 1u);
   EXPECT_EQ(table_.GivenBy(a_, borrower_.worker_id), 0u);
+  table_.AddGiven(c_, nested, borrower_.worker_id, &effects_);  // it has one already, so this goes back
+  EXPECT_EQ(effects_.give_back.size(), 0u) << "with the others";
+  EXPECT_EQ(table_.TakeGivenBy(a_, borrower_.worker_id), 1u);
+  EXPECT_EQ(table_.TakeGivenBy(a_, borrower_.worker_id), 0u);
+  EXPECT_EQ(table_.GivenBy(a_, {}), 2u);
   EXPECT_TRUE(Remove(b_).give_back.empty());
   const RefEffects effects = Remove(c_);
   ASSERT_EQ(effects.give_back.size(), 2u);
@@ -539,7 +557,7 @@ class Model {
         Proc& asked = *procs_[borrower];
         asked.questions.push_back({registrar, [this, owner, borrower, registrar, id] {
                                      const WorkerId dead = procs_[registrar]->address.worker_id;
-                                     const uint32_t left = procs_[borrower]->table.GivenBy(id, dead);
+                                     const uint32_t left = procs_[borrower]->table.TakeGivenBy(id, dead);
                                      Send(borrower, owner, kReplies, [this, owner, borrower, dead, id, left] {
                                        RefEffects more;
                                        procs_[owner]->table.SettleBorrower(id, procs_[borrower]->address.worker_id, dead, left, &more);

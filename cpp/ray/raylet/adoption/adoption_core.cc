@@ -8,14 +8,14 @@ namespace ray::raylet {
 void AdoptionCore::Adopt(const Address& owner, const ObjectId& id, AdoptedValue value, AdoptionEffects* out) {
   if (objects_.contains(id)) return;
   if (IsDead(owner)) {  // the news of its death was faster
-    std::vector<ObjectId> to_settle;
-    LetGo(value.nested, owner.worker_id, out, &to_settle);
-    for (const ObjectId& inner : to_settle) Settle(inner, out);
+    std::vector<ObjectId> let_go;
+    LetGo(value.nested, owner.worker_id, out, &let_go);
+    for (const ObjectId& inner : let_go) DropIfUnheld(inner, out);
     return;
   }
   Owner& of = owners_[owner.worker_id];
   of.node = owner.node_id;
-  ++of.objects;
+  of.objects.insert(id);
   Object& object = objects_[id];
   object.owner = owner.worker_id;
   object.value = std::move(value);
@@ -39,11 +39,8 @@ void AdoptionCore::Complete(const Address& owner, uint32_t part, std::span<const
   if (!last) return;
   of->second.complete = true;
   of->second.parts.clear();
-  std::vector<ObjectId> ids;
-  for (const auto& [id, object] : objects_) {
-    if (object.owner == owner.worker_id) ids.push_back(id);
-  }
-  for (const ObjectId& id : ids) Settle(id, out);
+  const std::vector<ObjectId> ids(of->second.objects.begin(), of->second.objects.end());
+  for (const ObjectId& id : ids) DropIfUnheld(id, out);
   SettleDead(ids, WorkerId::Nil(), out);
 }
 
@@ -71,17 +68,23 @@ void AdoptionCore::RemoveBorrower(const ObjectId& id, const WorkerId& borrower, 
   const auto it = objects_.find(id);
   if (it == objects_.end() || dead_.contains(borrower)) return;
   it->second.borrowers[{borrower, registrar}] -= count;
-  Settle(id, out);
+  DropIfUnheld(id, out);
 }
 
 void AdoptionCore::SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left,
                                   AdoptionEffects* out) {
   const auto it = objects_.find(id);
   if (it == objects_.end()) return;
-  const auto count = it->second.borrowers.find({borrower, registrar});
-  if (count == it->second.borrowers.end()) return;
+  auto& borrowers = it->second.borrowers;
+  const auto count = borrowers.find({borrower, registrar});
+  if (count == borrowers.end()) return;
   count->second = std::min<int64_t>(count->second, left);
-  Settle(id, out);
+  if (count->second > 0 && borrower != self_.worker_id) {  // ours follow from what contains it
+    borrowers[{borrower, WorkerId::Nil()}] += count->second;
+    borrowers.erase(count);
+    ForgetRelation(it->second, id, registrar);
+  }
+  DropIfUnheld(id, out);
 }
 
 bool AdoptionCore::HasBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar) const {
@@ -92,11 +95,12 @@ bool AdoptionCore::HasBorrower(const ObjectId& id, const WorkerId& borrower, con
 std::vector<uint32_t> AdoptionCore::Contained(std::span<const ObjectId> ids, const WorkerId& registrar) const {
   std::map<ObjectId, uint32_t> counts;
   for (const ObjectId& id : ids) counts.emplace(id, 0);
-  for (const auto& [outer, object] : objects_) {
-    if (object.owner != registrar) continue;
-    for (const ObjectRefInfo& ref : object.value.nested) {
-      const auto count = counts.find(ref.id);
-      if (count != counts.end() && ref.owner.worker_id != registrar) ++count->second;
+  if (const auto of = owners_.find(registrar); of != owners_.end()) {
+    for (const ObjectId& outer : of->second.objects) {
+      for (const ObjectRefInfo& ref : objects_.at(outer).value.nested) {
+        const auto count = counts.find(ref.id);
+        if (count != counts.end() && ref.owner.worker_id != registrar) ++count->second;
+      }
     }
   }
   std::vector<uint32_t> contained;
@@ -171,7 +175,7 @@ void AdoptionCore::LoseNode(Object* object, const ObjectId& id, const NodeId& no
   }
 }
 
-void AdoptionCore::Settle(const ObjectId& first, AdoptionEffects* out) {
+void AdoptionCore::DropIfUnheld(const ObjectId& first, AdoptionEffects* out) {
   // A work list, not recursion: chains of values that contain one another may be long.
   std::vector<ObjectId> todo{first};
   while (!todo.empty()) {
@@ -195,7 +199,7 @@ void AdoptionCore::Settle(const ObjectId& first, AdoptionEffects* out) {
 }
 
 void AdoptionCore::LetGo(std::span<const ObjectRefInfo> nested, const WorkerId& outer_owner, AdoptionEffects* out,
-                         std::vector<ObjectId>* to_settle) {
+                         std::vector<ObjectId>* let_go) {
   for (const ObjectRefInfo& ref : nested) {
     const auto it = objects_.find(ref.id);
     const WorkerId registrar = ref.owner.worker_id == outer_owner ? WorkerId::Nil() : outer_owner;
@@ -203,12 +207,12 @@ void AdoptionCore::LetGo(std::span<const ObjectRefInfo> nested, const WorkerId& 
       out->emplace_back(GiveBackNested{ref.id, ref.owner, registrar});
     } else {
       --it->second.borrowers[{self_.worker_id, registrar}];
-      to_settle->push_back(ref.id);
+      let_go->push_back(ref.id);
     }
   }
 }
 
-void AdoptionCore::Drop(const ObjectId& id, AdoptionEffects* out, std::vector<ObjectId>* to_settle) {
+void AdoptionCore::Drop(const ObjectId& id, AdoptionEffects* out, std::vector<ObjectId>* let_go) {
   auto node = objects_.extract(id);
   Object& object = node.mapped();
   for (const auto& [who, count] : std::exchange(object.borrowers, {})) {
@@ -216,21 +220,20 @@ void AdoptionCore::Drop(const ObjectId& id, AdoptionEffects* out, std::vector<Ob
     ForgetRelation(object, id, who.second);
   }
   const auto of = owners_.find(object.owner);
-  if (--of->second.objects == 0) owners_.erase(of);
+  of->second.objects.erase(id);
+  if (of->second.objects.empty()) owners_.erase(of);
   if (object.value.blob != nullptr) inline_bytes_ -= object.value.blob->size();
   if (!object.value.nodes.empty()) out->emplace_back(FreeAdopted{{id, object.value.attempt}, std::move(object.value.nodes)});
-  LetGo(object.value.nested, object.owner, out, to_settle);
+  LetGo(object.value.nested, object.owner, out, let_go);
 }
 
 void AdoptionCore::OwnerDied(const WorkerId& owner, AdoptionEffects* out) {
   const auto of = owners_.find(owner);
   if (of == owners_.end() || of->second.complete) return;
-  std::vector<ObjectId> ids, to_settle;
-  for (const auto& [id, object] : objects_) {
-    if (object.owner == owner) ids.push_back(id);
-  }
-  for (const ObjectId& id : ids) Drop(id, out, &to_settle);
-  for (const ObjectId& id : to_settle) Settle(id, out);
+  const std::vector<ObjectId> ids(of->second.objects.begin(), of->second.objects.end());
+  std::vector<ObjectId> let_go;
+  for (const ObjectId& id : ids) Drop(id, out, &let_go);
+  for (const ObjectId& id : let_go) DropIfUnheld(id, out);
 }
 
 void AdoptionCore::WorkerDied(const WorkerId& worker, AdoptionEffects* out) {
@@ -253,7 +256,7 @@ void AdoptionCore::WorkerDied(const WorkerId& worker, AdoptionEffects* out) {
       related_[worker].node = related.mapped().node;
       related_[worker].ids.insert(id);
     }
-    Settle(id, out);
+    DropIfUnheld(id, out);
   }
   const std::vector<ObjectId> ids(related.mapped().ids.begin(), related.mapped().ids.end());
   SettleDead(ids, worker, out);

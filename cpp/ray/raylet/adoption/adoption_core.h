@@ -83,7 +83,7 @@ class AdoptionCore {
   // False: unknown.
   bool AddBorrower(const ObjectId& id, const Address& borrower, const Address& registrar, AdoptionEffects* out);
   void RemoveBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t count, AdoptionEffects* out);
-  // So many of the counts that a registrar, which is dead, had added reached the borrower.
+  // So many of the counts that a registrar, which is dead, had added reached the borrower, which counts them among its own from now on.
   void SettleBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar, uint32_t left, AdoptionEffects* out);
   bool HasBorrower(const ObjectId& id, const WorkerId& borrower, const WorkerId& registrar) const;
   // For each of these: how often the adopter has it in an object of `registrar`, which had it counted there.
@@ -114,7 +114,7 @@ class AdoptionCore {
     NodeId node;
     bool complete = false;
     std::set<uint32_t> parts;  // of its counts, that have come; until complete
-    size_t objects = 0;
+    std::set<ObjectId> objects;
   };
   struct Related {  // a borrower or registrar
     NodeId node;
@@ -125,11 +125,11 @@ class AdoptionCore {
   void SettleDead(std::span<const ObjectId> ids, const WorkerId& only, AdoptionEffects* out);
   void ForgetRelation(const Object& object, const ObjectId& id, const WorkerId& worker);
   Address AddressOf(const WorkerId& worker) const;
-  // Drops it if nobody holds it, and then what only it contained.
-  void Settle(const ObjectId& id, AdoptionEffects* out);
+  // And then what only it contained.
+  void DropIfUnheld(const ObjectId& id, AdoptionEffects* out);
   // One count of ours less on what an object that goes contained.
-  void LetGo(std::span<const ObjectRefInfo> nested, const WorkerId& outer_owner, AdoptionEffects* out, std::vector<ObjectId>* to_settle);
-  void Drop(const ObjectId& id, AdoptionEffects* out, std::vector<ObjectId>* to_settle);
+  void LetGo(std::span<const ObjectRefInfo> nested, const WorkerId& outer_owner, AdoptionEffects* out, std::vector<ObjectId>* let_go);
+  void Drop(const ObjectId& id, AdoptionEffects* out, std::vector<ObjectId>* let_go);
   void LoseNode(Object* object, const ObjectId& id, const NodeId& node, AdoptionEffects* out);
   void OwnerDied(const WorkerId& owner, AdoptionEffects* out);
 
