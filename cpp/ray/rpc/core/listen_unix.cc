@@ -6,9 +6,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <ctime>
 
 namespace ray::rpc {
 namespace {
+
+// Who holds it otherwise does so for a system call or two.
+constexpr int kTries = 200;
+constexpr timespec kPause{0, 10'000'000};
 
 // Holds the folder, against everybody who would listen in it, until the end of the scope. Nothing is left of it in the folder.
 class FolderLock {
@@ -16,9 +21,14 @@ class FolderLock {
   explicit FolderLock(int dir_fd) : fd_(::openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
     int rc = fd_ < 0 ? -1 : 0;
     if (fd_ >= 0) {
-      do {
-        rc = ::flock(fd_, LOCK_EX);
-      } while (rc != 0 && errno == EINTR);
+      // Whoever may read the folder may hold it for ever, and there is no flock with a deadline.
+      for (int i = 0; (rc = ::flock(fd_, LOCK_EX | LOCK_NB)) != 0 && (errno == EINTR || errno == EWOULDBLOCK) && i < kTries; ++i) {
+        ::nanosleep(&kPause, nullptr);
+      }
+      if (rc != 0 && errno == EWOULDBLOCK) {
+        status_ = Status::Unavailable("another process holds the folder of the socket (flock)");
+        return;
+      }
     }
     if (rc != 0) status_ = Status::FromErrno(errno, "locking the folder of sockets");
   }

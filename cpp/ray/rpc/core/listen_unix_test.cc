@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/file.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -57,6 +59,15 @@ TEST_F(ListenUnixTest, WhoListensIsLeftAloneAndWhoHasEndedReplaced) {
   EXPECT_TRUE(Listen(second).ok());
   EXPECT_TRUE(Connects());
   ::close(second);
+}
+
+TEST_F(ListenUnixTest, AFolderThatSomebodyHoldsIsNotWaitedForForEver) {
+  const int held = ::open(dir_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC), fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  ASSERT_EQ(::flock(held, LOCK_EX), 0);
+  EXPECT_EQ(Listen(fd).code(), StatusCode::kUnavailable);
+  ::close(held);
+  EXPECT_TRUE(Listen(fd).ok());
+  ::close(fd);
 }
 
 TEST_F(ListenUnixTest, WhatIsNoSocketStays) {

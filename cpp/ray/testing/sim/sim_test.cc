@@ -327,7 +327,6 @@ TEST(SimClusterTest, ASeedGivesTheSameRunAgain) {
   }
 }
 
-// A GCS tells of a node, and ends before it has answered the raylet's registration; its follower has never heard of that node, and so never says that it is gone.
 // "  time  #number" of those that met somebody.
 std::map<std::string, std::string> TimesOfFaults(const Outcome& outcome) {
   std::map<std::string, std::string> times;
@@ -359,6 +358,7 @@ TEST(SimClusterTest, AFaultThatIsLeftOutDoesNotHappenAndTheOthersComeWhenTheyDid
   EXPECT_EQ(SimCluster(9, config).Run().message_faults, 0u);
 }
 
+// A GCS tells of a node, and ends before it has answered the raylet's registration; its follower has never heard of that node, and so never says that it is gone.
 TEST(SimRayletTest, KnowsNoNodesOfAGcsThatNeverAnswered) {
   rpc::Dispatcher silent, answering;
   World world(5);

@@ -22,10 +22,13 @@ std::string CodeCounts::Unfounded(const ObjectId& id, const WorkerId& borrower, 
                                   const NodeId& adopter, const raylet::AdoptionCore& adopted) const {
   if (borrower == RayletAsProcess(adopter).worker_id) {
     if (registrar.IsNil()) {
-      const bool contained = std::ranges::any_of(adopted.objects(), [&](const auto& entry) {
-        return std::ranges::any_of(entry.second.value.nested, [&](const ObjectRefInfo& ref) { return ref.id == id; });
-      });
-      return contained ? "" : "the adopter, which has nothing that contains it";
+      // What the owner itself has put into its objects.
+      int64_t contained = 0;
+      for (const auto& [outer, object] : adopted.objects()) {
+        contained += std::ranges::count_if(object.value.nested,
+                                           [&](const ObjectRefInfo& ref) { return ref.id == id && ref.owner.worker_id == object.owner; });
+      }
+      return contained == count ? "" : "the adopter, which has it " + std::to_string(contained) + " times";
     }
     const uint32_t contained = adopted.Contained({&id, 1}, registrar)[0];
     return contained == count ? "" : "the adopter, which has it " + std::to_string(contained) + " times of process " + registrar.Hex();

@@ -7,9 +7,9 @@
 #include <cstdint>
 #include <iostream>
 #include <memory>
+#include <regex>
 #include <set>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -115,8 +115,11 @@ class SeedRun {
   Outcome outcome_;
 };
 
-// What tells one kind of problem from another: its text up to the first number, which may differ.
-std::string_view KindOf(std::string_view problem) { return problem.substr(0, problem.find_first_of("0123456789")); }
+// What tells one kind of problem from another: its text without the ids and numbers, which may differ.
+std::string KindOf(const std::string& problem) {
+  static const std::regex kVaries("[0-9a-f]{8,}|[0-9]+");
+  return std::regex_replace(problem, kVaries, "#");
+}
 
 std::string Joined(size_t last, const std::set<size_t>& without) {
   std::string text;
