@@ -90,14 +90,21 @@ class Planner {
     return true;
   }
 
-  // What the plan leaves of a node.
-  const ResourceSet& Left(const Node& node) const {
-    const auto it = left_.find(node.id);
-    return it == left_.end() ? node.available : it->second;
+  // What the plan leaves of a resource on a node.
+  int64_t Left(const Node& node, const std::string& resource) const {
+    if (const auto it = left_.find(node.id); it != left_.end()) return it->second.Get(resource);
+    const ClusterView::Amount* amount = node.Find(resource);
+    return amount == nullptr ? 0 : amount->free;
   }
-  void TakeFrom(const Node& node, const ResourceSet& need) { left_.try_emplace(node.id, node.available).first->second.Subtract(need); }
-  bool FitsLeft(const Node& node, const BundleWant& bundle) {
-    return !node.draining && Left(node).Covers(bundle.need) && bundle.labels.Matches(node.labels);
+  void TakeFrom(const Node& node, const ResourceSet& need) {
+    auto it = left_.find(node.id);
+    if (it == left_.end()) it = left_.emplace(node.id, node.available()).first;
+    it->second.Subtract(need);
+  }
+  bool FitsLeft(const Node& node, const BundleWant& bundle) const {
+    const auto it = left_.find(node.id);
+    const bool covers = it == left_.end() ? node.Covers(bundle.need, Fit::kNow) : it->second.Covers(bundle.need);
+    return !node.draining && covers && bundle.labels.Matches(node.labels);
   }
 
   // The hardest to place first: those that the fewest nodes could ever hold, then the largest.
@@ -148,7 +155,7 @@ class Planner {
       for (const Found& candidate : candidates) {
         const Node* node = candidate.node;
         ResourceSet left;  // of what any bundle needs: nodes have much more
-        for (const auto& [name, amount] : sum.need.items()) left.Set(name, Left(*node).Get(name));
+        for (const auto& [name, amount] : sum.need.items()) left.Set(name, Left(*node, name));
         std::vector<size_t> fill;
         for (const size_t i : rest) {
           if (node->draining || !left.Covers(bundles_[i].need) || !bundles_[i].labels.Matches(node->labels)) continue;

@@ -161,7 +161,7 @@ TEST(BundlePolicyTest, PlansAreValidAndStrictOnesComplete) {
       if (!plan.nodes.empty()) {
         std::map<NodeId, ResourceSet> used;
         for (size_t i = 0; i < bundles.size(); ++i) used[plan.nodes[i]].Add(Set(bundles[i]));
-        for (const auto& [id, need] : used) EXPECT_TRUE(view.Find(id)->available.Covers(need)) << "seed " << seed;
+        for (const auto& [id, need] : used) EXPECT_TRUE(view.Find(id)->available().Covers(need)) << "seed " << seed;
         if (strict_spread) {
           EXPECT_EQ(Distinct(plan), bundles.size()) << "seed " << seed;
         } else if (strategy == BundleStrategy::kStrictPack) {
@@ -180,7 +180,7 @@ TEST(BundlePolicyTest, PlansAreValidAndStrictOnesComplete) {
           std::map<uint32_t, ResourceSet> used;
           for (size_t j = 0; j < bundles.size(); ++j) used[at[j]].Add(Set(bundles[j]));
           exists = strict_spread ? used.size() == bundles.size() : used.size() == 1;
-          for (const auto& [n, need] : used) exists = exists && view.Find(N(n))->available.Covers(need);
+          for (const auto& [n, need] : used) exists = exists && view.Find(N(n))->available().Covers(need);
           return;
         }
         for (uint32_t n = 1; n <= nodes; ++n) {

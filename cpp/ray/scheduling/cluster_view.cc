@@ -21,21 +21,25 @@ uint64_t InOrder(uint64_t raw, const ClusterView::Order& order) {
   return (order.shun_gpus ? raw & kGpuBit : 0) | (used < std::bit_cast<uint64_t>(order.threshold) ? 0 : used);
 }
 
-double UsedShare(const ResourceSet& total, const ResourceSet& available) {
+double UsedShare(std::span<const ClusterView::Amount> amounts) {
   double used = 0;
-  auto free = available.items().begin();
-  const auto end = available.items().end();
-  for (const auto& [name, amount] : total.items()) {  // both are in the order of names
-    while (free != end && free->first < name) ++free;
-    if (amount <= 0) continue;
-    const int64_t left = free != end && free->first == name ? free->second : 0;
-    used = std::max(used, 1.0 - static_cast<double>(left) / static_cast<double>(amount));
+  for (const ClusterView::Amount& amount : amounts) {
+    if (amount.total > 0 && amount.free < amount.total)
+      used = std::max(used, 1.0 - static_cast<double>(amount.free) / static_cast<double>(amount.total));
   }
   return used;
 }
 
-bool HasMore(const ResourceSet& before, const ResourceSet& now) {
-  return std::any_of(now.items().begin(), now.items().end(), [&](const auto& item) { return item.second > before.Get(item.first); });
+// Calls visit(amount, of_other) for each amount, with what `other` has of the same name.
+template <typename Amounts, typename F>
+void ForEachWith(Amounts& amounts, const ResourceSet& other, F visit) {
+  auto it = other.items().begin();
+  const auto end = other.items().end();
+  for (auto& amount : amounts) {  // both are in the order of names
+    int order = -1;
+    while (it != end && (order = it->first.compare(*amount.name)) < 0) ++it;
+    visit(amount, it != end && order == 0 ? it->second : 0);
+  }
 }
 
 size_t Mix(size_t seed, size_t value) { return (seed ^ value) * 0x9e3779b97f4a7c15ull + (seed >> 29); }
@@ -67,32 +71,63 @@ bool ClusterView::ShapeEqual::operator()(const Want& a, const Shape& b) const {
   return *a.need == b.need && (a.labels == nullptr ? b.labels.empty() : *a.labels == b.labels);
 }
 
+ResourceSet ClusterView::Node::total() const {
+  ResourceSet set;
+  for (const Amount& amount : amounts) set.Set(*amount.name, amount.total);
+  return set;
+}
+
+ResourceSet ClusterView::Node::available() const {
+  ResourceSet set;
+  for (const Amount& amount : amounts) set.Set(*amount.name, amount.free);
+  return set;
+}
+
+const ClusterView::Amount* ClusterView::Node::Find(std::string_view resource) const {
+  const auto it = std::ranges::find_if(amounts, [&](const Amount& amount) { return *amount.name == resource; });
+  return it == amounts.end() ? nullptr : &*it;
+}
+
+bool ClusterView::Node::Covers(const ResourceSet& need, Fit fit) const {
+  auto it = amounts.begin();
+  for (const auto& [name, needed] : need.items()) {
+    if (needed <= 0) continue;
+    int order = -1;
+    while (it != amounts.end() && (order = it->name->compare(name)) < 0) ++it;
+    if (it == amounts.end() || order != 0 || (fit == Fit::kNow ? it->free : it->total) < needed) return false;
+  }
+  return true;
+}
+
 // ---- what nodes report ----
 
-void ClusterView::Link(Slot slot) {
+void ClusterView::Link(Slot slot, const ResourceSet& total, const ResourceSet& available) {
   Node& node = slots_[slot];
-  node.used = UsedShare(node.total, node.available);
-  node.has_gpu = node.total.Get(kGpu) > 0;
-  if (!node.has_gpu) ++num_without_gpu_;
-  for (const auto& [name, amount] : node.total.items()) {
-    Amounts& amounts = by_resource_[name];
-    amounts.sum += amount;
-    ++amounts.of_nodes[amount];
+  node.amounts.reserve(total.items().size());
+  for (const auto& [name, amount] : total.items()) {
+    const auto it = by_resource_.try_emplace(name).first;
+    it->second.sum += amount;
+    ++it->second.of_nodes[amount];
+    node.amounts.push_back({&it->first, amount, 0});
   }
+  ForEachWith(node.amounts, available, [](Amount& amount, int64_t free) { amount.free = free; });
   for (const auto& [key, value] : node.labels) ++by_label_[key][value];
-  rank_[slot] = Raw(node.used, node.has_gpu);
+  const bool has_gpu = total.Get(kGpu) > 0;
+  if (!has_gpu) ++num_without_gpu_;
+  Rank(slot, has_gpu);
   Note(slot, /*structural=*/true);
 }
 
 void ClusterView::Unlink(Slot slot) {
-  const Node& node = slots_[slot];
-  if (!node.has_gpu) --num_without_gpu_;
-  for (const auto& [name, amount] : node.total.items()) {
-    const auto it = by_resource_.find(name);
-    it->second.sum -= amount;
-    if (const auto same = it->second.of_nodes.find(amount); --same->second == 0) it->second.of_nodes.erase(same);
+  Node& node = slots_[slot];
+  if ((rank_[slot] & kGpuBit) == 0) --num_without_gpu_;
+  for (const Amount& amount : node.amounts) {
+    const auto it = by_resource_.find(*amount.name);
+    it->second.sum -= amount.total;
+    if (const auto same = it->second.of_nodes.find(amount.total); --same->second == 0) it->second.of_nodes.erase(same);
     if (it->second.of_nodes.empty()) by_resource_.erase(it);
   }
+  node.amounts.clear();
   for (const auto& [key, value] : node.labels) {
     const auto it = by_label_.find(key);
     if (const auto same = it->second.find(value); --same->second == 0) it->second.erase(same);
@@ -100,19 +135,15 @@ void ClusterView::Unlink(Slot slot) {
   }
 }
 
-bool ClusterView::Set(const NodeId& id, ResourceSet total, ResourceSet available, Labels labels, uint64_t version, bool draining) {
-  const auto known = slot_of_.find(id);
-  Slot slot;
-  if (known != slot_of_.end()) {
-    slot = known->second;
+bool ClusterView::Set(const NodeId& id, const ResourceSet& total, const ResourceSet& available, Labels labels, uint64_t version,
+                      bool draining) {
+  Slot slot = SlotOf(id);
+  if (slot != kNone) {
     Node& node = slots_[slot];
     if (version < node.version) return false;
-    if (node.total == total && node.labels == labels && node.draining == draining) {
+    if (node.labels == labels && node.draining == draining && node.total() == total) {
       if (version == node.version) return false;
-      node.version = version;
-      const bool more = HasMore(node.available, available);
-      node.available = std::move(available);
-      OnAvailable(slot, more);
+      SetFree(slot, available, version);
       return true;
     }
     Unlink(slot);
@@ -125,73 +156,92 @@ bool ClusterView::Set(const NodeId& id, ResourceSet total, ResourceSet available
       slot = free_.back();
       free_.pop_back();
     }
-    slot_of_[id] = slot;
+    index_.Insert(id.Hash(), slot);
   }
-  slots_[slot] = {id, std::move(total), std::move(available), std::move(labels), version, draining, 0, false};
-  Link(slot);
+  Node& node = slots_[slot];
+  node.id = id;
+  node.labels = std::move(labels);
+  node.version = version;
+  node.draining = draining;
+  Link(slot, total, available);
   ++epoch_;
   ++totals_epoch_;
   return true;
 }
 
-bool ClusterView::SetAvailable(const NodeId& id, ResourceSet available, uint64_t version) {
-  const auto it = slot_of_.find(id);
-  if (it == slot_of_.end() || version <= slots_[it->second].version) return false;
-  Node& node = slots_[it->second];
-  node.version = version;
-  if (node.available == available) return true;
-  const bool more = HasMore(node.available, available);
-  node.available = std::move(available);
-  OnAvailable(it->second, more);
+bool ClusterView::SetAvailable(const NodeId& id, const ResourceSet& available, uint64_t version) {
+  const Slot slot = SlotOf(id);
+  if (slot == kNone || version <= slots_[slot].version) return false;
+  SetFree(slot, available, version);
   return true;
 }
 
-bool ClusterView::SetTaken(const NodeId& id, std::span<const int64_t> taken, uint64_t version) {
-  const auto it = slot_of_.find(id);
-  if (it == slot_of_.end() || version <= slots_[it->second].version) return false;
-  Node& node = slots_[it->second];
-  if (taken.size() != node.total.items().size()) return false;
+void ClusterView::SetFree(Slot slot, const ResourceSet& available, uint64_t version) {
+  Node& node = slots_[slot];
   node.version = version;
-  rest_ = node.total;
+  bool more = false, less = false;
+  ForEachWith(node.amounts, available, [&](Amount& amount, int64_t free) {
+    more |= free > amount.free;
+    less |= free < amount.free;
+    amount.free = free;
+  });
+  if (more || less) OnAvailable(slot, more);
+}
+
+ClusterView::Handle ClusterView::HandleOf(const NodeId& id) const {
+  const Slot slot = SlotOf(id);
+  return slot == kNone ? Handle() : Handle{slot, slots_[slot].generation};
+}
+
+bool ClusterView::SetTaken(Handle handle, std::span<const int64_t> taken, uint64_t version) {
+  if (handle.slot >= slots_.size()) return false;
+  Node& node = slots_[handle.slot];
+  if (node.generation != handle.generation || version <= node.version || taken.size() != node.amounts.size()) return false;
+  node.version = version;
+  bool more = false, less = false;
   for (size_t i = 0; i < taken.size(); ++i) {
-    const auto& [name, amount] = node.total.items()[i];
-    if (int64_t left; taken[i] != 0 && !__builtin_sub_overflow(amount, taken[i], &left)) rest_.Set(name, left);
+    Amount& amount = node.amounts[i];
+    int64_t free;
+    if (__builtin_sub_overflow(amount.total, taken[i], &free)) continue;  // absurd
+    more |= free > amount.free;
+    less |= free < amount.free;
+    amount.free = free;
   }
-  if (node.available == rest_) return true;
-  const bool more = HasMore(node.available, rest_);
-  std::swap(node.available, rest_);
-  OnAvailable(it->second, more);
+  if (more || less) OnAvailable(handle.slot, more);
   return true;
 }
 
 void ClusterView::Remove(const NodeId& id) {
-  const auto it = slot_of_.find(id);
-  if (it == slot_of_.end()) return;
-  Unlink(it->second);
-  slots_[it->second] = {};
-  Note(it->second, /*structural=*/true);
-  free_.push_back(it->second);
-  slot_of_.erase(it);
+  const Slot slot = SlotOf(id);
+  if (slot == kNone) return;
+  Unlink(slot);
+  index_.Erase(id.Hash(), slot);
+  const uint32_t generation = slots_[slot].generation + 1;
+  slots_[slot] = {};
+  slots_[slot].generation = generation;
+  Note(slot, /*structural=*/true);
+  free_.push_back(slot);
 }
 
-void ClusterView::Take(const NodeId& id, const ResourceSet& need) {
-  const auto it = slot_of_.find(id);
-  if (it == slot_of_.end() || need.empty()) return;
-  slots_[it->second].available.Subtract(need);
-  OnAvailable(it->second, /*more=*/false);
+void ClusterView::Take(const NodeId& id, const ResourceSet& need) { Change(id, need, /*take=*/true); }
+
+void ClusterView::GiveBack(const NodeId& id, const ResourceSet& need) { Change(id, need, /*take=*/false); }
+
+void ClusterView::Change(const NodeId& id, const ResourceSet& need, bool take) {
+  const Slot slot = SlotOf(id);
+  if (slot == kNone || need.empty()) return;
+  ForEachWith(slots_[slot].amounts, need, [take](Amount& amount, int64_t needed) {
+    int64_t free;
+    if (!(take ? __builtin_sub_overflow(amount.free, needed, &free) : __builtin_add_overflow(amount.free, needed, &free)))
+      amount.free = free;
+  });
+  OnAvailable(slot, /*more=*/!take);
 }
 
-void ClusterView::GiveBack(const NodeId& id, const ResourceSet& need) {
-  const auto it = slot_of_.find(id);
-  if (it == slot_of_.end() || need.empty()) return;
-  slots_[it->second].available.Add(need);
-  OnAvailable(it->second, /*more=*/true);
-}
+void ClusterView::Rank(Slot slot, bool has_gpu) { rank_[slot] = Raw(UsedShare(slots_[slot].amounts), has_gpu); }
 
 void ClusterView::OnAvailable(Slot slot, bool more) {
-  Node& node = slots_[slot];
-  node.used = UsedShare(node.total, node.available);
-  rank_[slot] = Raw(node.used, node.has_gpu);
+  Rank(slot, (rank_[slot] & kGpuBit) != 0);
   if (more) ++epoch_;
   Note(slot, /*structural=*/false);
 }
@@ -207,8 +257,8 @@ void ClusterView::Note(Slot slot, bool structural) {
 }
 
 const ClusterView::Node* ClusterView::Find(const NodeId& id) const {
-  const auto it = slot_of_.find(id);
-  return it == slot_of_.end() ? nullptr : &slots_[it->second];
+  const Slot slot = SlotOf(id);
+  return slot == kNone ? nullptr : &slots_[slot];
 }
 
 ResourceSet ClusterView::Total() const {
@@ -231,12 +281,12 @@ const std::map<std::string, size_t>& ClusterView::LabelValues(std::string_view k
 // ---- searching ----
 
 bool ClusterView::Fits(const Node& node, const Want& want, Fit fit) const {
-  if (node.draining || !(fit == Fit::kNow ? node.available : node.total).Covers(*want.need)) return false;
+  if (!node.Covers(*want.need, fit) || node.draining) return false;
   if (want.labels != nullptr && !want.labels->Matches(node.labels)) return false;
   return want.except == nullptr || !want.except->contains(node.id);
 }
 
-uint64_t ClusterView::RankOf(const Node& node, const Order& order) const { return InOrder(Raw(node.used, node.has_gpu), order); }
+uint64_t ClusterView::RankOf(const Node& node, const Order& order) const { return InOrder(rank_[SlotOf(node)], order); }
 
 bool ClusterView::BeyondTotals(const Want& want) const {
   return std::any_of(want.need->items().begin(), want.need->items().end(), [this](const auto& item) {
@@ -256,11 +306,11 @@ ClusterView::Known* ClusterView::Remember(const Want& want) {
 void ClusterView::Refresh(Lens* lens, const Want& want, Slot slot, bool structural) {
   const Node& node = slots_[slot];
   if (structural) {
-    const bool fits = !node.id.IsNil() && !node.draining && node.total.Covers(*want.need) &&
+    const bool fits = !node.id.IsNil() && !node.draining && node.Covers(*want.need, Fit::kEver) &&
                       (want.labels == nullptr || want.labels->Matches(node.labels));
     lens->ever.Assign(slot, fits);
   }
-  lens->now.Assign(slot, lens->ever.Contains(slot) && node.available.Covers(*want.need));
+  lens->now.Assign(slot, lens->ever.Contains(slot) && node.Covers(*want.need, Fit::kNow));
 }
 
 ClusterView::Lens* ClusterView::Build(Known* known, const Want& want) {
@@ -311,7 +361,8 @@ SlotMax* ClusterView::LadderOf(const std::string& resource) {
   Ladder& ladder = ladders_[resource];
   auto refresh = [&](Slot slot) {
     const Node& node = slots_[slot];
-    ladder.free.Set(slot, node.id.IsNil() || node.draining ? SlotMax::kNothing : node.available.Get(resource));
+    const Amount* amount = node.draining ? nullptr : node.Find(resource);
+    ladder.free.Set(slot, amount == nullptr ? SlotMax::kNothing : amount->free);
   };
   if (ladder.free.size() < slots_.size() || ladder.seen < oldest_noted_) {
     ladder.free.Clear(std::bit_ceil(slots_.size()));
@@ -360,7 +411,7 @@ bool ClusterView::Climb(const Want& want, F visit) {
 std::vector<ClusterView::Found> ClusterView::Search(const Want& want, Fit fit, const Extent& extent, const Order& order) {
   const auto [limit, enough, least] = extent;
   std::vector<Found> found;
-  if (limit == 0 || slot_of_.empty()) return found;
+  if (limit == 0 || index_.size() == 0) return found;
   Known* known = Remember(want);
   if (known == nullptr || known->InVain(fit) == EpochOf(fit)) return found;
   size_t good = 0;
@@ -398,17 +449,18 @@ std::vector<ClusterView::Found> ClusterView::Search(const Want& want, Fit fit, c
   // Where it ends early it must not begin with the same nodes each time.
   const bool all = fitting.size() <= (enough > 0 ? std::min(limit, enough) : limit);
   Slot slot = all ? 0 : static_cast<Slot>(begin_.Below(slots_.size()));
+  const bool all_will_do = want.except == nullptr || want.except->empty();  // then there is no need to touch the nodes themselves
   for (size_t i = 0; i < fitting.size(); ++i, ++slot) {
     slot = fitting.NextFrom(slot);
     if (slot == SlotSet::kNone) slot = fitting.NextFrom(0);
-    if (want.except != nullptr && want.except->contains(slots_[slot].id)) continue;
+    if (!all_will_do && want.except->contains(slots_[slot].id)) continue;
     if (take(slot)) break;
   }
   return found;
 }
 
 bool ClusterView::HasMoreThan(const Want& want, Fit fit, size_t limit) {
-  if (slot_of_.size() <= limit) return false;
+  if (index_.size() <= limit) return false;
   Known* known = Remember(want);
   if (known == nullptr || known->InVain(fit) == EpochOf(fit)) return false;
   Lens* lens = LensOf(known, want);
@@ -424,11 +476,11 @@ bool ClusterView::HasMoreThan(const Want& want, Fit fit, size_t limit) {
 }
 
 const ClusterView::Node* ClusterView::Next(const Want& want, Fit fit, const NodeId& after) {
-  if (slot_of_.empty()) return nullptr;
+  if (index_.size() == 0) return nullptr;
   Known* known = Remember(want);
   if (known == nullptr || known->InVain(fit) == EpochOf(fit)) return nullptr;
-  const auto last = slot_of_.find(after);
-  const Slot from = last == slot_of_.end() ? 0 : last->second + 1;
+  const Slot last = SlotOf(after);
+  const Slot from = last == kNone ? 0 : last + 1;
   Lens* lens = LensOf(known, want);
   if (lens == nullptr) {
     known->looks += kLooks;

@@ -27,6 +27,7 @@
 #include "ray/common/ids.h"
 #include "ray/common/resources.h"
 #include "ray/scheduling/labels.h"
+#include "ray/scheduling/slot_index.h"
 #include "ray/scheduling/slot_max.h"
 #include "ray/scheduling/slot_set.h"
 
@@ -45,31 +46,48 @@ class SplitMix {
 
 class ClusterView {
  public:
-  struct Node {
+  enum class Fit { kNow /* it is free */, kEver /* the totals cover it */ };
+  struct Amount {  // of one resource
+    const std::string* name;
+    int64_t total = 0, free = 0;
+  };
+  // Two lines of the cache, the amounts in a third: a view of thousands of nodes is looked through and written to all the time, and each node has some names to itself.
+  struct alignas(64) Node {
     NodeId id;
-    ResourceSet total, available;
-    Labels labels;
+    uint32_t generation = 0;  // of the place in the view, which others have when it has left
     uint64_t version = 0;
+    std::vector<Amount> amounts;  // of its total, in the order of names. The names are the view's
+    Labels labels;
     bool draining = false;
-    double used = 0;  // largest share of a resource that is in use
-    bool has_gpu = false;
+
+    ResourceSet total() const;
+    ResourceSet available() const;
+    const Amount* Find(std::string_view resource) const;  // null: it has none in total
+    bool Covers(const ResourceSet& need, Fit fit) const;
+  };
+  // Names a node as long as it is there. Default: none.
+  struct Handle {
+    uint32_t slot = UINT32_MAX;
+    uint32_t generation = 0;
   };
 
   explicit ClusterView(uint64_t seed = 1) : random_(seed), begin_(~seed) {}
 
   // Replaces what is known of a node; older news are ignored (false), and so are those of the same version that say nothing new but what is
-  // free. A draining node is never found.
-  bool Set(const NodeId& id, ResourceSet total, ResourceSet available, Labels labels, uint64_t version, bool draining = false);
-  bool SetAvailable(const NodeId& id, ResourceSet available, uint64_t version);
-  // The same, as what is taken of each item of its total, in the same order; of another number of items: false.
-  bool SetTaken(const NodeId& id, std::span<const int64_t> taken, uint64_t version);
+  // free. What of `available` has no name in `total` counts for nothing. A draining node is never found.
+  bool Set(const NodeId& id, const ResourceSet& total, const ResourceSet& available, Labels labels, uint64_t version,
+           bool draining = false);
+  bool SetAvailable(const NodeId& id, const ResourceSet& available, uint64_t version);
+  Handle HandleOf(const NodeId& id) const;
+  // As SetAvailable: what is taken of each item of its total, in the same order; of another number of items, or of a node that has left: false.
+  bool SetTaken(Handle node, std::span<const int64_t> taken, uint64_t version);
   void Remove(const NodeId& id);
   // What was placed counts until the node's next report; what failed to be placed counts no longer. Unknown nodes are fine.
   void Take(const NodeId& id, const ResourceSet& need);
   void GiveBack(const NodeId& id, const ResourceSet& need);
 
   const Node* Find(const NodeId& id) const;
-  size_t size() const { return slot_of_.size(); }
+  size_t size() const { return index_.size(); }
   // In the order in which they joined, save that one which joins takes the place of one that has left.
   template <typename F>
   void ForEach(F visit) const {
@@ -94,7 +112,6 @@ class ClusterView {
     const LabelSelector* labels = nullptr;  // null: any
     const std::set<NodeId>* except = nullptr;
   };
-  enum class Fit { kNow /* it is free */, kEver /* the totals cover it */ };
   bool Fits(const Node& node, const Want& want, Fit fit) const;
 
   // Which nodes are better: those with GPUs come last if they are `shunned`; then the less used ones, where all below `threshold` are equal.
@@ -102,9 +119,11 @@ class ClusterView {
     bool shun_gpus = false;
     double threshold = 0;
   };
+  static bool Shunned(uint64_t rank) { return rank >> 63 != 0; }  // it is that of a node with GPUs
   struct Found {
     const Node* node;  // until the view changes
     uint64_t rank;     // in that order, the lowest is the best; 0: none is better
+    bool shunned() const { return Shunned(rank); }
   };
   uint64_t RankOf(const Node& node, const Order& order) const;
   struct Extent {
@@ -123,8 +142,9 @@ class ClusterView {
 
  private:
   using Slot = uint32_t;
+  static constexpr Slot kNone = SlotIndex::kNone;
   // What of one resource nodes have in total.
-  struct Amounts {
+  struct Totals {
     int64_t sum = 0;
     std::map<int64_t, size_t> of_nodes;  // amount -> how many have it
   };
@@ -161,8 +181,17 @@ class ClusterView {
     uint64_t& InVain(Fit fit) { return fit == Fit::kNow ? in_vain_now : in_vain_ever; }
   };
 
-  void Link(Slot slot);
+  void Link(Slot slot, const ResourceSet& total, const ResourceSet& available);
   void Unlink(Slot slot);
+  Slot SlotOf(const NodeId& id) const {  // kNone: it is not there
+    return index_.Find(id.Hash(), [&](Slot slot) { return slots_[slot].id == id; });
+  }
+  Slot SlotOf(const Node& node) const { return static_cast<Slot>(&node - slots_.data()); }
+  void SetFree(Slot slot, const ResourceSet& available, uint64_t version);
+  // Adds `need`, or takes it, of what the node has.
+  void Change(const NodeId& id, const ResourceSet& need, bool take);
+  // By what the node has free now.
+  void Rank(Slot slot, bool has_gpu);
   // What is free on a node has changed. `more`: it may serve what it could not serve before.
   void OnAvailable(Slot slot, bool more);
   void Note(Slot slot, bool structural);
@@ -189,8 +218,8 @@ class ClusterView {
   std::vector<uint64_t>
       rank_;  // of each slot: whether it has GPUs, and how much of it is used; close together, since searches compare many
   std::vector<Slot> free_;
-  std::unordered_map<NodeId, Slot, IdHash> slot_of_;
-  std::map<std::string, Amounts, std::less<>> by_resource_;
+  SlotIndex index_;                                                             // of nodes, by their ids
+  std::map<std::string, Totals, std::less<>> by_resource_;                      // the names in nodes' amounts are its keys
   std::map<std::string, std::map<std::string, size_t>, std::less<>> by_label_;  // key -> value -> how many nodes
   // The last changes: slot, and whether more than what is free has changed. Number i is at i modulo the size, which is a power of two.
   std::vector<std::pair<Slot, bool>> changes_;
@@ -203,7 +232,6 @@ class ClusterView {
   uint64_t epoch_ = 1;
   uint64_t totals_epoch_ = 1;  // grows when some node has more in total, or other labels
   size_t num_without_gpu_ = 0;
-  ResourceSet rest_;  // what SetTaken works with: its memory is used again
   SplitMix random_;
   SplitMix begin_;  // where searches do
 };

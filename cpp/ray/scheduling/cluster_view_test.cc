@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "ray/scheduling/test_nodes.h"
 
@@ -17,8 +18,8 @@ TEST(ClusterViewTest, NewsAreOrderedByVersion) {
   EXPECT_FALSE(view.SetAvailable(N(1), Set({{"CPU", 1}}), 3));
   EXPECT_TRUE(view.SetAvailable(N(1), Set({{"CPU", 1}}), 4));
   EXPECT_FALSE(view.Set(N(1), Set({{"CPU", 9}}), Set({{"CPU", 9}}), {}, 2));
-  EXPECT_EQ(view.Find(N(1))->available, Set({{"CPU", 1}}));
-  EXPECT_EQ(view.Find(N(1))->used, 0.75);
+  EXPECT_EQ(view.Find(N(1))->available(), Set({{"CPU", 1}}));
+  EXPECT_EQ(view.RankOf(*view.Find(N(1)), {}), std::bit_cast<uint64_t>(0.75)) << "the share in use";
   EXPECT_FALSE(view.SetAvailable(N(2), {}, 1));
 }
 
@@ -97,16 +98,40 @@ TEST(ClusterViewTest, LabelsAndAmountsOfAll) {
 TEST(ClusterViewTest, WhatIsTaken) {
   ClusterView view;
   view.Set(N(1), Set({{"CPU", 4}, {"GPU", 1}}), Set({{"CPU", 4}, {"GPU", 1}}), {}, 1);
+  const ClusterView::Handle node = view.HandleOf(N(1));
   const ResourceSet gpu = Set({{"GPU", 1}});
-  EXPECT_TRUE(view.SetTaken(N(1), std::vector<int64_t>{10000, 10000}, 2));
-  EXPECT_EQ(view.Find(N(1))->available, Set({{"CPU", 3}}));
+  EXPECT_TRUE(view.SetTaken(node, std::vector<int64_t>{10000, 10000}, 2));
+  EXPECT_EQ(view.Find(N(1))->available(), Set({{"CPU", 3}}));
   EXPECT_FALSE(view.Any({&gpu}, Fit::kNow));
-  EXPECT_FALSE(view.SetTaken(N(1), std::vector<int64_t>{0, 0}, 2)) << "no news";
-  EXPECT_FALSE(view.SetTaken(N(1), std::vector<int64_t>{0}, 3)) << "of another total";
-  EXPECT_FALSE(view.SetTaken(N(2), std::vector<int64_t>{0, 0}, 3));
+  EXPECT_FALSE(view.SetTaken(node, std::vector<int64_t>{0, 0}, 2)) << "no news";
+  EXPECT_FALSE(view.SetTaken(node, std::vector<int64_t>{0}, 3)) << "of another total";
+  EXPECT_FALSE(view.SetTaken(view.HandleOf(N(2)), std::vector<int64_t>{0, 0}, 3));
+  EXPECT_FALSE(view.SetTaken({}, std::vector<int64_t>{0, 0}, 3));
   EXPECT_EQ(view.Find(N(1))->version, 2u);
-  EXPECT_TRUE(view.SetTaken(N(1), std::vector<int64_t>{10000, 0}, 3));
+  EXPECT_TRUE(view.SetTaken(node, std::vector<int64_t>{10000, 0}, 3));
   EXPECT_TRUE(view.Any({&gpu}, Fit::kNow)) << "more than before";
+}
+
+TEST(ClusterViewTest, AHandleEndsWithItsNode) {
+  ClusterView view;
+  view.Set(N(1), Set({{"CPU", 4}}), Set({{"CPU", 4}}), {}, 1);
+  const ClusterView::Handle left = view.HandleOf(N(1));
+  view.Remove(N(1));
+  EXPECT_FALSE(view.SetTaken(left, std::vector<int64_t>{10000}, 2));
+  view.Set(N(2), Set({{"CPU", 4}}), Set({{"CPU", 4}}), {}, 1);  // in the place of the first
+  EXPECT_FALSE(view.SetTaken(left, std::vector<int64_t>{10000}, 2));
+  EXPECT_TRUE(view.SetTaken(view.HandleOf(N(2)), std::vector<int64_t>{20000}, 2));
+  EXPECT_EQ(view.Find(N(2))->available(), Set({{"CPU", 2}}));
+}
+
+TEST(ClusterViewTest, WhatANodeHasNotInTotalCountsForNothing) {
+  ClusterView view;
+  const ResourceSet rare = Set({{"rare", 1}});
+  view.Set(N(1), Set({{"CPU", 4}}), Set({{"CPU", 4}, {"rare", 1}}), {}, 1);
+  view.GiveBack(N(1), rare);
+  EXPECT_EQ(view.Find(N(1))->available(), Set({{"CPU", 4}}));
+  EXPECT_FALSE(view.Fits(*view.Find(N(1)), {&rare}, Fit::kNow));
+  EXPECT_EQ(view.TotalOf("rare"), 0);
 }
 
 TEST(ClusterViewTest, DrainingNodesAreNotFound) {
@@ -143,7 +168,7 @@ TEST(ClusterViewTest, SearchAgreesWithAPlainList) {
         plain[id] = node;
       } else if (action < 8 && plain.contains(id)) {
         view.Take(id, Set({{"CPU", 1}}));
-        plain[id].available.Subtract(Set({{"CPU", 1}}));
+        if (plain[id].total.Get("CPU") > 0) plain[id].available.Subtract(Set({{"CPU", 1}}));  // else there is nothing to take
       } else {
         std::map<std::string, double> amounts{{"CPU", static_cast<double>(random.Below(3))}};
         if (random.Below(3) == 0) amounts["rare"] = 1;
@@ -162,7 +187,7 @@ TEST(ClusterViewTest, SearchAgreesWithAPlainList) {
         std::set<NodeId> distinct;
         for (const auto& [node, rank] : found) {
           EXPECT_TRUE(view.Fits(*node, want, fit));
-          EXPECT_EQ(node->available, plain[node->id].available);
+          EXPECT_EQ(node->available(), plain[node->id].available);
           distinct.insert(node->id);
         }
         EXPECT_EQ(distinct.size(), found.size());

@@ -320,14 +320,14 @@ TEST_F(LeaseQueue, WhatWasSentInVainCountsForAWhileOnly) {
   EXPECT_EQ(Request(Want(3, 1)), "spill 3 to 4");
   EXPECT_EQ(Request(Want(4, 1)), "reclaim 1");
   TickAt(milliseconds(4999));
-  EXPECT_EQ(core_->view()->Find(Named<NodeId>(4))->available, Set({}));
+  EXPECT_EQ(core_->view()->Find(Named<NodeId>(4))->available(), Set({}));
   EXPECT_EQ(TickAt(milliseconds(5000)).substr(0, 12), "spill 4 to 4");
   TickAt(milliseconds(6000));
-  EXPECT_EQ(core_->view()->Find(Named<NodeId>(4))->available, Set({{"CPU", 1}}));
+  EXPECT_EQ(core_->view()->Find(Named<NodeId>(4))->available(), Set({{"CPU", 1}}));
   // A report says what is free, whatever was sent before it.
   Node(4, {{"CPU", 2}}, {{"CPU", 1}});
   TickAt(milliseconds(10000));
-  EXPECT_EQ(core_->view()->Find(Named<NodeId>(4))->available, Set({{"CPU", 1}}));
+  EXPECT_EQ(core_->view()->Find(Named<NodeId>(4))->available(), Set({{"CPU", 1}}));
 }
 
 TEST_F(LeaseQueue, WhoeverWasSentHereIsServedNowOrNever) {

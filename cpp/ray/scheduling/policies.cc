@@ -13,6 +13,24 @@ constexpr std::string_view kGpu = "GPU";
 using Fit = ClusterView::Fit;
 using Node = ClusterView::Node;
 
+// In the order in which they joined, where they are equal.
+bool Better(const ClusterView::Found& a, const ClusterView::Found& b) { return a.rank != b.rank ? a.rank < b.rank : a.node < b.node; }
+
+// The one that has `place` others before it. It is one of the first few: the best so far are kept in order, and most of the others are compared with the last of them only, which is
+// cheaper than a heap or to partition them, where each comparison may go either way.
+const Node* Ranked(std::vector<ClusterView::Found>* candidates, size_t place) {
+  ClusterView::Found* const best = candidates->data();
+  std::sort(best, best + place + 1, Better);
+  for (size_t i = place + 1; i < candidates->size(); ++i) {
+    const ClusterView::Found candidate = best[i];
+    if (!Better(candidate, best[place])) continue;
+    size_t at = place;
+    for (; at > 0 && Better(candidate, best[at - 1]); --at) best[at] = best[at - 1];
+    best[at] = candidate;
+  }
+  return best[place].node;
+}
+
 }  // namespace
 
 PlacementRequest MakePlacementRequest(ResourceSet need, const SchedulingStrategy& strategy) {
@@ -54,7 +72,7 @@ Placement PlacementPolicy::Affinity(const PlacementRequest& request, const NodeI
   } else if (!request.soft) {
     // A node that is there may still get what it lacks only by starting anew, under another id.
     const std::string what = node == nullptr                         ? "is not part of the cluster"
-                             : !view_->Fits(*node, want, Fit::kEver) ? "has only " + node->total.ToString() + " in total"
+                             : !view_->Fits(*node, want, Fit::kEver) ? "has only " + node->total().ToString() + " in total"
                                                                      : "has none of the labels that it asks for";
     return {Placement::kRefused,
             {},
@@ -82,8 +100,9 @@ Placement PlacementPolicy::Anywhere(const PlacementRequest& request, const NodeI
   const LabelSelector* selector = request.selectors.empty() ? nullptr : SelectorOf(request, &fulfilled);
   if (!fulfilled) return {Placement::kInfeasible, {}, Infeasible(request)};
   ClusterView::Want want{&request.need, selector, &except};
-  if (const Node* here = view_->Find(preferred); request.stick && here != nullptr && view_->Fits(*here, want, Fit::kNow)) {
-    return {Placement::kNode, here->id, {}};
+  if (request.stick) {
+    const Node* here = view_->Find(preferred);
+    if (here != nullptr && view_->Fits(*here, want, Fit::kNow)) return {Placement::kNode, here->id, {}};
   }
   LabelSelector narrow;
   if (!request.preferred.empty()) {
@@ -143,7 +162,7 @@ const Node* PlacementPolicy::NextInTurn(const ClusterView::Want& want, const std
       candidate.turns = &turns_.emplace(node->id, Turns{least, false}).first->second;  // begins with the others
     Turns& turns = *candidate.turns;
     // All of them have the labels, and enough in total.
-    const bool fits = node->available.Covers(*want.need);
+    const bool fits = node->Covers(*want.need, Fit::kNow);
     if (except.contains(node->id)) {
       turns.had = std::max(turns.had, most);
       if (!fits) turns.full = true;
@@ -167,23 +186,21 @@ const Node* PlacementPolicy::NextInTurn(const ClusterView::Want& want, const std
 const Node* PlacementPolicy::Best(const ClusterView::Want& want, const NodeId& preferred_id) {
   const ClusterView::Order order{want.need->Get(kGpu) == 0 && view_->num_without_gpu() > 0, config_.spread_threshold};
   const Node* preferred = view_->Find(preferred_id);
-  if (preferred != nullptr && !view_->Fits(*preferred, want, Fit::kNow)) preferred = nullptr;
-  const uint64_t its_rank = preferred == nullptr ? 0 : view_->RankOf(*preferred, order);
-  if (preferred != nullptr && its_rank == 0) return preferred;
+  const uint64_t its_rank = preferred == nullptr ? UINT64_MAX : view_->RankOf(*preferred, order);
+  if (its_rank == 0) {
+    if (view_->Fits(*preferred, want, Fit::kNow)) return preferred;
+    preferred = nullptr;
+  }
   // Nodes of rank 0 are equally good: no use in looking at more of them than chance will choose among.
   std::vector<ClusterView::Found> found = view_->Search(want, Fit::kNow, {config_.candidates, TopOf(config_.candidates)}, order);
   if (found.empty()) return nullptr;
-  const size_t top = TopOf(found.size());
-  // In the order in which they joined, where they are equal.
-  auto better = [](const ClusterView::Found& a, const ClusterView::Found& b) {
-    return std::pair(a.rank, a.node) < std::pair(b.rank, b.node);
-  };
-  std::partial_sort(found.begin(), found.begin() + static_cast<ptrdiff_t>(top), found.end(), better);
-  if (preferred != nullptr && its_rank <= found[0].rank) return preferred;
+  uint64_t least = UINT64_MAX;
+  for (const ClusterView::Found& candidate : found) least = std::min(least, candidate.rank);
+  if (preferred != nullptr && its_rank <= least && view_->Fits(*preferred, want, Fit::kNow)) return preferred;
   // Chance among the best few, but never a node with GPUs where one without has room.
-  size_t equals = top;
-  while (order.shun_gpus && found[equals - 1].node->has_gpu != found[0].node->has_gpu) --equals;
-  return found[view_->random().Below(equals)].node;
+  size_t equals = 0;
+  for (const ClusterView::Found& candidate : found) equals += candidate.shunned() == ClusterView::Shunned(least);
+  return Ranked(&found, view_->random().Below(std::min(equals, TopOf(found.size()))));
 }
 
 size_t PlacementPolicy::TopOf(size_t count) const {

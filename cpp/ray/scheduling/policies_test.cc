@@ -222,15 +222,15 @@ TEST(PolicyProperties, ChoicesAreValidAndComplete) {
       bool fits_now = false, fits_ever = false;
       view.ForEach([&](const ClusterView::Node& node) {
         const bool labels = request.selectors.empty() || request.selectors[0].Matches(node.labels);
-        fits_ever |= labels && node.total.Covers(request.need);
-        fits_now |= labels && node.available.Covers(request.need) && !except.contains(node.id);
+        fits_ever |= labels && node.Covers(request.need, ClusterView::Fit::kEver);
+        fits_now |= labels && node.Covers(request.need, ClusterView::Fit::kNow) && !except.contains(node.id);
       });
       EXPECT_EQ(p.kind == Placement::kInfeasible, !fits_ever) << "seed " << seed;
       if (p.kind == Placement::kNode || p.kind == Placement::kBind) {
         const auto* node = view.Find(p.node);
         ASSERT_NE(node, nullptr);
         // One whose turn it is may be full.
-        EXPECT_TRUE((p.kind == Placement::kNode ? node->available : node->total).Covers(request.need));
+        EXPECT_TRUE(node->Covers(request.need, p.kind == Placement::kNode ? ClusterView::Fit::kNow : ClusterView::Fit::kEver));
         EXPECT_TRUE(request.selectors.empty() || request.selectors[0].Matches(node->labels));
         EXPECT_FALSE(except.contains(p.node));
       } else if (request.strategy == Strategy::kDefault) {

@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <vector>
 
 #include "ray/scheduling/cluster_view.h"
+#include "ray/scheduling/slot_index.h"
 #include "ray/scheduling/slot_max.h"
 
 namespace ray::scheduling {
@@ -49,6 +51,30 @@ TEST(SlotSetTest, GrowsByLevels) {
   EXPECT_EQ(slots.NextFrom(1), 63u);
   EXPECT_EQ(slots.NextFrom(65), 4095u);
   EXPECT_EQ(slots.NextFrom(4097), 262143u);
+}
+
+// Few hashes, so that many are the same and long runs of entries move up when one is erased.
+TEST(SlotIndexTest, AgreesWithAMap) {
+  for (const uint64_t hashes : {3u, 20u, 1000000u}) {
+    SplitMix random(hashes);
+    SlotIndex index;
+    std::map<uint32_t, size_t> plain;  // slot -> hash
+    for (int step = 0; step < 20000; ++step) {
+      const auto slot = static_cast<uint32_t>(random.Below(60));
+      if (const auto it = plain.find(slot); it == plain.end()) {
+        plain[slot] = random.Below(hashes);
+        index.Insert(plain[slot], slot);
+      } else if (random.Below(2) == 0) {
+        index.Erase(it->second, slot);
+        plain.erase(it);
+      }
+      ASSERT_EQ(index.size(), plain.size());
+      const auto wanted = static_cast<uint32_t>(random.Below(60));
+      const auto it = plain.find(wanted);
+      const size_t hash = it == plain.end() ? random.Below(hashes) : it->second;
+      ASSERT_EQ(index.Find(hash, [&](uint32_t other) { return other == wanted; }), it == plain.end() ? SlotIndex::kNone : wanted);
+    }
+  }
 }
 
 TEST(SlotMaxTest, AgreesWithAPlainList) {

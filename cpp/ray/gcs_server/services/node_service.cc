@@ -14,7 +14,7 @@ void NodeChanged(GcsState* gcs, const NodeId& node, Effects* out) {
   const bool withdrawn = info->driver_only() || info->draining();  // nothing is placed there (any more)
   scheduling::Labels labels(info->labels().begin(), info->labels().end());
   const scheduling::ClusterView::Node* known = gcs->view.Find(node);
-  const bool same = known != nullptr && known->total == total && known->labels == labels && known->draining == withdrawn;
+  const bool same = known != nullptr && known->labels == labels && known->draining == withdrawn && known->total() == total;
   const bool within = std::ranges::all_of(available.items(), [&total](const auto& item) { return total.Get(item.first) != 0; });
   gcs->view.Set(node, total, available, std::move(labels), gcs->nodes.VersionOf(node), withdrawn);
   TellResources(gcs, node, /*whole=*/!same || !within);

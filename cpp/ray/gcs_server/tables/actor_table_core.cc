@@ -478,10 +478,11 @@ std::optional<NodeId> ActorTableCore::ChooseNode(Actor& actor, Duration* patienc
     bool fulfilled = false;
     const scheduling::LabelSelector* selector = policy_.SelectorOf(actor.wish, &fulfilled);
     const auto could = view_->Search({&actor.wish.need, selector}, scheduling::ClusterView::Fit::kEver, {64});
-    const scheduling::ClusterView::Node* best = nullptr;
+    const scheduling::ClusterView::Node* best = nullptr;  // the least used
+    const auto order_of = [this](const scheduling::ClusterView::Node& node) { return std::pair(view_->RankOf(node, {}), node.id); };
     for (const auto& [candidate, rank] : could) {
       if (could.size() > 1 && candidate->id == actor.turned_away_by) continue;
-      if (best == nullptr || candidate->used < best->used || (candidate->used == best->used && candidate->id < best->id)) best = candidate;
+      if (best == nullptr || order_of(*candidate) < order_of(*best)) best = candidate;
     }
     if (best == nullptr) {  // the only one that could has been left out, and is not left out any more
       unplaced_.insert(actor.id);

@@ -117,7 +117,7 @@ TEST_F(PlacementGroups, OneNodeTakesBothPhasesAtOnce) {
   EXPECT_EQ(Create(Want(7, {1, 1})), "ok, PENDING, prepare 7.1 on 1: 0 1 and commit");
   EXPECT_EQ(Prepared(7, 1, 1), "CREATED");
   EXPECT_EQ(core_.Find(G(7))->bundles(0).node_id(), N(1).Binary());
-  EXPECT_EQ(view_.Find(N(1))->available, Cpus(2));
+  EXPECT_EQ(view_.Find(N(1))->available(), Cpus(2));
   EXPECT_EQ(Prepared(7, 1, 1), "");  // once is enough
 }
 
@@ -137,7 +137,7 @@ TEST_F(PlacementGroups, ARefusalRollsAllBackAndIsTriedAgain) {
   Create(Want(7, {1, 1}, v1::PLACEMENT_STRATEGY_STRICT_SPREAD));
   Prepared(7, 1, 1);
   EXPECT_EQ(Prepared(7, 1, 2, false), "return 7 on 1: 0, return 7 on 2: 1");
-  EXPECT_EQ(view_.Find(N(1))->available, Cpus(1));
+  EXPECT_EQ(view_.Find(N(1))->available(), Cpus(1));
   EXPECT_EQ(TickAt(milliseconds(99)), "");
   EXPECT_EQ(core_.NextDeadline(), Time{} + milliseconds(100));
   EXPECT_EQ(TickAt(milliseconds(100)), "prepare 7.2 on 1: 0, prepare 7.2 on 2: 1");

@@ -30,8 +30,9 @@ Evacuation::Deps NodeDrain::EvacuationDeps() {
 std::vector<Evacuation::Target> NodeDrain::Targets() const {
   std::vector<Evacuation::Target> targets;
   deps_.leases->view().ForEach([&](const scheduling::ClusterView::Node& node) {
-    if (node.id == deps_.node_id || node.draining || node.total.Get(kStoreMemory) <= 0) return;
-    targets.push_back({node.id, static_cast<uint64_t>(node.available.Get(kStoreMemory) / ResourceSet::kUnit)});
+    if (node.id == deps_.node_id || node.draining) return;
+    const auto* store = node.Find(kStoreMemory);
+    if (store != nullptr) targets.push_back({node.id, static_cast<uint64_t>(store->free / ResourceSet::kUnit)});
   });
   return targets;
 }
@@ -39,7 +40,7 @@ std::vector<Evacuation::Target> NodeDrain::Targets() const {
 std::vector<NodeId> NodeDrain::Leaving() const {
   std::vector<NodeId> leaving;
   deps_.leases->view().ForEach([&](const scheduling::ClusterView::Node& node) {
-    if (node.id != deps_.node_id && node.draining && node.total.Get(kStoreMemory) > 0) leaving.push_back(node.id);
+    if (node.id != deps_.node_id && node.draining && node.Find(kStoreMemory) != nullptr) leaving.push_back(node.id);
   });
   return leaving;
 }

@@ -163,10 +163,10 @@ void LeaseService::TakeColumns(const v1::ResourceViewsNotice& notice) {
   size_t begin = 0;
   for (int i = 0; i < std::min(notice.numbers_size(), notice.versions_size()); ++i) {
     const uint32_t number = notice.numbers(i);
-    if (number >= numbered_.size() || numbered_[number].node.IsNil()) return;
+    if (number >= numbered_.size() || !numbered_[number].told) return;
     const Numbered& named = numbered_[number];
     if (taken.size() - begin < named.resources) return;
-    if (named.node != deps_.node_id) queue_.view()->SetTaken(named.node, taken.subspan(begin, named.resources), notice.versions(i));
+    queue_.view()->SetTaken(named.node, taken.subspan(begin, named.resources), notice.versions(i));
     begin += named.resources;
   }
 }
@@ -175,20 +175,20 @@ void LeaseService::OnResourceViews(const v1::ResourceViewsNotice& notice) {
   scheduling::ClusterView* view = queue_.view();
   for (const auto& node : notice.nodes()) {
     const NodeId id = NodeId::FromBinaryOrNil(node.node_id());
-    if (node.number() > 0 && node.number() <= kMaxNumber) {
-      if (numbered_.size() <= node.number()) numbered_.resize(node.number() + 1);
-      numbered_[node.number()] = {id, FromProto(node.total()).items().size()};
-    }
-    if (id == deps_.node_id) continue;  // known better here
-    // Every node hears of every node, ten times a second: mostly that a little of it was taken or given back.
+    const bool here = id == deps_.node_id;  // known better here
+    // To raylets that read no columns every node is told of in full, ten times a second: mostly that a little of it was taken or given back.
     if (const scheduling::ClusterView::Node* known = view->Find(id); known != nullptr && known->draining == node.draining() &&
-                                                                     Equal(known->total, node.total()) &&
+                                                                     Equal(known->total(), node.total()) &&
                                                                      Equal(known->labels, node.labels())) {
-      if (known->version < node.version()) view->SetAvailable(id, FromProto(node.available()), node.version());
-      continue;
+      if (!here && known->version < node.version()) view->SetAvailable(id, FromProto(node.available()), node.version());
+    } else if (!here) {
+      view->Set(id, FromProto(node.total()), FromProto(node.available()), {node.labels().begin(), node.labels().end()}, node.version(),
+                node.draining());
     }
-    view->Set(id, FromProto(node.total()), FromProto(node.available()), {node.labels().begin(), node.labels().end()}, node.version(),
-              node.draining());
+    if (node.number() == 0 || node.number() > kMaxNumber) continue;
+    if (numbered_.size() <= node.number()) numbered_.resize(node.number() + 1);
+    numbered_[node.number()] = {true, here ? scheduling::ClusterView::Handle() : view->HandleOf(id),
+                                FromProto(node.total()).items().size()};
   }
   TakeColumns(notice);
   for (const auto& gone : notice.gone()) view->Remove(NodeId::FromBinaryOrNil(gone));

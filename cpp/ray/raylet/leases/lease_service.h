@@ -184,10 +184,11 @@ class LeaseService {
   std::unordered_map<WorkerId, LeaseId, IdHash> by_worker_;
   // What columns of views call by its number.
   struct Numbered {
-    NodeId node;
-    size_t resources = 0;  // of its total
+    bool told = false;                     // it stands for a node
+    scheduling::ClusterView::Handle node;  // none: this one
+    size_t resources = 0;                  // of its total
   };
-  std::vector<Numbered> numbered_;  // by number; nil: none
+  std::vector<Numbered> numbered_;  // by number
   std::map<ActorId, std::shared_ptr<Actor>> actors_;
   std::deque<std::pair<std::pair<ActorId, uint32_t>, std::shared_ptr<v1::StartActorReply>>>
       over_starts_;                                                         // that gave no actor, oldest first

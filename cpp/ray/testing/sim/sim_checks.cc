@@ -114,7 +114,7 @@ void SimCluster::CheckViews(const Listing& listing) {
     const NodeId id = of.raylet->node_id();
     const auto free = [&id](const scheduling::ClusterView& view) {
       const scheduling::ClusterView::Node* node = view.Find(id);
-      return node == nullptr ? ResourceSet() : node->available;
+      return node == nullptr ? ResourceSet() : node->available();
     };
     const ResourceSet available = of.raylet->services().leases().resources().available(), reported = free(gcs_.server()->view());
     if (!SameBesidesStore(available, reported))

@@ -432,7 +432,7 @@ TEST(SimRayletTest, ReadsViewsInColumns) {
   };
   const auto cpus = [&](const NodeId& node) {
     const auto* known = raylet->services().leases().view().Find(node);
-    return known == nullptr ? -1 : known->available.Get("CPU") / ResourceSet::kUnit;
+    return known == nullptr ? -1 : known->available().Get("CPU") / ResourceSet::kUnit;
   };
   // For each node its number, what is taken of its CPUs, and of its slot.
   const auto columns = [&](uint64_t version, const std::vector<std::pair<uint32_t, int64_t>>& taken) {
