@@ -29,8 +29,10 @@ def fields(
         captured: the group that the submitting task hands on to its children; used if the options allow it.
 
     Raises:
+        TypeError: the group of a strategy is none.
         ValueError: no bundle of the placement group fits, it has no such bundle, or a bundle is named without a group.
     """
+    from ray.util.placement_group import PlacementGroup
     from ray.util.scheduling_strategies import (
         NodeAffinitySchedulingStrategy,
         NodeLabelSchedulingStrategy,
@@ -56,7 +58,9 @@ def fields(
         made = {"strategy_kind": _LABELS, "strategy_preferred": preferred}
     elif isinstance(strategy, PlacementGroupSchedulingStrategy):
         group, index = strategy.placement_group, strategy.placement_group_bundle_index
-        if not group.is_empty:
+        if group is not None and not isinstance(group, PlacementGroup):
+            raise TypeError(f"The group of PlacementGroupSchedulingStrategy must be a PlacementGroup, got {group!r}.")
+        if group is not None and not group.is_empty:
             _check_fits(group.id.hex(), group.bundle_specs, index, resources)
             made = _in_group(group.id.binary(), index, bool(strategy.placement_group_capture_child_tasks))
     elif strategy == "SPREAD":

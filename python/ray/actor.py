@@ -256,8 +256,7 @@ class ActorClass:
         if out_of_order is None:
             out_of_order = self._is_async or concurrency > 1 or bool(groups)
         max_task_retries = min(o.get("max_task_retries") or 0, _MAX_COUNT)
-        limit = o.get("max_pending_calls")
-        max_pending_calls = -1 if limit is None else limit
+        max_pending_calls = o.get("max_pending_calls") or -1
         actor_type = ActorType(
             _launch_hooks.module_of(self._cls),
             self._cls.__name__,

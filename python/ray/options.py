@@ -266,7 +266,6 @@ COMMON: dict[str, Option] = {
     "priority": Option((int,), _priority),
     "enable_task_events": Option((bool,)),
     "_labels": Option((dict, _NONE)),
-    "_metadata": Option((dict, _NONE)),
 }
 TASK: dict[str, Option] = {
     **COMMON,

@@ -10,7 +10,13 @@ import pytest
 
 import ray
 from ray.actor import ActorClassInheritanceException
-from ray.util.scheduling_strategies import Exists, In, NodeLabelSchedulingStrategy, NotIn
+from ray.util.scheduling_strategies import (
+    Exists,
+    In,
+    NodeAffinitySchedulingStrategy,
+    NodeLabelSchedulingStrategy,
+    NotIn,
+)
 
 Case = tuple[Callable[[], Any], type[BaseException], list[str]]
 
@@ -247,6 +253,19 @@ def test_label_strategies_take_names_and_operators_only(parameter: str, conditio
     check((lambda: NodeLabelSchedulingStrategy(**arguments), ValueError, [parameter]))
 
 
+@pytest.mark.parametrize(
+    ("node_id", "error"), [(None, TypeError), (3, TypeError), ("ab", ValueError), ("zz" * 28, ValueError)], ids=repr
+)
+def test_affinity_takes_the_hex_id_of_a_node_only(node_id: Any, error: type[Exception]) -> None:
+    check((lambda: NodeAffinitySchedulingStrategy(node_id, soft=False), error, [repr(node_id)]))
+
+
+def test_affinity_takes_an_id_in_capital_letters() -> None:
+    node = ray.get_runtime_context().get_node_id().upper()
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    assert ray.get(ray.remote(lambda: 1).options(scheduling_strategy=strategy).remote(), timeout=20) == 1
+
+
 @pytest.mark.parametrize("operator", [In, NotIn])
 @pytest.mark.parametrize("values", [(), (3,), ("a", None)], ids=repr)
 def test_label_operators_take_strings_only(operator: Any, values: tuple[Any, ...]) -> None:
@@ -273,6 +292,8 @@ def test_too_many_calls_are_refused() -> None:
     calls = [slow.wait.remote([gate]), slow.wait.remote([gate])]
     with pytest.raises(ray.exceptions.PendingCallsLimitExceeded, match="2"):
         slow.wait.remote([gate])
+    without_limit = ray.remote(Slow).options(max_pending_calls=0, num_cpus=0).remote()
+    calls += [without_limit.wait.remote([gate]) for _ in range(3)]
     ray.cancel(gate)
     del calls
 

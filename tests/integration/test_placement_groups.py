@@ -192,7 +192,10 @@ def test_old_options(group: Callable[..., PlacementGroup]) -> None:
     assert ray.get(ref, timeout=10)[0] == pg.id.hex()
     with pytest.raises(ValueError):
         where.options(placement_group="somewhere").remote()
-    assert ray.get(where.options(scheduling_strategy=InGroup(PlacementGroup.empty())).remote(), timeout=10)[0] is None
+    for nothing in (PlacementGroup.empty(), None):
+        assert ray.get(where.options(scheduling_strategy=InGroup(nothing)).remote(), timeout=10)[0] is None
+    with pytest.raises(TypeError, match="somewhere"):
+        where.options(scheduling_strategy=InGroup("somewhere")).remote()
 
 
 def test_removal_ends_what_runs_inside(group: Callable[..., PlacementGroup]) -> None:
@@ -210,8 +213,9 @@ def test_removal_ends_what_runs_inside(group: Callable[..., PlacementGroup]) -> 
     time.sleep(0.5)  # lets one of them begin, on which nothing depends
     remove_placement_group(pg)
     for ref in (running, once):
-        with pytest.raises(ray.exceptions.TaskPlacementGroupRemoved):
+        with pytest.raises(ray.exceptions.TaskPlacementGroupRemoved) as failed:
             ray.get(ref, timeout=10)
+        assert isinstance(failed.value, ray.exceptions.WorkerCrashedError)
     with pytest.raises(ray.exceptions.ActorDiedError, match="removed") as caught:
         for _ in range(1000):
             ray.get(actor.add.remote(), timeout=10)
@@ -235,6 +239,9 @@ def test_removal_fails_who_waits_at_once(group: Callable[..., PlacementGroup]) -
     ):
         with pytest.raises(error):
             ray.get(ref, timeout=5)
+    with pytest.raises(ray.exceptions.ActorUnschedulableError, match="never ran") as caught:
+        ray.get(call, timeout=5)
+    assert caught.value.error_message == str(caught.value)
     assert never.wait(10) is False
     # Later ones, too.
     with pytest.raises(ray.exceptions.TaskPlacementGroupRemoved):
@@ -295,6 +302,8 @@ def test_many_groups(group: Callable[..., PlacementGroup]) -> None:
         {"bundles": [{"CPU": 1}], "bundle_label_selector": [{}, {}]},
         {"bundles": [{"CPU": 1}], "bundle_label_selector": []},
         {"bundles": [{"CPU": 1}], "bundle_label_selector": [{"a b": "c"}]},
+        {"bundles": [{"CPU": 1}], "bundle_label_selector": [{"zone": 1}]},
+        {"bundles": [{"CPU": 1}], "bundle_label_selector": [{1: "a"}]},
         {"bundles": [{"CPU": 1}], "strategy": "PACK", "_soft_target_node_id": "00" * 28},
         {"bundles": [{"CPU": 1}], "strategy": "STRICT_PACK", "_soft_target_node_id": "xyz"},
         {"bundles": [{"CPU": 1}], "strategy": "PACK", "topology_strategy": {"zone": "STRICT_PACK"}},

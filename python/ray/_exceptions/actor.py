@@ -32,7 +32,7 @@ class RayActorError(RayError):
         actor_init_failed: bool = False,
         preempted: bool = False,
     ) -> None:
-        super().__init__(actor_id, error_msg, actor_init_failed, preempted)
+        RayError.__init__(self, actor_id, error_msg, actor_init_failed, preempted)
         self._actor_id = actor_id
         self.error_msg = error_msg or self.base_error_msg
         self._actor_init_failed = actor_init_failed
@@ -97,10 +97,25 @@ class ActorDiedError(RayActorError):
         return error
 
 
-class ActorPlacementGroupRemoved(ActorDiedError):
-    """The placement group of the actor was removed: the actor is dead for good, or never came to live."""
+class ActorUnschedulableError(ErrorMessageError):
+    """The actor can never be placed where it was told to."""
+
+    def __str__(self) -> str:
+        return f"The actor is not schedulable: {self.error_message}"
+
+
+class ActorPlacementGroupRemoved(ActorDiedError, ActorUnschedulableError):
+    """The placement group of the actor was removed: the actor is dead for good, or never came to live.
+
+    Programs that were written for Ray await an ActorDiedError of an actor that lived, and an ActorUnschedulableError of
+    one that did not.
+    """
 
     base_error_msg = "The placement group corresponding to this actor has been removed."
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.error_message = self.error_msg
 
 
 class ActorUnavailableError(RayActorError):
@@ -114,13 +129,6 @@ class ActorUnavailableError(RayActorError):
             "The task may or may not have been executed on the actor.",
         )
         self.args = (error_message, text)
-
-
-class ActorUnschedulableError(ErrorMessageError):
-    """The actor can never be placed where it was told to."""
-
-    def __str__(self) -> str:
-        return f"The actor is not schedulable: {self.error_message}"
 
 
 class PendingCallsLimitExceeded(RayError):

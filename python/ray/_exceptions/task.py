@@ -195,8 +195,11 @@ class OutOfMemoryError(MessageError):
     _default = "Task was killed due to the node running low on memory."
 
 
-class TaskPlacementGroupRemoved(MessageError):
-    """The placement group of the task was removed."""
+class TaskPlacementGroupRemoved(WorkerCrashedError):
+    """The placement group of the task was removed.
+
+    Programs that were written for Ray await a WorkerCrashedError of a task that ran in it.
+    """
 
     _default = "The placement group corresponding to this task has been removed."
 

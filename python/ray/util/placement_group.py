@@ -239,7 +239,7 @@ def _checked_bundles(bundles: Any) -> list[dict[str, float]]:
 
 def _strategy(strategy: Any, topology: Any) -> tuple[str, str]:
     """The strategy for nodes, and the label that all nodes must agree in ("": none)."""
-    if topology is not None:
+    if topology is not None and topology != {}:
         if strategy is not None:
             raise ValueError("Give either strategy or topology_strategy, not both.")
         if not isinstance(topology, dict) or not 1 <= len(topology) <= 2:
@@ -267,7 +267,7 @@ def _checked_selectors(selectors: Any, count: int) -> list[dict[str, str]]:
     if not isinstance(selectors, list) or len(selectors) != count:
         raise ValueError(f"bundle_label_selector must be a list with one selector for each of the {count} bundle(s).")
     for selector in selectors:
-        if not isinstance(selector, dict):
+        if not isinstance(selector, dict) or not all(isinstance(text, str) for text in (*selector, *selector.values())):
             raise ValueError(f"A label selector must be a dict of strings, got {selector!r}.")
         opts.COMMON["label_selector"].validate("bundle_label_selector", selector)
     return [dict(selector) for selector in selectors]

@@ -6,7 +6,10 @@ from typing import Any
 
 
 class PlacementGroupSchedulingStrategy:
-    """Runs in the resources of a placement group; bundle index -1 means any bundle."""
+    """Runs in the resources of a placement group; bundle index -1 means any bundle.
+
+    None for the group means none: not even that of the task that submits, where it would be handed on.
+    """
 
     def __init__(
         self,
@@ -23,6 +26,7 @@ class NodeAffinitySchedulingStrategy:
     """Runs on one node. With `soft`, elsewhere if that node is dead or cannot run it.
 
     Raises:
+        TypeError: `node_id` is neither text nor bytes.
         ValueError: `node_id` is not the hex id of a node, or the flags contradict each other.
     """
 
@@ -31,7 +35,10 @@ class NodeAffinitySchedulingStrategy:
     ) -> None:
         if isinstance(node_id, bytes):
             node_id = node_id.hex()
-        if len(node_id) != 56 or any(c not in "0123456789abcdef" for c in node_id) or set(node_id) == {"f"}:
+        if not isinstance(node_id, str):
+            raise TypeError(f"node_id must be the hex id of a node, got {node_id!r}.")
+        digits = node_id.lower()
+        if len(digits) != 56 or any(c not in "0123456789abcdef" for c in digits) or set(digits) == {"f"}:
             raise ValueError(f"Invalid node_id: {node_id!r} (expected 56 hexadecimal digits).")
         if _spill_on_unavailable and not soft:
             raise ValueError("_spill_on_unavailable needs soft=True.")
