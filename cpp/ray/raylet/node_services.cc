@@ -17,6 +17,7 @@
 #include "ray/raylet/logs/job_logs.h"
 #include "ray/raylet/memory/memory_reader.h"
 #include "ray/raylet/nodes/node_directory.h"
+#include "ray/raylet/objects/copy_teller.h"
 #include "ray/raylet/resource_reports.h"
 #include "ray/raylet/router/router.h"
 #include "ray/raylet/workers/json.h"
@@ -115,6 +116,7 @@ struct NodeServices::Impl {
   std::unique_ptr<Router> router;
   std::unique_ptr<NodeDirectory> nodes;
   std::unique_ptr<AdoptionService> adoption;
+  std::unique_ptr<CopyTeller> teller;
   std::unique_ptr<ChaosService> chaos;
   std::unique_ptr<ExplainService> explain;
   std::unique_ptr<JobLogs> logs;
@@ -228,7 +230,14 @@ void NodeServices::Impl::Init() {
   adopt.keep = [this](const NodeId& node, std::vector<CopyRun> copies) { objects->Keep(node, std::move(copies)); };
   adopt.save = [this](const CopyToSave& copy, std::function<void(const Status&)> done) { objects->Save(copy, std::move(done)); };
   adoption = std::make_unique<AdoptionService>(std::move(adopt));
-  nodes->OnNodeDead([this](const NodeId& node, const std::string&) { adoption->OnNodeDead(node); });
+  teller = std::make_unique<CopyTeller>(CopyTeller::Deps{
+      loop, node_id, [this](const WorkerId& worker) { return workers->ConnectionOf(worker); },
+      [this](const NodeId& node) { return nodes->Link(node); }, [this](const Address& process) { return hub->Connect(process); },
+      [this](const CopyRun& copy) { adoption->AddLocation(copy, node_id); }});
+  nodes->OnNodeDead([this](const NodeId& node, const std::string&) {
+    adoption->OnNodeDead(node);
+    teller->OnNodeDead(node);
+  });
   nodes->OnNodeAdded([this](const NodeDescription& node) {
     if (node.is_head) workers->SetAdopter(node.id);
   });
@@ -494,18 +503,7 @@ std::shared_ptr<void> NodeServices::Impl::Prefetch(const v1::RequestLeaseRequest
     for (const std::string& node : argument.node_ids()) copy.nodes.push_back(NodeId::FromBinaryOrNil(node));
     copy.attempt = argument.attempt();
   }
-  return objects->Prefetch(std::move(copies), [this](const CopyToSave& copy) {
-    // The owner frees every copy that it knows of.
-    v1::AddLocationNotice notice;
-    notice.set_object_id(copy.id.Binary());
-    notice.set_node_id(node_id.Binary());
-    notice.set_attempt(copy.attempt);
-    const rpc::ConnectionPtr local = workers->ConnectionOf(copy.owner.worker_id);
-    const rpc::ConnectionPtr owner = local != nullptr || copy.owner.node_id == node_id ? local : hub->Connect(copy.owner);
-    if (owner == nullptr) return;  // it has ended, and its objects with it
-    owner->Notify(MethodId::kAddLocation, notice);
-    if (local == nullptr) owner->Close(Status::Cancelled("all was said"));
-  });
+  return objects->Prefetch(std::move(copies));
 }
 
 std::string NodeServices::Impl::Stats() const {
@@ -580,6 +578,7 @@ void NodeServices::Impl::Stop(const std::string& reason, std::function<void()> d
 
 void NodeServices::Impl::Leave(const std::string& reason, std::function<void()> done) {
   deps.launcher->Stop();
+  teller->Stop();
   hub->Shutdown();
   nodes->Close();
   carriers->StopLinks();
@@ -636,7 +635,10 @@ void NodeServices::OnLauncherReady(const Status& status) { impl_->OnLauncherRead
 
 void NodeServices::Stop(const std::string& reason, std::function<void()> done) { impl_->Stop(reason, std::move(done)); }
 
+void NodeServices::TellOwner(const Address& owner, const CopyRun& copy) { impl_->teller->Tell(owner, copy); }
+
 void NodeServices::Abandon() {
+  impl_->teller->Stop();
   impl_->stopping = true;
   impl_->reports->Stop();
 }

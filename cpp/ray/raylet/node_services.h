@@ -68,6 +68,9 @@ class NodeServices {
   void ForwardLines(WorkerLines lines);
   void NotifyDrivers(const JobId& job, const std::string& kind, const std::string& message);
 
+  // Of a copy that has come to the store of this node.
+  void TellOwner(const Address& owner, const CopyRun& copy);
+
   // Registers with the GCS; see Raylet::Start. `listen_address`: where other nodes reach this one, empty: nowhere; `plain_links`: also by frames on plain TCP.
   void Start(const std::string& listen_address, bool plain_links, std::function<void()> on_ready,
              std::function<void(const Status&)> on_end);

@@ -134,6 +134,7 @@ Status Raylet::Impl::Init() {
   transfers = std::make_unique<TransferService>(
       TransferService::Deps{loop, store->store(), node_id, [this](const NodeId& node) { return services->nodes()->BulkLink(node); },
                             [this](const NodeId& node) { return services->nodes()->Link(node); },
+                            [this](const Address& owner, const CopyRun& copy) { services->TellOwner(owner, copy); },
                             [this](const JobId& job, const std::string& message) { services->NotifyDrivers(job, "fetch", message); }},
       pull, push);
   objects.Set(store->store(), transfers.get());

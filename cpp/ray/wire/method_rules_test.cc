@@ -42,7 +42,7 @@ TEST(MethodRulesTest, WhatTheyAllow) {
   EXPECT_EQ(RuleOf(MethodId::kKvPut)->key, "request_id");
   EXPECT_TRUE(RuleOf(MethodId::kRequestLease)->waits);
   EXPECT_TRUE(RuleOf(MethodId::kRequestLease)->MayLose());
-  EXPECT_TRUE(RuleOf(MethodId::kAddLocation)->MayLose());
+  EXPECT_TRUE(RuleOf(MethodId::kLeaveObject)->MayLose());
   EXPECT_FALSE(RuleOf(MethodId::kReturnLease)->MayLose()) << "nobody answers, so nobody sends it again";
   EXPECT_TRUE(RuleOf(MethodId::kReturnLease)->MayRepeat());
   EXPECT_FALSE(RuleOf(MethodId::kStoreRelease)->MayRepeat());

@@ -132,22 +132,47 @@ void MemoryStore::FireLocked(Entry* entry, bool failed, std::vector<CallbackNode
   }
 }
 
-bool MemoryStore::PutEntry(const ObjectId& id, int32_t kind, BufferPtr value, bool in_store) {
+MemoryStore::Made MemoryStore::JoinMade(Entry* entry, BufferPtr value, NodeId* primary) {
+  if (!entry->in_store) return Made::kInMemory;
+  StoreMark& known = MarkOf(entry->value);
+  const StoreMark& copy = MarkOf(value);
+  const NodeId node = copy.nodes.front();
+  if (copy.attempt == known.attempt) {
+    known.Add(node);
+    return Made::kTaken;
+  }
+  if (copy.attempt < known.attempt) return Made::kUnwanted;
+  const bool first = known.nodes.front() == node;
+  std::erase(known.nodes, node);
+  if (known.nodes.empty()) {
+    entry->value = std::move(value);
+    return Made::kTaken;
+  }
+  if (first) *primary = known.nodes.front();
+  return Made::kUnwanted;
+}
+
+bool MemoryStore::PutEntry(const ObjectId& id, int32_t kind, BufferPtr value, Second second, NodeId* primary, Made* made) {
   std::vector<CallbackNode*> callbacks;
   {
     MutexLock lock(&mu_);
     Entry& entry = entries_[id];
     if (entry.value != nullptr) {
-      if (entry.in_store && in_store) {
+      if (second == Second::kMade) {
+        *made = JoinMade(&entry, std::move(value), primary);
+      } else if (second == Second::kTold && entry.in_store) {
         StoreMark& known = MarkOf(entry.value);
-        for (const NodeId& node : MarkOf(value).nodes) known.Add(node);
-        known.attempt = std::max(known.attempt, MarkOf(value).attempt);
+        if (MarkOf(value).attempt > known.attempt) {
+          entry.value = std::move(value);
+        } else if (MarkOf(value).attempt == known.attempt) {
+          for (const NodeId& node : MarkOf(value).nodes) known.Add(node);
+        }
       }
       return false;
     }
     entry.value = std::move(value);
     entry.kind = kind;
-    entry.in_store = in_store;
+    entry.in_store = second != Second::kNone;
     ++values_;
     if (entry.waiters != nullptr) FireLocked(&entry, /*failed=*/kind >= 0, &callbacks);
   }
@@ -161,12 +186,20 @@ bool MemoryStore::PutEntry(const ObjectId& id, int32_t kind, BufferPtr value, bo
 
 bool MemoryStore::Put(const ObjectId& id, std::string_view metadata, BufferPtr blob) {
   RAY_CHECK(blob != nullptr);
-  return PutEntry(id, KindOf(metadata), std::move(blob), false);
+  return PutEntry(id, KindOf(metadata), std::move(blob), Second::kNone);
 }
 
 bool MemoryStore::PutInStore(const ObjectId& id, std::string_view metadata, uint64_t size, std::span<const NodeId> nodes,
                              uint32_t attempt) {
-  return PutEntry(id, KindOf(metadata), std::make_shared<StoreMark>(size, nodes, attempt), true);
+  return PutEntry(id, KindOf(metadata), std::make_shared<StoreMark>(size, nodes, attempt), Second::kTold);
+}
+
+MemoryStore::Made MemoryStore::PutReturn(const ObjectId& id, std::string_view metadata, uint64_t size, const NodeId& node, uint32_t attempt,
+                                         NodeId* primary) {
+  *primary = NodeId();
+  Made made = Made::kTaken;
+  PutEntry(id, KindOf(metadata), std::make_shared<StoreMark>(size, std::span(&node, 1), attempt), Second::kMade, primary, &made);
+  return made;
 }
 
 bool MemoryStore::AddCopy(const ObjectId& id, const NodeId& node, uint32_t attempt) {

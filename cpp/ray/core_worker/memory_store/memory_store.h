@@ -48,8 +48,16 @@ class MemoryStore {
 
   // The first one stays: false when the object had a value already. Wakes who waits.
   bool Put(const ObjectId& id, std::string_view metadata, BufferPtr blob);
-  // Where it is in stores already, the nodes are added, and a later attempt stands for all of them; still false.
+  // As its owner tells. Where it is known to be in stores already, the nodes are added, or those of a later run take the place of an earlier one's; still false.
   bool PutInStore(const ObjectId& id, std::string_view metadata, uint64_t size, std::span<const NodeId> nodes, uint32_t attempt = 0);
+  // As its owner: a run of its task has put it into the store of that node, in place of what earlier ones had put there. The first value stays, and what is known of
+  // it, as long as there is a copy of it. `*primary`: as LoseCopy's.
+  enum class Made {
+    kTaken,
+    kUnwanted,  // there are copies of another run
+    kInMemory,  // there is a small value
+  };
+  Made PutReturn(const ObjectId& id, std::string_view metadata, uint64_t size, const NodeId& node, uint32_t attempt, NodeId* primary);
   // A copy more, of the value that run `attempt` made. False: it is not in stores, or of another run.
   bool AddCopy(const ObjectId& id, const NodeId& node, uint32_t attempt);
   // A copy less. kLost: that was the last one, and the object is absent from now on. kNone: there was no such copy (of that run: news that are
@@ -134,7 +142,11 @@ class MemoryStore {
 
  private:
   friend class Watch;
-  bool PutEntry(const ObjectId& id, int32_t kind, BufferPtr value, bool in_store);
+  // What becomes of a value in stores where another one is known already.
+  enum class Second { kNone, kTold, kMade };
+  // True: it was the first.
+  bool PutEntry(const ObjectId& id, int32_t kind, BufferPtr value, Second second, NodeId* primary = nullptr, Made* made = nullptr);
+  static Made JoinMade(Entry* entry, BufferPtr value, NodeId* primary);
   void ClearLocked(Map::iterator it) REQUIRES(mu_);  // absent from now on
   static void Fill(const Entry& entry, StoredValue* out);
   static void Link(Entry* entry, Node* node);

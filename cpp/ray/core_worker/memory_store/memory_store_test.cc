@@ -70,14 +70,49 @@ TEST(MemoryStoreTest, CopiesComeAndGo) {
   EXPECT_EQ(store.LoseNode(b).lost, std::vector<ObjectId>{id});
   EXPECT_FALSE(store.Contains(id));
   EXPECT_NE(store.OnReady(id, [&](bool g) { gone = g; }), 0u);  // pending again
-  // Another run, perhaps on both nodes: one value, the later attempt stands for it.
+  // Another run, on another node: the owner has told of that, and what was known of the earlier one's copies is of no use any more.
   store.PutInStore(id, "RAW", 1 << 20, {&a, 1}, 2);
   EXPECT_FALSE(gone);
   EXPECT_FALSE(store.PutInStore(id, "RAW", 1 << 20, {&b, 1}, 3));
+  EXPECT_FALSE(store.PutInStore(id, "RAW", 1 << 20, {&a, 1}, 2));  // an old answer that comes late
   EXPECT_EQ(store.LoseCopy(id, a, 2, &primary), MemoryStore::Loss::kNone);
+  EXPECT_FALSE(store.IsLocal(id, a));
+  EXPECT_TRUE(store.IsLocal(id, b));
   EXPECT_FALSE(store.Forget(id, 2));
   EXPECT_TRUE(store.Forget(id, 3));
   EXPECT_EQ(store.size(), 0u);
+}
+
+TEST(MemoryStoreTest, TheFirstValueOfATaskThatRunsAgainStaysAsLongAsThereIsACopy) {
+  MemoryStore store;
+  const ObjectId id = ObjectId::ForReturn(TaskId::Of(JobId::FromInt(1), ActorId::Nil()), 0);
+  const NodeId a = NodeId::FromRandom(), b = NodeId::FromRandom(), c = NodeId::FromRandom();
+  NodeId primary;
+  using Made = MemoryStore::Made;
+  EXPECT_EQ(store.PutReturn(id, "RAW", 1 << 20, a, 0, &primary), Made::kTaken);
+  EXPECT_TRUE(store.AddCopy(id, b, 0));
+  // Run again for something else that it makes, elsewhere.
+  EXPECT_EQ(store.PutReturn(id, "RAW", 1 << 20, c, 1, &primary), Made::kUnwanted);
+  EXPECT_TRUE(primary.IsNil());
+  EXPECT_FALSE(store.IsLocal(id, c));
+  // Where the primary copy was: that is not there any more.
+  EXPECT_EQ(store.PutReturn(id, "RAW", 1 << 20, a, 2, &primary), Made::kUnwanted);
+  EXPECT_EQ(primary, b);
+  EXPECT_FALSE(store.IsLocal(id, a));
+  // Where the last copy was.
+  EXPECT_EQ(store.PutReturn(id, "RAW", 2 << 20, b, 3, &primary), Made::kTaken);
+  EXPECT_TRUE(primary.IsNil());
+  StoredValue value;
+  ASSERT_TRUE(store.Get(id, &value));
+  EXPECT_EQ(value.attempt, 3u);
+  EXPECT_EQ(value.size, 2u << 20);
+  EXPECT_EQ(value.node_ids, std::vector<NodeId>{b});
+  EXPECT_EQ(store.PutReturn(id, "RAW", 1 << 20, a, 2, &primary), Made::kUnwanted);  // late
+  EXPECT_EQ(store.PutReturn(id, "RAW", 2 << 20, a, 3, &primary), Made::kTaken);
+  EXPECT_TRUE(store.IsLocal(id, a));
+  store.Delete({&id, 1});
+  store.Put(id, "RAW", HeapBuffer::CopyOf("small"));
+  EXPECT_EQ(store.PutReturn(id, "RAW", 1 << 20, a, 4, &primary), Made::kInMemory);
 }
 
 TEST(MemoryStoreTest, PackedBuffersHoldTheirBytes) {

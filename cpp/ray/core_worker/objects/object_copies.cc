@@ -82,6 +82,14 @@ void ObjectCopies::KeepCopies(const std::vector<std::pair<ObjectId, NodeId>>& co
   if (auto raylet = context_.peers->raylet()) raylet->Notify(MethodId::kKeepCopies, notice);
 }
 
+MemoryStore::Made ObjectCopies::AddReturn(const CopyRun& run, std::string_view metadata, uint64_t size, const NodeId& node) {
+  NodeId primary;
+  const MemoryStore::Made made = context_.memory.PutReturn(run.id, metadata, size, node, run.attempt, &primary);
+  if (made != MemoryStore::Made::kTaken) FreeCopy(run, node);
+  if (!primary.IsNil()) KeepCopies({{run.id, primary}});
+  return made;
+}
+
 void ObjectCopies::ReportLost(const ObjectRefInfo& ref, const NodeId& node, uint32_t attempt) {
   if (context_.IsOurs(ref)) {
     LoseCopy(ref.id, node, attempt);
@@ -246,11 +254,12 @@ void ObjectCopies::HandleGetLocations(const v1::GetLocationsRequest& message, rp
   responder.Send(reply);
 }
 
-void ObjectCopies::HandleAddLocation(const v1::AddLocationNotice& message) {
+void ObjectCopies::HandleAddLocation(const v1::AddLocationNotice& message, rpc::Responder responder) {
   const ObjectId id = ObjectId::FromBinaryOrNil(message.object_id());
   const NodeId node = NodeId::FromBinaryOrNil(message.node_id());
-  // Freed meanwhile: that copy came too late to be freed with the others.
-  if (!context_.memory.AddCopy(id, node, message.attempt()) && !context_.table.Contains(id)) FreeCopy({id, message.attempt()}, node);
+  // Freed or made again meanwhile: that copy came too late to go with the others.
+  if (!context_.memory.AddCopy(id, node, message.attempt())) FreeCopy({id, message.attempt()}, node);
+  if (responder.valid()) responder.Send(v1::BorrowersEmpty());
 }
 
 void ObjectCopies::HandleMoveCopies(const v1::MoveCopiesRequest& message, rpc::Responder responder) {

@@ -33,6 +33,8 @@ class ObjectCopies {
   // --- copies that are of no use any more
   void FreeCopies(const std::vector<StoredCopies>& copies);
   void FreeCopy(const CopyRun& copy, const NodeId& node) { FreeCopies({{copy.id, {node}, copy.attempt}}); }
+  // Of an object of ours: `run` of its task has put it into the store of that node.
+  MemoryStore::Made AddReturn(const CopyRun& run, std::string_view metadata, uint64_t size, const NodeId& node);
 
   // --- copies that are gone
   // The copy on `node` that run `attempt` made was looked for in vain.
@@ -60,7 +62,7 @@ class ObjectCopies {
   // The same without the owners: what this process knows. Of a node that does not answer in time nothing is known to be spilled.
   Status GetKnownLocations(std::span<const ObjectRefInfo> refs, const Block& block, std::vector<Location>* out);
   void HandleGetLocations(const v1::GetLocationsRequest& message, rpc::Responder responder);
-  void HandleAddLocation(const v1::AddLocationNotice& message);
+  void HandleAddLocation(const v1::AddLocationNotice& message, rpc::Responder responder);
 
  private:
   Location KnownLocation(const ObjectId& id) const;

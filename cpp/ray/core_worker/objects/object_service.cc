@@ -73,8 +73,9 @@ void ObjectService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
         if (auto self = weak.lock()) self->borrowing_.HandleSettleBorrows(message, std::move(responder));
       });
   dispatcher->RegisterTyped<v1::AddLocationNotice>(MethodId::kAddLocation,
-                                                   [weak](const v1::AddLocationNotice& message, rpc::Request&, rpc::Responder) {
-                                                     if (auto self = weak.lock()) self->copies_.HandleAddLocation(message);
+                                                   [weak](const v1::AddLocationNotice& message, rpc::Request&, rpc::Responder responder) {
+                                                     if (auto self = weak.lock())
+                                                       self->copies_.HandleAddLocation(message, std::move(responder));
                                                    });
   dispatcher->RegisterTyped<v1::MoveCopiesRequest>(MethodId::kMoveCopies,
                                                    [weak](const v1::MoveCopiesRequest& message, rpc::Request&, rpc::Responder responder) {
@@ -304,14 +305,9 @@ void ObjectService::StoreReturn(const ReturnValue& value) {
   context_.table.AddGiven(value.id, value.nested, value.sender, &effects);
   if (value.in_store) {
     if (deps_.on_stored) deps_.on_stored(value.id);
-    if (!context_.memory.PutInStore(value.id, value.metadata, value.size, {&value.node_id, 1}, value.attempt)) {
-      // Run again for something else that it made. One more copy; or of no use, if the value is small this time.
-      StoredValue known;
-      if (context_.memory.Get(value.id, &known) && !known.in_store) {
-        FreeCopy({value.id, value.attempt}, value.node_id);
-        if (deps_.on_freed) deps_.on_freed({}, {&value.id, 1});
-      }
-    }
+    // It may have run again for something else that it made.
+    const MemoryStore::Made made = copies_.AddReturn({value.id, value.attempt}, value.metadata, value.size, value.node_id);
+    if (made == MemoryStore::Made::kInMemory && deps_.on_freed) deps_.on_freed({}, {&value.id, 1});
     // The copy is ours to free, also if nobody waited for it.
     if (!context_.table.Contains(value.id)) {
       std::vector<StoredCopies> copies;

@@ -45,6 +45,7 @@ uint64_t Pulls::Start(const ObjectRefInfo& ref, const StoredValue& known, FetchR
   request.set_size(known.size);
   request.set_metadata(known.metadata);
   request.set_attempt(known.attempt);
+  request.set_by_owner(context_.IsOurs(ref));
   request.set_reason(static_cast<v1::PullReason>(reason));
   for (const NodeId& node : known.node_ids) request.add_node_ids(node.data(), NodeId::kSize);
   rpc::CallTyped<v1::PullObjectReply>(*raylet, MethodId::kPullObject, request, {},
@@ -84,16 +85,7 @@ void Pulls::OnPulled(const std::shared_ptr<Pull>& pull, const Status& status, co
   const ObjectRefInfo& ref = pull->ref;
   Status outcome = status;
   if (status.ok() && reply.ready()) {
-    context_.memory.AddCopy(ref.id, context_.self.node_id, pull->attempt);
-    if (!context_.IsOurs(ref)) {
-      if (auto owner = context_.owners->Get(ref.owner); owner.ok()) {
-        v1::AddLocationNotice notice;
-        notice.set_object_id(ref.id.data(), ObjectId::kSize);
-        notice.set_node_id(context_.self.node_id.Binary());
-        notice.set_attempt(pull->attempt);
-        (*owner)->Notify(MethodId::kAddLocation, notice);
-      }
-    }
+    context_.memory.AddCopy(ref.id, context_.self.node_id, pull->attempt);  // the raylet tells the owner, if that is another process
   } else if (status.ok() && reply.timed_out()) {
     outcome = Status(StatusCode::kDeadlineExceeded, "no node gave object " + ref.id.Hex() + " in time",
                      static_cast<int32_t>(ErrorType::kObjectFetchTimedOut));

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "ray/core_worker/objects/object_service_fixture.h"
+#include "ray/testing/promise/promise.h"
 
 namespace ray::core {
 namespace {
@@ -155,11 +156,34 @@ TEST_F(RemoteObjectsTest, AGetFetchesACopyThatIsListedAndFreed) {
   here().Until([&] { return nodes_[0]->store.size() + nodes_[1]->store.size() == 0; });
 }
 
-TEST_F(RemoteObjectsTest, ABorrowerTellsTheOwnerOfItsCopy) {
+TEST_F(RemoteObjectsTest, AnOwnerIsToldOfCopiesAndFreesThoseThatNobodyWants) {
   const ObjectId id = here().Put(big_);
   there().objects->AddBorrowedRef({id, here().self}, ObjectId::Nil(), 0);
   EXPECT_EQ(there().Get(id, here().self), "RAW:" + big_);
-  here().Until([&] { return NodesOf(here(), id).size() == 2; });
+  // As the raylet there does.
+  const rpc::ConnectionPtr owner = there().carrier->Connect(WorkerSocketName(here().self.worker_id)).value();
+  const auto tell = [&](const ObjectId& copy, uint32_t attempt) {
+    v1::AddLocationNotice message;
+    message.set_object_id(copy.Binary());
+    message.set_node_id(nodes_[1]->id.Binary());
+    message.set_attempt(attempt);
+    TestPromise<bool> answered;
+    owner->Call(MethodId::kAddLocation, message, {},
+                [answered](const Status& status, const rpc::Reply&) { answered.set_value(status.ok()); });
+    return answered.get_future().get();
+  };
+  EXPECT_TRUE(tell(id, 0));
+  EXPECT_TRUE(tell(id, 0));
+  EXPECT_EQ(NodesOf(here(), id), (std::set<NodeId>{nodes_[0]->id, nodes_[1]->id}));
+  // One that was freed before it was told of, and one of a run whose copies are of no use any more.
+  const ObjectId freed = ObjectId::ForReturn(TaskId::Of(JobId::FromInt(1), ActorId::Nil()), 0);
+  const ObjectId again = ReturnOn(here(), *nodes_[0], /*attempt=*/1);
+  for (const ObjectId& copy : {freed, again}) {
+    CopyTo(&nodes_[1]->store, copy, HeapBuffer::CopyOf(big_));
+    EXPECT_TRUE(tell(copy, 0));
+    here().Until([&] { return nodes_[1]->store.TryGet(copy) == nullptr; });
+  }
+  EXPECT_EQ(NodesOf(here(), again), std::set<NodeId>{nodes_[0]->id});
   // Its owner goes: the copies that the stores have do not count.
   there().loop->Post("test", [&] { there().objects->OnNodeDied(nodes_[0]->id); });
   there().Until([&] { return there().Get(id, here().self, 100).starts_with("9:"); });

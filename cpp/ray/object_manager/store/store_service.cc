@@ -119,7 +119,7 @@ struct StoreService::Impl {
     RoomCallback callback;
   };
   std::unordered_map<Token, RoomRequest> room_requests;
-  std::unordered_map<Token, std::pair<ClientId, std::function<void(BufferPtr)>>> pin_requests;
+  std::unordered_map<Token, std::pair<ClientId, std::function<void(PinnedCopy)>>> pin_requests;
   // Runs on the loop when the last holder is gone: the client that it was ends, and with it its pin or its unsealed object.
   std::shared_ptr<void> Hold(ClientId client);
   Result<uint8_t*> MapPlace(const Place& place, uint64_t size, std::shared_ptr<void>* hold);
@@ -393,9 +393,9 @@ class StoreService::Impl::Room final : public ObjectRoom {
   void Prepare(uint64_t offset, size_t size) override {
     if (place_.segment == 0) local_->arena->Prepare(place_.offset + offset, size, place_.offset + warm_bytes_);
   }
-  void Seal() override {
-    local_->Post("store.seal", [impl = impl_, client = client_, id = id_] {
-      impl->core->Seal(client, id, /*keep_pin=*/true, impl->Now(), &impl->effects);
+  void Seal(uint32_t made_by) override {
+    local_->Post("store.seal", [impl = impl_, client = client_, id = id_, made_by] {
+      impl->core->Seal(client, id, /*keep_pin=*/true, impl->Now(), &impl->effects, made_by);
       impl->Settle();
     });
   }
@@ -454,13 +454,13 @@ bool StoreService::Impl::AnswerLocally(GetReplied& effect) {
   if (node.empty()) return false;
   auto& [client, callback] = node.mapped();
   std::shared_ptr<void> hold = Hold(client);
-  BufferPtr bytes;
+  PinnedCopy copy;
   if (effect.status.ok() && effect.objects.size() == 1 && effect.objects[0].found) {
     const FoundObject& object = effect.objects[0];
     Result<uint8_t*> data = MapPlace(object.place, object.size, &hold);
-    if (data.ok()) bytes = std::make_shared<HeldBytes>(*data, object.size, std::move(hold));
+    if (data.ok()) copy = {std::make_shared<HeldBytes>(*data, object.size, std::move(hold)), object.attempt, object.made_by};
   }
-  callback(std::move(bytes));
+  callback(std::move(copy));
   return true;
 }
 
@@ -663,10 +663,10 @@ void StoreService::CreateCopy(const Copy& copy, RoomCallback callback) {
   });
 }
 
-void StoreService::Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> callback) {
+void StoreService::Pin(const ObjectId& id, std::function<void(PinnedCopy copy)> callback) {
   impl_->local->Post("store.pin", [self = impl_.get(), id, callback = std::move(callback)] {
     const bool may_come = self->core->MayCome(id);
-    if (!may_come && !self->core->Contains(id)) return callback(nullptr);
+    if (!may_come && !self->core->Contains(id)) return callback({});
     const Token token = ++self->last_token;
     const ClientId client = ++self->last_local;
     self->pin_requests.emplace(token, std::pair(client, callback));

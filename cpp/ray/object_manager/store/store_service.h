@@ -61,8 +61,8 @@ class ObjectRoom : public std::enable_shared_from_this<ObjectRoom> {
   virtual std::shared_ptr<Landing> Land(uint64_t offset, size_t size) = 0;
   // Makes filling them in fast; takes as long as it takes to make their pages.
   virtual void Prepare(uint64_t offset, size_t size) = 0;
-  // All of it is written: visible and immutable from now on.
-  virtual void Seal() = 0;
+  // All of it is written, as that run of its task made it: visible and immutable from now on.
+  virtual void Seal(uint32_t made_by) = 0;
   // Its bytes, as far as they are written; the buffer holds the room.
   virtual BufferPtr bytes() = 0;
 };
@@ -101,8 +101,13 @@ class StoreService {
     uint32_t attempt = 0;  // which run of its task made it
   };
   void CreateCopy(const Copy& copy, RoomCallback callback);
-  // The bytes of a sealed object, pinned as long as the buffer lives; restored from disk if need be. Null: it is not here, nor was it sealed within a moment.
-  void Pin(const ObjectId& id, std::function<void(BufferPtr bytes)> callback);
+  // A sealed object, pinned as long as its bytes live; restored from disk if need be. Null: it is not here, nor was it sealed within a moment.
+  struct PinnedCopy {
+    BufferPtr bytes;
+    // The latest run of its task whose copy it counts as, and the one that wrote it: an earlier one, where a later one found it here.
+    uint32_t attempt = 0, made_by = 0;
+  };
+  void Pin(const ObjectId& id, std::function<void(PinnedCopy copy)> callback);
   // As its owner says: they are of no use any more; or, they must not be evicted.
   void Free(std::vector<CopyRun> copies);
   void Keep(std::vector<CopyRun> copies);

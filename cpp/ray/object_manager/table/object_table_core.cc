@@ -56,7 +56,7 @@ ObjectTableCore::Outcome ObjectTableCore::TryCreate(const CreateRequest& request
       return Outcome::kDone;
     }
     if (object.creator != request.client) return Outcome::kOtherWrites;
-    object.attempt = std::max(object.attempt, request.attempt);
+    object.attempt = object.made_by = std::max(object.attempt, request.attempt);
     CreateReplied reply{.token = request.token, .place = object.place, .warm_bytes = object.warm_bytes};
     if (object.size != request.size) {
       reply.status = Status::InvalidArgument("object " + request.id.Hex() + " was created with " + std::to_string(object.size) +
@@ -83,7 +83,7 @@ ObjectTableCore::Outcome ObjectTableCore::TryCreate(const CreateRequest& request
   object.size = request.size;
   object.metadata = request.metadata;
   object.primary = request.primary;
-  object.attempt = request.attempt;
+  object.attempt = object.made_by = request.attempt;
   clients_[request.client].unsealed.insert(request.id);
   out->push_back(CreateReplied{.token = request.token, .place = place, .warm_bytes = warm_bytes});
   return Outcome::kDone;
@@ -124,7 +124,7 @@ ObjectTableCore::Outcome ObjectTableCore::TryPut(const PutRequest& request, Time
   const auto early = early_.extract(request.id);
   const bool reowned = early && !early.mapped().owner.IsNil();
   Object& object = *AddObject(request.client, request.id, reowned ? early.mapped().owner : request.owner);
-  object.attempt = request.attempt;
+  object.attempt = object.made_by = request.attempt;
   if (early && !reowned && early.mapped().client != request.client && early.mapped().attempt >= request.attempt) object.freed = true;
   object.place.offset = request.offset;
   object.size = request.size;
@@ -134,9 +134,10 @@ ObjectTableCore::Outcome ObjectTableCore::TryPut(const PutRequest& request, Time
   return Outcome::kDone;
 }
 
-void ObjectTableCore::Seal(ClientId client, const ObjectId& id, bool keep_pin, Time now, Effects* out) {
+void ObjectTableCore::Seal(ClientId client, const ObjectId& id, bool keep_pin, Time now, Effects* out, std::optional<uint32_t> made_by) {
   auto it = objects_.find(id);
   if (it == objects_.end() || it->second.sealed || it->second.creator != client) return;
+  if (made_by) it->second.made_by = *made_by;
   clients_[client].unsealed.erase(id);
   SealObject(client, id, &it->second, keep_pin, now, out);
   ServeQueue(now, out);  // creates of this very object wait for its end
@@ -154,6 +155,10 @@ void ObjectTableCore::SealObject(ClientId client, const ObjectId& id, Object* ob
   }
 }
 
+FoundObject ObjectTableCore::FoundAt(const ObjectId& id, const Object& object) {
+  return {id, true, false, object.place, object.size, object.metadata, object.attempt, object.made_by};
+}
+
 void ObjectTableCore::Announce(const ObjectId& id, Object* object, Effects* out) {
   auto waiting = awaited_.find(id);
   if (waiting == awaited_.end()) return;
@@ -167,7 +172,7 @@ void ObjectTableCore::Announce(const ObjectId& id, Object* object, Effects* out)
       if (object == nullptr) {
         found.lost = true;
       } else {
-        found = {id, true, false, object->place, object->size, object->metadata};
+        found = FoundAt(id, *object);
         Pin(get->second.client, id, object);
       }
       --get->second.missing;
@@ -197,7 +202,7 @@ void ObjectTableCore::Get(Token token, ClientId client, std::vector<ObjectId> id
     if (it != objects_.end() && it->second.Readable()) {
       Object& object = it->second;
       Pin(client, id, &object);
-      get.objects.push_back({id, true, false, object.place, object.size, object.metadata});
+      get.objects.push_back(FoundAt(id, object));
       continue;
     }
     if (it != objects_.end() && it->second.sealed) spilled.push_back(id);

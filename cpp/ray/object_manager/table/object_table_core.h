@@ -112,6 +112,7 @@ struct FoundObject {
   Place place;
   uint64_t size = 0;
   std::string metadata;
+  uint32_t attempt = 0, made_by = 0;  // see Object
 };
 struct GetReplied {  // every found object is pinned once more for the client
   Token token = 0;
@@ -189,7 +190,8 @@ class ObjectTableCore {
   // Again by the same client before the seal: the same room. While another client writes it: waits for that one's seal or end.
   void Create(CreateRequest request, Time now, Effects* out);
   // Of an object that is not there or not this client's to seal: nothing.
-  void Seal(ClientId client, const ObjectId& id, bool keep_pin, Time now, Effects* out);
+  // `made_by`: which run wrote its bytes, if not the one that it was created for.
+  void Seal(ClientId client, const ObjectId& id, bool keep_pin, Time now, Effects* out, std::optional<uint32_t> made_by = std::nullopt);
   void Abort(ClientId client, const ObjectId& id, Time now, Effects* out);
   // Replies when all are found or at `deadline`, with what there is then.
   void Get(Token token, ClientId client, std::vector<ObjectId> ids, Time now, Time deadline, Effects* out);
@@ -256,6 +258,7 @@ class ObjectTableCore {
     WorkerId owner;
     ClientId creator = 0;
     uint32_t attempt = 0;  // the latest run of its task that made it, or would have had it not been here
+    uint32_t made_by = 0;  // whose bytes these are: not a later run than `attempt`, and unlike it never another one
     bool sealed = false;
     bool primary = true;
     bool freed = false;     // by its owner; deleted as soon as it is sealed and unpinned
@@ -333,6 +336,7 @@ class ObjectTableCore {
   void AskBack(uint64_t bytes, Effects* out);
   // For the slabs of those who have not been asked; idle since `unused_since` only.
   void AskForSlabs(Time unused_since, Effects* out);
+  static FoundObject FoundAt(const ObjectId& id, const Object& object);
   // Tells the getters of `id`: it is there, or lost if `object` is null.
   void Announce(const ObjectId& id, Object* object, Effects* out);
   void Pin(ClientId client, const ObjectId& id, Object* object);

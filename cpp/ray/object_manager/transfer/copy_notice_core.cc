@@ -5,38 +5,38 @@
 
 namespace ray::object_manager {
 
-void CopyNoticeCore::Add(const NodeId& node, std::span<const CopyRun> copies, Time now, CopyNoticeEffects* out) {
-  if (copies.empty() || dead_.contains(node)) return;
-  Node& to = nodes_[node];
-  to.waiting.insert(to.waiting.end(), copies.begin(), copies.end());
-  Pump(node, &to, now, out);
+void CopyNoticeCore::Add(const Address& to, std::span<const CopyRun> copies, Time now, CopyNoticeEffects* out) {
+  if (copies.empty() || dead_.contains(to.node_id)) return;
+  Listener& listener = listeners_[to];
+  listener.waiting.insert(listener.waiting.end(), copies.begin(), copies.end());
+  Pump(to, &listener, now, out);
 }
 
-void CopyNoticeCore::Pump(const NodeId& id, Node* node, Time now, CopyNoticeEffects* out) {
-  if (node->call != 0 || node->not_before > now) return;
-  if (node->waiting.size() <= config_.max_copies) {
-    node->sent = std::exchange(node->waiting, {});
+void CopyNoticeCore::Pump(const Address& to, Listener* listener, Time now, CopyNoticeEffects* out) {
+  if (listener->call != 0 || listener->not_before > now) return;
+  if (listener->waiting.size() <= config_.max_copies) {
+    listener->sent = std::exchange(listener->waiting, {});
   } else {
-    const auto end = node->waiting.begin() + static_cast<std::ptrdiff_t>(config_.max_copies);
-    node->sent.assign(node->waiting.begin(), end);
-    node->waiting.erase(node->waiting.begin(), end);
+    const auto end = listener->waiting.begin() + static_cast<std::ptrdiff_t>(config_.max_copies);
+    listener->sent.assign(listener->waiting.begin(), end);
+    listener->waiting.erase(listener->waiting.begin(), end);
   }
-  node->call = ++last_call_;
-  out->push_back(NoticeWanted{node->call, id, node->sent});
+  listener->call = ++last_call_;
+  out->push_back(NoticeWanted{listener->call, to, listener->sent});
 }
 
-void CopyNoticeCore::OnAnswer(const NodeId& node, uint64_t call, bool confirmed, Time now, CopyNoticeEffects* out) {
-  const auto it = nodes_.find(node);
-  if (it == nodes_.end() || it->second.call != call) return;
-  Node& to = it->second;
+void CopyNoticeCore::OnAnswer(const Address& process, uint64_t call, bool confirmed, Time now, CopyNoticeEffects* out) {
+  const auto it = listeners_.find(process);
+  if (it == listeners_.end() || it->second.call != call) return;
+  Listener& to = it->second;
   to.call = 0;
   if (confirmed) {
     to.sent.clear();
     to.failures = 0;
     if (to.waiting.empty()) {
-      nodes_.erase(it);
+      listeners_.erase(it);
     } else {
-      Pump(node, &to, now, out);
+      Pump(process, &to, now, out);
     }
     return;
   }
@@ -48,17 +48,17 @@ void CopyNoticeCore::OnAnswer(const NodeId& node, uint64_t call, bool confirmed,
 
 void CopyNoticeCore::OnNodeDead(const NodeId& node) {
   dead_.insert(node);
-  nodes_.erase(node);
+  std::erase_if(listeners_, [&](const auto& entry) { return entry.first.node_id == node; });
 }
 
 void CopyNoticeCore::OnTimer(Time now, CopyNoticeEffects* out) {
-  for (auto& [id, node] : nodes_) Pump(id, &node, now, out);
+  for (auto& [to, listener] : listeners_) Pump(to, &listener, now, out);
 }
 
 Time CopyNoticeCore::NextDeadline() const {
   Time next = Time::Infinite();
-  for (const auto& [id, node] : nodes_) {
-    if (node.call == 0) next = std::min(next, node.not_before);
+  for (const auto& [to, listener] : listeners_) {
+    if (listener.call == 0) next = std::min(next, listener.not_before);
   }
   return next;
 }

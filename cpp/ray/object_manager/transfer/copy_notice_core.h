@@ -1,16 +1,19 @@
-// CopyNoticeCore: what owners have to say of copies on other nodes, until these nodes have heard it: that they are of no use any more, or that they must stay.
+// CopyNoticeCore: what is to be said of copies, until it has been heard. Owners tell raylets: they are of no use any more, or they must stay. Raylets tell owners:
+// they have come.
 //
-// One message to a node is under way at a time; what comes meanwhile goes with the next one. A message that is not confirmed is sent again, with back-off, until
-// it is or its node is dead: a repeat has no effect. It may come late, and the task may have run again meanwhile; so each copy is named with the run that made it.
+// One message to a process is under way at a time; what comes meanwhile goes with the next one. A message that is not confirmed is sent again, with back-off, until
+// it is or the process is dead: a repeat has no effect. It may come late, and the task may have run again meanwhile; so each copy is named with the run that made it.
 //
-// Pure core: events and time in, effects out, in order. Owned by the TransferService, one for each kind of message; not thread-safe.
+// Pure core: events and time in, effects out, in order. Owned by the TransferService and the CopyTeller, one for each kind of message; not thread-safe.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <span>
+#include <tuple>
 #include <vector>
 
+#include "ray/common/address.h"
 #include "ray/common/copy_run.h"
 #include "ray/util/clock.h"
 #include "ray/util/recent_set.h"
@@ -24,7 +27,7 @@ struct CopyNoticeConfig {
 
 struct NoticeWanted {  // then OnAnswer
   uint64_t call = 0;
-  NodeId node;
+  Address to;
   std::vector<CopyRun> copies;
 };
 using CopyNoticeEffects = std::vector<NoticeWanted>;
@@ -33,26 +36,34 @@ class CopyNoticeCore {
  public:
   explicit CopyNoticeCore(const CopyNoticeConfig& config = {}) : config_(config) {}
 
-  void Add(const NodeId& node, std::span<const CopyRun> copies, Time now, CopyNoticeEffects* out);
-  // `confirmed`: the node has got it. Of calls that are not under way any more: nothing.
-  void OnAnswer(const NodeId& node, uint64_t call, bool confirmed, Time now, CopyNoticeEffects* out);
+  void Add(const Address& to, std::span<const CopyRun> copies, Time now, CopyNoticeEffects* out);
+  // `confirmed`: it has got it. Of calls that are not under way any more: nothing.
+  void OnAnswer(const Address& to, uint64_t call, bool confirmed, Time now, CopyNoticeEffects* out);
+  void OnEnded(const Address& process) { listeners_.erase(process); }
+  // And all its processes.
   void OnNodeDead(const NodeId& node);
   void OnTimer(Time now, CopyNoticeEffects* out);
   Time NextDeadline() const;
-  // Nodes that have something to confirm.
-  size_t size() const { return nodes_.size(); }
+  // Processes that have something to confirm.
+  size_t size() const { return listeners_.size(); }
+  bool Tells(const Address& process) const { return listeners_.contains(process); }
 
  private:
-  struct Node {
+  struct Listener {
     std::vector<CopyRun> waiting, sent;
     uint64_t call = 0;  // that is under way; 0: none
     int failures = 0;   // in a row
     Time not_before{INT64_MIN / 2};
   };
-  void Pump(const NodeId& id, Node* node, Time now, CopyNoticeEffects* out);
+  struct ByNode {
+    bool operator()(const Address& a, const Address& b) const {
+      return std::tie(a.node_id, a.worker_id) < std::tie(b.node_id, b.worker_id);
+    }
+  };
+  void Pump(const Address& to, Listener* listener, Time now, CopyNoticeEffects* out);
 
   const CopyNoticeConfig config_;
-  std::map<NodeId, Node> nodes_;
+  std::map<Address, Listener, ByNode> listeners_;
   RecentSet<NodeId, IdHash> dead_;
   uint64_t last_call_ = 0;
 };

@@ -121,6 +121,7 @@ void PullCore::Activate(Object* object, PullEffects* out) {
   object->round = ++last_round_;
   object->chunks.assign((object->size + config_.chunk_bytes - 1) / config_.chunk_bytes, Chunk::kMissing);
   object->here = object->busy = object->first_missing = 0;
+  object->made_by.reset();
   out->push_back(RoomWanted{object->id, object->round, object->size});
 }
 
@@ -219,7 +220,7 @@ void PullCore::Fill(Object* object, Time now, PullEffects* out) {
     Asked(object->source, length);
     fetches_[++last_fetch_] = {object->id, i, object->source, length};
     out->push_back(FetchWanted{last_fetch_, object->source, object->id, object->round, uint64_t{i} * config_.chunk_bytes, length,
-                               object->insist, object->depth});
+                               object->insist, object->attempt, object->depth});
   }
 }
 
@@ -227,11 +228,18 @@ void PullCore::FillAll(Time now, PullEffects* out) {
   for (const auto& [key, id] : active_) Fill(&objects_.at(id), now, out);
 }
 
-bool PullCore::OnArrived(FetchNo fetch, Time now) {
+bool PullCore::OnArrived(FetchNo fetch, std::optional<uint32_t> made_by, Time now, PullEffects* out) {
   auto it = fetches_.find(fetch);
   if (it == fetches_.end() || it->second.arrived) return false;
-  it->second.arrived = true;
   Object& object = objects_.at(it->second.id);
+  if (made_by && object.made_by.value_or(*made_by) != *made_by) {
+    OnOtherRun(&object, NodeId(it->second.node), out);
+    Schedule(now, out);
+    FillAll(now, out);
+    return false;
+  }
+  if (made_by) object.made_by = made_by;
+  it->second.arrived = true;
   object.chunks[it->second.chunk] = Chunk::kWriting;
   Progressed(&object, now);
   if (auto source = object.sources.find(it->second.node); source != object.sources.end()) source->second.failures = 0;
@@ -313,6 +321,15 @@ void PullCore::OnMissing(Object* object, const NodeId& node, PullEffects* out) {
   object->missing.insert(node);
 }
 
+void PullCore::OnOtherRun(Object* object, const NodeId& node, PullEffects* out) {
+  if (node == object->source && object->via.IsNil()) return Deactivate(object, out);  // all of it comes from there, or from another one
+  if (node == object->source) {
+    object->insist = true;  // as with one that is of no help
+    LeaveSource(object, out);
+  }
+  ForgetFetches(object, node, out);
+}
+
 void PullCore::OnNodeDead(const NodeId& node, Time now, PullEffects* out) {
   dead_.insert(node);
   std::vector<ObjectId> ids;
@@ -366,7 +383,7 @@ void PullCore::Answer(Object* object, const Status& status, PullEffects* out) {
   }
   for (const auto& [want, priority] : object->waiters) {
     wants_.erase(want);
-    out->push_back(PullAnswered{want, status, {object->missing.begin(), object->missing.end()}});
+    out->push_back(PullAnswered{want, status, {object->missing.begin(), object->missing.end()}, object->attempt});
   }
   const ObjectId id = object->id;
   objects_.erase(id);

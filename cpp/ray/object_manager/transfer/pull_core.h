@@ -7,7 +7,8 @@
 // and the reader takes its place below that one. Its depth goes with its questions and only grows; nobody is kept waiting by a node that is not
 // less deep (PushCore), so there are no circles of nodes that wait for each other.
 // All bytes are of one run of the task that made the object: when a waiter joins that knows of a later run, what an earlier one's copies gave is dropped,
-// and the object comes anew, from the nodes that have the later run's. Who still asks for the earlier one's is given that, too.
+// and the object comes anew, from the nodes that have the later run's. Who still asks for the earlier one's is given that, too. Sources refuse copies of earlier
+// runs; and where a copy counts as a later run's than the one that wrote it, chunks tell who did: one that another run wrote is not joined with what is here.
 // Every want ends with an answer or its cancellation.
 //
 // Pure core: events and time in, effects out, in order. Owned by the TransferService; not thread-safe.
@@ -16,6 +17,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -73,8 +75,9 @@ struct FetchWanted {  // then OnArrived and OnWritten, or OnRefused
   ObjectId id;
   uint64_t round = 0;
   uint64_t offset = 0, length = 0;
-  bool insist = false;  // the source shall not name another one
-  uint64_t depth = 0;   // of this node, for this object; the readers here are to know it before the question is sent
+  bool insist = false;   // the source shall not name another one
+  uint32_t attempt = 0;  // an earlier run's copy is of no use
+  uint64_t depth = 0;    // of this node, for this object; the readers here are to know it before the question is sent
 };
 struct FetchForgotten {  // its answer is of no interest any more
   FetchNo fetch = 0;
@@ -99,6 +102,7 @@ struct PullAnswered {
   WantNo want = 0;
   Status status;                // NOT_FOUND: no source is left; DEADLINE_EXCEEDED: given up; or why there is no room
   std::vector<NodeId> missing;  // nodes that do not have it, or are dead
+  uint32_t attempt = 0;         // the run whose copy has come, which may be a later one than was wanted
 };
 using PullEffect = std::variant<RoomWanted, FetchWanted, FetchForgotten, SourceLeft, PullComplete, PullDropped, PullLate, PullAnswered>;
 using PullEffects = std::vector<PullEffect>;
@@ -114,8 +118,8 @@ class PullCore {
   void Cancel(WantNo want, Time now, PullEffects* out);
   // `exists`: the store has it already, sealed.
   void OnRoom(const ObjectId& id, uint64_t round, const Status& status, bool exists, Time now, PullEffects* out);
-  // True: the bytes are wanted; write them, then call OnWritten.
-  bool OnArrived(FetchNo fetch, Time now);
+  // True: the bytes are wanted; write them, then call OnWritten. `made_by`: the run that wrote them, if the source has told.
+  bool OnArrived(FetchNo fetch, std::optional<uint32_t> made_by, Time now, PullEffects* out);
   void OnWritten(FetchNo fetch, Time now, PullEffects* out);
   // `other`, and how deep it is: kElsewhere only.
   void OnRefused(FetchNo fetch, Refusal refusal, const NodeId& other, uint64_t other_depth, Time now, PullEffects* out);
@@ -157,6 +161,7 @@ class PullCore {
     int hops = 0;              // names followed in a row
     uint64_t depth = 1;        // more than that of any node that was asked by name; never less than it was
     bool insist = false;
+    std::optional<uint32_t> made_by;  // of what has come in this round
     std::vector<Chunk> chunks;
     uint32_t here = 0, busy = 0;  // chunks kHere; kAsked or kWriting
     uint32_t first_missing = 0;   // none before it is kMissing
@@ -197,6 +202,8 @@ class PullCore {
   // The one in use failed: others are tried, or it again later.
   void OnUnreachable(Object* object, Time now, PullEffects* out);
   void OnMissing(Object* object, const NodeId& node, PullEffects* out);
+  // It has what another run wrote than what is here.
+  void OnOtherRun(Object* object, const NodeId& node, PullEffects* out);
   void Answer(Object* object, const Status& status, PullEffects* out);  // and drops it
   void MaybeFail(const ObjectId& id, PullEffects* out);
 

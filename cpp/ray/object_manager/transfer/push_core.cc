@@ -22,12 +22,18 @@ void PushCore::OnRequest(const ServeRequest& request, Time now, PushEffects* out
     object.waiting.push_back(request);
     return;
   }
+  if (object.state == State::kWhole && IsEarlier(object, request)) {
+    object.waiting.push_back(request);
+    if (!std::exchange(object.asking_store, true)) out->push_back(PinWanted{request.id});
+    return;
+  }
   Consider(&object, request, now, out);
   Pump(out);
 }
 
 void PushCore::Consider(Object* object, const ServeRequest& request, Time now, PushEffects* out) {
-  if (request.length == 0 || request.offset > object->size || request.length > object->size - request.offset) {
+  if (request.length == 0 || request.offset > object->size || request.length > object->size - request.offset ||
+      IsEarlier(*object, request)) {
     out->push_back(ServeRefused{request.serve, Refusal::kNotThere, {}});
     return;
   }
@@ -66,31 +72,36 @@ bool PushCore::Waits(const Object& object, const NodeId& from) {
   return std::any_of(object.waiting.begin(), object.waiting.end(), [&](const ServeRequest& r) { return r.from == from; });
 }
 
-void PushCore::OnPinned(const ObjectId& id, bool there, uint64_t size, Time now, PushEffects* out) {
+void PushCore::OnPinned(const ObjectId& id, bool there, uint64_t size, uint32_t attempt, Time now, PushEffects* out) {
   auto it = objects_.find(id);
-  if (it == objects_.end() || it->second.state != State::kPinning) {
+  const bool again = it != objects_.end() && std::exchange(it->second.asking_store, false);
+  if (!again && (it == objects_.end() || it->second.state != State::kPinning)) {
     if (there) out->push_back(PinDropped{id});
     return;
   }
   Object& object = it->second;
-  if (!there) {
-    RefuseAll(&object, out);
-    objects_.erase(it);
-    return;
+  if (!again) {
+    if (!there) {
+      RefuseAll(&object, out);
+      objects_.erase(it);
+      return;
+    }
+    object.state = State::kWhole;
+    object.size = size;
   }
-  object.state = State::kWhole;
-  object.size = size;
+  if (there) object.attempt = attempt;  // else what is pinned has been freed, and is what it was
   for (const ServeRequest& request : std::exchange(object.waiting, {})) Consider(&object, request, now, out);
   Pump(out);
   MaybeDrop(it, out);
 }
 
-void PushCore::OnPartial(const ObjectId& id, uint64_t size) {
+void PushCore::OnPartial(const ObjectId& id, uint64_t size, uint32_t attempt) {
   Object& object = objects_[id];
   // Who asked too early is answered by the pin, which is not there.
   if (object.state == State::kPartial || object.state == State::kWhole || !object.waiting.empty()) return;
   object.state = State::kPartial;
   object.size = size;
+  object.attempt = attempt;
   object.here.assign((size + config_.chunk_bytes - 1) / config_.chunk_bytes, false);
 }
 
@@ -219,7 +230,7 @@ void PushCore::OnNodeDead(const NodeId& node, PushEffects* out) {
 
 void PushCore::MaybeDrop(Map::iterator it, PushEffects* out) {
   const Object& object = it->second;
-  if (object.state != State::kWhole || !object.fetchers.empty() || object.queued != 0 || object.sending != 0) return;
+  if (object.state != State::kWhole || !object.fetchers.empty() || object.queued != 0 || object.sending != 0 || object.asking_store) return;
   out->push_back(PinDropped{it->first});
   objects_.erase(it);
 }

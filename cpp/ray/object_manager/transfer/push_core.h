@@ -8,6 +8,7 @@
 // each node that waits is deeper than the one it waits for: no circle of them closes, whatever is lost.
 // What is handed to the links and not sent yet is bounded, over all objects; beyond that bound each reader still gets one chunk at a time, so that
 // one that takes nothing holds up nobody else. Readers take turns.
+// A copy that counts as an earlier run's than the one that is asked for is refused. One that is pinned may have become a later one's meanwhile: the store says.
 // Every request is served or refused.
 //
 // Pure core: events and time in, effects out, in order. Owned by the TransferService; not thread-safe.
@@ -16,6 +17,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 #include <variant>
 #include <vector>
@@ -43,11 +45,12 @@ struct ServeRequest {
   ObjectId id;
   uint64_t offset = 0, length = 0;  // as another node says; mostly one chunk
   bool insist = false;
-  uint64_t depth = 0;  // of the one who asks
+  uint64_t depth = 0;                    // of the one who asks
+  std::optional<uint32_t> attempt = {};  // a copy of an earlier run of its task is of no use; none: any will do
 };
 
 // Effects, to be carried out in order.
-struct PinWanted {  // in the store of this node; then OnPinned
+struct PinWanted {  // in the store of this node; then OnPinned. Of one that is pinned: only which run's it is by now
   ObjectId id;
 };
 struct PinDropped {
@@ -72,9 +75,10 @@ class PushCore {
   explicit PushCore(const PushConfig& config) : config_(config) {}
 
   void OnRequest(const ServeRequest& request, Time now, PushEffects* out);
-  void OnPinned(const ObjectId& id, bool there, uint64_t size, Time now, PushEffects* out);
+  // `attempt`: the latest run whose copy it counts as.
+  void OnPinned(const ObjectId& id, bool there, uint64_t size, uint32_t attempt, Time now, PushEffects* out);
   // This node receives the object itself: it begins, a chunk is here, it ends (complete: all of it is here and stays as long as it is not dropped).
-  void OnPartial(const ObjectId& id, uint64_t size);
+  void OnPartial(const ObjectId& id, uint64_t size, uint32_t attempt);
   void OnChunkHere(const ObjectId& id, uint64_t offset, Time now, PushEffects* out);
   // This node asks for chunks of it and is so deep; those that are not deeper are not kept waiting here in turn. Before it asks.
   void OnPartialDepth(const ObjectId& id, uint64_t depth, PushEffects* out);
@@ -98,18 +102,21 @@ class PushCore {
   struct Object {
     State state = State::kPinning;
     uint64_t size = 0;
-    std::vector<bool> here;  // kPartial: by chunk
-    uint64_t depth = 0;      // kPartial: of this node; 0: it has asked for nothing yet
+    uint32_t attempt = 0;       // not kPinning
+    bool asking_store = false;  // kWhole: which run's it is by now
+    std::vector<bool> here;     // kPartial: by chunk
+    uint64_t depth = 0;         // kPartial: of this node; 0: it has asked for nothing yet
     std::map<NodeId, Fetcher> fetchers;
     std::vector<NodeId> named;  // of the fetchers, in the order in which they came
     size_t next_named = 0;
     NodeId last_asker, last_named;      // who was told last to ask whom: all that a reader asks at a time gets the same answer
-    std::vector<ServeRequest> waiting;  // kPinning: all; kPartial: for chunks that are not here
+    std::vector<ServeRequest> waiting;  // kPinning: all; kPartial: for chunks that are not here; kWhole: for the store's word
     uint32_t queued = 0, sending = 0;   // requests that are ready; handed to links
   };
   using Map = std::map<ObjectId, Object>;
 
   void Consider(Object* object, const ServeRequest& request, Time now, PushEffects* out);
+  static bool IsEarlier(const Object& object, const ServeRequest& request) { return request.attempt && *request.attempt > object.attempt; }
   // REQUIRES: kPartial; within the object, and not empty.
   bool IsHere(const Object& object, const ServeRequest& request) const;
   static bool Waits(const Object& object, const NodeId& from);

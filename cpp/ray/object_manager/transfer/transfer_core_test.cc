@@ -49,7 +49,7 @@ TEST(TransferCores, OfThreeNodesThatAreNamedToEachOtherInACircleOneIsRefusedAtOn
     PullEffects out;
     pulls[i].Want({1, Object(7), 4 * kMiB, {Node(9)}}, kNow, &out);
     pulls[i].OnRoom(Object(7), 1, Status::Ok(), false, kNow, &out);
-    pushes[i].OnPartial(Object(7), 4 * kMiB);
+    pushes[i].OnPartial(Object(7), 4 * kMiB, 0);
     for (const PullEffect& effect : std::exchange(out, {})) {
       if (const auto* fetch = std::get_if<FetchWanted>(&effect)) asked[i].push_back(*fetch);
     }

@@ -3,14 +3,14 @@
 // pull:
 //   config budget= asked= window=                          the first, if any
 //   want WANT OBJECT NODE... size= attempt= [wait|argument]      cancel WANT      fail OBJECT      explain OBJECT
-//   room OBJECT ROUND [exists|full]    arrived FETCH    written FETCH (and arrived, if it has not)
+//   room OBJECT ROUND [exists|full]    arrived FETCH made-by=    written FETCH made-by= (and arrived, if it has not)
 //   refused FETCH not-there|unreachable|named=NODE depth=
 // push:
-//   ask SERVE NODE OBJECT at= size= depth= [insist]    pinned OBJECT size= (none: it is not there)    sent SERVE    left NODE OBJECT
-//   partial OBJECT size=    here OBJECT at=    depth OBJECT DEPTH    complete OBJECT    given-up OBJECT
+//   ask SERVE NODE OBJECT at= size= depth= attempt= [insist]    pinned OBJECT size= (none: it is not there) attempt=    sent SERVE    left NODE OBJECT
+//   partial OBJECT size= attempt=    here OBJECT at=    depth OBJECT DEPTH    complete OBJECT    given-up OBJECT
 // copy_notice:
 //   config max=                                            the first, if any
-//   add NODE OBJECT... attempt=    answer NODE CALL [lost]
+//   add NODE OBJECT... attempt= process=    answer NODE CALL process= [lost]    ended NODE PROCESS    (process: none: its raylet)
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -36,6 +36,12 @@ template <typename Id>
 std::string Text(const Id& id) {
   return std::to_string(id.data()[0]);
 }
+// None: not said.
+std::optional<uint32_t> Run(const GoldenEvent& event, const std::string& key) {
+  constexpr uint64_t kNone = UINT64_MAX;
+  const uint64_t run = event.Number(key, kNone);
+  return run == kNone ? std::nullopt : std::optional(static_cast<uint32_t>(run));
+}
 std::string At(uint64_t offset, uint64_t length) { return " at " + SizeText(offset) + "+" + SizeText(length); }
 std::string DueText(Time next, Time now) {
   if (next.is_infinite()) return ", nothing is due";
@@ -47,6 +53,7 @@ struct ShowPull {
   void operator()(const RoomWanted& e) { os << "room for " << Text(e.id) << ", " << SizeText(e.size) << " (round " << e.round << ")"; }
   void operator()(const FetchWanted& e) {
     os << "fetch " << e.fetch << ": " << Text(e.id) << At(e.offset, e.length) << " of node " << Text(e.node);
+    if (e.attempt > 0) os << ", run " << e.attempt;
     if (e.depth > 1) os << ", depth " << e.depth;
     if (e.insist) os << ", insisting";
   }
@@ -59,6 +66,7 @@ struct ShowPull {
   }
   void operator()(const PullAnswered& e) {
     os << "answer " << e.want << " " << StatusCodeName(e.status.code());
+    if (e.attempt > 0) os << ", run " << e.attempt;
     for (const NodeId& node : e.missing) os << " not-on-" << Text(node);
   }
 };
@@ -105,9 +113,9 @@ class ReplayPull {
       const Status status = event.Has("full") ? Status(StatusCode::kResourceExhausted, "the store is full") : Status();
       core_->OnRoom(No<ObjectId>(event.Number(0)), event.Number(1), status, event.Has("exists"), now_, out);
     } else if (name == "arrived") {
-      lines->emplace_back(core_->OnArrived(event.Number(0), now_) ? "to be written" : "of no interest");
+      lines->emplace_back(core_->OnArrived(event.Number(0), Run(event, "made-by"), now_, out) ? "to be written" : "of no interest");
     } else if (name == "written") {
-      core_->OnArrived(event.Number(0), now_);
+      core_->OnArrived(event.Number(0), Run(event, "made-by"), now_, out);
       core_->OnWritten(event.Number(0), now_, out);
     } else if (name == "refused") {
       const uint64_t other = event.Number("named", 0);
@@ -158,17 +166,17 @@ class ReplayPush {
     const std::string& name = event.name();
     if (name == "ask") {
       core_->OnRequest({event.Number(0), No<NodeId>(event.Number(1)), No<ObjectId>(event.Number(2)), event.Number("at", 0),
-                        event.Number("size", uint64_t{1} << 20), event.Has("insist"), event.Number("depth", 1)},
+                        event.Number("size", uint64_t{1} << 20), event.Has("insist"), event.Number("depth", 1), Run(event, "attempt")},
                        now_, out);
     } else if (name == "pinned") {
       const uint64_t size = event.Number("size", 0);
-      core_->OnPinned(No<ObjectId>(event.Number(0)), size != 0, size, now_, out);
+      core_->OnPinned(No<ObjectId>(event.Number(0)), size != 0, size, Run(event, "attempt").value_or(0), now_, out);
     } else if (name == "sent") {
       core_->OnSent(event.Number(0), out);
     } else if (name == "left") {
       core_->OnLeft(No<NodeId>(event.Number(0)), No<ObjectId>(event.Number(1)), out);
     } else if (name == "partial") {
-      core_->OnPartial(No<ObjectId>(event.Number(0)), event.Number("size", 0));
+      core_->OnPartial(No<ObjectId>(event.Number(0)), event.Number("size", 0), Run(event, "attempt").value_or(0));
     } else if (name == "here") {
       core_->OnChunkHere(No<ObjectId>(event.Number(0)), event.Number("at", 0), now_, out);
     } else if (name == "depth") {
@@ -196,12 +204,13 @@ class ReplayNotices {
       core_ = std::make_shared<CopyNoticeCore>(CopyNoticeConfig{.max_copies = event.Number("max", 65536)});
       return {};
     }
-    if (event.name() == "state") return {std::to_string(core_->size()) + " nodes" + DueText(core_->NextDeadline(), now_)};
+    if (event.name() == "state") return {std::to_string(core_->size()) + " processes" + DueText(core_->NextDeadline(), now_)};
     CopyNoticeEffects effects;
     Carry(event, &effects);
     std::vector<std::string> lines;
     for (const NoticeWanted& effect : effects) {
-      lines.push_back("call " + std::to_string(effect.call) + " tells node " + Text(effect.node) + " of");
+      lines.push_back("call " + std::to_string(effect.call) + " tells node " + Text(effect.to.node_id) +
+                      (effect.to.worker_id.IsNil() ? "" : "'s process " + Text(effect.to.worker_id)) + " of");
       for (const CopyRun& copy : effect.copies) lines.back() += " " + Text(copy.id) + "/" + std::to_string(copy.attempt);
     }
     return lines;
@@ -214,9 +223,11 @@ class ReplayNotices {
       std::vector<CopyRun> copies;
       const auto attempt = static_cast<uint32_t>(event.Number("attempt", 0));
       for (const uint64_t object : event.NumbersFrom(1)) copies.push_back({No<ObjectId>(object), attempt});
-      core_->Add(No<NodeId>(event.Number(0)), copies, now_, out);
+      core_->Add(To(event), copies, now_, out);
     } else if (name == "answer") {
-      core_->OnAnswer(No<NodeId>(event.Number(0)), event.Number(1), !event.Has("lost"), now_, out);
+      core_->OnAnswer(To(event), event.Number(1), !event.Has("lost"), now_, out);
+    } else if (name == "ended") {
+      core_->OnEnded({No<NodeId>(event.Number(0)), No<WorkerId>(event.Number(1))});
     } else if (name == "died") {
       core_->OnNodeDead(No<NodeId>(event.Number(0)));
     } else if (name == "after") {
@@ -225,6 +236,11 @@ class ReplayNotices {
     } else {
       event.Fail("no such event: " + name);
     }
+  }
+
+  static Address To(const GoldenEvent& event) {
+    const uint64_t process = event.Number("process", 0);
+    return {No<NodeId>(event.Number(0)), process == 0 ? WorkerId() : No<WorkerId>(process)};
   }
 
   std::shared_ptr<CopyNoticeCore> core_ = std::make_shared<CopyNoticeCore>();

@@ -33,6 +33,8 @@ struct TransferModelConfig {
   bool only_holders = false;  // are told as sources, not those who have a copy by now
   uint32_t refused_in = 0;    // one of so many questions cannot be sent; 0: none
   uint32_t evict_in = 0;      // with one of so many questions the copy is evicted first, if nobody fetches it; 0: never
+  // What is wanted is of run 1. So many nodes behind the holders have a copy that run 0 wrote, which every second one of them has found here for run 1.
+  uint32_t older = 0;
 };
 
 class TransferModel {
@@ -41,9 +43,10 @@ class TransferModel {
 
   struct Copy {
     bool sealed = false, pinned = false, receiving = false;
+    uint32_t attempt = 1, made_by = 1;
     uint64_t round = 0;
-    std::set<uint64_t> chunks;  // offsets that were written in this round
-    WantNo want = 0;            // 0: nobody waits here
+    std::map<uint64_t, uint32_t> chunks;  // that were written in this round: by offset, which run made them
+    WantNo want = 0;                      // 0: nobody waits here
     PullPriority priority = PullPriority::kGet;
     std::string answer;
     Time done{};
@@ -64,7 +67,11 @@ class TransferModel {
     for (uint32_t i = 0; i < config_.nodes; ++i) {
       config_.pull.self = Node(i);
       members_.push_back(std::make_unique<Member>(config_.pull, config_.push));
-      for (uint32_t o = 0; o < config_.sizes.size(); ++o) members_[i]->copies[o].sealed = i < config_.holders;
+      for (uint32_t o = 0; o < config_.sizes.size(); ++o) {
+        Copy& copy = members_[i]->copies[o];
+        copy.sealed = i < config_.holders + config_.older;
+        if (i >= config_.holders && copy.sealed) copy.made_by = 0, copy.attempt = i % 2;
+      }
     }
   }
 
@@ -88,7 +95,7 @@ class TransferModel {
     copy.want = ++last_want_;
     copy.priority = priority;
     copy.answer.clear();
-    PullRequest request{copy.want, Object(object), config_.sizes[object], {}, priority};
+    PullRequest request{copy.want, Object(object), config_.sizes[object], {}, priority, /*attempt=*/1};
     for (uint32_t n = 0; n < members_.size(); ++n) {
       if (n < config_.holders || (!config_.only_holders && members_[n]->copies.at(object).sealed && Below(2) == 0))
         request.nodes.push_back(Node(n));
@@ -272,8 +279,9 @@ class TransferModel {
             copy.round = e.round;
             copy.chunks.clear();
             copy.receiving = true;
-            m.push.OnPartial(e.id, e.size);
+            m.push.OnPartial(e.id, e.size, /*attempt=*/1);
           }
+          copy.attempt = 1;  // from now on, where it was here
           PullEffects out;
           m.pull.OnRoom(e.id, e.round, Status::Ok(), copy.sealed, now_, &out);
           CarryOut(i, &out);
@@ -296,6 +304,8 @@ class TransferModel {
         const uint64_t chunk = config_.pull.chunk_bytes;
         EXPECT_EQ(copy.round, e->round);
         EXPECT_EQ(copy.chunks.size(), (config_.sizes[Number(e->id)] + chunk - 1) / chunk);
+        copy.made_by = copy.chunks.begin()->second;
+        for (const auto& [offset, made_by] : copy.chunks) EXPECT_EQ(made_by, copy.made_by) << "a value of two runs";
         copy.sealed = copy.pinned = true;
         copy.receiving = false;
         PushEffects pushes;
@@ -344,7 +354,7 @@ class TransferModel {
       const ServeNo serve = ++last_serve_;
       serving_[serve] = {i, from, e};
       PushEffects out;
-      m.push.OnRequest({serve, Node(i), e.id, e.offset, e.length, e.insist, e.depth}, now_, &out);
+      m.push.OnRequest({serve, Node(i), e.id, e.offset, e.length, e.insist, e.depth, e.attempt}, now_, &out);
       CarryOut(from, &out);
     });
   }
@@ -366,7 +376,7 @@ class TransferModel {
           Copy& copy = m.copies.at(Number(id));
           copy.pinned = copy.sealed;
           PushEffects out;
-          m.push.OnPinned(id, copy.sealed, config_.sizes[Number(id)], now_, &out);
+          m.push.OnPinned(id, copy.sealed, config_.sizes[Number(id)], copy.attempt, now_, &out);
           CarryOut(i, &out);
         });
       } else if (auto* e = std::get_if<PinDropped>(&effect)) {
@@ -388,12 +398,16 @@ class TransferModel {
         serving_.erase(e->serve);
         sending_[e->serve] = i;
         LinkOf(i, to.to).sending.insert(e->serve);
-        Reply(to, m.sending_until, [this, i, serve = e->serve, to] {
+        const uint32_t made_by = copy.sealed ? copy.made_by : copy.chunks.at(e->offset);
+        EXPECT_GE(copy.attempt, to.fetch.attempt);
+        Reply(to, m.sending_until, [this, i, serve = e->serve, to, made_by] {
           Sent(serve);
-          Member& m = *members_[to.to];
-          if (!m.pull.OnArrived(to.fetch.fetch, now_)) return;
+          PullEffects out;
+          const bool wanted = members_[to.to]->pull.OnArrived(to.fetch.fetch, made_by, now_, &out);
+          CarryOut(to.to, &out);
+          if (!wanted) return;
           Progress(to.to);
-          After(Latency(), [this, to] { Written(to.to, to.fetch); });
+          After(Latency(), [this, to, made_by] { Written(to.to, to.fetch, made_by); });
         });
         // A link that loses it has taken it all the same.
         if (config_.lost_in != 0) After(m.sending_until + std::chrono::milliseconds(50) - now_, [this, serve = e->serve] { Sent(serve); });
@@ -411,12 +425,12 @@ class TransferModel {
     CarryOut(i, &out);
   }
 
-  void Written(uint32_t i, const FetchWanted& e) {
+  void Written(uint32_t i, const FetchWanted& e, uint32_t made_by) {
     Member& m = *members_[i];
     if (m.dead) return;
     Copy& copy = m.copies.at(Number(e.id));
     if (copy.receiving && copy.round == e.round) {
-      copy.chunks.insert(e.offset);
+      copy.chunks[e.offset] = made_by;
       PushEffects pushes;
       m.push.OnChunkHere(e.id, e.offset, now_, &pushes);
       CarryOut(i, &pushes);

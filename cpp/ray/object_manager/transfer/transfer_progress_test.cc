@@ -58,6 +58,7 @@ TransferModelConfig RandomConfig(uint32_t seed) {
   config.push.fan_out = 1 + below(3);
   config.max_late = std::chrono::microseconds(1 + below(20000));
   config.evict_in = below(2) * 30;
+  if (below(3) == 0) config.older = below(config.nodes - config.holders);
   return config;
 }
 

@@ -84,10 +84,9 @@ void AdoptionService::RegisterHandlers(rpc::Dispatcher* dispatcher) {
       MethodId::kGetLocations,
       [this](const v1::GetLocationsRequest& m, rpc::Request&, rpc::Responder responder) { HandleGetLocations(m, std::move(responder)); });
   dispatcher->RegisterTyped<v1::AddLocationNotice>(
-      MethodId::kAddLocation, [this](const v1::AddLocationNotice& m, rpc::Request&, rpc::Responder) {
-        AdoptionEffects effects;
-        core_.AddLocation(ObjectId::FromBinaryOrNil(m.object_id()), NodeId::FromBinaryOrNil(m.node_id()), m.attempt(), &effects);
-        Run(effects);
+      MethodId::kAddLocation, [this](const v1::AddLocationNotice& m, rpc::Request&, rpc::Responder responder) {
+        AddLocation({ObjectId::FromBinaryOrNil(m.object_id()), m.attempt()}, NodeId::FromBinaryOrNil(m.node_id()));
+        if (responder.valid()) responder.Send(v1::BorrowersEmpty());
       });
 }
 
@@ -165,6 +164,12 @@ void AdoptionService::ReownOn(const WorkerId& owner, const NodeId& node, const s
       options);
 }
 
+void AdoptionService::AddLocation(const CopyRun& copy, const NodeId& node) {
+  AdoptionEffects effects;
+  core_.AddLocation(copy.id, node, copy.attempt, &effects);
+  Run(effects);
+}
+
 void AdoptionService::SaveFrom(const NodeId& node, const std::vector<ObjectId>& ids, std::function<void()> done) {
   const std::shared_ptr<void> saved = WhenLetGo(std::move(done));
   for (const ObjectId& id : ids) {
@@ -178,9 +183,7 @@ void AdoptionService::SaveFrom(const NodeId& node, const std::vector<ObjectId>& 
                    RAY_LOG(WARNING) << "object " << id << " goes with the node of its owner: " << status.ToString();
                    return;
                  }
-                 AdoptionEffects effects;
-                 core_.AddLocation(id, deps_.self, attempt, &effects);
-                 Run(effects);
+                 AddLocation({id, attempt}, deps_.self);
                });
   }
 }

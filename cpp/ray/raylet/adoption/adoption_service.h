@@ -49,6 +49,8 @@ class AdoptionService {
   // Of any node.
   void OnWorkerDied(const WorkerId& worker);
   void OnNodeDead(const NodeId& node);
+  // A copy of what was adopted, or of what is of no use any more.
+  void AddLocation(const CopyRun& copy, const NodeId& node);
   const AdoptionCore& core() const { return core_; }
   void WriteStats(JsonWriter* json) const;
   // What is known of an object whose owner has left. False: nothing.

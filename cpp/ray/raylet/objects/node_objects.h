@@ -35,7 +35,7 @@ class NodeObjects {
   virtual void Free(const NodeId& node, std::vector<CopyRun> copies) = 0;
   virtual void Keep(const NodeId& node, std::vector<CopyRun> copies) = 0;
   virtual void Save(const CopyToSave& copy, std::function<void(const Status&)> done) = 0;
-  virtual std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here) = 0;
+  virtual std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies) = 0;
   virtual uint64_t given_bytes() const = 0;
   virtual uint64_t received_bytes() const = 0;
   virtual std::string ExplainPull(const ObjectId& id) const = 0;

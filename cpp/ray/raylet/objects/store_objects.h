@@ -38,9 +38,7 @@ class StoreObjects final : public NodeObjects {
   void Free(const NodeId& node, std::vector<CopyRun> copies) override { transfers_->Free(node, std::move(copies)); }
   void Keep(const NodeId& node, std::vector<CopyRun> copies) override { transfers_->Keep(node, std::move(copies)); }
   void Save(const CopyToSave& copy, std::function<void(const Status&)> done) override { transfers_->Save(copy, std::move(done)); }
-  std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here) override {
-    return transfers_->Prefetch(std::move(copies), here);
-  }
+  std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies) override { return transfers_->Prefetch(std::move(copies)); }
   uint64_t given_bytes() const override { return transfers_->given_bytes(); }
   uint64_t received_bytes() const override { return transfers_->received_bytes(); }
   std::string ExplainPull(const ObjectId& id) const override { return transfers_->Explain(id); }

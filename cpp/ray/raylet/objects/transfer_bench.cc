@@ -108,7 +108,7 @@ struct BenchNode {
     pull.chunk_bytes = push.chunk_bytes = settings.chunk_mib * kMiB;
     pull.window = settings.window;
     auto link = [this](const NodeId&) { return bulk; };
-    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store, id, link, link}, pull, push);
+    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store, id, link, link, nullptr}, pull, push);
     transfers->RegisterHandlers(dispatcher.get());
     carrier = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir}).value();
     RAY_CHECK(carrier->Listen("raylet-" + name(), [](const rpc::ConnectionPtr&) {}).ok());

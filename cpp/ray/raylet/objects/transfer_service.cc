@@ -117,7 +117,13 @@ void TransferService::HandlePull(const v1::PullObjectRequest& message, rpc::Requ
     });
   }
   by_caller_[{connection, message.pull_id()}] = pull.want;
-  Pull waiter{std::move(responder), connection, message.pull_id(), pull.id, nullptr, message.keep()};
+  Pull waiter{std::move(responder),
+              connection,
+              message.pull_id(),
+              pull.id,
+              nullptr,
+              message.keep(),
+              message.by_owner() ? std::optional(message.attempt()) : std::nullopt};
   Want(std::move(pull),
        {message.metadata(),
         {NodeId::FromBinaryOrNil(message.owner_node_id()), WorkerId::FromBinaryOrNil(message.owner_worker_id())},
@@ -137,7 +143,7 @@ void TransferService::Save(const CopyToSave& copy, std::function<void(const Stat
   Settle();
 }
 
-std::shared_ptr<void> TransferService::Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here) {
+std::shared_ptr<void> TransferService::Prefetch(std::vector<CopyToSave> copies) {
   const object_manager::StoreStats stats = deps_.store->Stats();
   uint64_t room = stats.capacity / 5 * 4;  // where spilling begins
   room -= std::min(room, stats.used + pull_.active_bytes());
@@ -152,10 +158,7 @@ std::shared_ptr<void> TransferService::Prefetch(std::vector<CopyToSave> copies, 
     pull.priority = PullPriority::kTaskArgument;
     pull.nodes = copy.nodes;
     wants.push_back(pull.want);
-    Wanted wanted{copy.metadata, copy.owner, copy.attempt};
-    Want(std::move(pull), std::move(wanted), Pull{{}, 0, 0, copy.id, [copy = std::move(copy), here](const Status& status) {
-                                                    if (status.ok()) here(copy);
-                                                  }});
+    Want(std::move(pull), {copy.metadata, copy.owner, copy.attempt}, Pull{{}, 0, 0, copy.id, [](const Status&) {}});
   }
   Settle();
   return {nullptr, [this, alive = alive_, wants = std::move(wants)](void*) {
@@ -194,9 +197,10 @@ void TransferService::OnRequesterGone(uint64_t connection) {
 void TransferService::HandleFetch(const v1::FetchChunkRequest& message, rpc::Responder responder) {
   const ServeNo serve = ++last_serve_;
   serving_.emplace(serve, std::move(responder));
-  push_.OnRequest({serve, NodeId::FromBinaryOrNil(message.node_id()), ObjectId::FromBinaryOrNil(message.object_id()), message.offset(),
-                   message.length(), message.insist(), message.depth()},
-                  Now(), &pushes_out_);
+  push_.OnRequest(
+      {serve, NodeId::FromBinaryOrNil(message.node_id()), ObjectId::FromBinaryOrNil(message.object_id()), message.offset(),
+       message.length(), message.insist(), message.depth(), message.has_attempt() ? std::optional(message.attempt()) : std::nullopt},
+      Now(), &pushes_out_);
   Settle();
 }
 
@@ -232,27 +236,27 @@ void TransferService::HandleCopies(MethodId method, const v1::CopiesNotice& mess
 
 void TransferService::Free(const NodeId& node, std::vector<CopyRun> copies) {
   if (node == deps_.self) return deps_.store->Free(std::move(copies));
-  frees_.core.Add(node, copies, Now(), &frees_.out);
+  frees_.core.Add({node, WorkerId()}, copies, Now(), &frees_.out);
   SendNotices(&frees_);
 }
 
 void TransferService::Keep(const NodeId& node, std::vector<CopyRun> copies) {
   if (node == deps_.self) return deps_.store->Keep(std::move(copies));
-  keeps_.core.Add(node, copies, Now(), &keeps_.out);
+  keeps_.core.Add({node, WorkerId()}, copies, Now(), &keeps_.out);
   SendNotices(&keeps_);
 }
 
 void TransferService::SendNotices(Notices* notices) {
   while (!notices->out.empty()) {
     for (const NoticeWanted& effect : std::exchange(notices->out, {})) {
-      const rpc::ConnectionPtr link = deps_.link(effect.node);
+      const rpc::ConnectionPtr link = deps_.link(effect.to.node_id);
       if (link == nullptr) {
-        notices->core.OnAnswer(effect.node, effect.call, /*confirmed=*/false, Now(), &notices->out);
+        notices->core.OnAnswer(effect.to, effect.call, /*confirmed=*/false, Now(), &notices->out);
         continue;
       }
       v1::CopiesNotice message;
       auto* node = message.add_nodes();
-      node->set_node_id(effect.node.Binary());
+      node->set_node_id(effect.to.node_id.Binary());
       node->mutable_object_ids()->Reserve(static_cast<int>(effect.copies.size()));
       node->mutable_attempts()->Reserve(static_cast<int>(effect.copies.size()));
       for (const CopyRun& copy : effect.copies) {
@@ -263,12 +267,12 @@ void TransferService::SendNotices(Notices* notices) {
       options.timeout = kNoticeTimeout;
       rpc::CallTyped<v1::TransferEmpty>(
           *link, notices->method, message, {},
-          [this, notices, node = effect.node, call = effect.call, alive = alive_](const Status& status, const v1::TransferEmpty&,
-                                                                                  const PartList&) {
+          [this, notices, to = effect.to, call = effect.call, alive = alive_](const Status& status, const v1::TransferEmpty&,
+                                                                              const PartList&) {
             if (!*alive) return;
             // One of an older version has no answer to give, and its error says as much: it has got the message.
             const bool lost = status.code() == StatusCode::kUnavailable || status.code() == StatusCode::kDeadlineExceeded;
-            notices->core.OnAnswer(node, call, !lost, Now(), &notices->out);
+            notices->core.OnAnswer(to, call, !lost, Now(), &notices->out);
             SendNotices(notices);
           },
           options);
@@ -290,6 +294,9 @@ void TransferService::Settle() {
   settling_ = true;
   while (*alive_ && (!pulls_out_.empty() || !pushes_out_.empty())) {
     for (const PullEffect& effect : std::exchange(pulls_out_, {})) std::visit([this](const auto& e) { Apply(e); }, effect);
+    for (const auto& [id, arrival] : std::exchange(arrived_, {})) {
+      if (!arrival.owner_knows && deps_.tell) deps_.tell(arrival.owner, {id, arrival.attempt});
+    }
     for (const PushEffect& effect : std::exchange(pushes_out_, {})) std::visit([this](const auto& e) { Apply(e); }, effect);
   }
   settling_ = false;
@@ -299,13 +306,14 @@ void TransferService::Settle() {
 void TransferService::Apply(const RoomWanted& effect) {
   const Wanted& wanted = wanted_[effect.id];
   deps_.store->CreateCopy({effect.id, effect.size, wanted.metadata, wanted.owner, wanted.attempt},
-                          [this, effect, alive = alive_, loop = deps_.loop](Status status, bool exists, std::shared_ptr<ObjectRoom> room) {
-                            loop->Post("transfer.room", [this, effect, alive, status, exists, room] {
+                          [this, effect, attempt = wanted.attempt, alive = alive_, loop = deps_.loop](Status status, bool exists,
+                                                                                                      std::shared_ptr<ObjectRoom> room) {
+                            loop->Post("transfer.room", [this, effect, attempt, alive, status, exists, room] {
                               // It may have been given up while the store made room: then the room goes with this call.
                               if (!*alive || pull_.RoundOf(effect.id) != effect.round) return;
                               if (room != nullptr) {
-                                receiving_[effect.id] = {effect.round, room};
-                                push_.OnPartial(effect.id, effect.size);
+                                receiving_[effect.id] = {effect.round, room, attempt};
+                                push_.OnPartial(effect.id, effect.size, attempt);
                               }
                               pull_.OnRoom(effect.id, effect.round, status, exists, Now(), &pulls_out_);
                               Settle();
@@ -326,6 +334,7 @@ void TransferService::Apply(const FetchWanted& effect) {
   request.set_length(effect.length);
   request.set_node_id(deps_.self.Binary());
   request.set_insist(effect.insist);
+  request.set_attempt(effect.attempt);
   request.set_depth(effect.depth);
   rpc::CallOptions options;
   options.timeout = stall_ * 2;  // the core gives up sooner; this one frees the call
@@ -346,7 +355,10 @@ void TransferService::OnChunk(const FetchWanted& fetch, const Status& status, co
   const auto landing = landings_.extract(fetch.fetch);
   if (status.ok() && !reply.not_there() && reply.ask_node_id().empty() && parts.size() == 1 && parts[0]->size() == fetch.length) {
     auto it = receiving_.find(fetch.id);
-    if (it == receiving_.end() || it->second.round != fetch.round || !pull_.OnArrived(fetch.fetch, Now())) return;
+    const auto made_by = reply.has_made_by() ? std::optional(reply.made_by()) : std::nullopt;
+    if (it == receiving_.end() || it->second.round != fetch.round || !pull_.OnArrived(fetch.fetch, made_by, Now(), &pulls_out_))
+      return Settle();
+    if (made_by) it->second.made_by = *made_by;
     if (!landing.empty() && parts[0] == landing.mapped()) return OnWritten(fetch, {});
     copier_->Add([this, fetch, part = std::move(parts[0]), room = it->second.room, alive = alive_, loop = deps_.loop]() mutable {
       const Status written = room->Write(fetch.offset, part->data(), part->size());
@@ -395,9 +407,9 @@ void TransferService::Apply(const PullComplete& effect) {
   auto it = receiving_.find(effect.id);
   if (it == receiving_.end() || it->second.round != effect.round) return;
   it->second.complete = true;
-  it->second.room->Seal();
+  it->second.room->Seal(it->second.made_by);
   // Whoever fetches it from here goes on, with its pin.
-  pinned_[effect.id] = it->second.room->bytes();
+  pinned_[effect.id] = {.bytes = it->second.room->bytes(), .made_by = it->second.made_by};
   push_.OnPartialEnd(effect.id, true, &pushes_out_);
 }
 
@@ -424,7 +436,13 @@ void TransferService::Apply(const PullAnswered& effect) {
   if (node.empty()) return;
   Pull& pull = node.mapped();
   by_caller_.erase({pull.connection, pull.pull_id});
-  if (!pull_.Wants(pull.id)) wanted_.erase(pull.id);
+  if (auto wanted = wanted_.find(pull.id); wanted != wanted_.end()) {
+    if (effect.status.ok()) arrived_.try_emplace(pull.id, Arrival{wanted->second.owner, effect.attempt});
+    if (!pull_.Wants(pull.id)) wanted_.erase(wanted);
+  }
+  // One that has asked for an earlier run's copy takes it for that.
+  if (auto arrival = arrived_.find(pull.id); arrival != arrived_.end() && pull.owner_knows == arrival->second.attempt)
+    arrival->second.owner_knows = true;
   if (!pull.keep || !effect.status.ok()) return Answer(&pull, effect.status, effect.missing);
   // It may have been evicted since it came.
   deps_.store->KeepIfHere({pull.id, CopyRun::kAny},
@@ -448,13 +466,13 @@ void TransferService::Answer(Pull* pull, const Status& status, const std::vector
 }
 
 void TransferService::Apply(const PinWanted& effect) {
-  deps_.store->Pin(effect.id, [this, id = effect.id, alive = alive_, loop = deps_.loop](BufferPtr bytes) {
-    loop->Post("transfer.pinned", [this, id, alive, bytes = std::move(bytes)] {
+  deps_.store->Pin(effect.id, [this, id = effect.id, alive = alive_, loop = deps_.loop](StoreService::PinnedCopy copy) {
+    loop->Post("transfer.pinned", [this, id, alive, copy = std::move(copy)] {
       if (!*alive) return;
-      const bool there = bytes != nullptr;
-      const uint64_t size = there ? bytes->size() : 0;
-      if (there) pinned_.try_emplace(id, bytes);
-      push_.OnPinned(id, there, size, Now(), &pushes_out_);
+      const bool there = copy.bytes != nullptr;
+      const uint64_t size = there ? copy.bytes->size() : 0;
+      if (there) pinned_.try_emplace(id, copy);
+      push_.OnPinned(id, there, size, copy.attempt, Now(), &pushes_out_);
       Settle();
     });
   });
@@ -472,10 +490,13 @@ void TransferService::Apply(const ServeChunk& effect) {
     });
   };
   BufferPtr bytes;
+  v1::FetchChunkReply reply;
   if (auto pinned = pinned_.find(effect.id); pinned != pinned_.end()) {
-    bytes = pinned->second;
+    bytes = pinned->second.bytes;
+    reply.set_made_by(pinned->second.made_by);
   } else if (auto part = receiving_.find(effect.id); part != receiving_.end()) {
     bytes = part->second.room->bytes();
+    reply.set_made_by(part->second.made_by);
   }
   if (node.empty() || bytes == nullptr) {
     sent();
@@ -483,8 +504,7 @@ void TransferService::Apply(const ServeChunk& effect) {
     return;
   }
   given_bytes_.fetch_add(effect.length, std::memory_order_relaxed);
-  node.mapped().Send(v1::FetchChunkReply(),
-                     {std::make_shared<OutgoingChunk>(std::move(bytes), effect.offset, effect.length, std::move(sent))});
+  node.mapped().Send(reply, {std::make_shared<OutgoingChunk>(std::move(bytes), effect.offset, effect.length, std::move(sent))});
 }
 
 void TransferService::Apply(const ServeRefused& effect) {

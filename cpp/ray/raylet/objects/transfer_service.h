@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <unordered_map>
@@ -46,6 +47,8 @@ class TransferService {
     NodeId self;
     // Links to the raylet of another node, for chunks and for notices; null: it is dead or unknown.
     std::function<rpc::ConnectionPtr(const NodeId&)> bulk_link, link;
+    // Tells an owner of a copy that has come here; not set: nobody.
+    std::function<void(const Address& owner, const CopyRun& copy)> tell = nullptr;
     // Tells the drivers of the job; not set: nobody.
     std::function<void(const JobId& job, const std::string& message)> warn = nullptr;
   };
@@ -63,8 +66,8 @@ class TransferService {
   // For people: what it does to bring the object here; empty: nothing.
   std::string Explain(const ObjectId& id) const { return pull_.Explain(id, Now()); }
   // Brings copies here that will be wanted soon, with the least priority, as long as the answer lives. What the store has no free room for is left out.
-  // `here` tells of each that has come. The answer must go on the loop.
-  std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies, const std::function<void(const CopyToSave& copy)>& here);
+  // The answer must go on the loop.
+  std::shared_ptr<void> Prefetch(std::vector<CopyToSave> copies);
   // Bytes of objects that this node has given to others, and received, so far. Any thread.
   uint64_t given_bytes() const { return given_bytes_.load(std::memory_order_relaxed); }
   uint64_t received_bytes() const { return received_bytes_.load(std::memory_order_relaxed); }
@@ -75,6 +78,7 @@ class TransferService {
   struct Receiving {
     uint64_t round = 0;
     std::shared_ptr<object_manager::ObjectRoom> room;
+    uint32_t made_by = 0;  // the run that wrote what has come
     bool complete = false;
   };
   struct Wanted {  // what the store has to know about an object
@@ -88,6 +92,12 @@ class TransferService {
     ObjectId id;
     std::function<void(const Status&)> done = nullptr;  // instead of the responder: it is wanted by this raylet
     bool keep = false;
+    std::optional<uint32_t> owner_knows = {};  // the owner asks, and knows of a copy of that run by the answer
+  };
+  struct Arrival {
+    Address owner;
+    uint32_t attempt = 0;
+    bool owner_knows = false;
   };
 
   // Asks for it, for `pull`.
@@ -142,8 +152,9 @@ class TransferService {
   std::atomic<uint64_t> given_bytes_{0}, received_bytes_{0};
   std::unordered_map<ObjectId, Wanted, IdHash> wanted_;
   std::unordered_map<ObjectId, Receiving, IdHash> receiving_;
-  std::unordered_map<object_manager::FetchNo, std::shared_ptr<Landing>> landings_;  // of chunks that are asked for
-  std::unordered_map<ObjectId, BufferPtr, IdHash> pinned_;                          // while others fetch them
+  std::map<ObjectId, Arrival> arrived_;  // copies that have come, until their owners are told: at the end of the effects
+  std::unordered_map<object_manager::FetchNo, std::shared_ptr<Landing>> landings_;         // of chunks that are asked for
+  std::unordered_map<ObjectId, object_manager::StoreService::PinnedCopy, IdHash> pinned_;  // while others fetch them
   std::map<object_manager::WantNo, Pull> pulls_;
   std::map<std::pair<uint64_t, uint64_t>, object_manager::WantNo> by_caller_;  // connection, pull id
   std::set<uint64_t> watched_;                                                 // connections whose end we hear of

@@ -28,6 +28,13 @@ std::string Bytes(size_t size, uint32_t seed) {
   return bytes;
 }
 
+// What an owner was told of.
+struct OwnerTold {
+  Address owner;
+  CopyRun copy;
+  friend bool operator==(const OwnerTold&, const OwnerTold&) = default;
+};
+
 // One node: its raylet's loop with the service, its store, and one process that uses both.
 class TestNode {
  public:
@@ -50,10 +57,11 @@ class TestNode {
     pull.stall = std::chrono::seconds(2);
     pull.warn_after = warn_after;
     auto link = [this](const NodeId& node) { return Link(node); };
+    auto tell = [this](const Address& owner, const CopyRun& copy) { told.push_back({owner, copy}); };
     auto warn = [this](const JobId& job, const std::string& message) {
       if (auto told = std::exchange(on_warning, nullptr)) told(job, message);
     };
-    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store, id, link, link, warn}, pull,
+    transfers = std::make_unique<TransferService>(TransferService::Deps{loop.get(), store, id, link, link, tell, warn}, pull,
                                                   object_manager::PushConfig());
     transfers->RegisterHandlers(dispatcher.get());
     carrier = rpc::LocalCarrier::Make(loop.get(), dispatcher, {.sockets_dir = dir}).value();
@@ -119,7 +127,7 @@ class TestNode {
     handle->Seal();
   }
   std::future<v1::PullObjectReply> Pull(const ObjectId& object, uint64_t size, std::vector<NodeId> nodes, uint64_t* pull_id = nullptr,
-                                        uint32_t attempt = 0) {
+                                        uint32_t attempt = 0, bool by_owner = false) {
     v1::PullObjectRequest request;
     request.set_pull_id(++last_pull_);
     if (pull_id != nullptr) *pull_id = last_pull_;
@@ -128,6 +136,7 @@ class TestNode {
     request.set_size(size);
     request.set_metadata("RAW");
     request.set_attempt(attempt);
+    request.set_by_owner(by_owner);
     for (const NodeId& node : nodes) request.add_node_ids(node.Binary());
     TestPromise<v1::PullObjectReply> promise;
     rpc::CallTyped<v1::PullObjectReply>(*raylet, MethodId::kPullObject, request, {},
@@ -136,6 +145,15 @@ class TestNode {
                                           promise.set_value(reply);
                                         });
     return promise.get_future();
+  }
+  // Once so many copies were told of.
+  std::vector<OwnerTold> WaitTold(size_t count) {
+    std::vector<OwnerTold> seen;
+    while (seen.size() < count) {
+      Run([&] { seen = told; });
+      std::this_thread::yield();
+    }
+    return seen;
   }
   std::string Read(const ObjectId& object) {
     auto values = client->Get({object}, std::chrono::seconds(10));
@@ -154,6 +172,7 @@ class TestNode {
   std::unique_ptr<object_manager::StoreClient> client;
   rpc::ConnectionPtr raylet;
   std::function<void(const JobId& job, const std::string& message)> on_warning;  // on the loop; the first is told
+  std::vector<OwnerTold> told;                                                   // on the loop
   bool is_cut = false;                                                           // on the loop: links give nothing
 
  private:
@@ -244,7 +263,9 @@ TEST_F(TransferServiceTest, WhatIsSealedAMomentAfterTheQuestionIsThere) {
   ASSERT_TRUE(room.ok());
   TestPromise<std::string> first, second, asked;
   const auto pin = [&a](const ObjectId& id, const TestPromise<std::string>& answer) {
-    a.store->Pin(id, [answer](const BufferPtr& bytes) { answer.set_value(bytes == nullptr ? "nothing" : std::string(bytes->view())); });
+    a.store->Pin(id, [answer](const object_manager::StoreService::PinnedCopy& copy) {
+      answer.set_value(copy.bytes == nullptr ? "nothing" : std::string(copy.bytes->view()));
+    });
   };
   pin(written, first);
   pin(put, second);
@@ -362,7 +383,7 @@ TEST_F(TransferServiceTest, AFreeThatComesLateSparesWhatALaterRunMade) {
   b.store->Free({{again, 0}});
   while (b.store->Stats().num_objects != 1) std::this_thread::yield();
   b.Put(again, Bytes(kMiB, 7), a.worker, 1);
-  a.Put(pulled, Bytes(kMiB, 8));
+  a.Put(pulled, Bytes(kMiB, 8), a.worker, 1);
   ASSERT_TRUE(b.Pull(pulled, kMiB, {a.id}, nullptr, 1).get().ready());
   a.Run([&] { a.is_cut = false; });
   while (b.client->Contains({once}).value().front()) std::this_thread::yield();
@@ -383,6 +404,86 @@ TEST_F(TransferServiceTest, WhoJoinsAPullWithALaterRunIsGivenWhatThatMade) {
   // What is said of the earlier run's copies is not about this one.
   b.Run([&] { b.transfers->Free(b.id, {{id, 0}}); });
   EXPECT_EQ(b.Read(id) == bytes, true);
+}
+
+TEST_F(TransferServiceTest, ACopyOfAnEarlierRunIsOfNoUse) {
+  TestNode &older = New(), &later = New(), &reader = New(), &in_vain = New();
+  const ObjectId id = Object();
+  const std::string bytes = Bytes(6 * kMiB, 10), old_bytes = Bytes(6 * kMiB, 11);
+  older.Put(id, old_bytes, older.worker, 0);
+  later.Put(id, bytes, later.worker, 1);
+  // Whichever of the two is asked first.
+  EXPECT_TRUE(reader.Pull(id, bytes.size(), {older.id, later.id}, nullptr, 1).get().ready());
+  EXPECT_EQ(reader.Read(id) == bytes, true);
+  const v1::PullObjectReply nowhere = in_vain.Pull(id, bytes.size(), {older.id}, nullptr, 1).get();
+  EXPECT_FALSE(nowhere.ready());
+  EXPECT_EQ(nowhere.missing_node_ids_size(), 1);
+  EXPECT_TRUE(in_vain.Pull(id, bytes.size(), {older.id}, nullptr, 0).get().ready());
+  EXPECT_EQ(in_vain.Read(id) == old_bytes, true);
+  // A raylet of an older version asks for any.
+  v1::FetchChunkRequest request;
+  request.set_object_id(id.Binary());
+  request.set_length(kMiB);
+  request.set_node_id(reader.id.Binary());
+  TestPromise<v1::FetchChunkReply> given;
+  reader.Run([&] {
+    rpc::CallTyped<v1::FetchChunkReply>(*reader.Link(older.id), MethodId::kFetchChunk, request, {},
+                                        [given](const Status&, v1::FetchChunkReply& reply, const PartList&) { given.set_value(reply); });
+  });
+  const v1::FetchChunkReply reply = given.get_future().get();
+  EXPECT_FALSE(reply.not_there());
+  EXPECT_TRUE(reply.has_made_by());
+  EXPECT_EQ(reply.made_by(), 0u);
+}
+
+TEST_F(TransferServiceTest, ACopyThatALaterRunFoundIsGivenAsWhatItIs) {
+  TestNode &a = New(), &b = New(), &c = New();
+  const ObjectId id = Object();
+  const std::string bytes = Bytes(6 * kMiB, 12);
+  a.Put(id, bytes, a.worker, 0);
+  EXPECT_TRUE(b.Pull(id, bytes.size(), {a.id}, nullptr, 0).get().ready());  // pinned there for a while, as a copy of run 0
+  EXPECT_TRUE(a.Pull(id, bytes.size(), {b.id}, nullptr, 2).get().ready());
+  EXPECT_TRUE(c.Pull(id, bytes.size(), {a.id}, nullptr, 2).get().ready());
+  TestPromise<std::pair<uint32_t, uint32_t>> runs;
+  c.store->Pin(id, [runs](const object_manager::StoreService::PinnedCopy& copy) { runs.set_value({copy.attempt, copy.made_by}); });
+  EXPECT_EQ(runs.get_future().get(), (std::pair<uint32_t, uint32_t>(2, 0)));
+  EXPECT_EQ(c.Read(id) == bytes, true);
+}
+
+TEST_F(TransferServiceTest, OwnersAreToldOfCopiesUnlessTheyAskedForThem) {
+  TestNode &a = New(), &b = New();
+  const ObjectId id = Object(), own = Object();
+  const std::string bytes = Bytes(kMiB, 13);
+  a.Put(id, bytes);
+  a.Put(own, bytes);
+  EXPECT_TRUE(b.Pull(own, bytes.size(), {a.id}, nullptr, 0, /*by_owner=*/true).get().ready());
+  // Several at a time: once.
+  auto first = b.Pull(id, bytes.size(), {a.id}, nullptr, 3), second = b.Pull(id, bytes.size(), {a.id}, nullptr, 3);
+  EXPECT_FALSE(first.get().ready());  // of a later run than there is
+  EXPECT_FALSE(second.get().ready());
+  first = b.Pull(id, bytes.size(), {a.id}), second = b.Pull(id, bytes.size(), {a.id});
+  EXPECT_TRUE(first.get().ready());
+  EXPECT_TRUE(second.get().ready());
+  EXPECT_EQ(b.WaitTold(1), (std::vector<OwnerTold>{{{NodeId(), b.worker}, {id, 0}}}));
+}
+
+TEST_F(TransferServiceTest, OwnersAreToldOfTheRunThatCameWhoeverWaitsForIt) {
+  TestNode &a = New(), &b = New(), &other = New();
+  const ObjectId id = Object();
+  const std::string bytes = Bytes(6 * kMiB, 14);
+  a.Put(id, bytes, a.worker, 1);
+  b.Run([&] { b.is_cut = true; });
+  // The owner itself asks for what the earlier run made, somebody else for the later one's, and leaves before it is there.
+  auto first = b.Pull(id, bytes.size(), {other.id}, nullptr, 0, /*by_owner=*/true);
+  uint64_t left = 0;
+  auto second = b.Pull(id, bytes.size(), {a.id}, &left, 1);
+  v1::CancelPullNotice notice;
+  notice.set_pull_id(left);
+  b.raylet->Notify(MethodId::kCancelPull, notice);
+  EXPECT_FALSE(second.get().ready());
+  b.Run([&] { b.is_cut = false; });
+  EXPECT_TRUE(first.get().ready());
+  EXPECT_EQ(b.WaitTold(1), (std::vector<OwnerTold>{{{NodeId(), b.worker}, {id, 1}}}));
 }
 
 TEST_F(TransferServiceTest, ABroadcastReachesAll) {
@@ -410,21 +511,18 @@ TEST_F(TransferServiceTest, WhatIsWantedSoonIsFetchedAheadAndGivenUpWhenItIsNot)
   const std::string bytes = Bytes(10 * kMiB, 8);
   a.Put(id, bytes);
   std::shared_ptr<void> ahead;
-  TestPromise<ObjectId> here;
   b.Run([&] {
     ahead =
-        b.transfers->Prefetch({{id, bytes.size(), "RAW", {a.id, a.worker}, {a.id}}, {large, 90 * kMiB, "RAW", {a.id, a.worker}, {a.id}}},
-                              [&](const CopyToSave& copy) { here.set_value(copy.id); });
+        b.transfers->Prefetch({{id, bytes.size(), "RAW", {a.id, a.worker}, {a.id}}, {large, 90 * kMiB, "RAW", {a.id, a.worker}, {a.id}}});
   });
-  EXPECT_EQ(here.get_future().get(), id);  // the other one has no room without making some
+  // The other one has no room without making some.
+  EXPECT_EQ(b.WaitTold(1), (std::vector<OwnerTold>{{{a.id, a.worker}, {id, 0}}}));
   EXPECT_EQ(b.Read(id) == bytes, true);
   // Its only node is silent: nobody knows whether it comes.
   TestNode& silent = New();
   silent.Run([&] { silent.transfers->Stop(); });
   std::shared_ptr<void> in_vain;
-  b.Run([&] {
-    in_vain = b.transfers->Prefetch({{never, kMiB, "RAW", {silent.id, silent.worker}, {silent.id}}}, [](const CopyToSave&) {});
-  });
+  b.Run([&] { in_vain = b.transfers->Prefetch({{never, kMiB, "RAW", {silent.id, silent.worker}, {silent.id}}}); });
   b.Run([&] {
     ahead = nullptr;
     in_vain = nullptr;

@@ -29,6 +29,7 @@ SimRaylet::SimRaylet(SimNetwork* network, Process* process, Options options)
     objects.self = node_id_;
     objects.bulk_link = [this](const NodeId& node) { return services_->nodes()->BulkLink(node); };
     objects.link = [this](const NodeId& node) { return services_->nodes()->Link(node); };
+    objects.tell = [this](const Address& owner, const CopyRun& copy) { services_->TellOwner(owner, copy); };
     objects.warn = [this](const JobId& job, const std::string& message) { services_->NotifyDrivers(job, "fetch", message); };
     store_ = std::make_unique<SimStore>(network_, process_, node_id_, options_.config.node_dir + "/sockets/" + raylet::kStoreSocket,
                                         options_.store, std::move(objects),

@@ -28,9 +28,7 @@ class NoObjects final : public raylet::NodeObjects {
   uint64_t used() const override { return 0; }
   void ArmUse() override {}
   void Describe(const ObjectId&, std::function<void(std::string, bool)> callback) override { callback({}, false); }
-  std::shared_ptr<void> Prefetch(std::vector<raylet::CopyToSave>, const std::function<void(const raylet::CopyToSave&)>&) override {
-    return nullptr;
-  }
+  std::shared_ptr<void> Prefetch(std::vector<raylet::CopyToSave>) override { return nullptr; }
   uint64_t given_bytes() const override { return 0; }
   uint64_t received_bytes() const override { return 0; }
   std::string ExplainPull(const ObjectId&) const override { return {}; }

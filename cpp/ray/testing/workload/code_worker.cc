@@ -51,7 +51,7 @@ class CodeWorker {
     int64_t items = 0;
     call.yield = [this, task, &items](const Value& value) {
       bool stop = false;
-      const Session::Packed packed = Session::Pack(value, FillingOf(task->spec.task_id, ++items));
+      const Session::Packed packed = Session::Pack(value, FillingOf(task->spec.task_id, ++items), task->spec.attempt);
       return worker_->receiver().ReportItem(task->token, items - 1, packed.View(kMetadataRaw), &stop).ok() && !stop;
     };
     if (!task->args.metadata.empty()) call.args = session_->Read(task->args, ObjectId::Nil(), task->token).value;
@@ -73,7 +73,7 @@ class CodeWorker {
     }
     core::TaskResult result;
     result.generator_items = items;
-    const Session::Packed packed = Session::Pack(output.value, output.small ? 0 : FillingOf(task->spec.task_id, 0));
+    const Session::Packed packed = Session::Pack(output.value, output.small ? 0 : FillingOf(task->spec.task_id, 0), task->spec.attempt);
     const std::string error_metadata = ErrorMetadata(ErrorType::kTaskExecutionException);
     if (output.kind == TaskOutput::kError) {
       result.application_error = true;

@@ -43,9 +43,9 @@ TaskTemplate NormalTask(const std::string& function, const TaskOptions& options)
   return tmpl;
 }
 
-// Bytes that follow from their number, so that who reads them knows whether they are right.
-void AppendFilling(uint32_t size, std::string* out) {
-  Random random(size);
+// Bytes that follow from their number and the run of the task that makes them, so that who reads them knows whether they are right, and all of one run.
+void AppendFilling(uint32_t size, uint32_t run, std::string* out) {
+  Random random((uint64_t{run} << 32) + size);
   const size_t begin = out->size();
   out->resize(begin + size);
   random.Fill(out->data() + begin, size);
@@ -61,8 +61,8 @@ uint32_t TakeNumber(std::string_view* bytes) {
 
 }  // namespace
 
-// u32 number of refs, each id and owner; u32 size of the filling, and that; the text.
-Session::Packed Session::Pack(const Value& value, uint32_t filling) {
+// u32 number of refs, each id and owner; u32 size of the filling, u32 run, and the filling; the text.
+Session::Packed Session::Pack(const Value& value, uint32_t filling, uint32_t run) {
   Packed packed;
   const auto count = static_cast<uint32_t>(value.refs.size());
   packed.bytes.append(reinterpret_cast<const char*>(&count), sizeof count);
@@ -71,7 +71,8 @@ Session::Packed Session::Pack(const Value& value, uint32_t filling) {
     packed.nested.push_back(ref.info());
   }
   packed.bytes.append(reinterpret_cast<const char*>(&filling), sizeof filling);
-  AppendFilling(filling, &packed.bytes);
+  packed.bytes.append(reinterpret_cast<const char*>(&run), sizeof run);
+  AppendFilling(filling, run, &packed.bytes);
   packed.bytes += value.text;
   return packed;
 }
@@ -115,10 +116,11 @@ Got Session::Read(const core::ReadValue& value, const ObjectId& outer, uint64_t 
     worker_->objects().AddBorrowedRef(info, outer, token);
     got.value.refs.emplace_back(worker_, info);
   }
-  if (const uint32_t filling = TakeNumber(&bytes); filling > 0) {
+  const uint32_t filling = TakeNumber(&bytes), run = TakeNumber(&bytes);
+  if (filling > 0) {
     got.large = true;
     std::string expected;
-    AppendFilling(filling, &expected);
+    AppendFilling(filling, run, &expected);
     RAY_CHECK(bytes.substr(0, filling) == expected)
         << "object " << outer << " has other bytes than were written, in seed " << process_->world()->seed();
     bytes.remove_prefix(filling);

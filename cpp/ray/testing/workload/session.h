@@ -151,9 +151,10 @@ class Session {
     core::ValueView View(std::string_view metadata) const { return {metadata, bytes, {}, nested}; }
   };
   // With `filling`, which makes some so large that they go through the store. Where one is read and has other bytes than were written, the run ends.
-  static Packed Pack(const Value& value, uint32_t filling);
+  // `run`: of the task, each of which fills in others.
+  static Packed Pack(const Value& value, uint32_t filling, uint32_t run = 0);
   Packed Pack(const Value& value) { return Pack(value, FillingOf(random().Next())); }
-  // The same number gives the same size: each run of a task makes what the last one did.
+  // The same number gives the same size: each run of a task makes as much as the last one did.
   static uint32_t FillingOf(uint64_t number);
   static std::vector<ObjectRefInfo> InfosOf(std::span<const Ref> refs);
   uint64_t Template(TaskTemplate tmpl);
