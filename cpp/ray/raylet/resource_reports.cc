@@ -38,6 +38,8 @@ void ResourceReports::OnLookedElsewhere() {
 void ResourceReports::RestLater() {
   looks_timer_ = deps_.loop->AddTimer(looked_elsewhere_ + kLooksFor - deps_.loop->clock().Now(), [this] {
     looks_timer_ = 0;
+    // What waits is looked at again only when some node has more, which may be long from now: then it has to be told at once.
+    if (deps_.leases->WaitsForOthers()) looked_elsewhere_ = deps_.loop->clock().Now();
     if (deps_.loop->clock().Now() < looked_elsewhere_ + kLooksFor) return RestLater();
     looks_ = false;
     Soon();

@@ -38,7 +38,8 @@ class ResourceReports {
   void Begin();
   void Stop();
   void Soon();
-  // It matters what other nodes have free: the GCS tells as soon as can be, as long as that was so within the last kLooksFor.
+  // It matters what other nodes have free: the GCS tells as soon as can be, as long as that was so within the last kLooksFor, or something
+  // waits for them.
   void OnLookedElsewhere();
   // The store's fill has changed since NodeObjects::ArmUse.
   void OnStoreUse();

@@ -448,14 +448,10 @@ std::vector<ClusterView::Found> ClusterView::Search(const Want& want, Fit fit, c
   found.reserve(std::min(limit, fitting.size()));
   // Where it ends early it must not begin with the same nodes each time.
   const bool all = fitting.size() <= (enough > 0 ? std::min(limit, enough) : limit);
-  Slot slot = all ? 0 : static_cast<Slot>(begin_.Below(slots_.size()));
+  const Slot from = all ? 0 : static_cast<Slot>(begin_.Below(slots_.size()));
   const bool all_will_do = want.except == nullptr || want.except->empty();  // then there is no need to touch the nodes themselves
-  for (size_t i = 0; i < fitting.size(); ++i, ++slot) {
-    slot = fitting.NextFrom(slot);
-    if (slot == SlotSet::kNone) slot = fitting.NextFrom(0);
-    if (!all_will_do && want.except->contains(slots_[slot].id)) continue;
-    if (take(slot)) break;
-  }
+  auto consider = [&](Slot slot) { return (all_will_do || !want.except->contains(slots_[slot].id)) && take(slot); };
+  if (!fitting.Walk(from, kNone, consider)) fitting.Walk(0, from, consider);
   return found;
 }
 

@@ -263,6 +263,12 @@ void LeaseQueueCore::SpillWaiting(Time now, LeaseEffects* out) {
   }
 }
 
+bool LeaseQueueCore::WaitsForOthers() const {
+  return view_.size() > 1 && std::ranges::any_of(jobs_, [](const auto& job) {
+           return std::ranges::any_of(job.second.classes, [](const auto& cls) { return !cls.first.pinned; });
+         });
+}
+
 bool LeaseQueueCore::SpillOne(Job* job, Time now, LeaseEffects* out) {
   for (auto it = job->classes.begin(); it != job->classes.end(); ++it) {
     Class& cls = it->second;

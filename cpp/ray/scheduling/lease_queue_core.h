@@ -143,6 +143,8 @@ class LeaseQueueCore {
   void ViewChanged(Time now, LeaseEffects* out);
   // When it mattered last what other nodes have free; long ago: never.
   Time looked_elsewhere() const { return looked_elsewhere_; }
+  // Whether something waits that goes to another node as soon as that has room.
+  bool WaitsForOthers() const;
   // Its queued requests are cancelled, save those whose owner `keep_owner` holds for; its leases end with their workers.
   void JobFinished(const JobId& job, const std::function<bool(const WorkerId&)>& keep_owner, Time now, LeaseEffects* out);
   // From now on nothing is granted here: the node is about to leave. What waits for this node is rejected, the rest

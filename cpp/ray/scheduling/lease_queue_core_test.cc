@@ -310,6 +310,24 @@ TEST_F(LeaseQueue, ANodeThatTurnedARequestAwayIsOutUntilItReports) {
   EXPECT_EQ(Node(4, {{"CPU", 1}}, {{"CPU", 1}}), "spill 2 to 4");
 }
 
+// However long ago it was looked at: the view may not change for long, and then it matters at once.
+TEST_F(LeaseQueue, WhatWaitsForAnyNodeWaitsForOthers) {
+  MakeNode({{"CPU", 1}});
+  EXPECT_EQ(Request(Want(1, 1)), "grant 1");
+  EXPECT_EQ(Request(Want(2, 1)), "reclaim 1");
+  EXPECT_FALSE(core_->WaitsForOthers()) << "there is no other";
+  EXPECT_EQ(Node(4, {{"CPU", 1}}, {}), "");
+  EXPECT_TRUE(core_->WaitsForOthers());
+  TickAt(milliseconds(20000));
+  EXPECT_TRUE(core_->WaitsForOthers());
+  EXPECT_EQ(Node(4, {{"CPU", 1}}, {{"CPU", 1}}), "spill 2 to 4");
+  EXPECT_FALSE(core_->WaitsForOthers());
+  LeaseRequest bound = Want(3, 1);
+  bound.mode = LeaseMode::kHere;
+  Request(bound);
+  EXPECT_FALSE(core_->WaitsForOthers()) << "it waits for this node";
+}
+
 // Its owner died before it asked there, say: then the node has nothing to report.
 TEST_F(LeaseQueue, WhatWasSentInVainCountsForAWhileOnly) {
   MakeNode({{"CPU", 1}});

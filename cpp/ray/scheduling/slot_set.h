@@ -46,6 +46,20 @@ class SlotSet {
     return slot;
   }
 
+  // Visits those in [from, to) in order until `visit` returns true. Whether it did.
+  template <typename F>
+  bool Walk(uint32_t from, uint32_t to, F visit) const {
+    for (uint32_t slot = NextFrom(from); slot < to; slot = NextFrom((slot / 64 + 1) * 64)) {
+      const uint32_t base = slot / 64 * 64;
+      for (uint64_t rest = levels_[0][slot / 64] >> slot % 64 << slot % 64; rest != 0; rest &= rest - 1) {
+        slot = base + static_cast<uint32_t>(std::countr_zero(rest));
+        if (slot >= to) return false;
+        if (visit(slot)) return true;
+      }
+    }
+    return false;
+  }
+
   void Clear() {
     levels_.clear();
     size_ = 0;

@@ -33,6 +33,14 @@ TEST(SlotSetTest, AgreesWithASet) {
       const auto from = static_cast<uint32_t>(random.Below(range + 10));
       const auto next = plain.lower_bound(from);
       ASSERT_EQ(slots.NextFrom(from), next == plain.end() ? SlotSet::kNone : *next) << "range " << range << ", from " << from;
+      if (step % 100 != 0) continue;
+      const auto to = static_cast<uint32_t>(random.Below(range + 10));
+      std::vector<uint32_t> walked;
+      EXPECT_FALSE(slots.Walk(from, to, [&](uint32_t visited) {
+        walked.push_back(visited);
+        return false;
+      }));
+      ASSERT_EQ(walked, from < to ? std::vector<uint32_t>(next, plain.lower_bound(to)) : std::vector<uint32_t>());
     }
     slots.Clear();
     EXPECT_TRUE(slots.empty());

@@ -98,6 +98,7 @@ class LeaseService {
 
   const scheduling::NodeResources& resources() const { return queue_.resources(); }
   std::map<ResourceSet, int64_t> WaitingDemand() const { return queue_.WaitingDemand(); }
+  bool WaitsForOthers() const { return queue_.WaitsForOthers(); }
   // What it knows of other nodes.
   const scheduling::ClusterView& view() const { return queue_.view(); }
   // The workers that run something, for the memory monitor.
