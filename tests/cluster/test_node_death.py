@@ -99,8 +99,9 @@ def test_tasks_and_actors_of_a_node_that_goes_say_so(
     wait_until((tmp_path / "runs").exists, 30, "it runs")
     node = cluster.node_id(1)
     cluster.raylets[1].send_signal(number)
-    with pytest.raises(ray.exceptions.NodeDiedError, match=node):
+    with pytest.raises(ray.exceptions.NodeDiedError, match=rf"dead or unavailable: .*\. Node ID: {node}$") as died:
         ray.get(begun, timeout=30)
+    assert str(died.value).count(node) == 1
     with pytest.raises(ray.exceptions.ActorDiedError, match=f"its node {node} died"):
         ray.get(actor.node.remote(), timeout=30)
 

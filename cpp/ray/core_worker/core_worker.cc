@@ -270,15 +270,15 @@ void CoreWorker::RegisterHandlers() {
         deaths_->Add(worker, {notice.detail(), notice.out_of_memory(), notice.intended(), notice.with_node()});
         peers_->MarkDead(worker);
       });
-  dispatcher_->RegisterTyped<v1::NodeDiedNotice>(
-      MethodId::kNodeDied, [this](const v1::NodeDiedNotice& notice, rpc::Request&, rpc::Responder) {
-        const NodeId node = NodeId::FromBinaryOrNil(notice.node_id());
-        for (const WorkerId& worker : peers_->WorkersOf(node))
-          deaths_->Add(worker, {"its node " + node.Hex() + " died: " + notice.reason(), false, false, true});
-        submitter_->OnNodeDied(node);
-        peers_->MarkNodeDead(node);
-        tunnels_->CloseNode(node, "node " + node.Hex() + " is dead: " + notice.reason());
-      });
+  dispatcher_->RegisterTyped<v1::NodeDiedNotice>(MethodId::kNodeDied,
+                                                 [this](const v1::NodeDiedNotice& notice, rpc::Request&, rpc::Responder) {
+                                                   const NodeId node = NodeId::FromBinaryOrNil(notice.node_id());
+                                                   for (const WorkerId& worker : peers_->WorkersOf(node))
+                                                     deaths_->Add(worker, {notice.reason(), false, false, true});
+                                                   submitter_->OnNodeDied(node);
+                                                   peers_->MarkNodeDead(node);
+                                                   tunnels_->CloseNode(node, "node " + node.Hex() + " is dead: " + notice.reason());
+                                                 });
   dispatcher_->RegisterTyped<v1::TunnelFrames>(MethodId::kTunnel, [this](const v1::TunnelFrames& envelope, rpc::Request& request,
                                                                          rpc::Responder) { tunnels_->OnFrames(envelope, request.parts); });
   dispatcher_->RegisterTyped<v1::TunnelClosed>(

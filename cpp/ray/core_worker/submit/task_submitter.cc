@@ -498,7 +498,8 @@ void TaskSubmitter::Settle(const std::vector<Later>& later, const ErrorValue& re
 void TaskSubmitter::OnLossExplained(const PendingTaskPtr& task, const TaskWorker& worker, const DeathNote& note) {
   uint32_t ooms = 0;
   const TaskLoss kind = note.out_of_memory ? TaskLoss::kOutOfMemory : TaskLoss::kCrash;
-  TaskVerdict verdict = deps_.tasks->Lost(task, {kind, "its worker died: " + note.detail, task->spec.attempt, worker}, &ooms);
+  const std::string why = (note.with_node ? "its node is gone: " : "its worker died: ") + note.detail;
+  TaskVerdict verdict = deps_.tasks->Lost(task, {kind, why, task->spec.attempt, worker}, &ooms);
   if (verdict == TaskVerdict::kFail) {
     if (const PlacementGroupId& group = task->spec.tmpl->strategy.placement_group_id; !group.IsNil()) {
       if (const GroupState state = deps_.groups->StateOf(group); state.kind == GroupState::kGone) {

@@ -12,9 +12,9 @@ ErrorValue WorkerDiedError(const std::string& detail) {
   return MakeErrorValue(ErrorType::kWorkerDied, "The worker died unexpectedly while executing this task: " + detail);
 }
 
-ErrorValue NodeDiedError(const NodeId& node, const std::string& detail) {
+ErrorValue NodeDiedError(const NodeId& node, const std::string& reason) {
   return MakeErrorValue(ErrorType::kNodeDied,
-                        "Task failed because the node it was running on is dead or unavailable. Node ID: " + node.Hex() + ". " + detail);
+                        "Task failed because the node it was running on is dead or unavailable: " + reason + ". Node ID: " + node.Hex());
 }
 
 ErrorValue CancelledError(const TaskId& task) {

@@ -20,7 +20,8 @@ namespace ray::core {
 
 // Text of a worker's sudden end, and the error value of it.
 ErrorValue WorkerDiedError(const std::string& detail);
-ErrorValue NodeDiedError(const NodeId& node, const std::string& detail);
+// `reason`: why the node died, or why it ended the task's worker before it left. The text names the node itself.
+ErrorValue NodeDiedError(const NodeId& node, const std::string& reason);
 ErrorValue CancelledError(const TaskId& task);
 
 // The tasks of an owner at one moment, but for those that are not to be listed (omit_task_events).
