@@ -67,6 +67,17 @@ def test_which_may_be_the_address_of_a_node() -> None:
             addresses.checked_ip(host)
 
 
+def test_a_name_of_several_addresses_stands_for_the_one_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    of = {"two": ["192.0.2.1", "127.0.0.3", "127.0.0.2"], "away": ["192.0.2.1"], "any": ["127.0.0.1", "0.0.0.0"]}
+    monkeypatch.setattr(addresses, "resolve", of.__getitem__)
+    monkeypatch.setattr(addresses, "is_local", lambda ip: ip.startswith("127."))
+    assert addresses.checked_ip("two") == "127.0.0.3"
+    with pytest.raises(ValueError, match="'away' cannot be the address of a node: this machine does not have it"):
+        addresses.checked_ip("away")
+    with pytest.raises(ValueError, match="'any' cannot be the address of a node: others cannot reach it there"):
+        addresses.checked_ip("any")
+
+
 def test_whether_something_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = addresses.join("127.0.0.1", server.getsockname()[1])

@@ -54,21 +54,23 @@ def is_local(ip: str) -> bool:
 
 
 def checked_ip(host: str) -> str:
-    """The numeric address of `host`, for a node of this machine to be reached at.
+    """The first numeric address of `host` that is of this machine, for a node to be reached at.
 
     Raises:
         ValueError: it is none of this machine, or stands for all of them.
     """
     refused = f"{host!r} cannot be the address of a node"
     try:
-        ip = resolve(host)[0]
+        resolved = resolve(host)
     except ConnectionError as error:
         raise ValueError(f"{refused}: {error}") from None
-    if ipaddress.ip_address(ip.partition("%")[0]).is_unspecified:
+    if any(ipaddress.ip_address(ip.partition("%")[0]).is_unspecified for ip in resolved):
         raise ValueError(f"{refused}: others cannot reach it there, as they can at {own_ip()}.")
-    if not is_local(ip):
+    # A name may stand for several machines, or for addresses of both families of which this machine has one.
+    local = next((ip for ip in resolved if is_local(ip)), None)
+    if local is None:
         raise ValueError(f"{refused}: this machine does not have it, as it has {own_ip()}.")
-    return ip
+    return local
 
 
 def own_ip(towards: str | None = None) -> str:

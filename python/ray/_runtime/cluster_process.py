@@ -199,9 +199,10 @@ class Node:
             ValueError: `ip` is not of this machine.
         """
         mode = security.from_environment().mode
-        ip = ip or (addresses.LOOPBACK if mode == security.DISABLED else addresses.own_ip())
-        security.check_listen(mode, ip)
+        if ip is None:
+            ip = addresses.LOOPBACK if mode == security.DISABLED else addresses.own_ip()
         ip = addresses.checked_ip(ip)
+        security.check_listen(mode, ip)
         listen = [addresses.join(ip, port)]
         if port and not addresses.is_loopback(ip):
             listen.append(addresses.join(addresses.LOOPBACK, port))

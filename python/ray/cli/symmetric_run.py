@@ -38,7 +38,7 @@ def symmetric_run(address: str, min_nodes: int, entrypoint: tuple[str, ...], **g
     with shown():
         host, port = addresses.split(address)
         if cluster.is_here(address):
-            code = _run_head(addresses.resolve(host)[0], port, min_nodes, entrypoint, given)
+            code = _run_head(host, port, min_nodes, entrypoint, given)
         else:
             code = _run_worker(address, given)
     sys.exit(code)
@@ -48,8 +48,8 @@ def _wait_s() -> float:
     return environment.number("RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT", _WAIT_S)
 
 
-def _run_head(ip: str, port: int, min_nodes: int, entrypoint: tuple[str, ...], given: dict[str, Any]) -> int:
-    node = Node.start_head(options_from(given), ip=ip, port=port, temp_dir=given["temp_dir"], watch=True)
+def _run_head(host: str, port: int, min_nodes: int, entrypoint: tuple[str, ...], given: dict[str, Any]) -> int:
+    node = Node.start_head(options_from(given), ip=host, port=port, temp_dir=given["temp_dir"], watch=True)
     session_dir.write_current(node.root, node.gcs_address)
     try:
         deadline = time.monotonic() + _wait_s()
