@@ -139,6 +139,32 @@ def test_five_seconds_are_no_death(cluster_on: Callable[..., HandCluster]) -> No
     assert alive_nodes() == {r.ready[0] for r in cluster.raylets}
 
 
+@pytest.mark.parametrize("mended", [True, False])
+def test_what_first_speaks_during_a_cut(cluster_on: Callable[..., HandCluster], mended: bool) -> None:
+    """Node 2 has never spoken to node 1: its link is dialled during the cut, and connecting fails again and again."""
+    cluster = cluster_on(3, *(() if mended else FAST_PROBES))
+    target, caller = on(1), on(2)
+    pids = ray.get([target.pid.remote(), caller.pid.remote()], timeout=30)
+    box = ray.get(target.make.remote(BIG), timeout=30)
+    network(cluster).unplug(1)
+    asked = caller.ask.remote(target)
+    summed = caller.add_up.remote(box)
+    if not mended:
+        for ref in (asked, summed):
+            with pytest.raises(ray.exceptions.RayTaskError, match=r"ActorDiedError|OwnerDiedError"):
+                ray.get(ref, timeout=60)
+        return
+    assert ray.wait([asked, summed], timeout=5)[0] == [], "it waits, past the first attempts that failed"
+    network(cluster).plug(1)
+    start = time.monotonic()
+    assert ray.get(asked, timeout=30) == cluster.node_id(1)
+    took = time.monotonic() - start
+    assert took < 4, f"{took:.1f} s after the cut"
+    assert ray.get(summed, timeout=30) == BIG
+    assert ray.get([target.pid.remote(), caller.pid.remote()], timeout=30) == pids
+    assert alive_nodes() == {r.ready[0] for r in cluster.raylets}
+
+
 def test_long_cut_is_the_death_of_the_node(cluster_on: Callable[..., HandCluster]) -> None:
     cluster = cluster_on(3, *FAST_PROBES)
     lonely = on(1)

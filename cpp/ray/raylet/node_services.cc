@@ -54,6 +54,13 @@ ResourceSet TotalOf(const RayletConfig& config) {
   return total;
 }
 
+// Whether this raylet can speak with the GCS that has answered so. One that does not tell its protocol is of before it had a number.
+Status MayMeet(const v1::RegisterNodeReply& gcs) {
+  if (gcs.protocol_version().empty() || ProtocolsMayMeet(gcs.protocol_version(), kProtocolVersion)) return {};
+  return Status::FailedPrecondition("the GCS speaks protocol " + gcs.protocol_version() + ", this raylet speaks " +
+                                    std::string(kProtocolVersion) + ": nodes may be at most one version apart");
+}
+
 }  // namespace
 
 struct NodeServices::Impl {
@@ -74,7 +81,7 @@ struct NodeServices::Impl {
   void OnGcsClosed(const rpc::ConnectionPtr& link, const Status& status);
   void LoseGcs(const Status& status);
   void FillState(v1::NodeState* state);
-  void OnRegisteredAgain(const Status& status);
+  void OnRegisteredAgain(const Status& status, const v1::RegisterNodeReply& reply);
   void OnRegistered(const Status& status, const v1::RegisterNodeReply& reply);
   void OnLauncherReady(const Status& status);
   void MaybeReady();
@@ -204,7 +211,9 @@ void NodeServices::Impl::Init() {
                            [this](const ActorId& actor) { workers->OnActorEnded(actor); }});
   nodes = std::make_unique<NodeDirectory>(
       NodeDirectory::Deps{loop, node_id, !config.listen.empty(),
-                          [this](const std::string& address, Lane lane, bool plain) { return carriers->Dial(address, lane, plain); },
+                          [this](const std::string& address, Lane lane, bool plain, rpc::DialFailed on_failed) {
+                            return carriers->Dial(address, lane, plain, std::move(on_failed));
+                          },
                           [this](const Status& status) { End(status); }},
       config.links);
   nodes->OnNodeDead(
@@ -346,7 +355,7 @@ void NodeServices::Impl::Connect() {
       [this, link = gcs](Status status, v1::RegisterNodeReply& reply, PartList) {
         if (link != gcs) return;
         if (registered) {
-          OnRegisteredAgain(status);
+          OnRegisteredAgain(status, reply);
         } else {
           OnRegistered(status, reply);
         }
@@ -390,10 +399,11 @@ void NodeServices::Impl::FillState(v1::NodeState* state) {
   for (const JobId& job : jobs) state->add_jobs(job.Binary());
 }
 
-void NodeServices::Impl::OnRegisteredAgain(const Status& status) {
+void NodeServices::Impl::OnRegisteredAgain(const Status& status, const v1::RegisterNodeReply& reply) {
   if (stopping || gcs->closed()) return;
   if (status.code() == StatusCode::kFailedPrecondition) return End(status);
   if (!status.ok()) return gcs->Close(status);  // then OnGcsClosed
+  if (const Status met = MayMeet(reply); !met.ok()) return End(met);
   RAY_LOG(INFO) << "the GCS is there again, and knows this node";
   gcs_lost.clear();
   if (gcs_lost_timer != 0) loop->CancelTimer(std::exchange(gcs_lost_timer, 0));
@@ -409,13 +419,10 @@ void NodeServices::Impl::OnRegistered(const Status& status, const v1::RegisterNo
     if (!gcs->closed() && status.code() != StatusCode::kUnavailable) End(status);  // otherwise OnGcsClosed decides
     return;
   }
+  if (const Status met = MayMeet(reply); !met.ok()) return End(met);
   registered = true;
   cluster_id = reply.cluster_id();
   gcs_durable = reply.durable();
-  if (!reply.protocol_version().empty() && !ProtocolsMayMeet(reply.protocol_version(), kProtocolVersion)) {
-    return End(Status::FailedPrecondition("the GCS speaks protocol " + reply.protocol_version() + ", this raylet speaks " +
-                                          std::string(kProtocolVersion) + ": nodes may be at most one version apart"));
-  }
   workers->SetClusterConfig(reply.config_json(), reply.session_name());
   if (!reply.head_node_id().empty()) workers->SetAdopter(NodeId::FromBinaryOrNil(reply.head_node_id()));
   leases->ForgetOtherNodes();  // a GCS that ended before it answered may have told of some, and its follower has never heard of them

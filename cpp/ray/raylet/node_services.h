@@ -17,6 +17,7 @@
 #include "ray/raylet/objects/node_objects.h"
 #include "ray/raylet/raylet_config.h"
 #include "ray/raylet/workers/worker_launcher.h"
+#include "ray/rpc/core/dial.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/util/status.h"
 
@@ -35,8 +36,8 @@ class NodeCarriers {
   virtual ~NodeCarriers() = default;
   // A new link, usable at once; that nobody answers shows by its end.
   virtual rpc::ConnectionPtr ConnectGcs() = 0;
-  // The same to another raylet. `plain`: it takes frames on plain TCP.
-  virtual rpc::ConnectionPtr Dial(const std::string& address, Lane lane, bool plain) = 0;
+  // The same to another raylet. `plain`: it takes frames on plain TCP. `on_failed`: of an attempt that had better be repeated; not every carrier tells.
+  virtual rpc::ConnectionPtr Dial(const std::string& address, Lane lane, bool plain, rpc::DialFailed on_failed) = 0;
   // The node's own processes may connect from now on.
   virtual Status ListenForProcesses() = 0;
   // Why they have to wait for that now ("cannot ..."), as when there is no descriptor left for them; empty: nothing is known of it.

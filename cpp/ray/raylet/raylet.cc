@@ -42,8 +42,8 @@ struct Raylet::Impl final : NodeCarriers {
   Status Start(std::function<void()> on_ready, std::function<void(const Status&)> on_end);
 
   rpc::ConnectionPtr ConnectGcs() override { return grpc->Connect(config.gcs_address, dispatcher.get()); }
-  rpc::ConnectionPtr Dial(const std::string& address, Lane lane, bool plain) override {
-    if (plain && rpc::TcpCarrier::CanConnect(address)) return tcp->Connect(address, lane == Lane::kBulk);
+  rpc::ConnectionPtr Dial(const std::string& address, Lane lane, bool plain, rpc::DialFailed on_failed) override {
+    if (plain && rpc::TcpCarrier::CanConnect(address)) return tcp->Connect(address, lane == Lane::kBulk, std::move(on_failed));
     return grpc->Connect(address, dispatcher.get());
   }
   rpc::LocalCarrier* Bulk();

@@ -26,7 +26,11 @@ void LinkCore::OnDead(const NodeId& id, const std::string& reason, LinkEffects* 
   const bool known = it != nodes_.end();
   std::vector<LinkNo> links;
   if (known) {
-    for (const LaneState& lane : it->second.lanes) links.insert(links.end(), lane.links.begin(), lane.links.end());
+    for (Lane lane : kLanes) {
+      LaneState& state = LaneOf(it->second, lane);
+      links.insert(links.end(), state.links.begin(), state.links.end());
+      Settle(id, lane, state);
+    }
     nodes_.erase(it);
   }
   // The news before the end of its links, so that nobody takes that for a failure of the network.
@@ -34,11 +38,33 @@ void LinkCore::OnDead(const NodeId& id, const std::string& reason, LinkEffects* 
   for (LinkNo link : links) out->push_back(DropLink{link, "node " + id.Hex() + " is dead: " + reason});
 }
 
-void LinkCore::Dial(const NodeId& id, Node& node, Lane lane, LinkEffects* out) {
+void LinkCore::Dial(const NodeId& id, Node& node, Lane lane, Time now, LinkEffects* out) {
   LaneState& state = LaneOf(node, lane);
   state.dialled = NewLink();
+  state.give_up = now + config_.patience;
+  state.failure = "nobody has answered";
+  dialled_.emplace(id, lane);
   state.links.push_back(state.dialled);
   out->push_back(DialLink{id, lane, state.dialled, node.address});
+}
+
+void LinkCore::Redial(LaneState& state, LinkEffects* out) {
+  state.again = Time::Infinite();
+  state.beside = state.links.size() > 1;
+  out->emplace_back(DialAgain{state.dialled});
+}
+
+void LinkCore::GiveUp(LaneState& state, const std::string& reason, LinkEffects* out) {
+  state.again = state.give_up = Time::Infinite();
+  out->push_back(DropLink{state.dialled, reason});
+}
+
+void LinkCore::Settle(const NodeId& id, Lane lane, LaneState& state) {
+  state.dialled = 0;
+  state.again = state.give_up = Time::Infinite();
+  state.beside = false;
+  state.failure.clear();
+  dialled_.erase({id, lane});
 }
 
 void LinkCore::Want(const NodeId& id, Lane lane, Time now, LinkEffects* out) {
@@ -46,7 +72,7 @@ void LinkCore::Want(const NodeId& id, Lane lane, Time now, LinkEffects* out) {
   if (it == nodes_.end() || !it->second.alive || it->second.address.empty()) return;
   const LaneState& state = LaneOf(it->second, lane);
   if (!state.links.empty() || now < state.not_before) return;
-  Dial(id, it->second, lane, out);
+  Dial(id, it->second, lane, now, out);
 }
 
 bool LinkCore::OnIncoming(const NodeId& id, Lane lane, LinkNo link, LinkEffects* out) {
@@ -54,6 +80,7 @@ bool LinkCore::OnIncoming(const NodeId& id, Lane lane, LinkNo link, LinkEffects*
   LaneState& state = LaneOf(nodes_[id], lane);
   state.links.push_back(link);
   if (state.links.size() == 1) out->push_back(LinkUp{id, lane});
+  if (!state.again.is_infinite()) Redial(state, out);  // the node can be reached, it seems
   return true;
 }
 
@@ -62,8 +89,25 @@ void LinkCore::OnUp(const NodeId& id, Lane lane, LinkNo link) {
   if (it == nodes_.end()) return;
   LaneState& state = LaneOf(it->second, lane);
   if (state.dialled != link) return;
-  state.dialled = 0;
+  Settle(id, lane, state);
   state.failures = 0;
+}
+
+void LinkCore::OnDialFailed(const NodeId& id, Lane lane, LinkNo link, const std::string& reason, Time now, LinkEffects* out) {
+  const auto it = nodes_.find(id);
+  if (it == nodes_.end()) return;  // it is dead, and the link is being dropped
+  LaneState& state = LaneOf(it->second, lane);
+  if (state.dialled != link || state.give_up.is_infinite()) return;
+  state.failure = reason;
+  const int doublings = std::min(state.failures++, 20);
+  if (state.links.size() == 1) {
+    state.again = now + std::min(config_.max_redial, config_.min_backoff * (int64_t{1} << doublings));
+  } else if (!state.beside) {
+    Redial(state, out);  // the attempt may have begun while nothing got through
+  } else {
+    // The node reaches us, and we do not reach it: what is sent from now on goes over its own link.
+    GiveUp(state, reason, out);
+  }
 }
 
 void LinkCore::OnClosed(const NodeId& id, Lane lane, LinkNo link, const std::string& reason, Time now, LinkEffects* out) {
@@ -74,7 +118,7 @@ void LinkCore::OnClosed(const NodeId& id, Lane lane, LinkNo link, const std::str
   if (found == state.links.end()) return;
   state.links.erase(found);
   if (state.dialled == link) {
-    state.dialled = 0;
+    Settle(id, lane, state);
     const int doublings = std::min(state.failures++, 20);
     state.not_before = now + std::min(config_.max_backoff, config_.min_backoff * (int64_t{1} << doublings));
   } else {
@@ -86,6 +130,15 @@ void LinkCore::OnClosed(const NodeId& id, Lane lane, LinkNo link, const std::str
 }
 
 void LinkCore::Tick(Time now, LinkEffects* out) {
+  for (const auto& [id, lane] : dialled_) {
+    LaneState& state = LaneOf(nodes_.at(id), lane);
+    if (now >= state.give_up) {
+      const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(config_.patience).count();
+      GiveUp(state, "it could not be reached for " + std::to_string(seconds) + " s: " + state.failure, out);
+    } else if (now >= state.again) {
+      Redial(state, out);
+    }
+  }
   for (auto& [id, node] : nodes_) {
     if (!KeepsOpen(node)) continue;
     for (Lane lane : kLanes) Want(id, lane, now, out);
@@ -94,6 +147,10 @@ void LinkCore::Tick(Time now, LinkEffects* out) {
 
 Time LinkCore::NextDeadline() const {
   Time next = Time::Infinite();
+  for (const auto& [id, lane] : dialled_) {
+    const LaneState& state = nodes_.at(id).lanes[static_cast<size_t>(lane)];
+    next = std::min({next, state.again, state.give_up});
+  }
   if (listens_) return next;  // it keeps none open; asked for with each news of a node
   for (const auto& [id, node] : nodes_) {
     if (!KeepsOpen(node)) continue;

@@ -99,8 +99,10 @@ TEST_F(LinkCoreTest, NodeThatCannotBeDialledDialsAll) {
   core.OnAlive(node_, "h:1", t_, &out_);
   const auto dials = All<DialLink>(Take());
   ASSERT_EQ(dials.size(), 2u) << "both lanes";
-  EXPECT_TRUE(core.NextDeadline().is_infinite());
+  EXPECT_EQ(core.NextDeadline(), t_ + LinkConfig().patience);
   core.OnUp(node_, Lane::kControl, dials[0].link);
+  core.OnUp(node_, Lane::kBulk, dials[1].link);
+  EXPECT_TRUE(core.NextDeadline().is_infinite());
   core.OnClosed(node_, Lane::kControl, dials[0].link, "cut", t_, &out_);
   Take();
   EXPECT_EQ(core.NextDeadline(), t_ + 50 * kMs);

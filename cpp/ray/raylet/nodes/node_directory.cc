@@ -11,8 +11,6 @@
 namespace ray::raylet {
 namespace {
 
-constexpr Duration kHelloTimeout = std::chrono::seconds(10);
-
 std::string AddressOf(const v1::NodeInfo& node) {
   if (node.port() == 0) return {};
   const bool v6 = node.ip().find(':') != std::string::npos;
@@ -108,6 +106,8 @@ void NodeDirectory::Run(LinkEffects effects) {
   for (const LinkEffect& effect : effects) {
     if (const auto* dial = std::get_if<DialLink>(&effect)) {
       Dial(*dial);
+    } else if (const auto* redial = std::get_if<DialAgain>(&effect)) {
+      if (const auto it = dial_again_.find(redial->link); it != dial_again_.end()) std::exchange(it->second, nullptr)();
     } else if (const auto* drop = std::get_if<DropLink>(&effect)) {
       if (const auto it = links_.find(drop->link); it != links_.end()) it->second->Close(Status::Unavailable(drop->reason));
     } else if (const auto* joined = std::get_if<NodeJoined>(&effect)) {
@@ -135,30 +135,39 @@ void NodeDirectory::Dial(const DialLink& dial) {
   RAY_LOG(DEBUG) << "dialling node " << dial.node << " at " << dial.address;
   const NodeDescription* node = Find(dial.node);
   const bool plain = node != nullptr && (dial.lane == Lane::kBulk ? node->plain_bulk : node->plain_links);
-  const rpc::ConnectionPtr connection = deps_.dial(dial.address, dial.lane, plain);
+  const rpc::ConnectionPtr connection =
+      deps_.dial(dial.address, dial.lane, plain, [this, dial, alive = alive_](const Status& why, std::function<void()> again) {
+        if (*alive) OnDialFailed(dial, why, std::move(again));
+      });
   Watch(dial.node, dial.lane, dial.link, connection);
   v1::LinkHello hello;
   hello.set_node_id(deps_.self.Binary());
   hello.set_bulk(dial.lane == Lane::kBulk);
   hello.set_protocol_version(std::string(kProtocolVersion));
   hello.set_to_node_id(dial.node.Binary());
-  rpc::CallOptions options;
-  options.timeout = kHelloTimeout;
-  rpc::CallTyped<v1::LinkWelcome>(
-      *connection, MethodId::kLinkHello, hello, {},
-      [this, dial, connection, alive = alive_](Status status, const v1::LinkWelcome& welcome, const PartList&) {
-        if (!*alive || closed_) return;
-        if (status.ok() && NodeId::FromBinaryOrNil(welcome.node_id()) != dial.node) {
-          status = Status::Unavailable("another node answers at " + dial.address);
-        }
-        if (status.ok()) {
-          core_.OnUp(dial.node, dial.lane, dial.link);
-          return;
-        }
-        connection->Close(status);
-        if (status.code() == StatusCode::kFailedPrecondition) deps_.on_refused(status);
-      },
-      options);
+  rpc::CallTyped<v1::LinkWelcome>(*connection, MethodId::kLinkHello, hello, {},
+                                  [this, dial, connection, alive = alive_](Status status, const v1::LinkWelcome& welcome, const PartList&) {
+                                    if (!*alive || closed_) return;
+                                    if (status.ok() && NodeId::FromBinaryOrNil(welcome.node_id()) != dial.node) {
+                                      status = Status::Unavailable("another node answers at " + dial.address);
+                                    }
+                                    if (status.ok()) {
+                                      core_.OnUp(dial.node, dial.lane, dial.link);
+                                      return;
+                                    }
+                                    connection->Close(status);
+                                    if (status.code() == StatusCode::kFailedPrecondition) deps_.on_refused(status);
+                                  });
+}
+
+void NodeDirectory::OnDialFailed(const DialLink& dial, const Status& why, std::function<void()> again) {
+  if (closed_ || !links_.contains(dial.link)) return;
+  const auto [it, first] = dial_again_.try_emplace(dial.link);
+  if (first) RAY_LOG(WARNING) << "node " << dial.node << " cannot be reached, and is dialled again: " << why.message();
+  it->second = std::move(again);
+  LinkEffects effects;
+  core_.OnDialFailed(dial.node, dial.lane, dial.link, why.message(), Now(), &effects);
+  Run(std::move(effects));
 }
 
 void NodeDirectory::Watch(const NodeId& node, Lane lane, LinkNo link, const rpc::ConnectionPtr& connection) {
@@ -170,6 +179,7 @@ void NodeDirectory::Watch(const NodeId& node, Lane lane, LinkNo link, const rpc:
 
 void NodeDirectory::OnClosed(const NodeId& node, Lane lane, LinkNo link, const std::string& reason) {
   links_.erase(link);
+  dial_again_.erase(link);
   if (closed_) return;
   LinkEffects effects;
   core_.OnClosed(node, lane, link, reason, Now(), &effects);

@@ -14,6 +14,7 @@
 #include "ray/async/tick_timer.h"
 #include "ray/common/resources.h"
 #include "ray/raylet/nodes/link_core.h"
+#include "ray/rpc/core/dial.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/v1/gcs_node.pb.h"
 
@@ -35,7 +36,7 @@ class NodeDirectory {
     NodeId self;
     bool listens;  // others can dial this node
     // Opens a link to "host:port". `plain`: the peer takes those of the lane as frames on plain TCP.
-    std::function<rpc::ConnectionPtr(const std::string& address, Lane lane, bool plain)> dial;
+    std::function<rpc::ConnectionPtr(const std::string& address, Lane lane, bool plain, rpc::DialFailed on_failed)> dial;
     // Another raylet says that this node was declared dead, and refuses to speak to it.
     std::function<void(const Status&)> on_refused;
   };
@@ -53,8 +54,8 @@ class NodeDirectory {
   const NodeDescription* Find(const NodeId& node) const;
   const std::map<NodeId, NodeDescription>& nodes() const { return nodes_; }
   bool IsDead(const NodeId& node) const { return core_.IsDead(node); }
-  // What to send frames on, dialled if need be; usable at once. Null: no link now (unknown or dead node, back-off after a failure, a node
-  // that dials out and has not done so yet). A link that breaks is not mended: ask again for the next call.
+  // What to send frames on, dialled if need be; usable at once: what is sent on one that is still dialled waits for it. Null: no link now (unknown or dead node, back-off after
+  // a failure, a node that dials out and has not done so yet). A link that breaks is not mended: ask again for the next call.
   rpc::ConnectionPtr Link(const NodeId& node) { return Get(node, Lane::kControl); }
   // The same for the chunks of objects, which go over a stream of their own.
   rpc::ConnectionPtr BulkLink(const NodeId& node) { return Get(node, Lane::kBulk); }
@@ -78,6 +79,7 @@ class NodeDirectory {
   void Run(LinkEffects effects);
   void Dial(const DialLink& dial);
   void Watch(const NodeId& node, Lane lane, LinkNo link, const rpc::ConnectionPtr& connection);
+  void OnDialFailed(const DialLink& dial, const Status& why, std::function<void()> again);
   void OnClosed(const NodeId& node, Lane lane, LinkNo link, const std::string& reason);
   void OnTick();
   Time Now() const { return deps_.loop->clock().Now(); }
@@ -85,8 +87,9 @@ class NodeDirectory {
   const Deps deps_;
   LinkCore core_;
   std::map<NodeId, NodeDescription> nodes_;
-  std::map<NodeId, std::string> reasons_;       // of the deaths that are being told
-  std::map<LinkNo, rpc::ConnectionPtr> links_;  // until they have closed
+  std::map<NodeId, std::string> reasons_;               // of the deaths that are being told
+  std::map<LinkNo, rpc::ConnectionPtr> links_;          // until they have closed
+  std::map<LinkNo, std::function<void()>> dial_again_;  // of those that could not be reached; null: it is being dialled again
   std::vector<NodeHandler> added_;
   std::vector<DeathHandler> dead_, link_broke_;
   std::vector<std::function<void(const NodeId&)>> link_up_;

@@ -28,7 +28,7 @@ class Endpoint {
     OnLoop([&] {
       directory_ = std::make_unique<NodeDirectory>(
           NodeDirectory::Deps{loop, id, !listen.empty(),
-                              [this](const std::string& a, Lane, bool) { return client_->Connect(a, &dispatcher_); },
+                              [this](const std::string& a, Lane, bool, rpc::DialFailed) { return client_->Connect(a, &dispatcher_); },
                               [this](const Status& status) { refused.set_value(status); }},
           LinkConfig{});
       directory_->RegisterHandlers(&dispatcher_);

@@ -69,7 +69,7 @@ Result<std::shared_ptr<LocalConnection>> AcceptPeer(const std::shared_ptr<LocalC
     return pid.status();
   }
   EnlargeBuffers(fd, shared->options.socket_buffer_bytes);
-  auto connection = MakeConnection<LocalConnection>(shared->options.faults, shared, fd, *pid, std::nullopt);  // owns fd
+  auto connection = MakeConnection<LocalConnection>(shared->options.faults, shared, fd, *pid);  // owns fd
   RAY_RETURN_NOT_OK(AddConnection(shared, connection));
   return connection;
 }
@@ -201,14 +201,29 @@ Result<ConnectionPtr> LocalCarrier::Adopt(int fd) {
 }
 
 Result<ConnectionPtr> LocalCarrier::AdoptStream(int fd, StreamOptions options) {
-  auto connection =
-      MakeConnection<LocalConnection>(shared_->options.faults, shared_, fd, -1, std::optional(std::move(options)));  // owns fd
+  const Result<ConnectionPtr> connection = AwaitStream();
+  if (!connection.ok()) {
+    ::close(fd);
+    return connection.status();
+  }
+  RAY_RETURN_NOT_OK(BeginStream(*connection, fd, std::move(options)));
+  return connection;
+}
+
+Result<ConnectionPtr> LocalCarrier::AwaitStream() {
+  auto connection = MakeConnection<LocalConnection>(shared_->options.faults, shared_, -1, -1);
   RAY_RETURN_NOT_OK(AddConnection(shared_, connection));
-  return StartConnection(connection);
+  return ConnectionPtr(std::move(connection));
+}
+
+Status LocalCarrier::BeginStream(const ConnectionPtr& awaiting, int fd, StreamOptions options) {
+  const Status status = static_cast<LocalConnection&>(*awaiting).Begin(fd, std::move(options));
+  if (!status.ok()) awaiting->Close(status);
+  return status;
 }
 
 ConnectionPtr LocalCarrier::Closed(Status reason) {
-  auto connection = std::make_shared<LocalConnection>(shared_, -1, -1, StreamOptions());
+  auto connection = std::make_shared<LocalConnection>(shared_, -1, -1);
   connection->Close(std::move(reason));
   return connection;
 }

@@ -59,8 +59,11 @@ class LocalCarrier {
   std::string AcceptTrouble() const;
   // Takes a connected stream socket (of a socketpair, or inherited); owns it from now on.
   Result<ConnectionPtr> Adopt(int fd);
-  // The same for one that `options` describe; it may still be connecting.
+  // The same for one that `options` describe.
   Result<ConnectionPtr> AdoptStream(int fd, StreamOptions options);
+  // A connection whose stream socket is yet to come: what is sent waits for it. BeginStream gives it one, once, and owns `fd` from now on; it ends where that fails.
+  Result<ConnectionPtr> AwaitStream();
+  Status BeginStream(const ConnectionPtr& awaiting, int fd, StreamOptions options);
   // A connection that has ended for that reason.
   ConnectionPtr Closed(Status reason);
   // Removes the sockets, closes all connections with UNAVAILABLE and refuses new ones. Idempotent.

@@ -41,19 +41,13 @@ void LocalCarrier::Shared::FlushDirty() {
   flushing.clear();
 }
 
-LocalConnection::LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, int fd, int64_t peer_pid,
-                                 std::optional<StreamOptions> stream)
+LocalConnection::LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, int fd, int64_t peer_pid)
     : shared_(std::move(shared)),
       id_(next_connection_id.fetch_add(1)),
       peer_pid_(peer_pid),
-      takes_descriptors_(!stream),
-      filter_(stream ? std::move(stream->filter) : nullptr),
+      takes_descriptors_(fd >= 0),
       calls_(shared_->options.handlers != nullptr ? shared_->options.handlers : shared_->loop),
-      fd_(fd) {
-  if (!stream) return;
-  greeting_ = std::move(stream->greeting);
-  preamble_ = std::move(stream->preamble);
-}
+      fd_(fd) {}
 
 LocalConnection::~LocalConnection() {
   if (fd_ >= 0) ::close(fd_);
@@ -62,8 +56,25 @@ LocalConnection::~LocalConnection() {
 }
 
 Status LocalConnection::Start() {
-  SendBytes(std::exchange(greeting_, {}));  // nobody else can send yet
-  RAY_RETURN_NOT_OK(shared_->loop->WatchFd(fd_, EPOLLIN, [self = Self()](uint32_t events) { self->OnEvents(events); }));
+  return shared_->loop->WatchFd(fd_, EPOLLIN, [self = Self()](uint32_t events) { self->OnEvents(events); });
+}
+
+Status LocalConnection::Begin(int fd, StreamOptions stream) {
+  {
+    std::lock_guard lock(mu_);
+    if (closed()) {
+      ::close(fd);
+      return reason_;
+    }
+    fd_ = fd;
+    filter_ = std::move(stream.filter);
+    preamble_ = std::move(stream.preamble);
+    const size_t n = stream.greeting.size();
+    if (n > 0) std::memcpy(sending_.Append(n), stream.greeting.data(), n);  // nobody sends yet: ahead of what waits
+    unsent_.fetch_add(n, std::memory_order_relaxed);
+    // Under the lock, since a Teardown on the loop closes the descriptor.
+    RAY_RETURN_NOT_OK(shared_->loop->WatchFd(fd_, EPOLLIN, [self = Self()](uint32_t events) { self->OnEvents(events); }));
+  }
   Flush();
   return {};
 }

@@ -49,10 +49,11 @@ struct LocalCarrier::Shared {
 
 class LocalConnection : public Connection {
  public:
-  // Takes `fd`. Nothing is read before Start. Without `stream` the peer is a process of this machine.
-  LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, int fd, int64_t peer_pid, std::optional<StreamOptions> stream);
+  // Takes `fd`, of a Unix socket whose peer is that process. Nothing is read before Start. -1: it is a stream's, which Begin brings; until then what is sent waits.
+  LocalConnection(std::shared_ptr<LocalCarrier::Shared> shared, int fd, int64_t peer_pid);
   ~LocalConnection() override;
   Status Start();
+  Status Begin(int fd, StreamOptions stream);
 
   void Call(MethodId method, const MessageLite& request, const PartList& parts, ReplyCallback callback, CallOptions options) override;
   void CallRaw(MethodId method, std::string_view control, const PartList& parts, ReplyCallback callback, CallOptions options) override;
@@ -123,7 +124,6 @@ class LocalConnection : public Connection {
   const uint64_t id_;
   const int64_t peer_pid_;
   const bool takes_descriptors_;
-  const std::unique_ptr<StreamFilter> filter_;  // null: none
 
   PendingCalls calls_;
   std::atomic<bool> closed_{false};
@@ -131,21 +131,21 @@ class LocalConnection : public Connection {
   std::atomic<size_t> untaken_{0};  // bytes of frames that were posted to `handlers`
 
   std::mutex mu_;
-  int fd_;                    // -1 once closed; open while sending_now_
-  OutQueue pending_;          // appended to by senders
-  bool sending_now_ = false;  // a thread is in sendmsg, with `sending_`; it goes on until pending_ is empty
-  bool blocked_ = false;      // the socket is full: EPOLLOUT is awaited
-  bool paused_ = false;       // nothing is read: the handlers have not taken what has come
-  bool dirty_ = false;        // in the carrier's dirty list
-  bool broken_ = false;       // the peer reads no more; its end is coming
-  int broken_by_ = 0;         // errno of the send that showed it
+  int fd_;                                // -1 once closed, and before a stream begins; open while sending_now_
+  std::unique_ptr<StreamFilter> filter_;  // null: none. Constant once the stream has begun
+  OutQueue pending_;                      // appended to by senders
+  bool sending_now_ = false;              // a thread is in sendmsg, with `sending_`; it goes on until pending_ is empty
+  bool blocked_ = false;                  // the socket is full: EPOLLOUT is awaited
+  bool paused_ = false;                   // nothing is read: the handlers have not taken what has come
+  bool dirty_ = false;                    // in the carrier's dirty list
+  bool broken_ = false;                   // the peer reads no more; its end is coming
+  int broken_by_ = 0;                     // errno of the send that showed it
   bool torn_down_ = false;
   Status reason_;
   std::vector<std::function<void(const Status&)>> on_close_;
   OutQueue sending_;  // owned by the thread that set sending_now_
 
-  std::string greeting_;  // until Start
-  // On the loop.
+  // On the loop, once the stream has begun.
   bool filter_open_ = false;
   decltype(StreamOptions::preamble) preamble_;  // until it has come
   std::string leftover_;                        // start of a frame whose rest has not come

@@ -26,7 +26,6 @@ namespace {
 
 // What TLS holds of a link's bytes on their way, in either direction.
 constexpr size_t kTlsBuffer = size_t{32} << 10, kTlsBulkBuffer = size_t{256} << 10;
-constexpr int kSynRetries = 2;  // some 7 s to a host that does not even refuse
 
 void Set(int fd, int level, int option, int value) { setsockopt(fd, level, option, &value, sizeof value); }
 
@@ -42,6 +41,37 @@ Result<Addresses> Resolve(const HostPort& where, int flags) {
   return Addresses(found, freeaddrinfo);
 }
 
+// A socket that is about to be connected there, or is; or -errno.
+int StartConnecting(const Addresses& where) {
+  const int fd = ::socket(where->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -errno;
+  PrepareTcp(fd);
+  if (::connect(fd, where->ai_addr, where->ai_addrlen) == 0 || errno == EINPROGRESS) return fd;
+  const int err = errno;
+  ::close(fd);
+  return -err;
+}
+
+// Whether the same attempt may succeed later: the way to the host, its listener, or room in this process may come back.
+bool MayPass(int err) {
+  switch (err) {
+    case EHOSTUNREACH:  // also that nobody answers for the address on its subnet
+    case EHOSTDOWN:
+    case ENETUNREACH:
+    case ENETDOWN:
+    case ETIMEDOUT:
+    case ECONNREFUSED:
+    case ECONNRESET:
+    case ECONNABORTED:
+    case EADDRNOTAVAIL:  // all ports of this host are taken
+    case EMFILE:
+    case ENFILE:
+    case ENOMEM:
+    case ENOBUFS: return true;
+    default: return false;
+  }
+}
+
 }  // namespace
 
 struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
@@ -53,11 +83,23 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
     async::TimerId timer;
   };
 
+  // A link whose connection is yet to come.
+  struct Dialled {
+    ConnectionPtr link;
+    std::string target;
+    Addresses where;
+    bool bulk;
+    DialFailed on_failed;
+    int fd = -1;               // -1: no attempt is under way
+    async::TimerId timer = 0;  // of the attempt
+  };
+
   const Deps deps;
   const TcpCarrierOptions options;
   std::vector<std::shared_ptr<Listener>> listeners;
   std::map<uint64_t, Stranger> strangers;     // oldest first
   std::map<uint64_t, ConnectionPtr> unknown;  // links that have not shown a token yet; oldest first
+  std::map<uint64_t, Dialled> dialled;
   uint64_t last = 0;
   async::TimerId refusal_timer = 0;  // 0: the next refusal is told
   uint64_t untold = 0;               // refusals since the last that was
@@ -199,8 +241,99 @@ struct TcpCarrier::Impl : std::enable_shared_from_this<Impl> {
     link->Close(Status::DeadlineExceeded("the peer has not shown a token"));
   }
 
+  // ---- links that this end opens ----
+
+  void Open(Dialled dial) {
+    if (stopped) return dial.link->Close(Status::Unavailable("this process stops"));
+    const uint64_t number = ++last;
+    dial.link->OnClose([weak = weak_from_this(), number](const Status&) {
+      const auto self = weak.lock();
+      if (self == nullptr) return;
+      self->EndAttempt(number, /*keep=*/false);
+      self->dialled.erase(number);
+    });
+    dialled.emplace(number, std::move(dial));
+    Attempt(number);
+  }
+
+  void Attempt(uint64_t number) {
+    const auto it = dialled.find(number);
+    if (it == dialled.end() || it->second.fd >= 0) return;
+    Dialled& dial = it->second;
+    int fd = StartConnecting(dial.where);
+    const auto attempted = [weak = weak_from_this(), number](uint32_t) {
+      if (const auto self = weak.lock()) self->OnAttempted(number);
+    };
+    if (fd >= 0 && !deps.loop->WatchFd(fd, EPOLLOUT, attempted).ok()) {
+      ::close(fd);
+      fd = -ENOMEM;
+    }
+    if (fd < 0) {
+      // Not at once: whoever dials does not expect it yet.
+      deps.loop->Post("dial failed", [weak = weak_from_this(), number, err = -fd] {
+        if (const auto self = weak.lock()) self->OnFailed(number, err);
+      });
+      return;
+    }
+    dial.fd = fd;
+    dial.timer = deps.loop->AddTimer(options.dial_timeout, [weak = weak_from_this(), number] {
+      if (const auto self = weak.lock()) self->OnFailed(number, ETIMEDOUT);
+    });
+  }
+
+  // The socket of the attempt, if it is kept; -1: it is closed, or there was none.
+  int EndAttempt(uint64_t number, bool keep) {
+    const auto it = dialled.find(number);
+    if (it == dialled.end() || it->second.fd < 0) return -1;
+    const int fd = std::exchange(it->second.fd, -1);
+    deps.loop->CancelTimer(it->second.timer);
+    deps.loop->UnwatchFd(fd);
+    if (keep) return fd;
+    ::close(fd);
+    return -1;
+  }
+
+  void OnAttempted(uint64_t number) {
+    const auto it = dialled.find(number);
+    if (it == dialled.end() || it->second.fd < 0) return;
+    int error = 0;
+    socklen_t length = sizeof error;
+    if (getsockopt(it->second.fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
+    if (error != 0) return OnFailed(number, error);
+    const int fd = EndAttempt(number, /*keep=*/true);
+    const Dialled dial = std::move(it->second);
+    dialled.erase(it);
+    StreamOptions stream;
+    const std::string token = deps.security->Token();
+    stream.greeting = EncodePreface(token.empty() ? "" : "Bearer " + token, dial.bulk ? kBulkMagic : kLinkMagic);
+    stream.preamble = [](std::string_view bytes, std::string*) { return DecodeWelcome(bytes); };
+    if (const Status status = Encrypt(/*is_server=*/false, dial.bulk, &stream); !status.ok()) {
+      ::close(fd);
+      return dial.link->Close(status);
+    }
+    static_cast<void>(CarrierOf(dial.bulk)->BeginStream(dial.link, fd, std::move(stream)).ok());  // or it ends
+  }
+
+  void OnFailed(uint64_t number, int err) {
+    const auto it = dialled.find(number);
+    if (it == dialled.end()) return;
+    EndAttempt(number, /*keep=*/false);
+    const Status why = Status::FromErrno(err, "connecting to " + it->second.target);
+    if (it->second.on_failed == nullptr || !MayPass(err)) return it->second.link->Close(why);
+    const DialFailed on_failed = it->second.on_failed;
+    on_failed(why, [weak = weak_from_this(), number] {
+      if (const auto self = weak.lock()) self->Attempt(number);
+    });
+  }
+
+  LocalCarrier* CarrierOf(bool bulk) const { return bulk ? deps.bulk() : deps.carrier; }
+
   void Stop() {
     if (std::exchange(stopped, true)) return;
+    for (const auto& [number, dial] : dialled) {
+      EndAttempt(number, /*keep=*/false);
+      dial.link->Close(Status::Unavailable("this process stops"));
+    }
     for (const auto& listener : listeners) listener->Stop();
     listeners.clear();
     if (refusal_timer != 0) deps.loop->CancelTimer(refusal_timer);
@@ -220,32 +353,22 @@ bool TcpCarrier::CanConnect(const std::string& target) {
   return where.ok() && Resolve(*where, AI_NUMERICHOST).ok();
 }
 
-ConnectionPtr TcpCarrier::Connect(const std::string& target, bool bulk) {
-  StreamOptions stream;
-  const std::string token = impl_->deps.security->Token();
-  stream.greeting = EncodePreface(token.empty() ? "" : "Bearer " + token, bulk ? kBulkMagic : kLinkMagic);
-  if (const Status status = impl_->Encrypt(/*is_server=*/false, bulk, &stream); !status.ok()) return impl_->deps.carrier->Closed(status);
-  stream.preamble = [](std::string_view bytes, std::string*) { return DecodeWelcome(bytes); };
-  auto dial = [&]() -> Result<int> {
+ConnectionPtr TcpCarrier::Connect(const std::string& target, bool bulk, DialFailed on_failed) {
+  const auto find = [&]() -> Result<Addresses> {
     RAY_ASSIGN_OR_RETURN(const HostPort where, ParseHostPort(target));
-    RAY_ASSIGN_OR_RETURN(const Addresses addresses, Resolve(where, AI_NUMERICHOST));
-    const int fd = ::socket(addresses->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) return Status::FromErrno(errno, "making a socket");
-    PrepareTcp(fd);
-    Set(fd, IPPROTO_TCP, TCP_SYNCNT, kSynRetries);
-    if (::connect(fd, addresses->ai_addr, addresses->ai_addrlen) == 0 || errno == EINPROGRESS) return fd;
-    const Status status = Status::FromErrno(errno, "connecting to " + target);
-    ::close(fd);
-    return status;
+    return Resolve(where, AI_NUMERICHOST);
   };
-  Result<int> fd = dial();
-  if (fd.ok()) {
-    LocalCarrier* carrier = bulk ? impl_->deps.bulk() : impl_->deps.carrier;
-    Result<ConnectionPtr> link = carrier->AdoptStream(*fd, std::move(stream));
-    if (link.ok()) return std::move(link).value();
-    return impl_->deps.carrier->Closed(link.status());
+  Result<Addresses> where = find();
+  if (!where.ok()) return impl_->deps.carrier->Closed(where.status());
+  const Result<ConnectionPtr> link = impl_->CarrierOf(bulk)->AwaitStream();
+  if (!link.ok()) return impl_->deps.carrier->Closed(link.status());
+  auto dial = std::make_shared<Impl::Dialled>(Impl::Dialled{*link, target, std::move(where).value(), bulk, std::move(on_failed)});
+  if (impl_->deps.loop->InLoop()) {
+    impl_->Open(std::move(*dial));
+  } else {
+    impl_->deps.loop->Post("dial", [impl = impl_, dial] { impl->Open(std::move(*dial)); });
   }
-  return impl_->deps.carrier->Closed(fd.status());
+  return *link;
 }
 
 Result<std::string> TcpCarrier::Listen(const std::string& address) {

@@ -90,7 +90,9 @@ class Endpoint {
   void OnLoop(F fn) {
     RunOnLoop(loop_.get(), std::move(fn));
   }
-  ConnectionPtr Connect(const std::string& target, bool bulk = false) { return tcp_->Connect(target, bulk); }
+  ConnectionPtr Connect(const std::string& target, bool bulk = false, DialFailed on_failed = nullptr) {
+    return tcp_->Connect(target, bulk, std::move(on_failed));
+  }
   async::EpollLoop* loop() { return loop_.get(); }
   Dispatcher* dispatcher() { return dispatcher_.get(); }
 
@@ -220,6 +222,140 @@ TEST_P(PlainAndTlsTest, FramesThatAreSentBeforeTheConnectionIsThereArriveInOrder
                   [&, i](const Status& status, const Reply& reply) { answers[i].set_value(std::string(reply.control)); });
   }
   for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(answers[i].get_future().get(), std::to_string(i));
+}
+
+// A port where nobody listens, and where somebody may later.
+class FreePort {
+ public:
+  FreePort() : fd_(::socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in where{};
+    where.sin_family = AF_INET;
+    inet_pton(AF_INET, "127.0.0.1", &where.sin_addr);
+    socklen_t length = sizeof where;
+    EXPECT_EQ(::bind(fd_, reinterpret_cast<sockaddr*>(&where), length), 0);
+    EXPECT_EQ(::getsockname(fd_, reinterpret_cast<sockaddr*>(&where), &length), 0);
+    address = "127.0.0.1:" + std::to_string(ntohs(where.sin_port));
+  }
+  ~FreePort() { Release(); }
+  void Release() {
+    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
+  }
+  std::string address;
+
+ private:
+  int fd_;
+};
+
+// What was sent while nobody listened arrives when somebody does: in order, once, and without a word of the failed attempts.
+TEST_P(PlainAndTlsTest, WhatIsSentBeforeThePeerCanBeReachedWaitsForIt) {
+  for (const bool bulk : {false, true}) {
+    auto a = Make(), b = Make();
+    FreePort port;
+    TestPromise<Status> failed;
+    std::atomic<int> failures{0};
+    std::function<void()> again;
+    const ConnectionPtr link = a->Connect(port.address, bulk, [&](const Status& why, std::function<void()> dial) {
+      EXPECT_TRUE(a->loop()->InLoop());
+      if (++failures < 3) return dial();
+      again = std::move(dial);
+      failed.set_value(why);
+    });
+    const std::string big(5 << 20, 'b');
+    std::vector<std::promise<Answer>> answers(50);
+    for (size_t i = 0; i < answers.size(); ++i) {
+      link->CallRaw(MethodId::kPushTask, std::to_string(i), {HeapBuffer::CopyOf(big.substr(0, i % 2 == 0 ? 10 : 100 << 10))},
+                    [&, i](Status status, const Reply& reply) {
+                      answers[i].set_value({std::move(status), std::string(reply.control), {}});
+                    });
+    }
+    EXPECT_THAT(failed.get_future().get().message(), HasSubstr("connecting to " + port.address));
+    EXPECT_FALSE(link->closed());
+    EXPECT_GT(link->unsent_bytes(), size_t{2} << 20);
+    port.Release();
+    EXPECT_EQ(b->Listen(port.address), port.address);
+    a->OnLoop([&] { again(); });
+    for (size_t i = 0; i < answers.size(); ++i) {
+      const Answer answer = answers[i].get_future().get();
+      EXPECT_TRUE(answer.status.ok()) << answer.status.ToString();
+      EXPECT_EQ(answer.control, std::to_string(i));
+    }
+    EXPECT_EQ(b->handled, 50);
+    EXPECT_EQ(failures, 3);
+    a->OnLoop([&] { again(); });  // it is connected since: nothing happens
+    EXPECT_TRUE(Call(link, "x").status.ok());
+  }
+}
+
+TEST_P(PlainAndTlsTest, ALinkThatWaitsForItsPeerCanBeClosed) {
+  auto a = Make();
+  FreePort port;
+  for (const bool bulk : {false, true}) {
+    TestPromise<std::function<void()>> failed;
+    const ConnectionPtr link =
+        a->Connect(port.address, bulk, [&](const Status&, std::function<void()> again) { failed.set_value(std::move(again)); });
+    TestPromise<Status> answer;
+    CallOptions options;
+    link->CallRaw(
+        MethodId::kPushTask, "x", {}, [&](Status status, const Reply&) { answer.set_value(std::move(status)); }, options);
+    const auto again = failed.get_future().get();
+    options.timeout = std::chrono::milliseconds(20);
+    TestPromise<Status> late;
+    link->CallRaw(
+        MethodId::kPushTask, "x", {}, [&](Status status, const Reply&) { late.set_value(std::move(status)); }, options);
+    EXPECT_EQ(late.get_future().get().code(), StatusCode::kDeadlineExceeded) << "deadlines hold meanwhile";
+    link->Close(Status::Unavailable("its node is dead"));
+    EXPECT_EQ(answer.get_future().get().message(), "its node is dead");
+    EXPECT_EQ(EndOf(link).message(), "its node is dead");
+    EXPECT_EQ(link->unsent_bytes(), 0u);
+    a->OnLoop([&] { again(); });  // too late
+  }
+}
+
+// The same while an attempt is under way: nothing answers there.
+TEST_P(PlainAndTlsTest, AnAttemptEndsInTimeOrWithItsLink) {
+  TcpCarrierOptions options;
+  options.dial_timeout = std::chrono::milliseconds(50);
+  auto a = Make(kToken, options);
+  // A listener whose queue is full answers nobody.
+  const int deaf = ::socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in where{};
+  where.sin_family = AF_INET;
+  inet_pton(AF_INET, "127.0.0.1", &where.sin_addr);
+  socklen_t length = sizeof where;
+  ASSERT_EQ(::bind(deaf, reinterpret_cast<sockaddr*>(&where), length), 0);
+  ASSERT_EQ(::listen(deaf, 0), 0);
+  ASSERT_EQ(::getsockname(deaf, reinterpret_cast<sockaddr*>(&where), &length), 0);
+  const std::string address = "127.0.0.1:" + std::to_string(ntohs(where.sin_port));
+  RawClient first(address);
+  TestPromise<Status> failed;
+  std::atomic<int> failures{0};
+  const ConnectionPtr link = a->Connect(address, false, [&](const Status& why, std::function<void()> again) {
+    if (++failures == 1) failed.set_value(why);
+    again();
+  });
+  EXPECT_EQ(failed.get_future().get().code(), StatusCode::kDeadlineExceeded);
+  link->Close(Status::Unavailable("its node is dead"));
+  EXPECT_EQ(EndOf(link).message(), "its node is dead");
+  const ConnectionPtr other = a->Connect(address, false, [](const Status&, std::function<void()> again) { again(); });
+  ::close(deaf);
+  a = nullptr;  // stops while `other` is being dialled
+  EXPECT_TRUE(other->closed());
+}
+
+// No further attempt would mend it.
+TEST_F(TcpCarrierTest, WhatCannotPassEndsTheLinkAtOnce) {
+  const auto never = [](const Status& why, const std::function<void()>&) { ADD_FAILURE() << why.ToString(); };
+  auto stranger = Make("the-token-of-another-cluster"), b = Make();
+  EXPECT_EQ(EndOf(stranger->Connect(b->Listen(), false, never)).code(), StatusCode::kUnauthenticated);
+  EXPECT_EQ(EndOf(b->Connect("nowhere", false, never)).code(), StatusCode::kInvalidArgument);
+  UseTls();
+  auto c = Make();
+  const std::string address = c->Listen();
+  UseTls();
+  auto d = Make();
+  EXPECT_THAT(EndOf(d->Connect(address, false, never)).message(), HasSubstr("certificate"));
+  EXPECT_TRUE(WriteFileAtomic(authority_->certificate("node"), "none").ok());
+  EXPECT_THAT(EndOf(d->Connect(address, false, never)).message(), HasSubstr("cannot be used for TLS"));
 }
 
 TEST_P(PlainAndTlsTest, WrongTokenIsRefusedBeforeAnyFrame) {

@@ -92,7 +92,7 @@ void SimConnection::Close(Status reason) {
   if (closed_) return;
   closed_ = true;
   reason_ = reason.ok() ? Status::Unavailable("connection closed") : std::move(reason);
-  if (!out_.empty() && out_.front().kind == Kind::kOpen) {  // it was not there yet: nothing of it is repeated
+  if (!undialled_.empty() || (!out_.empty() && out_.front().kind == Kind::kOpen)) {  // it was not there yet: nothing of it is repeated
     out_.clear();
     unsent_ = 0;
     ended_ = true;
@@ -138,7 +138,8 @@ Status SimNetwork::Listen(Process* process, const std::string& address, const rp
   return Status::Ok();
 }
 
-rpc::ConnectionPtr SimNetwork::Connect(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher, bool lands) {
+rpc::ConnectionPtr SimNetwork::Connect(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher, bool lands,
+                                       rpc::DialFailed on_failed) {
   const auto home = homes_.find(address);
   const HostId host = home == homes_.end() ? process->host() : home->second;
   const auto connection = Add(process, nullptr, host, dispatcher);
@@ -147,12 +148,44 @@ rpc::ConnectionPtr SimNetwork::Connect(Process* process, const std::string& addr
     connection->closed_ = connection->torn_down_ = connection->ended_ = true;
     return connection;
   }
+  connection->on_dial_failed_ = std::move(on_failed);
+  Dial(connection, address);
+  return connection;
+}
+
+void SimNetwork::Dial(const std::shared_ptr<SimConnection>& from, const std::string& address) {
+  const HostId here = from->process_->host(), there = from->peer_host_;
   SimConnection::Message open;
   open.kind = SimConnection::Kind::kOpen;
   open.control = address;
-  Queue(connection, std::move(open));
-  if (IsCutAnyWay(process->host(), host)) GiveUpLater(connection);
-  return connection;
+  open.due = std::max(from->last_due_, world_->now() + Latency(here, there, open.bytes()));
+  from->last_due_ = open.due;
+  from->unsent_ += open.bytes();
+  for (auto& message : from->out_) message.due = std::max(message.due, open.due);
+  from->out_.push_front(std::move(open));
+  Schedule(from);
+  if (!IsCutAnyWay(here, there)) return;
+  if (from->on_dial_failed_ == nullptr) return GiveUpLater(from);
+  world_->After(world_->random().Between(config_.dial_min, config_.dial_max), [this, from, address] {
+    if (from->closed_ || waiting_.erase(from->id()) == 0) return;  // mended in time
+    from->unsent_ -= from->out_.front().bytes();
+    from->out_.pop_front();
+    DialFailed(from, address, kTimedOut);
+  });
+}
+
+void SimNetwork::DialFailed(const std::shared_ptr<SimConnection>& from, const std::string& address, const Status& why) {
+  if (from->closed_ || !from->process_->alive()) return;
+  world_->Record("dial failed", {}, from->id());
+  from->undialled_ = address;
+  from->process_->loop()->Run(
+      [this, from, why] {
+        if (from->closed_) return;
+        from->on_dial_failed_(why, [this, from] {
+          if (!from->closed_) Dial(from, std::exchange(from->undialled_, {}));
+        });
+      },
+      from->id());
 }
 
 std::shared_ptr<SimConnection> SimNetwork::Add(Process* process, Process* peer, HostId peer_host, const rpc::Dispatcher* dispatcher) {
@@ -204,7 +237,7 @@ void SimNetwork::Queue(const std::shared_ptr<SimConnection>& from, SimConnection
 }
 
 void SimNetwork::Schedule(const std::shared_ptr<SimConnection>& from) {
-  if (from->delivery_scheduled_ || from->out_.empty() || waiting_.contains(from->id())) return;
+  if (from->delivery_scheduled_ || from->out_.empty() || waiting_.contains(from->id()) || !from->undialled_.empty()) return;
   from->delivery_scheduled_ = true;
   world_->At(from->out_.front().due, [this, from] {
     from->delivery_scheduled_ = false;
@@ -263,6 +296,12 @@ void SimNetwork::Accept(const std::shared_ptr<SimConnection>& from, const std::s
   const auto listener = listeners_.find(address);
   if (listener == listeners_.end()) {
     world_->Record("refused", {}, from->id());
+    if (from->on_dial_failed_ != nullptr) {
+      from->undialled_ = address;
+      world_->After(Latency(from->peer_host_, from->process_->host(), 0),
+                    [this, from, address] { DialFailed(from, address, Status::Unavailable("nobody listens there")); });
+      return;
+    }
     from->out_.clear();
     from->unsent_ = 0;
     world_->After(Latency(from->peer_host_, from->process_->host(), 0), [from] {
@@ -270,6 +309,7 @@ void SimNetwork::Accept(const std::shared_ptr<SimConnection>& from, const std::s
     });
     return;
   }
+  from->on_dial_failed_ = nullptr;
   Process* server = listener->second.process;
   const auto to = Add(server, from->process_, from->process_->host(), listener->second.dispatcher);
   to->peer_ = from;
@@ -306,7 +346,7 @@ void SimNetwork::Receive(const std::shared_ptr<SimConnection>& to, SimConnection
 
 void SimNetwork::GiveUpLater(const std::shared_ptr<SimConnection>& end) {
   world_->After(world_->random().Between(config_.keep_alive_min, config_.keep_alive_max), [this, end] {
-    if (end->closed_ || !end->process_->alive()) return;
+    if (end->closed_ || !end->process_->alive() || end->on_dial_failed_ != nullptr) return;
     const auto peer = end->peer_.lock();
     const bool peer_lives = peer != nullptr && peer->process_->alive();
     const bool cut = IsCutAnyWay(end->process_->host(), end->peer_host_);

@@ -5,6 +5,7 @@
 //   * where a cable is cut, nothing arrives and nobody is told: what was sent waits (TCP repeats it), and arrives late if the cable is mended before the ends give
 //     up by themselves, which each does between keep_alive_min and keep_alive_max, so that for a while one of them thinks it is connected (half open);
 //   * a cable may be cut for one direction only: then what is sent the other way arrives, nobody can connect, and both ends give up, since neither is answered;
+//   * who dials while the cable is cut, or nobody listens, is told so after a while if it asks for that, and may try again on the same connection (rpc/core/dial.h);
 //   * the crash of a host looks like a cut; the end of a process, like its kernel closing its sockets behind what it had sent.
 // Single messages are lost, doubled, late and overtaken by the product's own means (rpc/core/faulty_connection.h), which every process has that starts after
 // SetMessageFaults: so only in ways which the rules of their methods allow.
@@ -26,6 +27,7 @@
 #include <vector>
 
 #include "ray/rpc/core/connection.h"
+#include "ray/rpc/core/dial.h"
 #include "ray/rpc/core/dispatcher.h"
 #include "ray/rpc/core/pending_calls.h"
 #include "ray/testing/sim/process.h"
@@ -39,7 +41,8 @@ struct NetworkConfig {
   double spike = 0.01;                                  // share of remote messages that are repeated
   Duration spike_max = std::chrono::milliseconds(220);  // until such a one arrives
   Duration keep_alive_min = std::chrono::seconds(10),
-           keep_alive_max = std::chrono::seconds(16);  // until an end of a cut connection gives up
+           keep_alive_max = std::chrono::seconds(16);                               // until an end of a cut connection gives up
+  Duration dial_min = std::chrono::seconds(1), dial_max = std::chrono::seconds(3);  // until who dials over a cut cable is told
 };
 
 class SimNetwork;
@@ -104,6 +107,8 @@ class SimConnection : public rpc::Connection {
   bool lands_ = false;  // replies go where their callers want them, as on a bulk link
   Status reason_;
   std::vector<std::function<void(const Status&)>> on_close_;
+  rpc::DialFailed on_dial_failed_;  // while nobody has accepted it; null: it ends instead
+  std::string undialled_;           // the address, while it waits to be dialled again
   size_t unsent_ = 0;
 
   // Of the network. What is on its way from here to the peer, oldest first.
@@ -127,9 +132,10 @@ class SimNetwork {
   Status Listen(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher, AcceptCallback on_accept = nullptr);
   void StopListening(const std::string& address) { listeners_.erase(address); }
   bool IsListening(const std::string& address) const { return listeners_.contains(address); }
-  // Immediate; that nobody listens, or that nobody can be reached, shows by its end.
+  // Immediate; that nobody listens, or that nobody can be reached, shows by its end, or is told to `on_failed`.
   // `lands`: a bulk link, both ends of which heed CallOptions::landing.
-  rpc::ConnectionPtr Connect(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher, bool lands = false);
+  rpc::ConnectionPtr Connect(Process* process, const std::string& address, const rpc::Dispatcher* dispatcher, bool lands = false,
+                             rpc::DialFailed on_failed = nullptr);
 
   // Between two hosts, both ways. Idempotent.
   void Cut(HostId a, HostId b);
@@ -178,6 +184,9 @@ class SimNetwork {
   void Schedule(const std::shared_ptr<SimConnection>& from);
   void Deliver(const std::shared_ptr<SimConnection>& from);
   void TakeIn(const std::shared_ptr<SimConnection>& to, SimConnection::Message* message);
+  // Its first message, which opens it, leaves.
+  void Dial(const std::shared_ptr<SimConnection>& from, const std::string& address);
+  void DialFailed(const std::shared_ptr<SimConnection>& from, const std::string& address, const Status& why);
   void Accept(const std::shared_ptr<SimConnection>& from, const std::string& address);
   void Receive(const std::shared_ptr<SimConnection>& to, SimConnection::Message message);
   void Resume();

@@ -67,6 +67,7 @@ void SimRaylet::Begin() {
       },
       [this](const Status& why) {
         process_->world()->Record("raylet gives up", {}, process_->id(), Trace::HashOf(why.message()));
+        if (options_.on_end) options_.on_end(why);
         if (std::exchange(stopping_, true)) return;
         services_->Stop(why.message(), [this] { process_->EndSoon(3); });
       });
@@ -75,8 +76,8 @@ void SimRaylet::Begin() {
 
 rpc::ConnectionPtr SimRaylet::ConnectGcs() { return network_->Connect(process_, kGcsAddress, services_->dispatcher().get()); }
 
-rpc::ConnectionPtr SimRaylet::Dial(const std::string& address, raylet::Lane lane, bool) {
-  return network_->Connect(process_, address, services_->dispatcher().get(), /*lands=*/lane == raylet::Lane::kBulk);
+rpc::ConnectionPtr SimRaylet::Dial(const std::string& address, raylet::Lane lane, bool, rpc::DialFailed on_failed) {
+  return network_->Connect(process_, address, services_->dispatcher().get(), /*lands=*/lane == raylet::Lane::kBulk, std::move(on_failed));
 }
 
 Status SimRaylet::ListenForProcesses() { return network_->Listen(process_, local_address_, services_->dispatcher().get()); }

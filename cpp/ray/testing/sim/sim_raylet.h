@@ -43,6 +43,7 @@ class SimRaylet final : raylet::NodeCarriers {
     WorkerProgram worker;
     StoreSimConfig store;
     std::function<void()> on_ready;
+    std::function<void(const Status& why)> on_end;  // it cannot go on
   };
   // Begins to run in a new process, which owns it; that ends when the raylet cannot go on or was asked to stop.
   static SimRaylet* Start(SimNetwork* network, HostId host, Options options);
@@ -65,7 +66,7 @@ class SimRaylet final : raylet::NodeCarriers {
  private:
   void Begin();
   rpc::ConnectionPtr ConnectGcs() override;
-  rpc::ConnectionPtr Dial(const std::string& address, raylet::Lane lane, bool plain) override;
+  rpc::ConnectionPtr Dial(const std::string& address, raylet::Lane lane, bool plain, rpc::DialFailed on_failed) override;
   Status ListenForProcesses() override;
   void StopLinks() override;
   void Shutdown() override;

@@ -23,6 +23,7 @@
 #include "ray/v1/gcs_node.pb.h"
 #include "ray/v1/sync.pb.h"
 #include "ray/wire/convert.h"
+#include "ray/wire/version.h"
 
 namespace ray::sim {
 namespace {
@@ -389,6 +390,61 @@ TEST(SimRayletTest, KnowsNoNodesOfAGcsThatNeverAnswered) {
   ASSERT_TRUE(network.Listen(world.NewProcess("gcs", 0), kGcsAddress, &answering).ok());
   ASSERT_TRUE(world.RunUntil([&] { return raylet->services().registered(); }, world.now() + seconds(5)));
   EXPECT_FALSE(knows());
+}
+
+// At most one version apart, whether it is the first that answers, or one that is started later; whoever reads the refusal learns of both.
+TEST(SimRayletTest, RefusesAGcsThatIsTwoProtocolVersionsApart) {
+  const int own = std::stoi(std::string(kProtocolVersion));
+  struct Case {
+    std::string first, later;  // of the GCS that answers first, and of the one that takes its place; empty: there is none
+    std::string refused;       // empty: neither
+  };
+  const std::string far = std::to_string(own + 2), next = std::to_string(own + 1), same = std::to_string(own);
+  for (const Case& c : {Case{far, "", far}, Case{next, far, far}, Case{same, next, ""}, Case{std::to_string(own - 1), same, ""}}) {
+    std::string version;
+    std::optional<Status> end;
+    rpc::Dispatcher gcs;
+    World world(5);
+    SimNetwork network(&world);
+    int answered = 0;
+    gcs.RegisterTyped<v1::RegisterNodeRequest>(MethodId::kRegisterNode,
+                                               [&](const v1::RegisterNodeRequest&, rpc::Request&, rpc::Responder responder) {
+                                                 ++answered;
+                                                 v1::RegisterNodeReply reply;
+                                                 reply.set_protocol_version(version);
+                                                 reply.set_durable(true);
+                                                 responder.Send(reply);
+                                               });
+    gcs.RegisterFallback([](rpc::Request, rpc::Responder responder) {
+      if (responder.valid()) responder.Send(v1::PubSubEmpty());
+    });
+    SimRaylet::Options options;
+    options.config.listen = "10.0.0.1:7000";
+    options.config.memory_monitor.interval = Duration::zero();
+    options.on_end = [&end](const Status& why) { end = why; };
+    SimRaylet* raylet = nullptr;
+    Process* process = nullptr;
+    for (const std::string& turn : {c.first, c.later}) {
+      if (turn.empty() || end) continue;
+      version = turn;
+      Process* server = world.NewProcess("gcs", 0);
+      ASSERT_TRUE(network.Listen(server, kGcsAddress, &gcs).ok());
+      if (raylet == nullptr) {
+        raylet = SimRaylet::Start(&network, 1, std::move(options));
+        process = raylet->process();
+      }
+      const int before = answered;
+      ASSERT_TRUE(world.RunUntil([&] { return answered > before; }, world.now() + seconds(5)));
+      world.RunFor(seconds(1));
+      server->Kill(Death::kKilled);
+    }
+    EXPECT_EQ(process->alive(), c.refused.empty());
+    ASSERT_EQ(end.has_value(), !c.refused.empty()) << c.first << " then " << c.later;
+    if (!end) continue;
+    EXPECT_EQ(end->code(), StatusCode::kFailedPrecondition);
+    EXPECT_EQ(end->message(),
+              "the GCS speaks protocol " + far + ", this raylet speaks " + same + ": nodes may be at most one version apart");
+  }
 }
 
 // Columns name nodes by numbers, which stand for those that were told of in full; where one is not known, the rest cannot be read, and is dropped.
