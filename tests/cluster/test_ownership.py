@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -123,3 +125,34 @@ def test_a_primary_copy_stays_where_copies_must_make_room(cluster_of: ClusterOf)
         assert ray.get(there.read.remote(), timeout=60) == i
     assert ray.get(mine, timeout=60)[-1] == 1
     assert cluster.node_id(1) in ray.experimental.get_object_locations([mine])[mine]["node_ids"]
+
+
+def test_the_end_of_a_borrower_that_never_turned_to_the_owner_is_told_to_it(cluster_of: ClusterOf) -> None:
+    cluster = cluster_of(3)
+    cluster.connect()
+    inner = ray.put(np.full(8 * MB, 5, np.uint8))
+    lender = on(1)
+
+    def lend(self: Any, refs: list[ray.ObjectRef]) -> int:
+        # A value of the lender's own, with the driver's ref inside: who reads it is counted because the lender says so.
+        borrower = Holder.options(resources={"n2": 0.01}).remote()
+        self.kept = [borrower, ray.put(refs)]
+        ray.get(borrower.keep.remote([self.kept[1]]), timeout=60)
+        return int(ray.get(borrower.__ray_call__.remote(unwrap), timeout=60))
+
+    def unwrap(self: Any) -> int:
+        self.kept = ray.get(self.kept[0], timeout=60)
+        gc.collect()
+        return os.getpid()
+
+    def let_go(self: Any) -> None:
+        self.kept = self.kept[:1]  # the handle of the borrower stays
+        gc.collect()
+
+    pid = ray.get(lender.__ray_call__.remote(lend, [inner]), timeout=60)
+    ray.get(lender.__ray_call__.remote(let_go), timeout=60)
+    del inner
+    gc.collect()
+    assert ray.get(on(0).used.remote(), timeout=60) > 8 * MB, "the borrower has it"
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: ray.get(on(0).used.remote(), timeout=60) < MB, 20, "it goes with its last borrower")

@@ -267,7 +267,8 @@ void CoreWorker::RegisterHandlers() {
   dispatcher_->RegisterTyped<v1::WorkerDiedNotice>(
       MethodId::kWorkerDied, [this](const v1::WorkerDiedNotice& notice, rpc::Request&, rpc::Responder) {
         WorkerId worker = WorkerId::FromBinaryOrNil(notice.worker_id());
-        deaths_->Add(worker, {notice.detail(), notice.out_of_memory(), notice.intended(), notice.with_node()});
+        if (!notice.detail().empty())
+          deaths_->Add(worker, {notice.detail(), notice.out_of_memory(), notice.intended(), notice.with_node()});
         peers_->MarkDead(worker);
       });
   dispatcher_->RegisterTyped<v1::NodeDiedNotice>(MethodId::kNodeDied,

@@ -74,9 +74,10 @@ Status GcsServer::Restore(const StorageContents& stored) {
 
 GcsServer::GcsServer(GcsServerOptions options, async::Loop* loop, Storage* storage, NodeTableConfig config) {
   EffectHandlers handlers;
-  handlers.publish = [this](const v1::PublishNotice& notice) {
-    PublishToSubscribers(state_.get(), notice);
-    if (notice.actor().state() == v1::ACTOR_STATE_DEAD) OnActorDead(state_.get(), ActorId::FromBinaryOrNil(notice.actor().actor_id()));
+  handlers.publish = [this](const Publish& publish) {
+    PublishToSubscribers(state_.get(), publish);
+    const v1::ActorInfo& actor = publish.notice.actor();
+    if (actor.state() == v1::ACTOR_STATE_DEAD) OnActorDead(state_.get(), ActorId::FromBinaryOrNil(actor.actor_id()));
   };
   handlers.start = [this](const StartOnNode& order) { StartActorOnNode(state_.get(), order); };
   handlers.kill = [this](const KillOnNode& order) { KillActorOnNode(state_.get(), order); };

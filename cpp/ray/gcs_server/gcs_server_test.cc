@@ -446,6 +446,56 @@ TEST_F(GcsServerTest, ViewsAreInColumnsForThoseWhoReadThem) {
   EXPECT_EQ(next(links[0]).nodes_size(), 1);
 }
 
+// The end of a process is told to the nodes that it has met, to raylets of the release before, which ask for nothing, and to subscribers that are no raylets; to all if
+// its raylet does not say whom it has met. So is what was missed.
+TEST_F(GcsServerTest, TheEndOfAProcessIsToldToTheNodesThatItHasMet) {
+  Start(&memory_);
+  enum : size_t { kIts, kMet, kOther, kOld, kTool };
+  std::vector<std::shared_ptr<FakeLink>> links;
+  std::vector<NodeId> nodes;
+  const auto subscribe = [this](const std::shared_ptr<FakeLink>& link, bool resume) {
+    v1::SubscribeRequest request;
+    request.set_channel(v1::CHANNEL_WORKER);
+    request.set_resume(resume);
+    Call<v1::PubSubEmpty>(link, MethodId::kSubscribe, request);
+  };
+  for (size_t i = kIts; i <= kTool; ++i) {
+    links.push_back(std::make_shared<FakeLink>(i + 1));
+    nodes.push_back(NodeId::FromRandom());
+    v1::RegisterNodeRequest request;
+    request.mutable_node()->set_node_id(nodes[i].Binary());
+    request.set_watches_processes(i != kOld);
+    if (i != kTool) Call<v1::RegisterNodeReply>(links[i], MethodId::kRegisterNode, request);
+    subscribe(links[i], /*resume=*/false);
+  }
+  const auto told = [&](const std::string& worker) {
+    std::vector<size_t> who;
+    for (size_t i = 0; i < links.size(); ++i) {
+      for (const std::string& what : links[i]->Told()) {
+        if (what == "PubSub/Publish" && links[i]->Newest<v1::PublishNotice>(MethodId::kPublish).worker().worker_id() == worker)
+          who.push_back(i);
+      }
+    }
+    return who;
+  };
+  v1::ReportWorkerDiedRequest report;
+  report.set_node_id(nodes[kIts].Binary());
+  report.set_worker_id(WorkerId::FromRandom().Binary());
+  report.set_to_met_nodes(true);
+  report.add_met_node_ids(nodes[kMet].Binary());
+  report.add_met_node_ids(NodeId::FromRandom().Binary());
+  (void)told("");
+  Call<v1::NodeEmpty>(links[kIts], MethodId::kReportWorkerDied, report);
+  EXPECT_THAT(told(report.worker_id()), ElementsAre(kMet, kOld, kTool));
+  for (const size_t i : {kMet, kOther, kOld, kTool}) subscribe(links[i], /*resume=*/true);
+  EXPECT_THAT(told(report.worker_id()), ElementsAre(kMet, kOld, kTool));
+  report.clear_to_met_nodes();
+  report.clear_met_node_ids();
+  report.set_worker_id(WorkerId::FromRandom().Binary());
+  Call<v1::NodeEmpty>(links[kIts], MethodId::kReportWorkerDied, report);
+  EXPECT_THAT(told(report.worker_id()), ElementsAre(kMet, kOther, kOld, kTool));
+}
+
 // Who subscribes anew is told what it may have missed: all together, or one by one if it is of the release before.
 TEST_F(GcsServerTest, EndsOfWorkersThatWereMissedAreTold) {
   Start(&memory_);

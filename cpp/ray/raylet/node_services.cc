@@ -11,6 +11,7 @@
 
 #include "ray/raylet/adoption/adoption_service.h"
 #include "ray/raylet/chaos/chaos_service.h"
+#include "ray/raylet/deaths/watch_service.h"
 #include "ray/raylet/drain/node_drain.h"
 #include "ray/raylet/explain/explain_service.h"
 #include "ray/raylet/leases/lease_service.h"
@@ -93,6 +94,9 @@ struct NodeServices::Impl {
   void OnNews(const v1::PublishNotice& news);
   void OnNodeDead(const NodeId& node, const std::string& reason);
   void OnProcessEnded(const ProcessEnd& end);
+  void OnEndedElsewhere(const v1::WorkerDiedNotice& death);
+  // Nobody tells of it, or how it ended.
+  void OnFoundEnded(const Address& process);
   void Drain(const std::string& reason, Duration deadline);
   void OnDrainOrder(const v1::DrainNotice& order, rpc::Responder responder);
   void TellDraining(const std::string& reason, Duration left);
@@ -122,6 +126,7 @@ struct NodeServices::Impl {
   std::unique_ptr<MemoryMonitor> memory;
   std::unique_ptr<Router> router;
   std::unique_ptr<NodeDirectory> nodes;
+  std::unique_ptr<WatchService> watches;
   std::unique_ptr<AdoptionService> adoption;
   std::unique_ptr<CopyTeller> teller;
   std::unique_ptr<ChaosService> chaos;
@@ -183,15 +188,17 @@ void NodeServices::Impl::Init() {
   queue_config.node = node_id;
   queue_config.labels = {config.labels.begin(), config.labels.end()};
   queue_config.seed = IdHash()(node_id);
-  leases = std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id, config.node_ip,
-                                                             [this] {
-                                                               reports->Soon();
-                                                               drain->OnWork();
-                                                             },
-                                                             [this](v1::ReportResourcesRequest* report) { reports->Fill(report); },
-                                                             [this](const v1::RequestLeaseRequest& message) { return Prefetch(message); },
-                                                             [this] { reports->OnLookedElsewhere(); }},
-                                          queue_config, scheduling::NodeResources(total));
+  leases =
+      std::make_unique<LeaseService>(LeaseService::Deps{loop, workers.get(), node_id, config.node_ip,
+                                                        [this] {
+                                                          reports->Soon();
+                                                          drain->OnWork();
+                                                        },
+                                                        [this](v1::ReportResourcesRequest* report) { reports->Fill(report); },
+                                                        [this](const v1::RequestLeaseRequest& message) { return Prefetch(message); },
+                                                        [this](const WorkerId& worker, const NodeId& node) { tunnels->Meet(worker, node); },
+                                                        [this] { reports->OnLookedElsewhere(); }},
+                                     queue_config, scheduling::NodeResources(total));
   reports = std::make_unique<ResourceReports>(
       ResourceReports::Deps{loop, node_id, &total, leases.get(), objects, [this] { return stopping || !gcs_lost.empty() ? nullptr : gcs; },
                             config.object_store_memory, config.report_interval, config.store_report_interval});
@@ -224,15 +231,23 @@ void NodeServices::Impl::Init() {
   hub_deps.self = Address{node_id, WorkerId::Nil()};
   hub_deps.dispatcher = dispatcher;
   hub_deps.send = [this](MethodId method, std::string_view control, const PartList& parts) { tunnels->SendOwn(method, control, parts); };
+  hub_deps.on_peer_gone = [this](const Address& peer) { OnFoundEnded(peer); };
   hub_deps.faults = config.faults;
   hub_deps.flush = [] {};  // links hold nothing back
   hub = rpc::TunnelHub::Make(std::move(hub_deps));
   tunnels->SetHub(hub);
 
+  watches = std::make_unique<WatchService>(
+      WatchService::Deps{loop, node_id, [this](const NodeId& node) { return nodes->Link(node); },
+                         [this](const WorkerId& worker, const NodeId& node) { return tunnels->Meet(worker, node); },
+                         [this](const Address& process) { OnFoundEnded(process); }});
+  nodes->OnNodeDead([this](const NodeId& node, const std::string&) { watches->OnNodeDead(node); });
+
   AdoptionService::Deps adopt;
   adopt.loop = loop;
   adopt.self = node_id;
   adopt.link = [this](const NodeId& node) { return nodes->Link(node); };
+  adopt.watch = [this](const Address& process) { watches->Watch(process); };
   adopt.connect = [this](const Address& process) { return hub->Connect(process); };
   adopt.reown = [this](std::vector<ObjectId> ids, const Address& owner) { objects->Reown(std::move(ids), owner); };
   adopt.free = [this](const NodeId& node, std::vector<CopyRun> copies) { objects->Free(node, std::move(copies)); };
@@ -264,6 +279,7 @@ void NodeServices::Impl::Init() {
 
 void NodeServices::Impl::RegisterHandlers() {
   workers->RegisterHandlers(dispatcher.get());
+  watches->RegisterHandlers(dispatcher.get());
   adoption->RegisterHandlers(dispatcher.get());
   explain->RegisterHandlers(dispatcher.get());
   leases->RegisterHandlers(dispatcher.get());
@@ -325,6 +341,7 @@ void NodeServices::Impl::Connect() {
   request.set_protocol_version(std::string(kProtocolVersion));
   request.set_attempt(++registrations);
   request.set_reads_columns(true);
+  request.set_watches_processes(true);
   auto* node = request.mutable_node();
   node->set_node_id(node_id.Binary());
   node->set_node_name(config.node_name.empty() ? node_id.Hex() : config.node_name);
@@ -454,15 +471,25 @@ void NodeServices::Impl::OnNews(const v1::PublishNotice& news) {
   };
   if (news.has_node()) on_node(news.node());
   for (const v1::NodeInfo& node : news.nodes()) on_node(node);
-  const auto on_worker = [this](const v1::WorkerDiedNotice& death) {
-    const WorkerId worker = WorkerId::FromBinaryOrNil(death.worker_id());
-    workers->NotifyAll(MethodId::kWorkerDied, death);
-    leases->OnOwnerDied(worker);
-    objects->OnWorkerDied(worker);
-    adoption->OnWorkerDied(worker);
-  };
-  if (news.has_worker()) on_worker(news.worker());
-  for (const v1::WorkerDiedNotice& death : news.workers()) on_worker(death);
+  if (news.has_worker()) OnEndedElsewhere(news.worker());
+  for (const v1::WorkerDiedNotice& death : news.workers()) OnEndedElsewhere(death);
+}
+
+void NodeServices::Impl::OnEndedElsewhere(const v1::WorkerDiedNotice& death) {
+  const WorkerId worker = WorkerId::FromBinaryOrNil(death.worker_id());
+  watches->OnEnded({NodeId::FromBinaryOrNil(death.node_id()), worker});
+  workers->NotifyAll(MethodId::kWorkerDied, death);
+  leases->OnOwnerDied(worker);
+  objects->OnWorkerDied(worker);
+  adoption->OnWorkerDied(worker);
+}
+
+void NodeServices::Impl::OnFoundEnded(const Address& process) {
+  if (process.worker_id.IsNil()) return;
+  v1::WorkerDiedNotice death;
+  death.set_worker_id(process.worker_id.Binary());
+  death.set_node_id(process.node_id.Binary());
+  OnEndedElsewhere(death);
 }
 
 void NodeServices::Impl::OnNodeDead(const NodeId& node, const std::string& reason) {
@@ -474,7 +501,7 @@ void NodeServices::Impl::OnNodeDead(const NodeId& node, const std::string& reaso
 }
 
 void NodeServices::Impl::OnProcessEnded(const ProcessEnd& end) {
-  tunnels->RemoveProcess(end.worker, end.detail);
+  const std::optional<std::vector<NodeId>> met = tunnels->RemoveProcess(end.worker, end.detail);
   memory->OnEnded(end.worker);
   leases->OnProcessEnded(end);
   objects->OnWorkerDied(end.worker);
@@ -490,6 +517,8 @@ void NodeServices::Impl::OnProcessEnded(const ProcessEnd& end) {
   report.set_is_driver(end.is_driver);
   if (!end.job.IsNil()) report.set_job_id(end.job.Binary());
   report.set_pid(end.pid);
+  report.set_to_met_nodes(met.has_value());
+  for (const NodeId& node : met.value_or(std::vector<NodeId>())) report.add_met_node_ids(node.Binary());
   // Over a link that is not up yet it follows the registration, which may have been made before this.
   if (gcs != nullptr && !gcs->closed()) gcs->Notify(MethodId::kReportWorkerDied, report);
   drain->OnWorkSoon();
@@ -637,6 +666,8 @@ void NodeServices::Start(const std::string& listen_address, bool plain_links, st
 }
 
 void NodeServices::OnStoreUse() { impl_->reports->OnStoreUse(); }
+
+void NodeServices::OnOwnerElsewhere(const Address& owner) { impl_->watches->Watch(owner); }
 
 void NodeServices::OnLauncherReady(const Status& status) { impl_->OnLauncherReady(status); }
 

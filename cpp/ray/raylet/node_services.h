@@ -77,6 +77,8 @@ class NodeServices {
              std::function<void(const Status&)> on_end);
   // The store's fill has changed since NodeObjects::ArmUse.
   void OnStoreUse();
+  // The store has an object of that process of another node.
+  void OnOwnerElsewhere(const Address& owner);
   // The launcher can make processes, or never will.
   void OnLauncherReady(const Status& status);
   void Stop(const std::string& reason, std::function<void()> done);

@@ -101,6 +101,8 @@ Status Raylet::Impl::Init() {
   store_config.store.spill_threshold = config.spill_threshold;
   store_config.store.overflow_grace = config.overflow_grace;
   RAY_ASSIGN_OR_RETURN(store, object_manager::StoreThread::Make(store_config, &clock));
+  store->store()->SetOwnerWatch(
+      [this](const Address& owner) { loop->Post("raylet.owner_elsewhere", [this, owner] { services->OnOwnerElsewhere(owner); }); });
   store->store()->SetUseWatch([this] { loop->Post("raylet.store_use", [this] { services->OnStoreUse(); }); });
 
   ZygoteConfig zygote;

@@ -30,6 +30,7 @@ namespace ray {
   X(kReclaimLeases, 27, "RayletWorker", "ReclaimLeases")                     \
   X(kDrainJobLogs, 29, "RayletWorker", "DrainJobLogs")                       \
   X(kGetNodeStats, 28, "RayletWorker", "GetNodeStats")                       \
+  X(kWatchProcess, 30, "RayletWorker", "WatchProcess")                       \
   X(kRequestLease, 40, "RayletLease", "RequestLease")                        \
   X(kReturnLease, 41, "RayletLease", "ReturnLease")                          \
   X(kCancelLease, 42, "RayletLease", "CancelLease")                          \
@@ -87,6 +88,7 @@ namespace ray {
   X(kTunnel, 202, "Tunnel", "Frames")                                        \
   X(kTunnelClosed, 203, "Tunnel", "Closed")                                  \
   X(kNodeDied, 204, "RayletWorker", "NodeDied")                              \
+  X(kLinkWatch, 205, "NodeLink", "Watch")                                    \
   X(kFetchChunk, 240, "ObjectTransfer", "FetchChunk")                        \
   X(kLeaveObject, 241, "ObjectTransfer", "LeaveObject")                      \
   X(kPullObject, 242, "ObjectTransfer", "PullObject")                        \

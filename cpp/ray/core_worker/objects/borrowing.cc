@@ -234,7 +234,7 @@ void Borrowing::RegisterBorrowsAndThen(uint64_t task, std::function<void()> done
 
 void Borrowing::HandOver(std::span<const ObjectRefInfo> nested, const Address& receiver, std::function<void()> done) {
   std::vector<ObjectRefInfo> others;
-  if (!receiver.worker_id.IsNil() && receiver != context_.self) {
+  if (!receiver.worker_id.IsNil() && receiver != context_.self && !context_.peers->IsDead(receiver)) {
     for (const ObjectRefInfo& ref : nested) {
       if (context_.IsOurs(ref)) {
         context_.table.AddBorrower(ref.id, receiver);
@@ -265,6 +265,8 @@ void Borrowing::HandleAddBorrowers(const v1::AddBorrowersRequest& message, rpc::
   if (!message.request_id().empty() && !counted_.Begin(message.request_id(), &responder)) return;
   const Address borrower = FromProto(message.borrower());
   const Address registrar = FromProto(message.registrar());
+  // It has asked the registrar, and need never have turned to us.
+  if (!registrar.IsNil()) context_.peers->Watch(borrower);
   RefEffects effects;
   v1::AddBorrowersReply reply;
   for (const auto& bytes : message.object_ids()) {

@@ -9,6 +9,7 @@
 
 #include "ray/core_worker/objects/object_service_fixture.h"
 #include "ray/testing/promise/promise.h"
+#include "ray/v1/raylet_worker.pb.h"
 
 namespace ray::core {
 namespace {
@@ -67,6 +68,11 @@ class RemoteObjectsTest : public ::testing::Test {
     }
     dispatcher->RegisterTyped<v1::CancelPullNotice>(MethodId::kCancelPull,
                                                     [this](const v1::CancelPullNotice&, rpc::Request&, rpc::Responder) { ++cancelled_; });
+    dispatcher->RegisterTyped<v1::WatchProcessNotice>(MethodId::kWatchProcess,
+                                                      [this](const v1::WatchProcessNotice& m, rpc::Request&, rpc::Responder) {
+                                                        MutexLock lock(&watched_mu_);
+                                                        watched_.insert(FromProto(m.process()).worker_id);
+                                                      });
     raylet_carrier_ = rpc::LocalCarrier::Make(raylet_loop_.get(), dispatcher, {.sockets_dir = dir_ + "/sockets"}).value();
     for (int i = 0; i < 2; ++i) {
       auto node = std::make_unique<Node>();
@@ -130,9 +136,15 @@ class RemoteObjectsTest : public ::testing::Test {
     RAY_CHECK(owner.objects->GetLocations(std::vector<ObjectRefInfo>{{id, {}}}, -1, &locations).ok());
     return {locations[0].node_ids.begin(), locations[0].node_ids.end()};
   }
+  bool Watches(const Address& process) {
+    MutexLock lock(&watched_mu_);
+    return watched_.contains(process.worker_id);
+  }
   Process& here() { return *nodes_[0]->process; }
   Process& there() { return *nodes_[1]->process; }
 
+  Mutex watched_mu_;
+  std::set<WorkerId> watched_ GUARDED_BY(watched_mu_);
   const std::string big_ = std::string(200 << 10, 'b');
   std::string dir_;
   std::unique_ptr<async::EpollLoop> raylet_loop_;
@@ -334,6 +346,7 @@ TEST_P(BrokenWayTest, WhatTheDeadHadCountedIsSettledOverWaysThatBreak) {
   there().way = Breaks(MethodId::kSettleBorrows, GetParam());
   here().peers->MarkDead(third.self.worker_id);
   EXPECT_TRUE(here().objects->references().HasBorrower(id, there().self.worker_id, third.self.worker_id));
+  here().Until([&] { return Watches(there().self); });  // it has never turned to the owner
   EXPECT_EQ(here().freed, 0u) << "it may have handed it over, as far as is known here";
   there().peers->MarkDead(third.self.worker_id);
   here().Until([&] { return here().freed == 1; });

@@ -1,5 +1,8 @@
 #include "ray/core_worker/peers/peer_pool.h"
 
+#include "ray/v1/raylet_worker.pb.h"
+#include "ray/wire/convert.h"
+
 namespace ray::core {
 namespace {
 
@@ -181,6 +184,15 @@ void PeerPool::RunAfterLastWords() {
     }
   }
   for (const LastWords& words : due) words.then();
+}
+
+void PeerPool::Watch(const Address& process) {
+  if (process.node_id.IsNil() || process.node_id == node_) return;
+  const rpc::ConnectionPtr own = raylet();
+  if (own == nullptr) return;
+  v1::WatchProcessNotice notice;
+  ToProto(process, notice.mutable_process());
+  own->Notify(MethodId::kWatchProcess, notice);
 }
 
 bool PeerPool::IsDead(const WorkerId& worker) const {

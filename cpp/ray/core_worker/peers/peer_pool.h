@@ -60,6 +60,8 @@ class PeerPool : public std::enable_shared_from_this<PeerPool> {
   // be remembered: then that is once it has no connection here, and a second has passed in which one could have come. `then` may run at once, on this
   // thread; else on the loop, or where its death was told.
   void AfterLastWords(const Address& process, std::function<void()> then);
+  // MarkDead is to be called when that process ends, which need never have met this node. Those of this node are told of anyway.
+  void Watch(const Address& process);
   bool IsDead(const WorkerId& worker) const;
   bool IsDead(const Address& peer) const;
   // The node has died (kNodeDied): so have all its processes that are known here, as by MarkDead, and it is refused from now on. Idempotent.

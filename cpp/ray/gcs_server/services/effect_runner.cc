@@ -60,7 +60,7 @@ void EffectRunner::Apply(Unit unit) {
         held.mapped().Fail(answer->status);
       }
     } else if (auto* publish = std::get_if<Publish>(&effect)) {
-      handlers_.publish(publish->notice);
+      handlers_.publish(*publish);
     } else if (auto* start = std::get_if<StartOnNode>(&effect)) {
       handlers_.start(*start);
     } else if (auto* kill = std::get_if<KillOnNode>(&effect)) {

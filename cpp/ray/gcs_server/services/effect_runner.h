@@ -15,7 +15,7 @@ namespace ray::gcs {
 
 // What the runner does not do itself.
 struct EffectHandlers {
-  std::function<void(const v1::PublishNotice&)> publish;
+  std::function<void(const Publish&)> publish;
   std::function<void(const StartOnNode&)> start;
   std::function<void(const KillOnNode&)> kill;
   std::function<void(const PrepareOnNode&)> prepare_bundles;

@@ -49,10 +49,15 @@ struct GcsState {
   RequestLogCore requests;
   rpc::PublisherCore publisher;
   EffectRunner runner;
-  std::map<NodeId, rpc::ConnectionPtr> links;          // of nodes that are alive
-  std::map<uint64_t, rpc::ConnectionPtr> subscribers;  // by connection id
-  ResourceNewsCore news;                               // what raylets have yet to be told of others' resources
-  std::set<NodeId> read_no_columns;                    // raylets of an earlier release: every view is sent to them in full
+  std::map<NodeId, rpc::ConnectionPtr> links;  // of nodes that are alive
+  struct Subscriber {
+    rpc::ConnectionPtr connection;
+    NodeId node;  // whose raylet it is; nil: of no node
+  };
+  std::map<uint64_t, Subscriber> subscribers;  // by connection id
+  ResourceNewsCore news;                       // what raylets have yet to be told of others' resources
+  std::set<NodeId> read_no_columns;            // raylets of an earlier release: every view is sent to them in full
+  std::set<NodeId> watch_nothing;              // the same: the end of every process is told to them
   async::TimerId news_timer = 0;
   async::TimerId probe_timer = 0;
   Time probe_at;  // when it fires
@@ -132,7 +137,7 @@ void NoLongerExpected(GcsState* gcs, const NodeId& node, Effects* out);
 void OnActorDead(GcsState* gcs, const ActorId& actor);
 
 // Effects that leave the process.
-void PublishToSubscribers(GcsState* gcs, const v1::PublishNotice& notice);
+void PublishToSubscribers(GcsState* gcs, const Publish& publish);
 void StartActorOnNode(GcsState* gcs, const StartOnNode& order);
 void KillActorOnNode(GcsState* gcs, const KillOnNode& order);
 void PrepareBundlesOnNode(GcsState* gcs, const PrepareOnNode& order);

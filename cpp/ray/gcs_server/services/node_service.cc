@@ -120,6 +120,7 @@ void RegisterNode(GcsState* gcs, const v1::RegisterNodeRequest& message, const r
     gcs->links[node] = link;
     gcs->news.Leaves(node);  // until it has had its answer
     if (!message.reads_columns()) gcs->read_no_columns.insert(node);
+    if (!message.watches_processes()) gcs->watch_nothing.insert(node);
     ScheduleProbes(gcs);
     if (state != nullptr) {
       TakeState(gcs, node, *state, &out);
@@ -243,6 +244,7 @@ void OnNodeDead(GcsState* gcs, const NodeId& node, const std::string& reason, Ca
     RAY_LOG(WARNING) << "node " << node << " is dead: " << reason;
     if (kind == v1::DEATH_KIND_FAILED) link = gcs->LinkTo(node);
     gcs->links.erase(node);
+    gcs->watch_nothing.erase(node);
     gcs->view.Remove(node);
     TellGone(gcs, node);
     // Actors first: those of a driver that ran there then die of the node, not of their job's end.

@@ -1,10 +1,19 @@
+#include <algorithm>
+#include <optional>
+#include <vector>
+
 #include "ray/gcs_server/services/gcs_state.h"
 
 namespace ray::gcs {
 namespace {
 
+// Whether the end of a process that only those nodes need to hear of (none: all) is told to the raylet of `node`; nil: a subscriber that is none.
+bool HearsOf(const GcsState& gcs, const std::optional<std::vector<NodeId>>& nodes, const NodeId& node) {
+  return !nodes || node.IsNil() || std::ranges::find(*nodes, node) != nodes->end() || gcs.watch_nothing.contains(node);
+}
+
 // What a new subscriber is told at once.
-std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, const v1::SubscribeRequest& request) {
+std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, const v1::SubscribeRequest& request, const NodeId& node) {
   std::vector<v1::PublishNotice> notices;
   const v1::Channel channel = request.channel();
   const std::string& key = request.key();
@@ -22,7 +31,8 @@ std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, const v1::Subsc
     }
   } else if (channel == v1::CHANNEL_WORKER && request.resume()) {
     if (request.batches()) notices.emplace_back();
-    gcs.workers.ForEach([&](const v1::WorkerDiedNotice& death) {
+    gcs.workers.ForEach([&](const v1::WorkerDiedNotice& death, const std::optional<std::vector<NodeId>>& nodes) {
+      if (!HearsOf(gcs, nodes, node)) return;
       *(request.batches() ? notices.back().add_workers() : notices.emplace_back().mutable_worker()) = death;
     });
   }
@@ -46,7 +56,12 @@ void Subscribe(GcsState* gcs, const v1::SubscribeRequest& message, const rpc::Re
   }
   rpc::ConnectionPtr peer = request.connection;
   gcs->publisher.Subscribe(peer->id(), message.channel(), message.key());
-  if (gcs->subscribers.emplace(peer->id(), peer).second) {
+  const auto [subscriber, is_new] = gcs->subscribers.try_emplace(peer->id());
+  if (is_new) {
+    subscriber->second.connection = peer;
+    for (const auto& [node, link] : gcs->links) {
+      if (link == peer) subscriber->second.node = node;
+    }
     peer->OnClose([gcs, id = peer->id()](const Status&) {
       gcs->publisher.Drop(id);
       gcs->subscribers.erase(id);
@@ -54,22 +69,23 @@ void Subscribe(GcsState* gcs, const v1::SubscribeRequest& message, const rpc::Re
   }
   Reply(call, v1::PubSubEmpty(), &out);
   // Behind all that is published already: it must not overtake a newer state.
-  gcs->runner.Run(std::move(out), [gcs, peer, message] {
-    for (const v1::PublishNotice& notice : PresentState(*gcs, message)) peer->Notify(MethodId::kPublish, notice);
+  gcs->runner.Run(std::move(out), [gcs, peer, message, node = subscriber->second.node] {
+    for (const v1::PublishNotice& notice : PresentState(*gcs, message, node)) peer->Notify(MethodId::kPublish, notice);
   });
 }
 
 }  // namespace
 
-void PublishToSubscribers(GcsState* gcs, const v1::PublishNotice& notice) {
+void PublishToSubscribers(GcsState* gcs, const Publish& publish) {
+  const v1::PublishNotice& notice = publish.notice;
   std::vector<uint64_t> ids = gcs->publisher.Subscribers(notice.channel(), notice.key());
   if (ids.empty()) return;
-  std::string bytes = notice.SerializeAsString();
+  const std::string bytes = notice.SerializeAsString();
   // A worker's own raylet knew first.
   rpc::ConnectionPtr source = notice.has_worker() ? gcs->LinkTo(NodeId::FromBinaryOrNil(notice.worker().node_id())) : nullptr;
   for (uint64_t id : ids) {
-    const rpc::ConnectionPtr& peer = gcs->subscribers.at(id);
-    if (peer != source) peer->NotifyRaw(MethodId::kPublish, bytes, {});
+    const auto& [peer, node] = gcs->subscribers.at(id);
+    if (peer != source && HearsOf(*gcs, publish.nodes, node)) peer->NotifyRaw(MethodId::kPublish, bytes, {});
   }
 }
 

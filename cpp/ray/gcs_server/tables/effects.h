@@ -7,6 +7,7 @@
 #include <google/protobuf/message_lite.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -33,6 +34,7 @@ struct Answer {
 };
 struct Publish {
   v1::PublishNotice notice;
+  std::optional<std::vector<NodeId>> nodes = {};  // only their raylets need to hear of it; none: every subscriber
 };
 // What an actor is created from; kept as it came, for the first start and for restarts.
 struct CreationSpec {

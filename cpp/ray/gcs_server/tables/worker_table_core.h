@@ -2,8 +2,10 @@
 #pragma once
 
 #include <deque>
+#include <optional>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "ray/common/ids.h"
 #include "ray/gcs_server/tables/effects.h"
@@ -18,17 +20,24 @@ class WorkerTableCore {
   // True the first time: then it is published.
   bool Died(const v1::ReportWorkerDiedRequest& report, CallToken call, Effects* out);
   bool IsDead(const WorkerId& worker) const { return dead_.contains(worker); }
-  // Every death that is remembered, the oldest first.
+  // Every death that is remembered, the oldest first: visit(notice, the nodes that need to hear of it; none: all).
   template <typename F>
   void ForEach(F visit) const {
-    for (const WorkerId& worker : order_) visit(dead_.at(worker));
+    for (const WorkerId& worker : order_) {
+      const Death& death = dead_.at(worker);
+      visit(death.notice, death.nodes);
+    }
   }
   // How it ended, for people; empty: it is not known to have ended.
   std::string DetailOf(const WorkerId& worker) const;
 
  private:
+  struct Death {
+    v1::WorkerDiedNotice notice;
+    std::optional<std::vector<NodeId>> nodes;
+  };
   const size_t max_remembered_;
-  std::unordered_map<WorkerId, v1::WorkerDiedNotice, IdHash> dead_;
+  std::unordered_map<WorkerId, Death, IdHash> dead_;
   std::deque<WorkerId> order_;  // oldest first
 };
 

@@ -247,6 +247,25 @@ TEST_F(StoreClientTest, OwnerDeathFreesItsObjects) {
   EXPECT_EQ(service_->store()->Stats().used, 1u);
 }
 
+// Their ends come from elsewhere, and only if they are asked for: once for each owner.
+TEST_F(StoreClientTest, TheOwnersElsewhereOfWhatIsHereAreToBeWatched) {
+  service_ = StoreThread::Make({.store = {.capacity = 8 * kMiB}, .sockets_dir = dir_}, &clock_).value();
+  const Address owner{NodeId::FromRandom(), WorkerId::FromRandom()}, adopter = RayletAsProcess(NodeId::FromRandom());
+  std::promise<void> both;
+  std::vector<Address> watched;
+  service_->store()->SetOwnerWatch([&](const Address& process) {
+    watched.push_back(process);
+    if (watched.size() == 2) both.set_value();
+  });
+  ASSERT_TRUE(service_->Start().ok());
+  const ObjectId first = NewId(), second = NewId();
+  service_->store()->Reown({first}, owner);
+  service_->store()->Reown({second}, owner);
+  service_->store()->Reown({second}, adopter);
+  both.get_future().wait();
+  EXPECT_EQ(watched, (std::vector<Address>{owner, adopter}));
+}
+
 TEST_F(StoreClientTest, StoreDeathFailsCallsAndKeepsBuffers) {
   StartStore(8 * kMiB);
   Process a(dir_);

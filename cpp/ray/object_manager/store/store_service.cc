@@ -129,6 +129,7 @@ struct StoreService::Impl {
   // For Stats.
   std::atomic<uint64_t> used{0};
   std::function<void()> use_watch;
+  std::function<void(const Address&)> owner_watch;
   std::atomic<bool> use_armed{false};
   std::atomic<uint64_t> num_objects{0};
   std::atomic<uint64_t> spilled_bytes{0};
@@ -362,7 +363,13 @@ void StoreService::Impl::Apply(GetReplied& effect) {
 
 void StoreService::Impl::NoteOwner(const WorkerId& owner, const NodeId& node) {
   if (node.IsNil() || node.Hex() == config.node) return;
-  if (!owners_elsewhere.Note(owner, node)) core->OwnerDied(owner, Now(), &effects);
+  switch (owners_elsewhere.Note(owner, node)) {
+    case RemoteOwners::Noted::kNew:
+      if (owner_watch != nullptr) owner_watch({node, owner});
+      return;
+    case RemoteOwners::Noted::kKnown: return;
+    case RemoteOwners::Noted::kDead: core->OwnerDied(owner, Now(), &effects);
+  }
 }
 
 // ---- for this process ----
@@ -760,6 +767,7 @@ void StoreService::OnNodeDied(const NodeId& node) {
 }
 
 uint64_t StoreService::used() const { return impl_->used.load(); }
+void StoreService::SetOwnerWatch(std::function<void(const Address&)> fn) { impl_->owner_watch = std::move(fn); }
 void StoreService::SetUseWatch(std::function<void()> changed) { impl_->use_watch = std::move(changed); }
 void StoreService::ArmUse() { impl_->use_armed.store(true); }
 

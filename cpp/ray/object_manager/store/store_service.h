@@ -137,6 +137,8 @@ class StoreService {
   // When that changes next, `changed` runs once, on the store's loop; again after the next ArmUse. So nobody has to look whether it has changed, and
   // nobody is told more often than he wants to hear it. Thread-safe; SetUseWatch before Start.
   void SetUseWatch(std::function<void()> changed);
+  // An object of that process, which is of another node, is the first one here: its death has to come to OnWorkerDied. Runs on the store's loop. Before Start.
+  void SetOwnerWatch(std::function<void(const Address& owner)> fn);
   void ArmUse();
 
  private:

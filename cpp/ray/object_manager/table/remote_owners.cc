@@ -4,10 +4,9 @@
 
 namespace ray::object_manager {
 
-bool RemoteOwners::Note(const WorkerId& owner, const NodeId& node) {
-  if (dead_.contains(owner) || dead_nodes_.contains(node)) return false;
-  nodes_.insert_or_assign(owner, node);
-  return true;
+RemoteOwners::Noted RemoteOwners::Note(const WorkerId& owner, const NodeId& node) {
+  if (dead_.contains(owner) || dead_nodes_.contains(node)) return Noted::kDead;
+  return nodes_.insert_or_assign(owner, node).second ? Noted::kNew : Noted::kKnown;
 }
 
 void RemoteOwners::OnWorkerDied(const WorkerId& owner) {

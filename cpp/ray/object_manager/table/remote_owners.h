@@ -15,8 +15,13 @@ namespace ray::object_manager {
 
 class RemoteOwners {
  public:
-  // An object of that process is made here. False: the process is dead, and nobody will say so again.
-  bool Note(const WorkerId& owner, const NodeId& node);
+  enum class Noted {
+    kNew,  // its death has to be told to this node from now on
+    kKnown,
+    kDead,  // the process is dead, and nobody will say so again
+  };
+  // An object of that process is made here.
+  Noted Note(const WorkerId& owner, const NodeId& node);
   void OnWorkerDied(const WorkerId& owner);
   // Those of them that ended with it, in the order of their ids.
   std::vector<WorkerId> OnNodeDied(const NodeId& node);

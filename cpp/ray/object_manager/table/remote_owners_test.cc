@@ -5,18 +5,21 @@
 namespace ray::object_manager {
 namespace {
 
+using Noted = RemoteOwners::Noted;
+
 WorkerId Worker(uint8_t n) { return WorkerId::FromBinaryOrNil(std::string(WorkerId::kSize, static_cast<char>(n))); }
 NodeId Node(uint8_t n) { return NodeId::FromBinaryOrNil(std::string(NodeId::kSize, static_cast<char>(n))); }
 
 TEST(RemoteOwnersTest, AProcessIsForgottenWhenItDies) {
   RemoteOwners owners;
-  for (int i = 0; i < 2; ++i) EXPECT_TRUE(owners.Note(Worker(1), Node(1)));
-  EXPECT_TRUE(owners.Note(Worker(2), Node(1)));
+  EXPECT_EQ(owners.Note(Worker(1), Node(1)), Noted::kNew);
+  EXPECT_EQ(owners.Note(Worker(1), Node(1)), Noted::kKnown);
+  EXPECT_EQ(owners.Note(Worker(2), Node(1)), Noted::kNew);
   EXPECT_EQ(owners.NodeOf(Worker(1)), Node(1));
   EXPECT_EQ(owners.size(), 2u);
   owners.OnWorkerDied(Worker(1));
   EXPECT_TRUE(owners.NodeOf(Worker(1)).IsNil());
-  EXPECT_FALSE(owners.Note(Worker(1), Node(1)));  // late
+  EXPECT_EQ(owners.Note(Worker(1), Node(1)), Noted::kDead);  // late
   EXPECT_EQ(owners.size(), 1u);
 }
 
@@ -27,7 +30,7 @@ TEST(RemoteOwnersTest, ANodeTakesItsProcessesAlong) {
   owners.Note(Worker(2), Node(2));
   EXPECT_EQ(owners.OnNodeDied(Node(1)), (std::vector<WorkerId>{Worker(1), Worker(3)}));
   EXPECT_TRUE(owners.OnNodeDied(Node(1)).empty());
-  EXPECT_FALSE(owners.Note(Worker(4), Node(1)));
+  EXPECT_EQ(owners.Note(Worker(4), Node(1)), Noted::kDead);
   EXPECT_EQ(owners.size(), 1u);
 }
 

@@ -264,6 +264,7 @@ void AdoptionService::HandleAddBorrowers(const v1::AddBorrowersRequest& message,
   if (responder.valid() && !message.request_id().empty() && !counted_.Begin(message.request_id(), &responder)) return;
   const Address borrower = FromProto(message.borrower());
   const Address registrar = FromProto(message.registrar());
+  for (const Address& process : {borrower, registrar}) deps_.watch(process);
   AdoptionEffects effects;
   v1::AddBorrowersReply reply;
   for (const auto& bytes : message.object_ids()) {
@@ -365,6 +366,10 @@ void AdoptionService::HandleComplete(const v1::CompleteAdoptionRequest& message,
       mail_.OwnerAdopted(owner.worker_id, of_ours == heard.end() ? 0 : of_ours->second.number, &moved);
       Run(moved);
     }
+  }
+  // They had to do with the owner, and need never have met this node.
+  for (const BorrowCount& count : counts) {
+    for (const Address& process : {count.borrower, count.registrar}) deps_.watch(process);
   }
   AdoptionEffects effects;
   core_.Complete(owner, message.part(), counts, message.last(), &effects);

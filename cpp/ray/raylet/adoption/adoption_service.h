@@ -35,6 +35,8 @@ class AdoptionService {
     NodeId self;
     // The control link to another raylet; null: it is dead or cannot be reached.
     std::function<rpc::ConnectionPtr(const NodeId&)> link;
+    // Its end is to be told to this node.
+    std::function<void(const Address& process)> watch;
     // A new connection to a worker or driver, wherever it is.
     std::function<rpc::ConnectionPtr(const Address&)> connect;
     // This node's store: these objects are that process's from now on.

@@ -209,8 +209,9 @@ void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, const rp
     responder.Fail(Status::InvalidArgument("RequestLease needs lease_id, job_id and owner"));
     return;
   }
+  NodeId node;  // of an owner elsewhere
   if (deps_.workers->ConnectionOf(request.owner) == nullptr) {
-    const NodeId node = FromProto(message.owner()).node_id;
+    node = FromProto(message.owner()).node_id;
     if (node.IsNil() || node == deps_.node_id) {
       responder.Fail(Status::FailedPrecondition("the owner is not registered with this raylet"));
       return;
@@ -242,6 +243,7 @@ void LeaseService::RequestLease(const v1::RequestLeaseRequest& message, const rp
   lease.request = request;
   lease.responder = std::move(responder);
   lease.retriable = message.retriable();
+  lease.owner_node = node;
   LeaseEffects effects;
   const LeaseId id = request.lease;
   const bool may_run_here = queue_.resources().total().Covers(request.where.need);
@@ -413,6 +415,7 @@ void LeaseService::OnAssigned(const LeaseId& id, const WorkerId& worker) {
   lease.assigned_at = Now();
   by_worker_[worker] = id;
   if (lease.actor == nullptr) {
+    if (!lease.owner_node.IsNil() && deps_.on_lent) deps_.on_lent(worker, lease.owner_node);
     AnswerLease(&lease);
     return;
   }

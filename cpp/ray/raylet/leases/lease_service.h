@@ -55,6 +55,8 @@ class LeaseService {
     std::function<void(v1::ReportResourcesRequest* report)> report;
     // Begins to fetch arguments of a task whose lease waits here, and goes on as long as the answer lives. May be empty.
     std::function<std::shared_ptr<void>(const v1::RequestLeaseRequest& message)> prefetch = nullptr;
+    // That worker is leased to a process of that other node. May be empty.
+    std::function<void(const WorkerId& worker, const NodeId& node)> on_lent = nullptr;
     // It matters now what other nodes have free. May be empty.
     std::function<void()> on_looked_elsewhere = nullptr;
   };
@@ -122,6 +124,7 @@ class LeaseService {
     WorkerId worker;  // nil until one is assigned
     std::shared_ptr<Actor> actor;
     bool retriable = false;  // what it runs may be run again elsewhere
+    NodeId owner_node;       // nil: this one
     Time assigned_at;
     std::shared_ptr<void> prefetch;  // until the lease ends: its worker goes on with what has not come yet
   };

@@ -81,8 +81,10 @@ void TunnelRouter::Route(const Message& message, MethodId method, const rpc::Req
     if (!drop && Opens(message)) {
       if (!inward) {
         routes_.Add(from.worker_id, to);
+        met_.Meet(from.worker_id, to.node_id);
       } else if (to.worker_id.IsNil() || processes_.contains(to.worker_id)) {
         routes_.Add(to.worker_id, from);
+        if (!to.worker_id.IsNil()) met_.Meet(to.worker_id, from.node_id);
       }
     }
     if (!drop && inward && method == MethodId::kTunnelClosed) {
@@ -221,12 +223,21 @@ void TunnelRouter::AddProcess(const WorkerId& worker, const rpc::ConnectionPtr& 
   by_connection_[connection->id()] = worker;
 }
 
-void TunnelRouter::RemoveProcess(const WorkerId& worker, const std::string& detail) {
+bool TunnelRouter::Meet(const WorkerId& worker, const NodeId& node) {
+  MutexLock lock(&mu_);
+  if (!processes_.contains(worker)) return false;
+  met_.Meet(worker, node);
+  return true;
+}
+
+std::optional<std::vector<NodeId>> TunnelRouter::RemoveProcess(const WorkerId& worker, const std::string& detail) {
   std::vector<Address> remotes;
+  std::optional<std::vector<NodeId>> met;
   {
     MutexLock lock(&mu_);
+    met = met_.Ended(worker);
     const auto it = processes_.find(worker);
-    if (it == processes_.end()) return;
+    if (it == processes_.end()) return met;
     by_connection_.erase(it->second->id());
     processes_.erase(it);
     remotes = routes_.LocalGone(worker);
@@ -239,6 +250,7 @@ void TunnelRouter::RemoveProcess(const WorkerId& worker, const std::string& deta
     *closed.mutable_to() = ToProto(remote);
     SendOut(MethodId::kTunnelClosed, remote, closed.SerializeAsString(), {});
   }
+  return met;
 }
 
 void TunnelRouter::CloseRoutes(const NodeId& node, v1::TunnelCause cause, const std::string& reason) {

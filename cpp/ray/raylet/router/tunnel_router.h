@@ -8,10 +8,13 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "ray/async/loop.h"
+#include "ray/raylet/deaths/met_nodes.h"
 #include "ray/raylet/nodes/node_directory.h"
 #include "ray/raylet/router/tunnel_routes.h"
 #include "ray/rpc/core/dispatcher.h"
@@ -46,7 +49,10 @@ class TunnelRouter {
 
   // A worker or driver of this node is there / has ended; all that it said has been passed on. On the loop.
   void AddProcess(const WorkerId& worker, const rpc::ConnectionPtr& connection);
-  void RemoveProcess(const WorkerId& worker, const std::string& detail);
+  // The answer: the nodes that it has met, as of MetNodes.
+  std::optional<std::vector<NodeId>> RemoveProcess(const WorkerId& worker, const std::string& detail);
+  // The end of that process of this node is to be told to that node, too. False: it has ended. Any thread.
+  bool Meet(const WorkerId& worker, const NodeId& node);
 
  private:
   struct Waiting {
@@ -82,6 +88,7 @@ class TunnelRouter {
   std::unordered_map<uint64_t, WorkerId> by_connection_ GUARDED_BY(mu_);
   RecentSet<NodeId, IdHash> dead_ GUARDED_BY(mu_);  // what they still say is not passed on
   TunnelRoutes routes_ GUARDED_BY(mu_);
+  MetNodes met_ GUARDED_BY(mu_);                                // of processes_
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);  // on the loop; for posts
 };
 

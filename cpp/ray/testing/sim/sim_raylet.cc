@@ -31,9 +31,12 @@ SimRaylet::SimRaylet(SimNetwork* network, Process* process, Options options)
     objects.link = [this](const NodeId& node) { return services_->nodes()->Link(node); };
     objects.tell = [this](const Address& owner, const CopyRun& copy) { services_->TellOwner(owner, copy); };
     objects.warn = [this](const JobId& job, const std::string& message) { services_->NotifyDrivers(job, "fetch", message); };
-    store_ = std::make_unique<SimStore>(network_, process_, node_id_, options_.config.node_dir + "/sockets/" + raylet::kStoreSocket,
-                                        options_.store, std::move(objects),
-                                        [this] { process_->loop()->Post("raylet.store_use", [this] { services_->OnStoreUse(); }); });
+    store_ = std::make_unique<SimStore>(
+        network_, process_, node_id_, options_.config.node_dir + "/sockets/" + raylet::kStoreSocket, options_.store, std::move(objects),
+        [this] { process_->loop()->Post("raylet.store_use", [this] { services_->OnStoreUse(); }); },
+        [this](const Address& owner) {
+          process_->loop()->Post("raylet.owner_elsewhere", [this, owner] { services_->OnOwnerElsewhere(owner); });
+        });
   }
   raylet::NodeServices::Deps deps;
   deps.loop = process_->loop();

@@ -21,7 +21,7 @@ struct StorePart {
 }  // namespace
 
 SimStore::SimStore(SimNetwork* network, Process* raylet, const NodeId& node, const std::string& address, const StoreSimConfig& config,
-                   raylet::TransferService::Deps deps, std::function<void()> on_use)
+                   raylet::TransferService::Deps deps, std::function<void()> on_use, std::function<void(const Address&)> on_owner)
     : process_(network->world()->NewProcess("store", raylet->host())) {
   raylet->OnDeath([process = process_](int) { process->Kill(Death::kExited); });
   object_manager::StoreConfig store;
@@ -36,6 +36,7 @@ SimStore::SimStore(SimNetwork* network, Process* raylet, const NodeId& node, con
   store_ = made->get();
   process_->Own(std::make_shared<StorePart>(std::move(made).value()));
   store_->SetUseWatch(std::move(on_use));
+  store_->SetOwnerWatch(std::move(on_owner));
   store_->Start();
   const Status listens = network->Listen(process_, address, store_->dispatcher().get(),
                                          [store = store_](const rpc::ConnectionPtr& c) { store->OnConnection(c); });

@@ -24,7 +24,7 @@ class SimStore {
  public:
   // Of a raylet, by whose SimRaylet it is owned; `address`: where its clients come.
   SimStore(SimNetwork* network, Process* raylet, const NodeId& node, const std::string& address, const StoreSimConfig& config,
-           raylet::TransferService::Deps deps, std::function<void()> on_use);
+           raylet::TransferService::Deps deps, std::function<void()> on_use, std::function<void(const Address&)> on_owner);
 
   Process* process() const { return process_; }
   raylet::NodeObjects* objects() { return &objects_; }

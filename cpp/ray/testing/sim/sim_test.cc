@@ -21,7 +21,9 @@
 #include "ray/v1/gcs_job.pb.h"
 #include "ray/v1/gcs_kv.pb.h"
 #include "ray/v1/gcs_node.pb.h"
+#include "ray/v1/raylet_worker.pb.h"
 #include "ray/v1/sync.pb.h"
+#include "ray/v1/tunnel.pb.h"
 #include "ray/wire/convert.h"
 #include "ray/wire/version.h"
 
@@ -456,6 +458,7 @@ TEST(SimRayletTest, ReadsViewsInColumns) {
   gcs.RegisterTyped<v1::RegisterNodeRequest>(MethodId::kRegisterNode,
                                              [&](const v1::RegisterNodeRequest& message, rpc::Request& request, rpc::Responder responder) {
                                                EXPECT_TRUE(message.reads_columns());
+                                               EXPECT_TRUE(message.watches_processes());
                                                link = request.connection;
                                                responder.Send(v1::RegisterNodeReply());
                                              });
@@ -742,6 +745,156 @@ TEST_F(TwoNodes, AZombieIsRefusedAndComesBackUnderAnotherId) {
   EXPECT_EQ(nodes.Find(zombie), nullptr);
   EXPECT_NE(nodes.Find(raylets_[kThere]->node_id()), nullptr);
   EXPECT_NE(raylets_[kThere]->services().nodes()->Find(raylets_[kHere]->node_id()), nullptr);
+}
+
+// A process of a node that does nothing but hear of others' ends.
+class Onlooker {
+ public:
+  Onlooker(SimNetwork* network, HostId host, const SimRaylet& raylet)
+      : process_(network->world()->NewProcess("driver", host)), self_{raylet.node_id(), WorkerId::FromRandom()} {
+    dispatcher_.RegisterTyped<v1::WorkerDiedNotice>(MethodId::kWorkerDied,
+                                                    [this](const v1::WorkerDiedNotice& notice, rpc::Request&, rpc::Responder) {
+                                                      ends_.insert(WorkerId::FromBinaryOrNil(notice.worker_id()));
+                                                    });
+    process_->Run([&] {
+      raylet_ = network->Connect(process_, raylet.address(), &dispatcher_);
+      v1::RegisterWorkerRequest request;
+      request.set_worker_id(self_.worker_id.Binary());
+      request.set_is_driver(true);
+      request.set_pid(process_->pid());
+      request.set_protocol_version(std::string(kProtocolVersion));
+      request.set_python_version("3.11.7");
+      raylet_->Call(MethodId::kRegisterWorker, request, {}, [this](const Status& status, const rpc::Reply&) { registered_ = status.ok(); });
+    });
+  }
+  const Address& address() const { return self_; }
+  bool registered() const { return registered_; }
+  bool HeardOf(const Address& process) const { return ends_.contains(process.worker_id); }
+  // Opens a channel to the process.
+  void Meet(const Address& process) {
+    v1::TunnelFrames envelope;
+    ToProto(process, envelope.mutable_to());
+    ToProto(self_, envelope.mutable_from());
+    envelope.set_channel(++last_channel_);
+    envelope.set_from_opener(true);
+    process_->Run([&] { raylet_->NotifyRaw(MethodId::kTunnel, envelope.SerializeAsString(), {HeapBuffer::CopyOf("x")}); });
+  }
+  void Watch(const Address& process) {
+    v1::WatchProcessNotice notice;
+    ToProto(process, notice.mutable_process());
+    process_->Run([&] { raylet_->Notify(MethodId::kWatchProcess, notice); });
+  }
+  void Die() { process_->Kill(Death::kKilled); }
+
+ private:
+  Process* const process_;
+  const Address self_;
+  rpc::Dispatcher dispatcher_;
+  rpc::ConnectionPtr raylet_;
+  uint64_t last_channel_ = 0;
+  bool registered_ = false;
+  std::set<WorkerId> ends_;
+};
+
+// Three nodes, and who hears of the end of a process of the first.
+class EndsOfProcesses : public TwoNodes {
+ protected:
+  void SetUp() override {
+    ASSERT_NO_FATAL_FAILURE(Start(7));
+    ASSERT_NO_FATAL_FAILURE(StartNode(kOther));
+    beside_ = Join(kHere);
+    there_ = Join(kThere);
+    other_ = Join(kOther);
+  }
+  void TearDown() override {
+    network_.reset();
+    world_.reset();
+  }
+  std::unique_ptr<Onlooker> Join(HostId host) {
+    auto joined = std::make_unique<Onlooker>(network_.get(), host, *raylets_[host]);
+    EXPECT_TRUE(world_->RunUntil([&] { return joined->registered(); }, world_->now() + seconds(5)));
+    return joined;
+  }
+  void Ends(Onlooker* process) {
+    process->Die();
+    world_->RunFor(seconds(1));
+  }
+
+  static constexpr HostId kOther = 3;
+  std::unique_ptr<Onlooker> beside_, there_, other_;
+};
+
+TEST_F(EndsOfProcesses, AreToldOnTheirNodeAndOnThoseThatTheyHaveMet) {
+  const auto a = Join(kHere), b = Join(kHere), c = Join(kHere);
+  a->Meet(there_->address());
+  there_->Meet(b->address());
+  world_->RunFor(seconds(1));
+  for (Onlooker* process : {a.get(), b.get(), c.get()}) Ends(process);
+  for (const Onlooker* process : {a.get(), b.get(), c.get()}) {
+    EXPECT_TRUE(beside_->HeardOf(process->address()));
+    EXPECT_EQ(there_->HeardOf(process->address()), process != c.get());
+    EXPECT_FALSE(other_->HeardOf(process->address()));
+  }
+}
+
+// The channel is lost with its link; that they have met is not.
+TEST_F(EndsOfProcesses, AreToldAfterTheWayHasBroken) {
+  const auto process = Join(kHere);
+  there_->Meet(process->address());
+  world_->RunFor(seconds(1));
+  Link(kHere, kThere)->Close(Status::Unavailable("broken"));
+  world_->RunFor(seconds(1));
+  Ends(process.get());
+  EXPECT_TRUE(there_->HeardOf(process->address()));
+  EXPECT_FALSE(other_->HeardOf(process->address()));
+}
+
+TEST_F(EndsOfProcesses, AreToldWhereSomebodyWatches) {
+  const auto process = Join(kHere);
+  for (int i = 0; i < 2; ++i) other_->Watch(process->address());
+  world_->RunFor(seconds(1));
+  EXPECT_FALSE(other_->HeardOf(process->address()));
+  Ends(process.get());
+  EXPECT_TRUE(other_->HeardOf(process->address()));
+  EXPECT_FALSE(there_->HeardOf(process->address()));
+}
+
+TEST_F(EndsOfProcesses, AreToldToThoseWhoAskForThemLater) {
+  const auto process = Join(kHere);
+  Ends(process.get());
+  EXPECT_FALSE(other_->HeardOf(process->address()));
+  other_->Watch(process->address());
+  world_->RunFor(seconds(1));
+  EXPECT_TRUE(other_->HeardOf(process->address()));
+  // Those who have come since are told, too.
+  const auto late = Join(kOther);
+  late->Watch(process->address());
+  world_->RunFor(seconds(1));
+  EXPECT_TRUE(late->HeardOf(process->address()));
+}
+
+// It ends while the question is on its way, or the answer.
+TEST_F(EndsOfProcesses, AreToldThoughTheWayBreaksUnderTheQuestion) {
+  for (int broken = 0; broken < 40; ++broken) {
+    SCOPED_TRACE(broken);
+    const auto process = Join(kHere);
+    other_->Watch(process->address());
+    world_->RunFor(std::chrono::microseconds(50 * broken));
+    if (const auto link = Link(kOther, kHere)) link->Close(Status::Unavailable("broken"));
+    if (broken % 2 == 0) world_->RunFor(std::chrono::microseconds(300));
+    process->Die();
+    world_->RunFor(seconds(5));
+    EXPECT_TRUE(other_->HeardOf(process->address()));
+  }
+}
+
+TEST_F(EndsOfProcesses, AreToldToThoseWhoAskAfterTheDeathOfTheNode) {
+  const auto process = Join(kHere);
+  raylets_[kHere]->process()->Kill(Death::kKilled);
+  world_->RunFor(seconds(5));
+  other_->Watch(process->address());
+  world_->RunFor(seconds(1));
+  EXPECT_TRUE(other_->HeardOf(process->address()));
 }
 
 struct KvRun {

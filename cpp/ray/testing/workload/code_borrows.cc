@@ -36,10 +36,19 @@ void CodeWorkload::DefineBorrows() {
     if (!got.ok()) return {.kind = TaskOutput::kError, .value = {}, .message = ErrorText(got)};
     return {.kind = TaskOutput::kValue, .value = {got.value.text, {}}, .message = {}, .small = true};
   };
+  // "name", or "name inside": then what the value has inside is kept instead, which makes the actor a borrower of a process that it need never turn to.
   program_["keep"] = [this](TaskCall& call) -> TaskOutput {
     ++stats_.runs;
     auto* log = static_cast<LogState*>(call.state->get());
-    log->kept.insert_or_assign(call.args.text, call.args.refs.at(0));
+    std::istringstream in(call.args.text);
+    std::string name, which;
+    in >> name >> which;
+    Ref ref = call.args.refs.at(0);
+    if (which == "inside") {
+      const Got got = call.session->Get(ref, {}, "a value that others have lent");
+      if (got.ok() && !got.value.refs.empty()) ref = got.value.refs.at(0);
+    }
+    log->kept.insert_or_assign(name, ref);
     return {.kind = TaskOutput::kValue, .value = {"kept", {}}, .message = {}, .small = true};
   };
   // "name here" or "name out": what was kept under that name is read here, or handed out.
@@ -124,7 +133,9 @@ void CodeDriving::Lend() {
   const CodeWorkload::OpenActor& to = others[random_.Below(others.size())];
   CodeWorkload::Loan loan{.to = to, .text = std::to_string(random_.Below(1000)), .put = true};
   Ref ref;
+  bool inside = false;
   if (!lent_to_us_.empty() && random_.Chance(0.5)) {
+    inside = random_.Chance(0.5);
     const size_t which = random_.Below(lent_to_us_.size());
     loan.text = lent_to_us_[which].second;
     loan.put = false;
@@ -139,7 +150,7 @@ void CodeDriving::Lend() {
   const uint64_t number = workload_.stats_.loans;
   workload_.loans_.emplace(number, loan);
   session_.worker()->actors().RegisterHandle(to.actor, -1, {});
-  Add({.ref = session_.CallActor(to.actor, "keep", {LoanName(number), {ref}}, {}, to.retries),
+  Add({.ref = session_.CallActor(to.actor, "keep", {LoanName(number) + (inside ? " inside" : ""), {ref}}, {}, to.retries),
        .what = "a call that lends a ref",
        .expected = "kept",
        .inner = {},
