@@ -215,8 +215,11 @@ FlagParser::Added FlagParser::Add(std::string name, std::string help, std::vecto
                   .is_list = true,
                   .set =
                       [target](std::string_view text) {
-                        RAY_ASSIGN_OR_RETURN(int64_t value, ParseInt(text));
-                        target->push_back(value);
+                        for (size_t comma = 0; comma != text.npos; text.remove_prefix(comma == text.npos ? 0 : comma + 1)) {
+                          comma = text.find(',');
+                          RAY_ASSIGN_OR_RETURN(int64_t value, ParseInt(text.substr(0, comma)));
+                          target->push_back(value);
+                        }
                         return Status::Ok();
                       },
                   .clear = [target] { target->clear(); }});

@@ -7,8 +7,8 @@
 //   flags.Add("worker-idle-timeout", "how long an idle worker is kept", &config.idle_timeout);
 //   Result<std::optional<std::string>> help = flags.Parse(argc, argv);   // a text to print, then exit 0; or nothing: run
 //
-// Forms: --name=value, --name value; for a bool --name, --no-name, --name=true|false. '_' in a name reads as '-'. A list's flag may be repeated: the first
-// use replaces the default. --help shows the groups with their defaults, --help-config the config groups; both kinds are set the same way.
+// Forms: --name=value, --name value; for a bool --name, --no-name, --name=true|false. '_' in a name reads as '-'. A list's flag may be repeated, and
+// one of integers be given several with commas between: the first use replaces the default. --help shows the groups with their defaults, --help-config the config groups; both kinds are set the same way.
 // Durations are numbers with a unit (250us, 10ms, 1.5s, 2m, 1h); byte counts may end in K, M, G or T (powers of 1024).
 // Targets must outlive Parse. Not thread-safe.
 #pragma once

@@ -63,6 +63,9 @@ TEST_F(FlagsTest, BothFormsAndAllTypes) {
   ASSERT_TRUE(result.ok()) << result.status().ToString();
   EXPECT_EQ(dir_, "/x=y");
   EXPECT_THAT(pids_, ElementsAre(7, 8));
+  ASSERT_TRUE(Parse({"--watch-pid=-1,9", "--watch-pid", "10"}).ok());
+  EXPECT_THAT(pids_, ElementsAre(7, 8, -1, 9, 10));
+  EXPECT_FALSE(Parse({"--watch-pid=1,"}).ok());
   EXPECT_THAT(labels_, ElementsAre("--b"));
   EXPECT_TRUE(verbose_);
   EXPECT_EQ(timeout_, microseconds(250));
