@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ray")
 
-_MIN_STORE_BYTES = 75 << 20
 _INIT_LOCK = threading.RLock()  # two threads must not start two clusters
 
 # Arguments of Ray's init about what this engine does not have; taken so that programs run unchanged.
@@ -188,12 +187,7 @@ def _check_init(address: Any, given: dict[str, Any], local_mode: bool, namespace
         raise ValueError('"" is not a valid namespace. Pass None to get a random one.')
     if not isinstance(kwargs.get("_system_config") or {}, dict):
         raise TypeError(f"_system_config must be a dict, got {kwargs['_system_config']!r}.")
-    for name in ("num_cpus", "num_gpus"):
-        value = given[name]
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != int(value)
-        ):
-            raise ValueError(f"{name} must be a whole number >= 0, got {value!r}.")
+    opts.check_node_sizes(given)
     if given["labels"] is not None:
         opts.check_node_labels(given["labels"])
     if given["resources"] is not None:
@@ -203,15 +197,6 @@ def _check_init(address: Any, given: dict[str, Any], local_mode: bool, namespace
         from ray._runtime import spilling as spill_targets
 
         spill_targets.resolve(spilling, {}, {})
-    store = given["object_store_memory"]
-    if store is not None:
-        if isinstance(store, bool) or not isinstance(store, (int, float)):
-            raise TypeError(f"object_store_memory must be a number of bytes, got {store!r}.")
-        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if store < _MIN_STORE_BYTES:
-            raise ValueError(f"object_store_memory must be at least {_MIN_STORE_BYTES} bytes, got {store!r}.")
-        if store > total:
-            raise ValueError(f"object_store_memory is {store!r} bytes, but this machine has only {total}.")
 
 
 def _connect(

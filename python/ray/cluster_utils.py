@@ -247,8 +247,8 @@ class Cluster:
 
         Raises:
             TypeError: an unknown argument, or resources or labels that are no dicts.
-            ValueError: an amount of a resource that is not a whole number, an invalid label, or other settings than the
-                head has.
+            ValueError: an amount of a resource that is not a whole number, an object store that is too small or too
+                large, an invalid label, or other settings than the head has.
             AssertionError: a resource that has an argument of its own, such as CPU.
             RaySystemError: the node did not start.
         """
@@ -340,6 +340,7 @@ def _options(arguments: dict[str, Any]) -> NodeOptions:
     unknown = sorted(set(arguments) - _ACCEPTED)
     if unknown:
         raise TypeError(f"add_node() got unknown arguments: {', '.join(unknown)}")
+    opts.check_node_sizes(known)
     sizes = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": _STORE_BYTES}
     for name, check in (("resources", opts.check_node_resources), ("labels", opts.check_node_labels)):
         given = known.get(name) or {}

@@ -8,6 +8,7 @@ Source: the public option tables of Ray 2.60.
 from __future__ import annotations
 
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from ray._deprecation import RayDeprecationWarning
 RESOURCE_UNIT = 10_000  # the core counts in units of 1/10000
 RUNTIME_ENV_FIELDS = ("env_vars",)
 NODE_ID_LABEL = "ray.io/node-id"
+MIN_STORE_BYTES = 75 << 20
 
 _LABEL_NAME = r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 # Compiled at their first use: together they are more than a millisecond of `import ray`.
@@ -128,6 +130,31 @@ def check_node_labels(labels: Any, what: str = "labels") -> None:
             raise ValueError(f"{what}: {key!r} is the node's id, which cannot be given.")
         if value and not re.fullmatch(_LABEL_NAME, value):
             raise ValueError(f"{what}: {value!r} is not a valid value of a label.")
+
+
+def check_node_sizes(given: dict[str, Any]) -> None:
+    """CPUs, GPUs and the object store of a node, as `ray.init` and `Cluster.add_node` take them; None is none given.
+
+    Raises:
+        TypeError: a store whose size is no number.
+        ValueError: CPUs or GPUs that are not a whole number, a store that is too small or larger than the memory.
+    """
+    for name in ("num_cpus", "num_gpus"):
+        value = given.get(name)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or value != int(value)
+        ):
+            raise ValueError(f"{name} must be a whole number >= 0, got {value!r}.")
+    store = given.get("object_store_memory")
+    if store is None:
+        return
+    if isinstance(store, bool) or not isinstance(store, (int, float)):
+        raise TypeError(f"object_store_memory must be a number of bytes, got {store!r}.")
+    if store < MIN_STORE_BYTES:
+        raise ValueError(f"object_store_memory must be at least {MIN_STORE_BYTES} bytes, got {store!r}.")
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if store > total:
+        raise ValueError(f"object_store_memory is {store!r} bytes, but this machine has only {total}.")
 
 
 def check_node_resources(resources: Any) -> None:

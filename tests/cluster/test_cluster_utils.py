@@ -155,6 +155,9 @@ def test_bad_arguments_are_named(cluster: Cluster) -> None:
         cluster.add_node(resources={"x": 1.5})
     with pytest.raises(AssertionError, match="CPU"):
         cluster.add_node(resources={"CPU": 1})
+    for sizes in ({"num_cpus": -1}, {"num_gpus": 0.5}, {"object_store_memory": 10}, {"object_store_memory": 1 << 60}):
+        with pytest.raises(ValueError, match=f"{next(iter(sizes))}.*{next(iter(sizes.values()))}"):
+            cluster.add_node(**sizes)
     with pytest.raises(ValueError, match="node-id"):
         cluster.add_node(labels={"ray.io/node-id": "mine"})
     assert cluster.address is None and not cluster.list_all_nodes()

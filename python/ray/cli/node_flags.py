@@ -15,7 +15,6 @@ from ray import options as opts
 from ray._runtime import environment
 from ray._runtime.cluster_process import NodeOptions
 
-_MIN_STORE_BYTES = 75 << 20
 _DRAIN_S = 30.0
 
 
@@ -117,8 +116,10 @@ def _without_effect(why: str) -> str:
 def options_from(given: dict[str, Any]) -> NodeOptions:
     """What the flags say. Raises click.BadParameter."""
     store = given["object_store_memory"]
-    if store is not None and store < _MIN_STORE_BYTES:
-        raise click.BadParameter(f"at least {_MIN_STORE_BYTES} bytes are needed.", param_hint="--object-store-memory")
+    if store is not None and store < opts.MIN_STORE_BYTES:
+        raise click.BadParameter(
+            f"at least {opts.MIN_STORE_BYTES} bytes are needed.", param_hint="--object-store-memory"
+        )
     labels = {**_labels_of_file(given["labels_file"]), **parse_labels(given["labels"])}
     try:
         opts.check_node_labels(labels)
