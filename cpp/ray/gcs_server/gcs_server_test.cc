@@ -23,6 +23,8 @@ namespace ray::gcs {
 namespace {
 
 using testing::ElementsAre;
+using testing::Pair;
+using testing::UnorderedElementsAre;
 
 // Finishes its writes when told.
 class SlowStorage final : public Storage {
@@ -264,6 +266,28 @@ TEST_F(GcsServerTest, EndOfTheLinkIsTheNodesDeath) {
   auto actors = Call<v1::ListActorsReply>(other, MethodId::kListActors, list).actors();
   ASSERT_EQ(actors.size(), 1);
   EXPECT_EQ(actors[0].state(), v1::ACTOR_STATE_DEAD);
+}
+
+// What processes of a dead node sent it may be there before it has registered.
+TEST_F(GcsServerTest, ARayletThatIsNewHearsOfTheDead) {
+  Start(&memory_);
+  RegisterNode();
+  link_->Close(Status::Unavailable("cut"));
+  const auto raylet = std::make_shared<FakeLink>(2), tool = std::make_shared<FakeLink>(3);
+  v1::RegisterNodeRequest request;
+  request.mutable_node()->set_node_id(NodeId::FromRandom().Binary());
+  Call<v1::RegisterNodeReply>(raylet, MethodId::kRegisterNode, request);
+  v1::SubscribeRequest subscribe;
+  subscribe.set_channel(v1::CHANNEL_NODE);
+  subscribe.set_batches(true);
+  std::map<std::string, bool> nodes;
+  for (const auto& link : {raylet, tool}) {
+    Call<v1::PubSubEmpty>(link, MethodId::kSubscribe, subscribe);
+    const auto told = link->Newest<v1::PublishNotice>(MethodId::kPublish);
+    EXPECT_EQ(told.nodes_size(), link == raylet ? 2 : 1);
+    for (const auto& node : told.nodes()) nodes.emplace(node.node_id(), node.alive());
+  }
+  EXPECT_THAT(nodes, UnorderedElementsAre(Pair(node_.Binary(), false), Pair(request.node().node_id(), true)));
 }
 
 TEST_F(GcsServerTest, EndOfTheClusterIsToldToItsNodes) {

@@ -25,9 +25,16 @@ std::vector<v1::PublishNotice> PresentState(const GcsState& gcs, const v1::Subsc
     }
   } else if (channel == v1::CHANNEL_NODE) {
     if (request.batches()) notices.emplace_back();
-    for (const v1::NodeInfo* node : gcs.nodes.All()) {
-      if (!node->alive() && !request.resume()) continue;
-      *(request.batches() ? notices.back().add_nodes() : notices.emplace_back().mutable_node()) = *node;
+    for (const v1::NodeInfo* info : gcs.nodes.All()) {
+      if (!info->alive() && !request.resume() && node.IsNil()) continue;
+      v1::NodeInfo* told = request.batches() ? notices.back().add_nodes() : notices.emplace_back().mutable_node();
+      if (info->alive() || request.resume()) {
+        *told = *info;
+        continue;
+      }
+      // A raylet that is new has to know of the dead, too: what their processes sent it may be there already, or still on its way.
+      told->set_node_id(info->node_id());
+      told->set_death_reason(info->death_reason());
     }
   } else if (channel == v1::CHANNEL_WORKER && request.resume()) {
     if (request.batches()) notices.emplace_back();

@@ -115,9 +115,8 @@ void NodeDirectory::Run(LinkEffects effects) {
       RAY_LOG(INFO) << "node " << node.id << " is there, at " << (node.address.empty() ? node.ip + ", dialling out" : node.address);
       for (const auto& handler : added_) handler(node);
     } else if (const auto* gone = std::get_if<NodeGone>(&effect)) {
-      nodes_.erase(gone->node);
       const std::string reason = reasons_[gone->node];
-      RAY_LOG(WARNING) << "node " << gone->node << " is dead: " << reason;
+      if (nodes_.erase(gone->node) != 0) RAY_LOG(WARNING) << "node " << gone->node << " is dead: " << reason;
       for (const auto& handler : dead_) handler(gone->node, reason);
     } else if (const auto* up = std::get_if<LinkUp>(&effect)) {
       if (up->lane != Lane::kControl) continue;
