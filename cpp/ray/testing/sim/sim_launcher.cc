@@ -22,13 +22,17 @@ SimLauncher::SimLauncher(Process* raylet, LauncherConfig config, std::string ray
 void SimLauncher::Launch(const raylet::LaunchRequest& request) {
   World* world = raylet_->world();
   const Duration took = world->random().Between(config_.min_start, config_.max_start);
-  if (world->random().Chance(config_.start_fails)) {
+  const bool spared = world->now() < spared_until_;
+  const bool fails = world->random().Chance(config_.start_fails) && !spared;
+  const bool hangs = world->random().Chance(config_.start_hangs) && !spared;
+  if (fails || hangs) spared_until_ = world->now() + config_.start_spared;
+  if (fails) {
     raylet_->loop()->AddTimer(took, [this, alive = alive_, token = request.token] {
       if (*alive) events_.on_failed(token, "no more processes");
     });
     return;
   }
-  world->After(took, [this, world, request, alive = alive_] {
+  world->After(took, [this, world, request, hangs, alive = alive_] {
     if (!*alive || stopped_ || !raylet_->alive()) return;
     Process* process = world->NewProcess("worker", raylet_->host());
     world->Record("worker starts", {}, process->id());
@@ -46,7 +50,7 @@ void SimLauncher::Launch(const raylet::LaunchRequest& request) {
     raylet_->loop()->Post("worker started", [this, alive, token = request.token, pid = process->pid()] {
       if (*alive && !stopped_) events_.on_started(token, pid);
     });
-    if (!world->random().Chance(config_.start_hangs)) process->Run([&] { program_(process, request, raylet_address_); });
+    if (!hangs) process->Run([&] { program_(process, request, raylet_address_); });
   });
 }
 

@@ -19,6 +19,8 @@ struct LauncherConfig {
   Duration min_start = std::chrono::milliseconds(1), max_start = std::chrono::milliseconds(40);
   double start_fails = 0;  // share of launches that fail
   double start_hangs = 0;  // share of processes that never do anything
+  // After one of these there is none for so long: two in a row, and all who wait for a worker are told, by the rule. One that hangs is known after 30 s.
+  Duration start_spared = std::chrono::seconds(60);
 };
 
 class SimLauncher final : public raylet::WorkerLauncher {
@@ -42,6 +44,7 @@ class SimLauncher final : public raylet::WorkerLauncher {
   const WorkerProgram program_;
   raylet::LauncherEvents events_;
   bool stopped_ = false;
+  Time spared_until_{};
   std::shared_ptr<std::map<int64_t, Process*>> children_ = std::make_shared<std::map<int64_t, Process*>>();
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
