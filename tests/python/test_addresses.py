@@ -125,3 +125,10 @@ def test_the_port_of_rays_client_server(
         with pytest.raises(ConnectionError, match="10001"):
             connect._ask_gcs(address, False, tmp_path)
         assert seen == asked[:1]
+
+
+@pytest.mark.parametrize(
+    ("host", "numeric"), [("10.0.0.1", True), ("fe80::1%eth0", True), ("localhost", False), ("1.2.3", False)]
+)
+def test_names_are_told_from_addresses(host: str, numeric: bool) -> None:
+    assert addresses.is_numeric(host) == numeric

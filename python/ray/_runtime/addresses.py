@@ -37,6 +37,15 @@ def resolve(host: str) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
+def is_numeric(host: str) -> bool:
+    """Whether it is an address itself, and no name."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
 def is_loopback(ip: str) -> bool:
     """Whether others cannot come in that way."""
     try:

@@ -201,6 +201,8 @@ class Node:
         mode = security.from_environment().mode
         if ip is None:
             ip = addresses.LOOPBACK if mode == security.DISABLED else addresses.own_ip()
+        elif addresses.is_numeric(ip):
+            security.check_listen(mode, ip)  # says more of an address that stands for all
         ip = addresses.checked_ip(ip)
         security.check_listen(mode, ip)
         listen = [addresses.join(ip, port)]
