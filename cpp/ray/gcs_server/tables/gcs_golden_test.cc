@@ -169,8 +169,8 @@ class Replay {
       actors.NodeChanged(1, out);
     } else if (name == "node-withdrawn") {
       const NodeId node = MakeId<NodeId>(event.Word(0));
-      const scheduling::ClusterView::Node known = *t_->view.Find(node);
-      t_->view.Set(node, known.total(), known.available(), known.labels, ++t_->view_version, /*draining=*/true);
+      const scheduling::ClusterView::Node* known = t_->view.Find(node);
+      t_->view.Set(node, known->total(), known->available(), known->labels, ++t_->view_version, /*draining=*/true);
     } else if (name == "node-died") {
       t_->view.Remove(MakeId<NodeId>(event.Word(0)));
       actors.NodeDied(MakeId<NodeId>(event.Word(0)), "it was lost", 1, out);
